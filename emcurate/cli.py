@@ -1,0 +1,232 @@
+"""What every script's command line shares: flags, argument types, the closing report and the exit status.
+
+Exit status 0: all done, or nothing new. 1: something failed, and the last lines say what. 2: wrong arguments.
+130: interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from emcurate.errors import InputError
+from emcurate.jobs import Report, default_processes
+from emcurate.pixels import Rescale
+
+STATUS_DONE = 0
+STATUS_FAILED = 1
+STATUS_INTERRUPTED = 130  # what a shell reports for a process ended by Ctrl-C: 128 + SIGINT
+
+
+def make_parser(docstring: str | None, name: str) -> argparse.ArgumentParser:
+    """Return a parser whose help is the script's docstring as it stands: a sentence, Reads, Writes, Example."""
+    return argparse.ArgumentParser(
+        prog=name, description=docstring, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def add_job_flags(parser: argparse.ArgumentParser) -> None:
+    """Add ``-p/--processes`` and ``--scheduler``, which go to `jobs.run_jobs`."""
+    parser.add_argument(
+        "-p",
+        "--processes",
+        type=positive_int,
+        default=default_processes(),
+        metavar="N",
+        help="worker processes (default: all usable cores, here %(default)s)",
+    )
+    parser.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="run the jobs on the Dask cluster at this address, such as tcp://host:8786, instead of here",
+    )
+
+
+def add_overwrite_flag(parser: argparse.ArgumentParser) -> None:
+    """Add ``--overwrite``, without which no earlier result is replaced by a different one."""
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace results of an earlier run that were made with other parameters or from other input",
+    )
+
+
+def add_rescale_flags(parser: argparse.ArgumentParser) -> None:
+    """Add ``--rescale`` and ``--percentiles``; read them back with `rescale_from`."""
+    group = parser.add_argument_group("grey values", "how pixels that are not uint8 become uint8")
+    group.add_argument(
+        "--rescale",
+        choices=["dtype", "minmax", "percentile"],
+        help="map the pixel type's range, the image's or volume's own extremes, or robust limits to 0..255 "
+        "(default: dtype for integers, minmax for floats)",
+    )
+    group.add_argument(
+        "--percentiles",
+        nargs=2,
+        type=percentile,
+        default=(0.1, 99.9),
+        metavar=("LOW", "HIGH"),
+        help="the limits of --rescale percentile (default: 0.1 99.9)",
+    )
+
+
+def pop_rescale(parser: argparse.ArgumentParser, arguments: dict[str, Any]) -> Rescale:
+    """Take the flags of `add_rescale_flags` out of parsed arguments and return them as one value."""
+    low, high = arguments.pop("percentiles")
+    if low >= high:
+        parser.error(f"argument --percentiles: expected LOW below HIGH, found {low:g} {high:g}")
+    return Rescale(arguments.pop("rescale"), (low, high))
+
+
+def add_voxel_size_flag(parser: argparse.ArgumentParser) -> None:
+    """Add ``--voxel-size Z Y X``, in nm, which overrides what the files say."""
+    parser.add_argument(
+        "--voxel-size",
+        nargs=3,
+        type=positive_float,
+        metavar=("Z", "Y", "X"),
+        help="voxel size in nm of every volume, instead of what the files say",
+    )
+
+
+def run_stage(run: Callable[..., Report], parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
+    """Parse the command line, run the stage with its flags as keyword arguments, report, return the exit status.
+
+    `run` gets every argument of the parser by its name; those of `add_rescale_flags` arrive as one `rescale`.
+    """
+    arguments = vars(parser.parse_args(argv))
+    if "percentiles" in arguments:
+        arguments["rescale"] = pop_rescale(parser, arguments)
+    return close(lambda: run(**arguments), parser.prog)
+
+
+def close(stage: Callable[[], Report], name: str) -> int:
+    """Run a stage, print its closing report, and return the exit status; no user mistake ends in a traceback."""
+    report = Report(name)
+    try:
+        report = stage()
+    except InputError as error:
+        report.fail(error)
+    except KeyboardInterrupt:
+        print(f"\n{name}: interrupted; run the same command again to go on", file=sys.stderr)
+        return STATUS_INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return STATUS_FAILED
+    except OSError as error:
+        report.fail(f"{error.filename or name}: {error.strerror or error}")
+    except MemoryError as error:
+        report.fail(f"{name}: out of memory ({error}); try fewer processes with -p")
+    return print_report(report)
+
+
+def print_report(report: Report) -> int:
+    """Print warnings, notes, one line of counts, and last what failed; return the exit status."""
+    for warning in report.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    sys.stderr.flush()
+    for note in report.notes:
+        print(note)
+    counts = [f"{number:,} {noun}" for noun, number in report.counts.items()]
+    if report.failures:
+        counts.append(f"{len(report.failures):,} failed")
+    print(f"{report.stage}: {', '.join(counts) or 'nothing to do'}.", flush=True)
+    if not report.failures:
+        return STATUS_DONE
+    print("Failed:", file=sys.stderr)
+    for failure in report.failures:
+        print(f"  {failure}", file=sys.stderr)
+    sys.stderr.flush()
+    return STATUS_FAILED
+
+
+def existing_directory(text: str) -> Path:
+    """Argument type: a directory that exists, as an absolute path."""
+    path = Path(text)
+    if not path.is_dir():
+        found = "a file" if path.exists() else "nothing"
+        raise argparse.ArgumentTypeError(f"{text}: expected a directory, found {found}")
+    return _absolute(path)
+
+
+def existing_file(text: str) -> Path:
+    """Argument type: a file that exists, as an absolute path."""
+    path = Path(text)
+    if not path.is_file():
+        found = "a directory" if path.is_dir() else "nothing"
+        raise argparse.ArgumentTypeError(f"{text}: expected a file, found {found}")
+    return _absolute(path)
+
+
+def output_directory(text: str) -> Path:
+    """Argument type: a directory to write to, which need not exist yet, as an absolute path."""
+    path = Path(text)
+    if path.exists() and not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text}: expected a directory to write to, found a file")
+    return _absolute(path)
+
+
+def positive_int(text: str) -> int:
+    """Argument type: a whole number of at least 1."""
+    return _integer(text, 1)
+
+
+def natural_int(text: str) -> int:
+    """Argument type: a whole number of at least 0."""
+    return _integer(text, 0)
+
+
+def hash_side(text: str) -> int:
+    """Argument type: a hash size; a difference hash of a side under 2 says nothing."""
+    return _integer(text, 2)
+
+
+def positive_float(text: str) -> float:
+    """Argument type: a finite number above 0."""
+    return _number(text, 0, float("inf"), open_low=True)
+
+
+def non_negative_float(text: str) -> float:
+    """Argument type: a finite number of at least 0."""
+    return _number(text, 0, float("inf"))
+
+
+def fraction(text: str) -> float:
+    """Argument type: a number from 0 to 1."""
+    return _number(text, 0, 1)
+
+
+def percentile(text: str) -> float:
+    """Argument type: a number from 0 to 100."""
+    return _number(text, 0, 100)
+
+
+def _absolute(path: Path) -> Path:
+    # As typed but for ".." and the like: links are not resolved, since messages should show the names people know.
+    return Path(os.path.abspath(path))  # noqa: PTH100
+
+
+def _integer(text: str, least: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if value < least:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, found {text!r}")
+    return value
+
+
+def _number(text: str, low: float, high: float, *, open_low: bool = False) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not (low < value or (value == low and not open_low)) or not value <= high or value == float("inf"):
+        bounds = f"above {low:g}" if open_low else f"of at least {low:g}"
+        most = "" if high == float("inf") else f" and at most {high:g}"
+        raise argparse.ArgumentTypeError(f"expected a number {bounds}{most}, found {text!r}")
+    return value

@@ -1,0 +1,210 @@
+"""Atomic writes, and listings in a fixed order.
+
+A file appears under its final name only when it is complete: it is written beside its destination under a
+hidden name ending in ``.partial`` and then renamed. What a killed process left behind is swept away by the next run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import itertools
+import os
+import re
+import shutil
+import socket
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from emcurate.errors import InputError
+
+_PARTIAL = re.compile(r"\.emcurate-(?P<host>.*)-(?P<pid>\d+)-\d+\.partial")
+_HOST = re.sub(r"[^\w.]", "_", socket.gethostname())
+_counter = itertools.count()
+
+
+def natural_key(name: str) -> tuple[list[str | int], str]:
+    """Return a key that sorts ``2.png`` before ``10.png``; the name itself breaks ties such as 1 and 01."""
+    pieces = re.split(r"(\d+)", name)
+    # Every second piece is a run of digits, so text only ever meets text and numbers only numbers.
+    key: list[str | int] = [int(p) if i % 2 else p for i, p in enumerate(pieces)]
+    return key, name
+
+
+def list_entries(directory: Path) -> list[Path]:
+    """Return what lies directly in a directory, hidden entries left out, in natural order."""
+    with os.scandir(directory) as entries:
+        names = [entry.name for entry in entries if not entry.name.startswith(".")]
+    return [directory / name for name in sorted(names, key=natural_key)]
+
+
+def list_files(directory: Path, suffixes: Iterable[str]) -> list[Path]:
+    """Return the files directly in a directory whose name ends in one of `suffixes` (any case), in natural order."""
+    endings = tuple(suffix.lower() for suffix in suffixes)
+    return [path for path in list_entries(directory) if path.name.lower().endswith(endings) and path.is_file()]
+
+
+def describe_content(directory: Path) -> str:
+    """Say in a few words what a directory holds, for the "found …" of an error.
+
+    >>> describe_content(Path("/nonexistent"))
+    'no such directory'
+    """
+    try:
+        entries = list_entries(directory)
+    except FileNotFoundError:
+        return "no such directory"
+    if not entries:
+        return "an empty directory"
+    kinds: dict[str, int] = {}
+    for entry in entries:
+        kind = "directories" if entry.is_dir() else f"{entry.suffix or 'extensionless'} files"
+        kinds[kind] = kinds.get(kind, 0) + 1
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+
+
+def fingerprint(path: Path) -> str:
+    """Return what changes when a file (or any file of a directory) is changed: its size and modification time."""
+    if path.is_dir():
+        stats = [entry.stat() for entry in list_entries(path) if entry.is_file()]
+        newest = max((stat.st_mtime_ns for stat in stats), default=0)
+        return f"{len(stats)} files, {sum(stat.st_size for stat in stats)} bytes, {newest}"
+    stat = path.stat()
+    return f"{stat.st_size} bytes, {stat.st_mtime_ns}"
+
+
+def make_output_directory(directory: Path) -> Path:
+    """Create a directory if need be, check that it can be written to, and sweep away what killed runs left.
+
+    Raises
+    ------
+    InputError
+        If it is a file, cannot be created or cannot be written to.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise InputError(directory, "a directory to write to", "a file of that name", "choose another") from None
+    except OSError as error:
+        raise InputError(
+            directory, "a directory that can be created", error.strerror or str(error), "choose another place"
+        ) from None
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise InputError(
+            directory, "a directory you may write to", "no write permission", "choose another or ask its owner"
+        )
+    remove_stale_partials(directory)
+    return directory
+
+
+def remove_stale_partials(directory: Path) -> None:
+    """Remove the partial files that processes of this machine left in a directory when they were killed."""
+    with os.scandir(directory) as entries:
+        stale = [e.name for e in entries if (match := _PARTIAL.fullmatch(e.name)) and _is_dead(match)]
+    for name in stale:
+        path = directory / name
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def partial_path(directory: Path) -> Path:
+    """Return a fresh hidden name in `directory` that no listing shows and that the next run may sweep away."""
+    return directory / f".emcurate-{_HOST}-{os.getpid()}-{next(_counter)}.partial"
+
+
+@contextlib.contextmanager
+def atomic_path(destination: Path) -> Iterator[Path]:
+    """Give a temporary path to write a file or a directory to; at the end of the block it becomes `destination`.
+
+    If the block raises, what was written is removed and `destination` stays as it was. An existing file is
+    replaced in one step. An existing directory is moved aside first, since no system call swaps it for a full one.
+    """
+    partial = partial_path(destination.parent)
+    try:
+        yield partial
+        if partial.is_dir() and destination.is_dir():
+            aside = partial_path(destination.parent)
+            destination.rename(aside)
+            partial.rename(destination)
+            shutil.rmtree(aside)
+        else:
+            partial.replace(destination)
+    except BaseException:
+        if partial.is_dir():
+            shutil.rmtree(partial, ignore_errors=True)
+        else:
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def write_bytes(path: Path, data: bytes | memoryview, *, durable: bool = False) -> None:
+    """Write a file atomically; `durable` waits until the disk has it, for what a person typed in."""
+    with atomic_path(path) as partial, open(partial, "wb") as file:
+        file.write(data)
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def write_once(path: Path, data: bytes, *, overwrite: bool = False) -> bool:
+    """Write a file unless it is there with the same bytes; return whether it was written.
+
+    Raises
+    ------
+    InputError
+        If a file of that name holds something else and `overwrite` is not set.
+    """
+    if not overwrite and path.exists():
+        if path.stat().st_size == len(data) and path.read_bytes() == data:
+            return False
+        raise InputError(
+            path,
+            "no such file, or the very bytes this run would write",
+            "a file with other content",
+            "use another output directory, or --overwrite to replace it",
+        )
+    write_bytes(path, data)
+    return True
+
+
+def npy_bytes(array: npt.ArrayLike) -> bytes:
+    """Return an array as the bytes of an ``.npy`` file; an object array, which would need pickle, is refused."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.asarray(array), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def read_npy(path: Path, mmap_mode: str | None = None) -> npt.NDArray[np.generic]:
+    """Read an ``.npy`` file without ever unpickling.
+
+    Raises
+    ------
+    InputError
+        If it is missing, no complete ``.npy`` file, or holds Python objects.
+    """
+    try:
+        array = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)  # type: ignore[arg-type]
+    except FileNotFoundError:
+        raise InputError(path, "a numpy .npy file", "no such file", "check the path") from None
+    except (ValueError, EOFError, OSError) as error:
+        # numpy's own words for an object array suggest allow_pickle=True, which nobody should do here.
+        found = "Python objects, which only pickle can read" if "pickle" in str(error) else str(error)
+        raise InputError(path, "a numpy .npy file of numbers or strings", found, "write it again") from None
+    if not isinstance(array, np.ndarray):
+        raise InputError(path, "a numpy .npy file", "an .npz archive", "name the .npy file itself")
+    return array
+
+
+def _is_dead(match: re.Match[str]) -> bool:
+    if match["host"] != _HOST or int(match["pid"]) == os.getpid():
+        return False
+    try:
+        os.kill(int(match["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False

@@ -1,0 +1,180 @@
+"""The -LOC- grammar: a file's name says which dataset and which place its pixels came from.
+
+Everything before ``-LOC-`` is the dataset; what follows is the place. Names are parsed and formatted here
+and nowhere else. All functions work on stems, that is on names without directory and extension.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+MARK = "-LOC-"
+PLANES = ("xy", "xz", "yz")  # plane p is cut at a fixed index of axis p of a (z, y, x) volume
+
+# What may stand before .gz, .bz2 or .xz and then counts as one extension with it: "scan.nii.gz" is "scan".
+_COMPRESSIBLE = r"nii|mrc|map|rec|st|mrcs|ali|nrrd|tif|tiff"
+_EXTENSION = re.compile(
+    rf"(\.ome\.(tif|tiff|tf2|tf8|btf|zarr)|\.({_COMPRESSIBLE})\.(gz|bz2|xz)|\.[^.\s]+)$", re.IGNORECASE
+)
+_PATCH = re.compile(r"(?P<section>.+)_(?P<y>\d+)_(?P<x>\d+)", re.DOTALL)
+_VOLUME_PLACE = re.compile(r"(?P<plane>[012])_(?P<index>\d+)")
+_SUBVOLUME_PLACE = re.compile(
+    r"3d-(?P<kind>ISO|ANISO)-(?P<z>\d+)_(?P<y>\d+)_(?P<x>\d+)_(?P<axes>[xyz]{3})",
+)
+
+
+class GrammarError(ValueError):
+    """A name that does not follow the grammar."""
+
+
+def strip_extension(filename: str) -> str:
+    """Return a file's name without its extension; ``.nii.gz``, ``.ome.tif`` and the like count as one.
+
+    >>> strip_extension("scan.v2.ome.tif"), strip_extension("brain.nii.gz"), strip_extension("plain")
+    ('scan.v2', 'brain', 'plain')
+    """
+    stem = _EXTENSION.sub("", filename)
+    return stem or filename
+
+
+def check_dataset_name(name: str) -> str:
+    """Return `name` if it can name a dataset.
+
+    Raises
+    ------
+    GrammarError
+        If it is empty or itself holds ``-LOC-``, which would make every name below it ambiguous.
+    """
+    if not name or MARK in name:
+        raise GrammarError(f"expected a name without {MARK!r}, found {name!r}")
+    return name
+
+
+@dataclass(frozen=True, order=True)
+class ImageSection:
+    """A section made from a 2D image; `image` is set where the image belongs to a group directory."""
+
+    dataset: str
+    image: str | None = None
+
+    @property
+    def stem(self) -> str:
+        return f"{self.dataset}{MARK}2d" + ("" if self.image is None else f"-{self.image}")
+
+
+@dataclass(frozen=True, order=True)
+class VolumeSection:
+    """A section cut from a volume at `index` of axis `plane`; `width` is the digits the index is padded to."""
+
+    dataset: str
+    plane: int
+    index: int
+    width: int = 1
+
+    @property
+    def stem(self) -> str:
+        return f"{self.dataset}{MARK}{self.plane}_{self.index:0{self.width}d}"
+
+
+Section = ImageSection | VolumeSection
+
+
+@dataclass(frozen=True, order=True)
+class Patch:
+    """A patch whose top-left corner is at row `y`, column `x` of its section, in pixels."""
+
+    section: Section
+    y: int
+    x: int
+
+    @property
+    def stem(self) -> str:
+        return f"{self.section.stem}_{self.y}_{self.x}"
+
+    @property
+    def dataset(self) -> str:
+        return self.section.dataset
+
+
+@dataclass(frozen=True, order=True)
+class Subvolume:
+    """A box cut from a volume: its start voxel (z, y, x) and the order in which its axes are stored.
+
+    `widths` are the digits each start coordinate is padded to, so that names sort by place.
+    """
+
+    dataset: str
+    isotropic: bool
+    start: tuple[int, int, int]
+    axes: str = "zyx"
+    widths: tuple[int, int, int] = (1, 1, 1)
+
+    @property
+    def stem(self) -> str:
+        kind = "ISO" if self.isotropic else "ANISO"
+        place = "_".join(f"{at:0{width}d}" for at, width in zip(self.start, self.widths, strict=True))
+        return f"{self.dataset}{MARK}3d-{kind}-{place}_{self.axes}"
+
+
+def parse_section(stem: str) -> Section:
+    """Parse a section's stem.
+
+    >>> parse_section("fly-LOC-0_0042")
+    VolumeSection(dataset='fly', plane=0, index=42, width=4)
+    >>> parse_section("grids-LOC-2d-a 1").image
+    'a 1'
+    """
+    dataset, place = _split(stem)
+    if place == "2d":
+        return ImageSection(dataset)
+    if place.startswith("2d-") and len(place) > len("2d-"):
+        return ImageSection(dataset, place.removeprefix("2d-"))
+    match = _VOLUME_PLACE.fullmatch(place)
+    if match is None:
+        raise GrammarError(f"expected a section name such as 'name{MARK}2d' or 'name{MARK}0_042', found {stem!r}")
+    return VolumeSection(dataset, int(match["plane"]), int(match["index"]), len(match["index"]))
+
+
+def parse_patch(stem: str) -> Patch:
+    """Parse a patch's stem, which is also its hash's.
+
+    >>> parse_patch("fly-LOC-0_042_224_0").y
+    224
+    """
+    match = _PATCH.fullmatch(stem)
+    if match is None:
+        raise GrammarError(f"expected a patch name ending in _{{y}}_{{x}}, found {stem!r}")
+    return Patch(parse_section(match["section"]), int(match["y"]), int(match["x"]))
+
+
+def parse_subvolume(stem: str) -> Subvolume:
+    """Parse a subvolume's stem.
+
+    >>> parse_subvolume("fly-LOC-3d-ISO-000_012_224_zyx").start
+    (0, 12, 224)
+    """
+    dataset, place = _split(stem)
+    match = _SUBVOLUME_PLACE.fullmatch(place)
+    if match is None or sorted(match["axes"]) != ["x", "y", "z"]:
+        raise GrammarError(f"expected a subvolume name such as 'name{MARK}3d-ISO-000_012_224_zyx', found {stem!r}")
+    texts = match["z"], match["y"], match["x"]
+    return Subvolume(
+        dataset,
+        match["kind"] == "ISO",
+        (int(texts[0]), int(texts[1]), int(texts[2])),
+        match["axes"],
+        (len(texts[0]), len(texts[1]), len(texts[2])),
+    )
+
+
+def index_width(size: int) -> int:
+    """Return the digits of the largest index of an axis of `size`: 250 slices end at 249, three digits."""
+    return len(str(max(size - 1, 0)))
+
+
+def _split(stem: str) -> tuple[str, str]:
+    dataset, mark, place = stem.partition(MARK)
+    if not mark or not dataset:
+        raise GrammarError(f"expected a name with a dataset before {MARK!r}, found {stem!r}")
+    return dataset, place

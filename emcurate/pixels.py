@@ -1,0 +1,256 @@
+"""The one rule that turns pixels of any type into uint8.
+
+uint8 stays as it is. Everything else is ``round((v - low) * 255 / (high - low))``, clipped to 0..255, with limits
+chosen by one of three methods. A volume has one pair of limits, never one a slice, so `measure` works block by block.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from emcurate.errors import DataWarning, InputError
+
+Method = Literal["dtype", "minmax", "percentile"]
+AnyArray = npt.NDArray[Any]
+UInt8Array = npt.NDArray[np.uint8]
+
+# ITU-R BT.601 luma weights of red, green and blue, in thousandths so that integer pixels are weighed exactly.
+BT601_THOUSANDTHS = (299, 587, 114)
+
+# Percentiles are exact up to this many pixels; of a larger volume every k-th pixel is looked at.
+PERCENTILE_SAMPLE = 1 << 26
+
+# Pixels converted at a time, so that the float64 intermediate takes 8 MiB whatever the image's size.
+BLOCK_PIXELS = 1 << 20
+
+# Above this, 255 * (high - low) could overflow float64; such pixels are scaled down first.
+LARGEST_SAFE = 1e305
+
+# The dtype rule deserves a warning when less than this part of the grey range is used.
+NARROW_RANGE = 0.1
+
+
+@dataclass(frozen=True)
+class Rescale:
+    """How limits are chosen. `method` None means by type: dtype for integers, minmax for floats."""
+
+    method: Method | None = None
+    percentiles: tuple[float, float] = (0.1, 99.9)
+
+    def method_for(self, dtype: np.dtype[Any]) -> Method:
+        """Return the method used for a pixel type."""
+        if self.method is not None and not (self.method == "dtype" and dtype.kind == "f"):
+            return self.method
+        return "minmax" if dtype.kind == "f" else "dtype"
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What must be known of the pixels to choose limits; those of blocks can be merged.
+
+    `minimum` and `maximum` are finite extremes (None where no pixel is finite), `nonfinite` counts NaN and
+    infinities, `sample` holds every `step`-th finite pixel where percentiles are wanted.
+    """
+
+    minimum: float | None
+    maximum: float | None
+    nonfinite: int = 0
+    sample: AnyArray | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The pixel values that become 0 and 255; equal ones make everything 0. None for uint8, which stays."""
+
+    low: float
+    high: float
+
+
+def measure(pixels: AnyArray, sample_step: int = 0) -> Statistics:
+    """Return the statistics of an array of any shape; with `sample_step` k, keep every k-th finite pixel."""
+    nonfinite = 0
+    if pixels.dtype.kind == "f":
+        finite = np.isfinite(pixels)
+        nonfinite = pixels.size - int(np.count_nonzero(finite))
+        if nonfinite:
+            pixels = pixels[finite]
+    if pixels.size == 0:
+        return Statistics(None, None, nonfinite)
+    sample = pixels.ravel()[::sample_step].copy() if sample_step else None
+    return Statistics(pixels.min().item(), pixels.max().item(), nonfinite, sample)
+
+
+def merge_statistics(parts: Iterable[Statistics]) -> Statistics:
+    """Return the statistics of several blocks taken together."""
+    parts = list(parts)
+    minima = [part.minimum for part in parts if part.minimum is not None]
+    maxima = [part.maximum for part in parts if part.maximum is not None]
+    samples = [part.sample for part in parts if part.sample is not None]
+    return Statistics(
+        min(minima, default=None),
+        max(maxima, default=None),
+        sum(part.nonfinite for part in parts),
+        np.concatenate(samples) if samples else None,
+    )
+
+
+def sample_step(size: int, dtype: np.dtype[Any], rescale: Rescale) -> int:
+    """Return the `sample_step` to measure `size` pixels with: 0 unless percentiles are wanted."""
+    if rescale.method_for(dtype) != "percentile":
+        return 0
+    return max(1, -(-size // PERCENTILE_SAMPLE))
+
+
+def needs_measuring(dtype: np.dtype[Any]) -> bool:
+    """Return whether the pixels must be looked at before they can be converted; uint8 stays as it is."""
+    return dtype != np.uint8
+
+
+def choose_limits(statistics: Statistics, dtype: np.dtype[Any], rescale: Rescale) -> Limits:
+    """Return the limits for pixels of a type, by `rescale`. An image of one value gets equal limits."""
+    low, high = statistics.minimum, statistics.maximum
+    if low is None or high is None or low == high:
+        return Limits(0, 0)
+    method = rescale.method_for(dtype)
+    if method == "percentile":
+        if statistics.sample is None:
+            raise ValueError("percentile limits need statistics measured with sample_step")
+        # float64 first: percentiles of float16 are interpolated between values and would be rounded.
+        low, high = np.percentile(statistics.sample.astype(np.float64), rescale.percentiles).tolist()
+    elif method == "dtype":
+        low, high = _dtype_range(dtype, low)
+    return Limits(low, high)
+
+
+def convert(pixels: AnyArray, limits: Limits) -> UInt8Array:
+    """Return pixels as uint8: ``round((v - low) * 255 / (high - low))`` clipped; NaN and infinities become 0.
+
+    Rounding is to the nearest, halves to the even neighbour, computed in float64. uint8 comes back unchanged.
+    """
+    if pixels.dtype == np.uint8:
+        return pixels
+    if limits.low == limits.high:
+        return np.zeros(pixels.shape, np.uint8)
+    if pixels.dtype.kind in "iu" and pixels.dtype.itemsize <= 2:
+        native = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+        converted: UInt8Array = _lookup_table(native.dtype, limits)[native.view(f"u{native.dtype.itemsize}")]
+        return converted
+    source = np.ascontiguousarray(pixels).reshape(-1)
+    result = np.empty(source.shape, np.uint8)
+    for start in range(0, source.size, BLOCK_PIXELS):
+        block = slice(start, start + BLOCK_PIXELS)
+        result[block] = _scale(source[block], limits)
+    return result.reshape(pixels.shape)
+
+
+def to_uint8(pixels: AnyArray, rescale: Rescale, path: str | os.PathLike[str]) -> UInt8Array:
+    """Convert one whole image by the rule, and warn about what its owner may not expect; `path` names it."""
+    check_pixel_type(pixels.dtype, path)
+    if not needs_measuring(pixels.dtype):
+        return pixels
+    statistics = measure(pixels, sample_step(pixels.size, pixels.dtype, rescale))
+    limits = choose_limits(statistics, pixels.dtype, rescale)
+    warn_of_oddities(statistics, limits, pixels.dtype, rescale, path)
+    return convert(pixels, limits)
+
+
+def check_pixel_type(dtype: np.dtype[Any], path: str | os.PathLike[str]) -> None:
+    """Raise `InputError` for pixels the rule does not know, such as complex numbers."""
+    if dtype.kind not in "biuf":
+        raise InputError(
+            path, "integer, floating-point or boolean pixels", f"{dtype} pixels", "convert them (say, to magnitudes)"
+        )
+
+
+def warn_of_oddities(
+    statistics: Statistics,
+    limits: Limits,
+    dtype: np.dtype[Any],
+    rescale: Rescale,
+    path: str | os.PathLike[str],
+) -> None:
+    """Warn of NaN and infinities, and of a dtype range of which the pixels fill under a tenth."""
+    name = os.fspath(path)
+    if statistics.nonfinite:
+        message = f"{name}: {statistics.nonfinite:,} pixels are NaN or infinite and become 0"
+        warnings.warn(message, DataWarning, stacklevel=2)
+    low, high = statistics.minimum, statistics.maximum
+    if rescale.method_for(dtype) != "dtype" or low is None or high is None or low == high:
+        return
+    used = (high - low) / (limits.high - limits.low)
+    if used < NARROW_RANGE:
+        message = (
+            f"{name}: {dtype} values {low:g} to {high:g} fill {used:.1%} of the type's range and so "
+            "of the grey values; --rescale percentile would use all of them"
+        )
+        warnings.warn(message, DataWarning, stacklevel=2)
+
+
+def to_grey(pixels: AnyArray) -> AnyArray:
+    """Return the grey of an image stored with channels, of the same type.
+
+    Parameters
+    ----------
+    pixels : (..., C) array, C = 1, 2, 3 or 4
+        Grey, grey and alpha, RGB, or RGB and alpha. Alpha is dropped.
+
+    Returns
+    -------
+    (...) array
+        The common value where red, green and blue are equal everywhere, else their BT.601 luminance.
+    """
+    channels = pixels.shape[-1]
+    red = pixels[..., 0]
+    if channels < 3:
+        return np.ascontiguousarray(red)
+    green, blue = pixels[..., 1], pixels[..., 2]
+    if np.array_equal(red, green) and np.array_equal(red, blue):
+        return np.ascontiguousarray(red)
+    weights = np.array(BT601_THOUSANDTHS)
+    if pixels.dtype in (np.uint8, np.uint16):
+        thousandfold = pixels[..., :3].astype(np.uint32) @ weights.astype(np.uint32)
+        return ((thousandfold + 500) // 1000).astype(pixels.dtype)
+    luma = pixels[..., :3].astype(np.float64) @ (weights / 1000)
+    return (luma if pixels.dtype.kind == "f" else np.rint(luma)).astype(pixels.dtype)
+
+
+def iter_blocks(length: int, size: int) -> Iterator[tuple[int, int]]:
+    """Yield ``(start, stop)`` that cut `length` into pieces of at most `size`."""
+    for start in range(0, length, size):
+        yield start, min(start + size, length)
+
+
+def _dtype_range(dtype: np.dtype[Any], minimum: float) -> tuple[float, float]:
+    if dtype.kind == "b":
+        return 0, 1
+    info = np.iinfo(dtype)
+    # A signed type is often only a container: without a negative value it holds 0..max.
+    return (0 if minimum >= 0 else int(info.min)), int(info.max)
+
+
+def _lookup_table(dtype: np.dtype[Any], limits: Limits) -> UInt8Array:
+    # Indexed by the value's bits read as unsigned, which is what a view of the pixels gives.
+    every_value = np.arange(1 << (8 * dtype.itemsize)).astype(f"u{dtype.itemsize}").view(dtype)
+    return _scale(every_value, limits)
+
+
+def _scale(values: AnyArray, limits: Limits) -> UInt8Array:
+    low, high = limits.low, limits.high
+    scaled = values.astype(np.float64)
+    if max(abs(low), abs(high)) > LARGEST_SAFE:
+        scaled, low, high = scaled / 1024, low / 1024, high / 1024
+    with np.errstate(invalid="ignore"):
+        # In the order the rule is written: a product with 255 / (high - low) would miss exact halves.
+        scaled -= low
+        scaled *= 255
+        scaled /= high - low
+        np.rint(scaled, out=scaled)
+    finite = np.isfinite(values) if values.dtype.kind == "f" else True
+    return np.where(finite, np.clip(scaled, 0, 255), 0).astype(np.uint8)

@@ -1,0 +1,143 @@
+"""Turn every 2D image of a directory into a section: a grey uint8 TIFF.
+
+Reads:   images (tif, png, jpg, bmp, webp, gif, jp2, ...) in IMDIR and in its sub-directories, one level deep.
+         A sub-directory is a group: its images belong to one dataset, named after the directory.
+Writes:  SAVEDIR/{image}-LOC-2d.tiff, or SAVEDIR/{group}-LOC-2d-{image}.tiff for an image of a group.
+Example: python raw/cleanup2d.py corpus/images work/sections
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from emcurate import cli, naming
+from emcurate.errors import InputError
+from emcurate.files import describe_content, fingerprint, list_entries, list_files, make_output_directory
+from emcurate.images import IMAGE_SUFFIXES, read_image, write_section
+from emcurate.jobs import Report, run_jobs
+from emcurate.ledger import Entry, Ledger
+from emcurate.pixels import Rescale, to_uint8
+
+STAGE = "cleanup2d"
+
+
+@dataclass(frozen=True)
+class ImageJob:
+    """One image to convert."""
+
+    path: Path
+    section: Path
+    rescale: Rescale
+    overwrite: bool
+
+
+def find_images(imdir: Path) -> list[tuple[Path, naming.ImageSection]]:
+    """List the images of a directory and of its sub-directories with the sections they become."""
+    found = [(path, naming.ImageSection(naming.strip_extension(path.name))) for path in _list_images(imdir)]
+    for group in list_entries(imdir):
+        if group.is_dir():
+            images = _list_images(group)
+            found += [(p, naming.ImageSection(group.name, naming.strip_extension(p.name))) for p in images]
+    return found
+
+
+def refuse_bad_names(
+    images: Iterable[tuple[Path, naming.ImageSection]], report: Report
+) -> list[tuple[Path, naming.ImageSection]]:
+    """Return the images whose section has a name of its own; report the others, each with its rival."""
+    images = list(images)
+    owners: dict[str, set[Path]] = defaultdict(set)
+    claims: dict[str, list[Path]] = defaultdict(list)
+    for path, section in images:
+        # A dataset belongs to one image or one group directory, a section to one image.
+        owners[section.dataset].add(path if section.image is None else path.parent)
+        claims[section.stem].append(path)
+    good = []
+    for path, section in images:
+        rivals = {p for p in claims[section.stem] if p != path}
+        rivals |= {p for p in owners[section.dataset] if p not in (path, path.parent)}
+        if naming.MARK in section.dataset or naming.MARK in (section.image or ""):
+            report.fail(InputError(path, f"a name without {naming.MARK!r}", "one that holds it", "rename it"))
+        elif rivals:
+            others = ", ".join(str(rival) for rival in sorted(rivals))
+            report.fail(InputError(path, "a name of its own", f"{others} of the same name", "rename one"))
+        else:
+            good.append((path, section))
+    return good
+
+
+def convert_image(job: ImageJob) -> bool:
+    """Write one image's section; return whether it was not there yet."""
+    pixels = to_uint8(read_image(job.path), job.rescale, job.path)
+    return write_section(job.section, pixels, overwrite=job.overwrite)
+
+
+def run(
+    imdir: Path,
+    savedir: Path,
+    *,
+    rescale: Rescale = Rescale(),
+    overwrite: bool = False,
+    processes: int | None = None,
+    scheduler: str | None = None,
+) -> Report:
+    """Convert every image of `imdir`; see the module's docstring."""
+    report = Report(STAGE)
+    images = find_images(imdir)
+    if not images:
+        raise InputError(
+            imdir,
+            f"images ({', '.join(suffix[1:] for suffix in IMAGE_SUFFIXES[:9])}, ...)",
+            describe_content(imdir),
+            "name the directory that holds the images or their group directories",
+        )
+    make_output_directory(savedir)
+    ledger = Ledger(savedir, STAGE)
+    parameters: dict[str, Any] = asdict(rescale)
+    jobs = {
+        str(path.relative_to(imdir)): ImageJob(path, savedir / f"{section.stem}.tiff", rescale, overwrite)
+        for path, section in refuse_bad_names(images, report)
+    }
+    fingerprints = {key: fingerprint(job.path) for key, job in jobs.items()}
+    present = Counter(key for key, job in jobs.items() if job.section.exists())
+    plan = ledger.plan(fingerprints, parameters, present)
+    if not overwrite:
+        ledger.refuse_other_parameters(plan.stale, parameters)
+    report.count("sections written", 0)
+    report.count("already done", len(plan.done))
+    todo = [jobs[key] for key in plan.new + plan.stale]
+    for job, written in run_jobs(convert_image, todo, report, processes=processes, scheduler=scheduler, unit="image"):
+        key = str(job.path.relative_to(imdir))
+        ledger.record(key, Entry(fingerprints[key], parameters, outputs=1))
+        report.count("sections written" if written else "already done")
+    return report
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    parser = cli.make_parser(__doc__, "cleanup2d.py")
+    parser.add_argument("imdir", type=cli.existing_directory, metavar="IMDIR", help="directory of 2D images")
+    parser.add_argument("savedir", type=cli.output_directory, metavar="SAVEDIR", help="directory for the sections")
+    cli.add_rescale_flags(parser)
+    cli.add_overwrite_flag(parser)
+    cli.add_job_flags(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the script; return its exit status."""
+    return cli.run_stage(run, build_parser(), argv)
+
+
+def _list_images(directory: Path) -> list[Path]:
+    return list_files(directory, IMAGE_SUFFIXES)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
