@@ -1,0 +1,134 @@
+"""Patch labels: a 1-D string array parallel to a path list, each value informative, uninformative or none."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from emcurate.errors import InputError
+from emcurate.files import npy_bytes, read_npy, write_bytes
+
+LABELS_FILE = "patch_quality_labels.npy"
+
+INFORMATIVE = "informative"
+UNINFORMATIVE = "uninformative"
+NONE = "none"
+
+# A label's place here is its code, and the first two codes are what the classifier predicts: 1 is informative.
+LABELS = (UNINFORMATIVE, INFORMATIVE, NONE)
+CODE_UNINFORMATIVE, CODE_INFORMATIVE, CODE_NONE = 0, 1, 2
+
+# Wide enough for every label, so that no assignment to a loaded array cuts a word short.
+DTYPE = np.dtype(f"<U{max(map(len, LABELS))}")
+
+# Unknown words that an error message shows.
+WORDS_SHOWN = 5
+
+StringArray = npt.NDArray[np.str_]
+
+
+def new_labels(count: int) -> StringArray:
+    """Return `count` labels, all ``none``.
+
+    >>> new_labels(2).tolist()
+    ['none', 'none']
+    """
+    return np.full(count, NONE, DTYPE)
+
+
+def load_labels(path: Path, paths: Sequence[str] | None = None) -> StringArray:
+    """Read a label file: (n,) strings, in an array of its own that can be written to.
+
+    Parameters
+    ----------
+    path : Path
+        The ``.npy`` file.
+    paths : sequence of str, optional
+        The path list the labels must be parallel to; only its length is looked at.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or damaged, no 1-D array of strings, of another length than the path list, or
+        holds a word that is no label.
+    """
+    return check_labels(read_npy(path), path, None if paths is None else len(paths))
+
+
+def check_labels(labels: npt.NDArray[Any], path: str | os.PathLike[str], count: int | None = None) -> StringArray:
+    """Return labels as strings of the one width every label fits in; `path` names them in errors.
+
+    Raises
+    ------
+    InputError
+        As `load_labels`.
+    """
+    if labels.ndim != 1 or labels.dtype.kind != "U":
+        raise InputError(
+            path,
+            "a 1-D array of strings",
+            f"a {labels.ndim}-D array of {labels.dtype}",
+            f"write labels with labeling.ipynb; each is one of {', '.join(LABELS)}",
+        )
+    if count is not None and len(labels) != count:
+        raise InputError(
+            path,
+            f"{count:,} labels, one for each path of the list",
+            f"{len(labels):,}",
+            "use the labels that were made with this very path list; after a new deduplication, label its list",
+        )
+    unknown = ~np.isin(labels, LABELS)
+    if unknown.any():
+        words = np.unique(labels[unknown]).tolist()
+        shown = ", ".join(repr(word) for word in words[:WORDS_SHOWN])
+        more = f" and {len(words) - WORDS_SHOWN} other words" if len(words) > WORDS_SHOWN else ""
+        raise InputError(
+            path,
+            f"only the labels {', '.join(LABELS)}",
+            f"{shown}{more} (first at index {int(np.flatnonzero(unknown)[0]):,})",
+            "correct these labels",
+        )
+    return labels.astype(DTYPE)
+
+
+def save_labels(path: Path, labels: npt.NDArray[Any]) -> None:
+    """Write labels atomically, and return only when the disk has them; they are somebody's work.
+
+    Raises
+    ------
+    InputError
+        If `labels` is not a 1-D array of label words, so that a slip never replaces a good file.
+    """
+    write_bytes(path, npy_bytes(check_labels(labels, path)), durable=True)
+
+
+def encode_labels(labels: StringArray) -> npt.NDArray[np.uint8]:
+    """Return labels as codes (uint8), a fiftieth of their size: the place of each in `LABELS`.
+
+    >>> encode_labels(np.array(["none", "informative", "uninformative"])).tolist()
+    [2, 1, 0]
+    """
+    codes = np.full(labels.shape, CODE_NONE, np.uint8)
+    codes[labels == UNINFORMATIVE] = CODE_UNINFORMATIVE
+    codes[labels == INFORMATIVE] = CODE_INFORMATIVE
+    return codes
+
+
+def decode_labels(codes: npt.NDArray[np.uint8]) -> StringArray:
+    """Return the labels of codes, the inverse of `encode_labels`."""
+    return np.array(LABELS, DTYPE)[codes]
+
+
+def count_labels(labels: StringArray) -> dict[str, int]:
+    """Return how many there are of each label, in the order of `LABELS`.
+
+    >>> count_labels(new_labels(3))
+    {'uninformative': 0, 'informative': 0, 'none': 3}
+    """
+    numbers = np.bincount(encode_labels(labels), minlength=len(LABELS))
+    return dict(zip(LABELS, numbers.tolist(), strict=True))
