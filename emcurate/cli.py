@@ -101,7 +101,7 @@ def run_stage(run: Callable[..., Report], parser: argparse.ArgumentParser, argv:
     arguments = vars(parser.parse_args(argv))
     if "percentiles" in arguments:
         arguments["rescale"] = pop_rescale(parser, arguments)
-    return close(lambda: run(**arguments), parser.prog)
+    return close(lambda: run(**arguments), Path(parser.prog).stem)
 
 
 def close(stage: Callable[[], Report], name: str) -> int:

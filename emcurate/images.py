@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import logging
 import struct
@@ -65,9 +66,7 @@ def read_image(path: Path) -> npt.NDArray[Any]:
 
 def encode_section(pixels: npt.NDArray[np.uint8]) -> bytes:
     """Return a (height, width) uint8 array as the bytes of an uncompressed one-page TIFF."""
-    buffer = io.BytesIO()
-    tifffile.imwrite(buffer, pixels, photometric="minisblack", metadata=None, software=False)
-    return buffer.getvalue()
+    return _tiff_head(*pixels.shape) + np.ascontiguousarray(pixels).tobytes()
 
 
 def write_section(path: Path, pixels: npt.NDArray[np.uint8], *, overwrite: bool = False) -> bool:
@@ -105,6 +104,19 @@ def check_tiff_complete(path: Path, pages: list[Any]) -> None:
             raise InputError(
                 path, "a complete TIFF file", f"pixel data that goes on after its {size:,} bytes", "copy it again"
             )
+
+
+@functools.lru_cache(maxsize=256)
+def _tiff_head(height: int, width: int) -> bytes:
+    """Return all bytes before the pixels of a one-page TIFF: they depend on the shape only.
+
+    Building them takes tifffile ten times longer than writing a patch, so they are built once a shape.
+    """
+    buffer = io.BytesIO()
+    tifffile.imwrite(
+        buffer, np.zeros((height, width), np.uint8), photometric="minisblack", metadata=None, software=False
+    )
+    return buffer.getvalue()[: -height * width]
 
 
 def _read_tiff(path: Path) -> npt.NDArray[Any]:

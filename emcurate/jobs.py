@@ -126,7 +126,9 @@ def run_jobs(
 def progress(iterable: Any, *, total: int | None, label: str, unit: str) -> tqdm[Any]:
     """Wrap an iterable in the progress bar every stage shows, on standard error."""
     seconds = BAR_SECONDS_TERMINAL if sys.stderr.isatty() else BAR_SECONDS_LOG
-    return tqdm(iterable, total=total, desc=label, unit=unit, mininterval=seconds, dynamic_ncols=True)
+    return tqdm(
+        iterable, total=total, desc=label, unit=unit, mininterval=seconds, dynamic_ncols=True, disable=total == 0
+    )
 
 
 def _run_job(function: Callable[[Any], Any], job: Any) -> _Outcome:

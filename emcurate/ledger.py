@@ -29,10 +29,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run has to do: inputs never finished, inputs whose results are stale, inputs that are finished."""
+    """What a run has to do: inputs never finished, finished ones whose results are stale (and why), the others."""
 
     new: list[str]
-    stale: list[str]
+    stale: dict[str, str]
     done: list[str]
 
 
@@ -72,33 +72,33 @@ class Ledger:
         present : mapping of str to int
             How many result files of each input lie in the output directory now.
         """
-        plan = Plan([], [], [])
-        wanted = json.loads(json.dumps(dict(parameters)))
+        plan = Plan([], {}, [])
+        wanted = _as_json(parameters)
         for key, fingerprint in fingerprints.items():
             entry = self.entries.get(key)
             if entry is None or entry.outputs > present.get(key, 0):
                 plan.new.append(key)
-            elif entry.fingerprint != fingerprint or entry.parameters != wanted:
-                plan.stale.append(key)
+            elif entry.parameters != wanted:
+                plan.stale[key] = f"made with {_spell(_changed(entry.parameters, wanted))}"
+            elif entry.fingerprint != fingerprint:
+                plan.stale[key] = "its input has changed"
             else:
                 plan.done.append(key)
         return plan
 
-    def refuse_other_parameters(self, keys: list[str], parameters: Mapping[str, Any]) -> None:
-        """Raise `InputError` if any of these inputs was finished with other parameters than these.
+    def refuse_other_parameters(self, plan: Plan, parameters: Mapping[str, Any]) -> None:
+        """Raise `InputError` if any stale input was finished with other parameters than these.
 
         Mixing, say, patches of two sizes in one directory is never what anybody wants.
         """
-        wanted = json.loads(json.dumps(dict(parameters)))
-        for key in keys:
-            entry = self.entries.get(key)
-            if entry is not None and entry.parameters != wanted:
-                before = {k: v for k, v in entry.parameters.items() if wanted.get(k) != v}
-                now = {k: v for k, v in wanted.items() if entry.parameters.get(k) != v}
+        wanted = _as_json(parameters)
+        for key in plan.stale:
+            before = self.entries[key].parameters
+            if before != wanted:
                 raise InputError(
                     self.path.parent.parent,
-                    f"results made with {_spell(now)}",
-                    f"results of {key} made with {_spell(before)}",
+                    f"results made with {_spell(_changed(wanted, before))}",
+                    f"results of {key} made with {_spell(_changed(before, wanted))}",
                     "use another output directory, or --overwrite to make them again",
                 )
 
@@ -115,6 +115,16 @@ class Ledger:
             except (ValueError, KeyError, TypeError):
                 continue  # cut off by a kill: that input counts as unfinished
         return entries
+
+
+def _as_json(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters as they come back from a file: tuples as lists."""
+    values: dict[str, Any] = json.loads(json.dumps(dict(parameters)))
+    return values
+
+
+def _changed(parameters: Mapping[str, Any], others: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in parameters.items() if others.get(name) != value}
 
 
 def _spell(parameters: Mapping[str, Any]) -> str:

@@ -108,10 +108,10 @@ def run(
     present = Counter(key for key, job in jobs.items() if job.section.exists())
     plan = ledger.plan(fingerprints, parameters, present)
     if not overwrite:
-        ledger.refuse_other_parameters(plan.stale, parameters)
+        ledger.refuse_other_parameters(plan, parameters)
     report.count("sections written", 0)
     report.count("already done", len(plan.done))
-    todo = [jobs[key] for key in plan.new + plan.stale]
+    todo = [jobs[key] for key in [*plan.new, *plan.stale]]
     for job, written in run_jobs(convert_image, todo, report, processes=processes, scheduler=scheduler, unit="image"):
         key = str(job.path.relative_to(imdir))
         ledger.record(key, Entry(fingerprints[key], parameters, outputs=1))
