@@ -223,11 +223,14 @@ def _transfer(
     have = os.fstat(file.fileno()).st_size
     if not _can_continue(before, url, have):
         have = _empty(file)
+    elif before is not None and have == before.total:
+        return  # everything had arrived; a kill prevented the renaming
     response = _request(url, have, before, timeout)
     if response is None:
         have = _empty(file)
         response = _request(url, 0, None, timeout)
-    assert response is not None
+    if response is None:
+        raise InputError(url, "a file", "the answer 416 to a request for all of it", _advice(416))
     with contextlib.closing(response):
         if _is_web_page(response.headers):
             raise InputError(
@@ -236,22 +239,21 @@ def _transfer(
         start, total = _extent(response)
         source = _Source(url, _validator(response.headers), total)
         if start and (start != have or source != before):
-            # A part of something else than what is here: the file has changed. From the start, then.
+            # A part of something else than what is here, since the file has changed: from the start, then.
             _empty(file)
-            return _transfer(url, file, note, expected_size, timeout, label)
+            raise _PassingError(InputError(url, "a whole file", f"one from byte {start:,} on", "try again later"), 0)
         if not start:
             have = _empty(file)
         _check_size(url, total, expected_size, WRONG_SIZE_ADVICE)
         note.write_text(json.dumps(vars(source)), encoding="utf-8")
         _copy(response, file, have, total, url, label)
     _check_size(url, os.fstat(file.fileno()).st_size, expected_size, WRONG_SIZE_ADVICE)
-    return None
 
 
 def _can_continue(before: _Source | None, url: str, have: int) -> bool:
     if before is None or before.url != url or not have:
         return False
-    # Something must tell whether the file is still the same; and what is complete needs no more than its last byte.
+    # Something must tell whether the file is still the same one.
     return (before.validator is not None or before.total is not None) and have <= (before.total or have)
 
 
@@ -267,19 +269,19 @@ def _request(url: str, have: int, before: _Source | None, timeout: float) -> htt
         return response
     except urllib.error.HTTPError as error:
         with contextlib.closing(error):
-            if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have:
+            if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 return None
             problem = InputError(url, "a file", f"the answer {error.code} {error.reason}", _advice(error.code))
             if error.code in PASSING_STATUSES:
                 raise _PassingError(problem, _retry_after(error.headers)) from None
             raise problem from None
+    except (ValueError, http.client.InvalidURL) as error:  # a port that is no number, a control character
+        raise InputError(url, "a web address", str(error), "correct the address") from None
     except (OSError, http.client.HTTPException) as error:
         cause = getattr(error, "reason", error)
         found = f"none ({str(cause) or type(cause).__name__})"
         advice = "check the network connection and any proxy, and run the same command again"
         raise _PassingError(NoAnswerError(url, f"an answer from {urlsplit(url).netloc}", found, advice)) from None
-    except ValueError as error:  # a port that is no number, a control character
-        raise InputError(url, "a web address", str(error), "correct the address") from None
 
 
 def _copy(
