@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import math
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -9,6 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from numba.extending import intrinsic
 from PIL import Image
+
+from emcurate.errors import InputError
+from emcurate.files import npy_bytes, read_npy
 
 BoolArray = npt.NDArray[np.bool_]
 WordArray = npt.NDArray[np.uint64]
@@ -18,6 +24,8 @@ WORD_BITS = 64
 # Exemplars compared before looking whether one was close enough: long enough for the vector units, short enough
 # that the search stops soon after the first hit.
 SEARCH_CHUNK = 512
+
+_THREADS_AT_MOST: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
 
 
 def compute_dhash(patch: npt.NDArray[np.uint8], crop_size: int, hash_size: int) -> BoolArray:
@@ -59,11 +67,14 @@ def hamming_distance(first: WordArray, second: WordArray) -> npt.NDArray[np.int6
     return distances
 
 
-def find_first_within(queries: WordArray, exemplars: WordArray, distance: int) -> npt.NDArray[np.int64]:
+def find_first_within(
+    queries: WordArray, exemplars: WordArray, distance: int, threads: int = 1
+) -> npt.NDArray[np.int64]:
     """Return, for each of (n, words) hashes, the first of (m, words) exemplars within `distance`, or -1.
 
-    Runs on as many threads as numba is set to; the result does not depend on their number.
+    The result does not depend on the number of threads.
     """
+    numba.set_num_threads(min(threads, _THREADS_AT_MOST))
     return np.asarray(_find_first_within(queries, np.ascontiguousarray(exemplars.T), np.uint64(distance)))
 
 
@@ -100,3 +111,30 @@ def _find_first_within(queries: Any, exemplars: Any, distance: Any) -> Any:
                         break
                 break
     return first
+
+
+def read_hash(path: Path) -> BoolArray:
+    """Read a hash file: (hash_size, hash_size) bool.
+
+    Raises
+    ------
+    InputError
+        If it is no ``.npy`` file of a square boolean array.
+    """
+    head, _, bits = path.read_bytes().partition(b"\n")
+    side = math.isqrt(len(bits))
+    if head == _hash_head(side) and side * side == len(bits) and side:
+        return np.frombuffer(bits, np.bool_).reshape(side, side)
+    # Written by another numpy, in another order, or damaged: numpy itself finds out.
+    array = read_npy(path)
+    if array.dtype != np.bool_ or array.ndim != 2 or array.shape[0] != array.shape[1]:
+        raise InputError(
+            path, "a square boolean array", f"a {array.shape} array of {array.dtype}", "run raw/crop_patches.py again"
+        )
+    return array.astype(np.bool_)
+
+
+@functools.cache
+def _hash_head(side: int) -> bytes:
+    """Return what stands before the bits in the file of a hash; parsing it takes numpy ten times the reading."""
+    return npy_bytes(np.zeros((side, side), np.bool_)).partition(b"\n")[0]

@@ -79,7 +79,8 @@ class Ledger:
             if entry is None or entry.outputs > present.get(key, 0):
                 plan.new.append(key)
             elif entry.parameters != wanted:
-                plan.stale[key] = f"made with {_spell(_changed(entry.parameters, wanted))}"
+                before, now = _changed(entry.parameters, wanted), _changed(wanted, entry.parameters)
+                plan.stale[key] = f"parameters changed, from {_spell(before)} to {_spell(now)}"
             elif entry.fingerprint != fingerprint:
                 plan.stale[key] = "its input has changed"
             else:
