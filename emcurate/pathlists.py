@@ -68,6 +68,10 @@ class PathList(Sequence[str]):
             for path in chunk.tolist():
                 yield self._reroot(path)
 
+    def chunks(self) -> Iterator[StringArray]:
+        """Yield the paths as arrays, as they are stored, for work on millions without a Python string for each."""
+        yield from self._chunks
+
     def _reroot(self, path: str) -> str:
         if self.reroot is None:
             return path
