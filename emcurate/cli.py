@@ -94,14 +94,17 @@ def add_voxel_size_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def run_stage(run: Callable[..., Report], parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
-    """Parse the command line, run the stage with its flags as keyword arguments, report, return the exit status.
+    """Parse the command line, run the stage, print its closing report, return the exit status."""
+    arguments = parse_arguments(parser, argv)
+    return close(lambda: run(**arguments), Path(parser.prog).stem)
 
-    `run` gets every argument of the parser by its name; those of `add_rescale_flags` arrive as one `rescale`.
-    """
+
+def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Return the arguments by name, those of `add_rescale_flags` as one `rescale`."""
     arguments = vars(parser.parse_args(argv))
     if "percentiles" in arguments:
         arguments["rescale"] = pop_rescale(parser, arguments)
-    return close(lambda: run(**arguments), Path(parser.prog).stem)
+    return arguments
 
 
 def close(stage: Callable[[], Report], name: str) -> int:
@@ -126,6 +129,12 @@ def close(stage: Callable[[], Report], name: str) -> int:
 
 def print_report(report: Report) -> int:
     """Print warnings, notes, one line of counts, and last what failed; return the exit status."""
+    print_outcome(report)
+    return print_failures(report.failures)
+
+
+def print_outcome(report: Report) -> None:
+    """Print a stage's warnings, its notes and its line of counts."""
     for warning in report.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     sys.stderr.flush()
@@ -135,10 +144,14 @@ def print_report(report: Report) -> int:
     if report.failures:
         counts.append(f"{len(report.failures):,} failed")
     print(f"{report.stage}: {', '.join(counts) or 'nothing to do'}.", flush=True)
-    if not report.failures:
+
+
+def print_failures(failures: Sequence[str]) -> int:
+    """Print what failed, the last thing a script prints; return the exit status."""
+    if not failures:
         return STATUS_DONE
     print("Failed:", file=sys.stderr)
-    for failure in report.failures:
+    for failure in failures:
         print(f"  {failure}", file=sys.stderr)
     sys.stderr.flush()
     return STATUS_FAILED
