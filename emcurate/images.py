@@ -122,14 +122,14 @@ def _tiff_head(height: int, width: int) -> bytes:
 def _read_tiff(path: Path) -> npt.NDArray[Any]:
     try:
         with tifffile.TiffFile(path) as tiff:
-            pages = [page for page in tiff.pages if not _is_auxiliary(page)]
+            pages = [page for page in tiff.pages if not is_auxiliary_page(page)]
             if not pages:
                 raise InputError(path, "a TIFF file with an image", "no image in it", _REREAD)
             _check_single(path, tiff, pages)
             page = pages[0].aspage()
             check_tiff_complete(path, [page])
             pixels = page.asarray()
-            return _grey_of_page(page, pixels)
+            return grey_of_page(page, pixels)
     except InputError:
         raise
     except (OSError, ValueError, TypeError, KeyError, IndexError, struct.error, zlib.error, RuntimeError) as error:
@@ -157,13 +157,14 @@ def _plane_count(series: Any) -> int:
     return int(count)
 
 
-def _is_auxiliary(page: Any) -> bool:
+def is_auxiliary_page(page: Any) -> bool:
     """Return whether a TIFF page is a thumbnail, a smaller copy or a mask of another page."""
     page = page.aspage()
     return bool(page.is_reduced or page.is_mask)
 
 
-def _grey_of_page(page: Any, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def grey_of_page(page: Any, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the grey of a TIFF page's pixels: palette looked up, channels mixed, white-is-zero turned."""
     if page.photometric == tifffile.PHOTOMETRIC.PALETTE and page.colormap is not None:
         # The palette holds 16-bit colours, (3, entries); nearly all are 8-bit ones times 257.
         palette = np.moveaxis(np.asarray(page.colormap), 0, -1)

@@ -1,0 +1,196 @@
+"""MRC: electron microscopy's own format, ``.mrc .map .rec .st .mrcs``, also compressed with gzip or bzip2.
+
+The header is 1024 bytes (MRC2014, Cheng et al. 2015, doi 10.1016/j.jsb.2015.04.002; IMOD's use of it,
+https://bio3d.colorado.edu/imod/doc/mrc_format.txt), then an extended header, then voxels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from mrcfile.dtypes import HEADER_DTYPE
+
+from emcurate.errors import InputError
+from emcurate.readers.layouts import (
+    COPY_AGAIN,
+    FlatFile,
+    Opened,
+    PackedStream,
+    Shape,
+    check_side_lengths,
+    checked_voxel_size,
+    open_packed,
+)
+from emcurate.readers.units import ANGSTROM_NM
+
+HEADER_BYTES = 1024
+
+# The word at byte 152 by which IMOD says that the word after it holds its flags ("IMOD" read as little-endian).
+IMOD_STAMP = 1146047817
+IMOD_STAMP_BYTE = 152
+IMOD_FLAGS_BYTE = 156
+IMOD_SIGNED_FLAG = 1
+
+# Pixel type of each mode but 0; of 16, IMOD's RGB, it is that of a channel.
+MODE_TYPES = {1: "i2", 2: "f4", 6: "u2", 12: "f2", 16: "u1"}
+RGB_MODE = 16
+UNREADABLE_MODES = {3: "complex 16-bit integers", 4: "complex 32-bit floats", 101: "4-bit integers"}
+
+# First byte of the machine stamp: 0x44 little-endian, 0x11 big-endian.
+_BYTE_ORDERS = {0x44: "<", 0x11: ">"}
+
+
+@dataclass(frozen=True)
+class MrcHeader:
+    """What the header says of the voxels.
+
+    `record` holds every field (`mrcfile.dtypes.HEADER_DTYPE`); `signed` and `reason` say how bytes of mode 0 are to
+    be read and why. `shape` is (z, y, x); `data_offset` in bytes, of the decompressed file.
+    """
+
+    path: Path
+    record: npt.NDArray[Any]
+    byte_order: str
+    shape: Shape
+    mode: int
+    signed: bool
+    reason: str
+
+    @property
+    def data_offset(self) -> int:
+        return HEADER_BYTES + int(self.record["nsymbt"])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of the voxels, in the file's byte order."""
+        if self.mode == 0:
+            return np.dtype(np.int8 if self.signed else np.uint8)
+        return np.dtype(self.byte_order + MODE_TYPES[self.mode])
+
+    @property
+    def has_imod_stamp(self) -> bool:
+        return _word(self.record, IMOD_STAMP_BYTE, self.byte_order) == IMOD_STAMP
+
+    @property
+    def imod_flags(self) -> int:
+        return _word(self.record, IMOD_FLAGS_BYTE, self.byte_order)
+
+
+def open_voxels(path: Path) -> Opened:
+    """Open an MRC file; read its header only."""
+    header = read_header(path)
+    channels = 3 if header.mode == RGB_MODE else 0
+    compression = compression_of(path)
+    if compression is not None:
+        packed = PackedStream(path, compression, header.shape, header.dtype, skip=header.data_offset, channels=channels)
+        return Opened(packed, voxel_size(header.record))
+    flat = FlatFile(path, header.shape, header.dtype, (header.data_offset,), channels)
+    return Opened(flat.check_complete(), voxel_size(header.record))
+
+
+def compression_of(path: Path) -> str | None:
+    """Return 'gzip', 'bz2' or None, by the file's first bytes: suffixes of maps are often wrong about it."""
+    with open(path, "rb") as file:
+        start = file.read(3)
+    if start.startswith(b"\x1f\x8b"):
+        return "gzip"
+    return "bz2" if start == b"BZh" else None
+
+
+def read_header(path: Path) -> MrcHeader:
+    """Read and check the header of an MRC file, compressed or not.
+
+    Raises
+    ------
+    InputError
+        If the file is no MRC file, is cut off in its header, or holds voxels of a type that cannot be used.
+    """
+    compression = compression_of(path)
+    if compression is None:
+        with open(path, "rb") as file:
+            data = file.read(HEADER_BYTES)
+    else:
+        with open_packed(path, compression) as stream:
+            data = stream.read(HEADER_BYTES)
+    if len(data) < HEADER_BYTES:
+        raise InputError(path, f"an MRC header of {HEADER_BYTES:,} bytes", f"{len(data):,} bytes", COPY_AGAIN)
+    byte_order = _find_byte_order(path, data)
+    record = np.frombuffer(data, HEADER_DTYPE.newbyteorder(byte_order))[0]
+    mode = int(record["mode"])
+    if mode not in (0, *MODE_TYPES):
+        known = ", ".join(str(known) for known in (0, *MODE_TYPES))
+        what = f" ({UNREADABLE_MODES[mode]})" if mode in UNREADABLE_MODES else ""
+        raise InputError(path, f"MRC mode {known}", f"mode {mode}{what}", "convert it, for instance with newstack")
+    if int(record["nsymbt"]) < 0:
+        raise InputError(
+            path, "an extended header of at least 0 bytes", f"{int(record['nsymbt'])}", "check how it was written"
+        )
+    shape = check_side_lengths(path, (record["nz"], record["ny"], record["nx"]))
+    _refuse_stack_of_volumes(path, record)
+    signed, reason = judge_signed(record, byte_order) if mode == 0 else (mode == 1, f"mode {mode}")
+    return MrcHeader(path, record, byte_order, shape, mode, signed, reason)
+
+
+def judge_signed(record: npt.NDArray[Any], byte_order: str) -> tuple[bool, str]:
+    """Judge whether the bytes of a mode 0 file are signed, and say why.
+
+    IMOD's stamp decides where there is one; else the minimum and maximum of the header, which a file's writer took
+    from the values as it meant them.
+    """
+    if _word(record, IMOD_STAMP_BYTE, byte_order) == IMOD_STAMP:
+        signed = bool(_word(record, IMOD_FLAGS_BYTE, byte_order) & IMOD_SIGNED_FLAG)
+        return signed, f"IMOD stamp with the signed bit {'set' if signed else 'clear'}"
+    low, high = float(record["dmin"]), float(record["dmax"])
+    header = f"no IMOD stamp, header minimum {low:g} and maximum {high:g}"
+    if low < 0 and high < 128:
+        return True, f"{header}: only signed bytes are negative"
+    if low >= 0 and high >= 128:
+        return False, f"{header}: only unsigned bytes reach 128"
+    if low < 0 and high >= 128:
+        signed = -low > high - 128
+        return signed, f"{header}: contradictory, {'the minimum' if signed else 'the maximum'} is further out"
+    return False, f"{header}: nothing speaks for signed bytes"
+
+
+def voxel_size(record: npt.NDArray[Any]) -> tuple[float, float, float] | None:
+    """Return the voxel size (z, y, x) in nm: cell over sampling intervals of the axis that each side lies along.
+
+    ``mapc mapr maps`` say which cell axis columns, rows and sections run along: 1 2 3 but for crystallographic maps.
+    """
+    axes = [int(record[name]) for name in ("maps", "mapr", "mapc")]
+    if sorted(axes) != [1, 2, 3]:
+        axes = [3, 2, 1]
+    sizes = []
+    for axis in axes:
+        name = "xyz"[axis - 1]
+        intervals = int(record[f"m{name}"])
+        sizes.append(float(record["cella"][name]) / intervals * ANGSTROM_NM if intervals > 0 else 0.0)
+    return checked_voxel_size((sizes[0], sizes[1], sizes[2]))
+
+
+def _find_byte_order(path: Path, data: bytes) -> str:
+    stamped = _BYTE_ORDERS.get(data[212])
+    # Files from before the stamp existed, and careless writers: the order in which the header makes sense.
+    for order in [stamped] if stamped else ["<", ">"]:
+        record = np.frombuffer(data, HEADER_DTYPE.newbyteorder(order))[0]
+        mode, sides = int(record["mode"]), [int(record[name]) for name in ("nx", "ny", "nz")]
+        if 0 <= mode <= 127 and min(sides) >= 0 and max(sides) < 1 << 24:
+            return order
+    raise InputError(path, "an MRC header", "1,024 bytes that make no sense as one", "check what the file is")
+
+
+def _refuse_stack_of_volumes(path: Path, record: npt.NDArray[Any]) -> None:
+    # Space group 401 and above marks a stack of volumes of mz sections each.
+    depth, sections = int(record["mz"]), int(record["nz"])
+    if 401 <= int(record["ispg"]) <= 630 and 0 < depth < sections:
+        raise InputError(
+            path, "one volume", f"a stack of {sections // depth} volumes of {depth} sections", "save them one by one"
+        )
+
+
+def _word(record: npt.NDArray[Any], byte: int, byte_order: str) -> int:
+    return int(np.frombuffer(record.tobytes(), np.dtype(f"{byte_order}i4"), count=1, offset=byte)[0])

@@ -1,0 +1,231 @@
+"""TIFF stacks: plain, ImageJ, OME and BigTIFF, compressed or not; grey, RGB or palette."""
+
+from __future__ import annotations
+
+import math
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+
+from emcurate.errors import InputError
+from emcurate.images import check_tiff_complete, grey_of_page, is_auxiliary_page
+from emcurate.readers.layouts import (
+    COPY_AGAIN,
+    FlatFile,
+    Opened,
+    Shape,
+    Voxels,
+    check_side_lengths,
+    checked_voxel_size,
+    describe_shape,
+    read_by_planes,
+)
+from emcurate.readers.units import nanometres_per
+
+_PLANE_AXES = frozenset("YXS")
+_ONE_VOLUME = "save one channel and one time point a file"
+
+# What tifffile and its codecs answer a damaged file with.
+_DAMAGE = (OSError, ValueError, TypeError, KeyError, IndexError, struct.error, zlib.error, RuntimeError)
+
+
+@dataclass(frozen=True)
+class TiffPages:
+    """Pages that must be decoded: compressed, palette, white-is-zero, or scattered over the file in strips.
+
+    `indices` are those of the pages in the file, in order of z.
+    """
+
+    path: Path
+    shape: Shape
+    dtype: np.dtype[Any]
+    indices: range | tuple[int, ...]
+
+    random_access = False
+    sequential = False
+
+    def read(self, z: slice, y: slice, x: slice) -> npt.NDArray[Any]:
+        """Return the voxels of a box, (z, y, x)."""
+        return read_by_planes(self, z, y, x)
+
+    def iter_planes(self, start: int, stop: int) -> Iterator[npt.NDArray[Any]]:
+        with tifffile.TiffFile(self.path) as tiff:
+            for z in range(start, stop):
+                try:
+                    page = tiff.pages[self.indices[z]].aspage()
+                    plane = grey_of_page(page, page.asarray(maxworkers=1))
+                except _DAMAGE as error:
+                    found = f"damaged data ({str(error).strip() or type(error).__name__})"
+                    raise InputError(
+                        self.path, "pages that can be decoded", f"{found} at slice {z}", COPY_AGAIN
+                    ) from None
+                yield plane.reshape(self.shape[1:]).astype(self.dtype, copy=False)
+
+
+def open_voxels(path: Path) -> Opened:
+    """Open a TIFF stack; read its directories only."""
+    if not path.stat().st_size:
+        raise InputError(path, "a TIFF stack", "an empty file (0 bytes)", COPY_AGAIN)
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            _check_chain(path, tiff)
+            series = _find_series(path, tiff)
+            size = _imagej_voxel_size(tiff, series) if tiff.is_imagej else _ome_voxel_size(tiff)
+            return Opened(_find_voxels(path, tiff, series), size)
+    except InputError:
+        raise
+    except _DAMAGE as error:
+        found = f"damaged or unknown data ({str(error).strip() or type(error).__name__})"
+        raise InputError(path, "a readable TIFF stack", found, COPY_AGAIN) from None
+
+
+def is_single_image(path: Path) -> bool:
+    """Return whether a file is a readable TIFF with one 2D image in it."""
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            pages = sum(not is_auxiliary_page(page) for page in tiff.pages)
+            return pages == 1 and max(_depth(series) for series in tiff.series) == 1
+    except _DAMAGE:
+        return False
+
+
+def _check_chain(path: Path, tiff: tifffile.TiffFile) -> None:
+    """Raise `InputError` if the chain of directories breaks off; tifffile would give a shorter stack instead."""
+    if not len(tiff.pages):
+        raise InputError(path, "a TIFF stack", "no image in it", COPY_AGAIN)
+    form, file = tiff.tiff, tiff.filehandle
+    file.seek(tiff.pages[-1].offset)
+    tags = struct.unpack(form.tagnoformat, file.read(form.tagnosize))[0]
+    file.seek(tags * form.tagsize, 1)
+    following = file.read(form.offsetsize)
+    if len(following) < form.offsetsize or struct.unpack(form.offsetformat, following)[0] != 0:
+        raise InputError(
+            path,
+            f"more than {len(tiff.pages)} pages",
+            f"that the list of pages breaks off in a file of {path.stat().st_size:,} bytes",
+            COPY_AGAIN,
+        )
+
+
+def _find_series(path: Path, tiff: tifffile.TiffFile) -> Any:
+    """Return the one series of pages that is the volume; thumbnails and smaller copies are left out."""
+    found = [s for s in tiff.series if s.pages and s.pages[0] is not None and not is_auxiliary_page(s.pages[0])]
+    if len(found) != 1:
+        shapes = ", ".join(describe_shape(series.shape) for series in found[:3]) or "none"
+        raise InputError(path, "one stack of equal pages", f"{len(found)} ({shapes}, ...)", "save one stack a file")
+    series = found[0]
+    if series.is_multifile:
+        raise InputError(path, "a stack in one file", "one spread over several OME-TIFF files", "save it as one file")
+    if any(page is None for page in series.pages):
+        missing = sum(page is None for page in series.pages)
+        raise InputError(
+            path, f"{len(series.pages)} pages, as its OME description says", f"{missing} missing", COPY_AGAIN
+        )
+    return series
+
+
+def _depth(series: Any) -> int:
+    return math.prod(size for axis, size in zip(series.axes, series.shape, strict=True) if axis not in _PLANE_AXES)
+
+
+def _find_voxels(path: Path, tiff: tifffile.TiffFile, series: Any) -> Voxels:
+    """Return how the pages of a series lie in the file."""
+    page = series.keyframe
+    long = [(a, n) for a, n in zip(series.axes, series.shape, strict=True) if a not in _PLANE_AXES and n > 1]
+    # A single axis beside the plane is z whatever its label: ImageJ calls the slices of a film T, tifffile those
+    # of an array without named axes C.
+    if len(long) > 1:
+        what = ", ".join(f"{axis} {size}" for axis, size in zip(series.axes, series.shape, strict=True))
+        raise InputError(path, "a grey volume (z, y, x)", f"a stack of more axes ({what})", _ONE_VOLUME)
+    depth = _depth(series)
+    if depth == 1 and not _is_declared_volume(tiff):
+        raise InputError(
+            path, "a stack of slices", "a single 2D image", "move it to the 2D corpus and run raw/cleanup2d.py"
+        )
+    shape = check_side_lengths(path, (depth, page.imagelength, page.imagewidth))
+    if series.dtype is None:
+        raise InputError(path, "pixels of a number type", f"{page.bitspersample} bits a pixel", "export it again")
+    flat = _find_flat(path, tiff, series, shape)
+    if flat is not None:
+        return flat.check_complete()
+    if len(series.pages) != depth:
+        raise InputError(
+            path, f"{depth} pages of {describe_shape(shape[1:])}", f"{len(series.pages)}", "export it as a plain stack"
+        )
+    check_tiff_complete(path, [page.aspage() for page in series.pages])
+    first = page.aspage()
+    dtype = grey_of_page(first, np.zeros((1,) * len(first.shape[:-1]) + first.shape[-1:], first.dtype)).dtype
+    indices = tuple(page.index for page in series.pages)
+    in_order = range(indices[0], indices[0] + depth)
+    return TiffPages(path, shape, dtype.newbyteorder("="), in_order if tuple(in_order) == indices else indices)
+
+
+def _find_flat(path: Path, tiff: tifffile.TiffFile, series: Any, shape: Shape) -> FlatFile | None:
+    """Return the layout of voxels that lie uncompressed in the file, or None where pages must be decoded."""
+    page = series.keyframe
+    channels = page.samplesperpixel if page.samplesperpixel > 1 else 0
+    interleaved = not channels or page.planarconfig == tifffile.PLANARCONFIG.CONTIG
+    plain = page.photometric in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB)
+    stored = series.dtype.newbyteorder(tiff.byteorder)
+    if not (plain and interleaved and page.is_final and page.bitspersample == 8 * stored.itemsize):
+        return None
+    if series.dataoffset is not None:
+        return FlatFile(path, shape, stored, (int(series.dataoffset),), channels)
+    offsets = [page.dataoffsets[0] for page in series.pages if page.is_final]
+    if len(offsets) != shape[0]:
+        return None
+    check_tiff_complete(path, list(series.pages))
+    return FlatFile(path, shape, stored, tuple(int(offset) for offset in offsets), channels)
+
+
+def _is_declared_volume(tiff: tifffile.TiffFile) -> bool:
+    """Return whether the file itself says that its one slice is a volume of depth 1."""
+    shape = (tiff.shaped_metadata or ({},))[0].get("shape", ())
+    return len(shape) == 3 and shape[0] == 1
+
+
+def _imagej_voxel_size(tiff: tifffile.TiffFile, series: Any) -> tuple[float, float, float] | None:
+    """Return the voxel size (z, y, x) in nm: pixels per unit in the resolution tags, ``spacing`` in units."""
+    metadata = tiff.imagej_metadata or {}
+    unit = metadata.get("unit")
+    scales = [nanometres_per(str(metadata.get(name, unit))) for name in ("zunit", "yunit", "unit")]
+    if None in scales:
+        return None
+    z_scale, y_scale, x_scale = (float(scale) for scale in scales if scale is not None)
+    tags = series.keyframe.aspage().tags
+    steps = []
+    for name in ("XResolution", "YResolution"):
+        numerator, denominator = tags.valueof(name, default=(0, 0))
+        steps.append(denominator / numerator if numerator else 0.0)
+    spacing = metadata.get("spacing", 0)
+    depth = float(spacing) if isinstance(spacing, (int, float)) else 0.0
+    return checked_voxel_size((depth * z_scale, steps[1] * y_scale, steps[0] * x_scale))
+
+
+def _ome_voxel_size(tiff: tifffile.TiffFile) -> tuple[float, float, float] | None:
+    """Return the voxel size (z, y, x) in nm: ``PhysicalSize`` of the first image, in micrometres unless it says."""
+    if not tiff.is_ome or tiff.ome_metadata is None:
+        return None
+    try:
+        root = ElementTree.fromstring(tiff.ome_metadata)
+    except ElementTree.ParseError:
+        return None
+    pixels = root.find(".//{*}Pixels")
+    if pixels is None:
+        return None
+    sizes = []
+    for axis in "ZYX":
+        scale = nanometres_per(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
+        try:
+            sizes.append(float(pixels.get(f"PhysicalSize{axis}", "nan")) * (scale or math.nan))
+        except ValueError:
+            return None
+    return checked_voxel_size((sizes[0], sizes[1], sizes[2]))
