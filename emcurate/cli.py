@@ -93,6 +93,16 @@ def add_voxel_size_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_reroot_flag(parser: argparse.ArgumentParser) -> None:
+    """Add ``--reroot OLD NEW``, for path lists whose files have been moved; see `pathlists.PathList`."""
+    parser.add_argument(
+        "--reroot",
+        nargs=2,
+        metavar=("OLD", "NEW"),
+        help="replace the leading directory OLD of each listed path by NEW, where the data have been moved",
+    )
+
+
 def run_stage(run: Callable[..., Report], parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
     """Parse the command line, run the stage, print its closing report, return the exit status."""
     arguments = parse_arguments(parser, argv)

@@ -91,6 +91,17 @@ def read_section(path: Path) -> npt.NDArray[np.uint8]:
     return pixels
 
 
+def read_size(path: Path) -> tuple[int, int]:
+    """Return the height and width in pixels of a section or a patch; only the file's header is read."""
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except FileNotFoundError:
+        raise InputError(path, "a patch", "no such file", "if it was moved, say so with --reroot OLD NEW") from None
+    except (OSError, ValueError, SyntaxError) as error:
+        raise InputError(path, "a patch", _in_words(error), "make it again with raw/crop_patches.py") from None
+
+
 def check_tiff_complete(path: Path, pages: list[Any]) -> None:
     """Raise `InputError` if any strip or tile of these TIFF pages lies outside the file or is missing.
 
