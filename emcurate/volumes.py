@@ -83,6 +83,11 @@ class Volume:
         """Whether any box is read at the cost of that box alone; if not, see `unpacked`."""
         return self.voxels.random_access
 
+    @property
+    def sequential(self) -> bool:
+        """Whether a box costs all that lies before it in the file, as in a compressed stream."""
+        return self.voxels.sequential
+
     def read(self, z: slice = slice(None), y: slice = slice(None), x: slice = slice(None)) -> npt.NDArray[Any]:
         """Return the voxels of a box as a (z, y, x) array of `dtype`; slices may have a positive step."""
         return self.voxels.read(z, y, x)

@@ -1,0 +1,345 @@
+"""Cut every volume of a directory into sections: grey uint8 TIFFs along its planes xy (0), xz (1) and yz (2).
+
+Reads:   volumes in VOLDIR: TIFF stacks, MRC (.mrc .map .rec .st .mrcs, also .gz .bz2), NRRD, NIfTI, and each
+         sub-directory of equally sized 2D slices, taken in natural order.
+Writes:  SAVEDIR/{volume}-LOC-{plane}_{index}.tiff, the index padded with zeros so that names sort by place.
+Example: python raw/cross_section3d.py corpus/volumes work/sections
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from emcurate import cli, naming
+from emcurate.errors import InputError
+from emcurate.files import describe_content, make_output_directory
+from emcurate.images import write_section
+from emcurate.jobs import Report, run_jobs
+from emcurate.ledger import Entry, Ledger, Plan
+from emcurate.pixels import Limits, Rescale, convert
+from emcurate.volumes import (
+    Volume,
+    VoxelSize,
+    all_unpacked,
+    dataset_name,
+    find_limits,
+    fingerprint_volume,
+    is_anisotropic,
+    list_volumes,
+    open_volume,
+    refuse_bad_names,
+    warn_of_unknown_voxel_size,
+)
+
+STAGE = "cross_section3d"
+
+# Published: beyond a fifth, sections across z show stretched structures.
+ANISOTROPY = 0.2
+
+# Voxels a job holds at a time, in bytes; a job works on at least one section, however large. Larger slabs read a
+# volume fewer times over (a slab of yz sections touches every page of the file), but each process holds one.
+SLAB_BYTES = 1 << 27
+
+# Sections a job cuts at most, so that even a small volume keeps every process busy.
+SLAB_SECTIONS = 64
+
+# Voxels whose volumes are worked on together: many small volumes share the processes, and the scratch copies of
+# compressed ones never take more disk than this (or than the largest volume).
+BATCH_VOXELS = 1 << 35
+
+# What the ledger holds for a volume while it is being cut: more sections than there can be.
+UNFINISHED = sys.maxsize
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides which sections a volume gives, and how they look."""
+
+    axes: tuple[int, ...]
+    spacing: int
+    anisotropy: float
+    voxel_size: VoxelSize | None
+    rescale: Rescale
+
+    def as_parameters(self) -> dict[str, Any]:
+        """Return the settings as the ledger keeps them."""
+        return {**asdict(self), "axes": sorted(self.axes)}
+
+
+@dataclass(frozen=True)
+class OpenJob:
+    """One volume to open."""
+
+    path: Path
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class CutJob:
+    """Some sections of one plane of a volume: those at `indices` of axis `plane`."""
+
+    volume: Volume
+    plane: int
+    indices: range
+    limits: Limits
+    savedir: Path
+    overwrite: bool
+
+    @property
+    def path(self) -> Path:
+        return self.volume.path
+
+
+def section_indices(size: int, spacing: int) -> list[range]:
+    """Return the indices at which an axis is cut: 0, s, 2s, … and the last, as one or two ranges.
+
+    >>> section_indices(10, 3), section_indices(9, 3)
+    ([range(0, 10, 3)], [range(0, 9, 3), range(8, 9)])
+    """
+    regular = range(0, size, spacing)
+    return [regular] if regular[-1] == size - 1 else [regular, range(size - 1, size)]
+
+
+def choose_planes(volume: Volume, settings: Settings, report: Report | None = None) -> tuple[int, ...]:
+    """Return the planes to cut: those asked for, or only xy where z differs too much from x, which is reported."""
+    left = settings.axes
+    if any(left) and is_anisotropic(volume.voxel_size_nm, settings.anisotropy):
+        left = tuple(plane for plane in settings.axes if plane == 0)
+        if report is not None:
+            z, y, x = volume.voxel_size_nm or (0, 0, 0)
+            cut = "only plane 0 (xy) is cut" if left else "nothing is cut, since --axes leaves plane 0 (xy) out"
+            report.note(f"{volume.path}: voxels of {z:g} x {y:g} x {x:g} nm (z, y, x) are anisotropic; {cut}")
+    return left
+
+
+def name_sections(volume: Volume, planes: Iterable[int], spacing: int) -> set[str]:
+    """Return the file names of every section that a volume gives."""
+    return {
+        section_name(volume, plane, index)
+        for plane in planes
+        for indices in section_indices(volume.shape[plane], spacing)
+        for index in indices
+    }
+
+
+def section_name(volume: Volume, plane: int, index: int) -> str:
+    """Return a section's file name."""
+    width = naming.index_width(volume.shape[plane])
+    return f"{naming.VolumeSection(volume.name, plane, index, width).stem}.tiff"
+
+
+def divide(volume: Volume, planes: Iterable[int], spacing: int) -> Iterator[tuple[int, range]]:
+    """Divide a volume's sections into slabs: yield the plane and the indices of each."""
+    for plane in planes:
+        section_bytes = volume.size // volume.shape[plane] * volume.dtype.itemsize
+        at_once = min(SLAB_SECTIONS, max(1, SLAB_BYTES // max(1, section_bytes)))
+        for indices in section_indices(volume.shape[plane], spacing):
+            for start in range(0, len(indices), at_once):
+                yield plane, indices[start : start + at_once]
+
+
+def open_for_cutting(job: OpenJob) -> Volume:
+    """Open a volume; warn if its voxel size is unknown and that matters."""
+    volume = open_volume(job.path, job.settings.voxel_size)
+    if any(plane != 0 for plane in job.settings.axes):
+        warn_of_unknown_voxel_size(volume)
+    return volume
+
+
+def cut_sections(job: CutJob) -> int:
+    """Write the sections of a job; return how many were not there yet."""
+    box = [slice(None)] * 3
+    box[job.plane] = slice(job.indices[0], job.indices[-1] + 1, job.indices.step)
+    slab = np.moveaxis(convert(job.volume.read(*box), job.limits), job.plane, 0)
+    written = 0
+    for index, section in zip(job.indices, slab, strict=True):
+        path = job.savedir / section_name(job.volume, job.plane, index)
+        try:
+            written += write_section(path, np.ascontiguousarray(section), overwrite=job.overwrite)
+        except InputError as error:
+            # Named after the volume, not the section: else every job of it would add a line of its own.
+            expected = f"no sections of {job.volume.name} in {job.savedir}, or the ones this run would write"
+            raise InputError(job.path, expected, "others of the same name", error.advice) from None
+    return written
+
+
+def count_sections(savedir: Path) -> Counter[str]:
+    """Return how many sections of volumes a directory holds, by dataset."""
+    return Counter(section.dataset for _, section in find_sections(savedir))
+
+
+def find_sections(savedir: Path) -> Iterator[tuple[Path, naming.VolumeSection]]:
+    """Yield the sections of volumes that lie in a directory."""
+    for path in savedir.iterdir():
+        with contextlib.suppress(naming.GrammarError):
+            if path.suffix == ".tiff" and isinstance(section := naming.parse_section(path.stem), naming.VolumeSection):
+                yield path, section
+
+
+def remove_other_sections(savedir: Path, volumes: Iterable[Volume], names: Mapping[Path, set[str]]) -> None:
+    """Remove what a run with other settings left of these volumes: sections that this run will not write."""
+    wanted = {volume.name: names[volume.path] for volume in volumes}
+    for path, section in list(find_sections(savedir)):
+        if section.dataset in wanted and path.name not in wanted[section.dataset]:
+            path.unlink()
+
+
+def make_batches(volumes: Iterable[Volume]) -> Iterator[list[Volume]]:
+    """Yield volumes in groups of at most `BATCH_VOXELS`, or of one volume larger than that."""
+    batch: list[Volume] = []
+    voxels = 0
+    for volume in volumes:
+        if batch and voxels + volume.size > BATCH_VOXELS:
+            yield batch
+            batch, voxels = [], 0
+        batch.append(volume)
+        voxels += volume.size
+    if batch:
+        yield batch
+
+
+def cut_volumes(
+    volumes: Sequence[Volume],
+    settings: Settings,
+    savedir: Path,
+    report: Report,
+    overwrite: bool,
+    processes: int | None,
+    scheduler: str | None,
+) -> Iterator[Volume]:
+    """Cut some volumes, the work divided over processes within each; yield those that are finished."""
+    where: dict[str, Any] = {"processes": processes, "scheduler": scheduler}
+    planes = {volume.path: choose_planes(volume, settings) for volume in volumes}
+    # Whole planes of a TIFF or of a directory of slices are read as they are; anything else is decoded once first.
+    packed = [v for v in volumes if v.sequential or any(planes[v.path])]
+    with all_unpacked(packed, savedir, report, **where) as unpacked:
+        ready = unpacked + [volume for volume in volumes if volume not in packed]
+        limits = find_limits([v for v in ready if planes[v.path]], settings.rescale, report, **where)
+        jobs = [
+            CutJob(volume, plane, indices, limits[volume.path], savedir, overwrite)
+            for volume in ready
+            if volume.path in limits
+            for plane, indices in divide(volume, planes[volume.path], settings.spacing)
+        ]
+        missing = Counter(job.path for job in jobs)
+        for job, written in run_jobs(cut_sections, jobs, report, **where, unit="slab"):
+            report.count("sections written", written)
+            if written < len(job.indices):
+                report.count("sections already there", len(job.indices) - written)
+            missing[job.path] -= 1
+    done = {volume.path for volume in ready if not planes[volume.path] or volume.path in limits}
+    yield from (volume for volume in volumes if volume.path in done and not missing[volume.path])
+
+
+def run(
+    voldir: Path,
+    savedir: Path,
+    *,
+    axes: Sequence[int] = (0, 1, 2),
+    spacing: int = 1,
+    anisotropy: float = ANISOTROPY,
+    voxel_size: Sequence[float] | None = None,
+    rescale: Rescale = Rescale(),
+    overwrite: bool = False,
+    processes: int | None = None,
+    scheduler: str | None = None,
+) -> Report:
+    """Cut every volume of `voldir`; see the module's docstring."""
+    report = Report(STAGE)
+    size = None if voxel_size is None else (voxel_size[0], voxel_size[1], voxel_size[2])
+    settings = Settings(tuple(sorted(set(axes))), spacing, anisotropy, size, rescale)
+    paths = list_volumes(voldir, exclude=[savedir])
+    if not paths:
+        raise InputError(
+            voldir,
+            "volumes (tif, mrc, map, rec, nrrd, nii, ... or sub-directories of slices)",
+            describe_content(voldir),
+            "name the directory that holds the volumes",
+        )
+    make_output_directory(savedir)
+    ledger, parameters = Ledger(savedir, STAGE), settings.as_parameters()
+    jobs = {path.name: OpenJob(path, settings) for path in refuse_bad_names(paths, report)}
+    sections = count_sections(savedir)
+    present = {key: sections[dataset_name(job.path)] for key, job in jobs.items()}
+    fingerprints = {key: fingerprint_volume(job.path) for key, job in jobs.items()}
+    plan = ledger.plan(fingerprints, parameters, present)
+    todo = [*plan.new, *plan.stale]
+    if not overwrite:
+        # An interrupted volume counts as new, but what it has left must not be mixed with other sections either.
+        begun = {key: "begun" for key in todo if present[key] and key in ledger.entries}
+        ledger.refuse_other_parameters(Plan([], begun, []), parameters)
+    report.count("sections written", 0)
+    report.count("volumes already done", len(plan.done))
+    opening = [jobs[key] for key in todo]
+    opened = run_jobs(open_for_cutting, opening, report, processes=processes, scheduler=scheduler, unit="volume")
+    order = {path: at for at, path in enumerate(paths)}
+    volumes = sorted((volume for _, volume in opened), key=lambda volume: order[volume.path])
+    for batch in make_batches(volumes):
+        names = {v.path: name_sections(v, choose_planes(v, settings, report), spacing) for v in batch}
+        for volume in batch:
+            # Noted before the first section: should the run be interrupted, other settings are still refused.
+            key = volume.path.name
+            ledger.record(key, Entry(fingerprints[key], parameters, UNFINISHED))
+        if overwrite:
+            remove_other_sections(savedir, batch, names)
+        for volume in cut_volumes(batch, settings, savedir, report, overwrite, processes, scheduler):
+            key = volume.path.name
+            ledger.record(key, Entry(fingerprints[key], parameters, len(names[volume.path])))
+            report.count("volumes cut")
+    report.failures[:] = dict.fromkeys(report.failures)
+    return report
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    parser = cli.make_parser(__doc__, "cross_section3d.py")
+    parser.add_argument("voldir", type=cli.existing_directory, metavar="VOLDIR", help="directory of volumes")
+    parser.add_argument("savedir", type=cli.output_directory, metavar="SAVEDIR", help="directory for the sections")
+    parser.add_argument(
+        "-a",
+        "--axes",
+        nargs="+",
+        type=int,
+        choices=(0, 1, 2),
+        default=(0, 1, 2),
+        metavar="PLANE",
+        help="planes to cut: 0 is xy, 1 xz, 2 yz (default: 0 1 2)",
+    )
+    parser.add_argument(
+        "-s",
+        "--spacing",
+        type=cli.positive_int,
+        default=1,
+        metavar="N",
+        help="cut every N-th index, and the last (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--anisotropy",
+        type=cli.non_negative_float,
+        default=ANISOTROPY,
+        metavar="PART",
+        help="cut plane 0 only where voxels differ in z from x by more than this part of x (default: %(default)s)",
+    )
+    cli.add_voxel_size_flag(parser)
+    cli.add_rescale_flags(parser)
+    cli.add_overwrite_flag(parser)
+    cli.add_job_flags(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the script; return its exit status."""
+    return cli.run_stage(run, build_parser(), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
