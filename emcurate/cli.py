@@ -29,8 +29,8 @@ def make_parser(docstring: str | None, name: str) -> argparse.ArgumentParser:
     )
 
 
-def add_job_flags(parser: argparse.ArgumentParser) -> None:
-    """Add ``-p/--processes`` and ``--scheduler``, which go to `jobs.run_jobs`."""
+def add_processes_flag(parser: argparse.ArgumentParser) -> None:
+    """Add ``-p/--processes``."""
     parser.add_argument(
         "-p",
         "--processes",
@@ -39,6 +39,11 @@ def add_job_flags(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="worker processes (default: all usable cores, here %(default)s)",
     )
+
+
+def add_job_flags(parser: argparse.ArgumentParser) -> None:
+    """Add ``-p/--processes`` and ``--scheduler``, which go to `jobs.run_jobs`."""
+    add_processes_flag(parser)
     parser.add_argument(
         "--scheduler",
         metavar="ADDRESS",
