@@ -1,0 +1,110 @@
+import os
+import stat
+
+import numpy as np
+import pytest
+
+from emcurate import files
+from emcurate.errors import InputError
+
+
+def test_natural_order():
+    names = ["10.png", "2.png", "a1b10", "a1b9", "01.png", "1.png", "ä.png", ""]
+    assert sorted(names, key=files.natural_key) == ["", "01.png", "1.png", "2.png", "10.png", "a1b9", "a1b10", "ä.png"]
+
+
+def test_listing_leaves_out_hidden_files_directories_and_other_suffixes(tmp_path):
+    for name in ["b.TIF", "a.tif", ".hidden.tif", "c.txt"]:
+        (tmp_path / name).touch()
+    (tmp_path / "d.tif").mkdir()
+    assert [path.name for path in files.list_files(tmp_path, [".tif"])] == ["a.tif", "b.TIF"]
+
+
+def test_atomic_path_leaves_nothing_when_writing_fails(tmp_path):
+    target = tmp_path / "result"
+    target.write_text("before")
+    with pytest.raises(RuntimeError), files.atomic_path(target) as partial:
+        partial.write_text("half")
+        assert target.read_text() == "before"
+        raise RuntimeError
+    assert target.read_text() == "before"
+    assert os.listdir(tmp_path) == ["result"]
+
+
+def test_atomic_path_replaces_a_directory(tmp_path):
+    target = tmp_path / "list"
+    target.mkdir()
+    (target / "old").touch()
+    with files.atomic_path(target) as partial:
+        partial.mkdir()
+        (partial / "new").touch()
+    assert os.listdir(target) == ["new"]
+    assert os.listdir(tmp_path) == ["list"]
+
+
+def test_write_once_never_replaces_other_content(tmp_path):
+    target = tmp_path / "a"
+    assert files.write_once(target, b"one") is True
+    assert files.write_once(target, b"one") is False
+    with pytest.raises(InputError, match="--overwrite"):
+        files.write_once(target, b"two")
+    assert target.read_bytes() == b"one"
+    assert files.write_once(target, b"two", overwrite=True) is True
+    assert target.read_bytes() == b"two"
+
+
+def test_partial_files_of_dead_processes_are_swept_away_and_no_others(tmp_path):
+    alive = files.partial_path(tmp_path)
+    alive.touch()
+    # No process has this number: the kernel's own limit is 2**22.
+    dead = tmp_path / alive.name.replace(str(os.getpid()), str(2**22 + 1))
+    dead.touch()
+    elsewhere = tmp_path / ".emcurate-otherhost-1-0.partial"
+    elsewhere.touch()
+    files.make_output_directory(tmp_path)
+    assert alive.exists()
+    assert elsewhere.exists()
+    assert not dead.exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_output_directory_without_write_permission(tmp_path):
+    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    with pytest.raises(InputError, match="no write permission"):
+        files.make_output_directory(tmp_path)
+
+
+def test_output_directory_that_is_a_file(tmp_path):
+    (tmp_path / "f").touch()
+    for path in (tmp_path / "f", tmp_path / "f" / "below"):
+        with pytest.raises(InputError, match="expected a directory"):
+            files.make_output_directory(path)
+
+
+def test_npy_with_objects_is_never_unpickled(tmp_path):
+    path = tmp_path / "a.npy"
+
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "sprung"),)
+
+    np.save(path, np.array([Trap()], dtype=object), allow_pickle=True)
+    with pytest.raises(InputError, match="only pickle can read"):
+        files.read_npy(path)
+    assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"\x93NUMPY", b"text"])
+def test_damaged_npy(tmp_path, content):
+    path = tmp_path / "a.npy"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.npy"):
+        files.read_npy(path)
+
+
+def test_fingerprint_changes_with_a_file_of_a_directory(tmp_path):
+    (tmp_path / "1.png").write_bytes(b"a")
+    before = files.fingerprint(tmp_path)
+    assert files.fingerprint(tmp_path) == before
+    (tmp_path / "2.png").write_bytes(b"b")
+    assert files.fingerprint(tmp_path) != before

@@ -1,0 +1,66 @@
+import os
+import signal
+import warnings
+
+import pytest
+
+from emcurate.errors import DataWarning, InputError
+from emcurate.jobs import Report, run_jobs
+
+
+def square(number):
+    if number == 3:
+        raise InputError("three.tif", "a number that is not 3", "3", "leave it out")
+    if number == 5:
+        raise ZeroDivisionError("five")
+    if number % 2:
+        warnings.warn("odd numbers occur", DataWarning, stacklevel=1)
+    warnings.warn("chatter", UserWarning, stacklevel=1)
+    return number**2
+
+
+def die_at_four(number):
+    if number == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_failures_and_warnings_are_collected_and_the_others_go_on(processes):
+    report = Report("test")
+    done = dict(run_jobs(square, range(8), report, processes=processes))
+    assert done == {n: n**2 for n in range(8) if n not in (3, 5)}
+    assert report.warnings == ["odd numbers occur"]
+    assert len(report.failures) == 2
+    assert "three.tif: expected a number that is not 3, found 3; leave it out" in report.failures
+    assert any("ZeroDivisionError: five" in failure for failure in report.failures)
+
+
+def test_a_killed_worker_costs_only_its_own_input():
+    report = Report("test")
+    done = dict(run_jobs(die_at_four, range(40), report, processes=2))
+    assert sorted(done) == [n for n in range(40) if n != 4]
+    assert len(report.failures) == 1
+    assert "was killed" in report.failures[0]
+
+
+def test_no_inputs():
+    report = Report("test")
+    assert list(run_jobs(square, [], report)) == []
+    assert not report.failures
+
+
+def test_jobs_run_on_a_dask_cluster():
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+        report = Report("test")
+        done = dict(run_jobs(square, range(20), report, scheduler=cluster.scheduler_address))
+    assert done == {n: n**2 for n in range(20) if n not in (3, 5)}
+    assert len(report.failures) == 2
+    assert report.warnings == ["odd numbers occur"]
+
+
+def test_no_scheduler_at_the_address():
+    pytest.importorskip("distributed")
+    with pytest.raises(InputError, match="--scheduler"):
+        list(run_jobs(square, [1], Report("test"), scheduler="not an address"))
