@@ -191,11 +191,15 @@ def read_npy(path: Path, mmap_mode: str | None = None) -> npt.NDArray[np.generic
         raise InputError(path, "a numpy .npy file", "no such file", "check the path") from None
     except (ValueError, EOFError, OSError) as error:
         # numpy's own words for an object array suggest allow_pickle=True, which nobody should do here.
-        found = "Python objects, which only pickle can read" if "pickle" in str(error) else str(error)
+        found = "Python objects, which only pickle can read" if _speaks_of_objects(error) else str(error)
         raise InputError(path, "a numpy .npy file of numbers or strings", found, "write it again") from None
     if not isinstance(array, np.ndarray):
         raise InputError(path, "a numpy .npy file", "an .npz archive", "name the .npy file itself")
     return array
+
+
+def _speaks_of_objects(error: Exception) -> bool:
+    return "pickle" in str(error) or "Python objects" in str(error)
 
 
 def _is_dead(match: re.Match[str]) -> bool:

@@ -177,10 +177,8 @@ def is_auxiliary_page(page: Any) -> bool:
 def grey_of_page(page: Any, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return the grey of a TIFF page's pixels: palette looked up, channels mixed, white-is-zero turned."""
     if page.photometric == tifffile.PHOTOMETRIC.PALETTE and page.colormap is not None:
-        # The palette holds 16-bit colours, (3, entries); nearly all are 8-bit ones times 257.
-        palette = np.moveaxis(np.asarray(page.colormap), 0, -1)
-        if not np.any(palette % 257):
-            palette = (palette // 257).astype(np.uint8)
+        # (3, entries) of 16 bits, written as 257 or 256 times an 8-bit level: the high byte is the level either way.
+        palette = (np.moveaxis(np.asarray(page.colormap), 0, -1) >> 8).astype(np.uint8)
         return to_grey(palette[pixels])
     pixels = np.moveaxis(pixels, 0, -1) if page.axes.startswith("S") else pixels
     if "S" in page.axes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +53,9 @@ class Ledger:
 
     def record(self, key: str, entry: Entry) -> None:
         """Note that an input is finished; on disk at once, so that an interrupted run keeps what it did."""
-        self.entries[key] = entry
-        line = {"input": key, **vars(entry), "parameters": dict(entry.parameters)}
+        parameters = _as_json(entry.parameters)
+        self.entries[key] = replace(entry, parameters=parameters)
+        line = {"input": key, **vars(entry), "parameters": parameters}
         self.path.parent.mkdir(exist_ok=True)
         with open(self.path, "a", encoding="utf-8") as file:
             # A leading newline too: after a line cut off by a kill, this one still starts afresh.
