@@ -1,0 +1,119 @@
+import importlib
+import subprocess
+import sys
+
+import imagehash
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+crop_patches = importlib.import_module("raw.crop_patches")
+
+RNG = np.random.default_rng(0)
+
+
+def write_sections(directory, **shapes):
+    directory.mkdir(exist_ok=True)
+    sections = {}
+    for name, shape in shapes.items():
+        sections[name] = RNG.integers(0, 256, shape).astype(np.uint8)
+        tifffile.imwrite(directory / f"{name}-LOC-2d.tiff", sections[name])
+    return sections
+
+
+def files_of(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("side", "count"), [(560, 2), (336, 2), (335, 1), (100, 1), (337, 2), (784, 4), (783, 3), (224, 1), (1, 1)]
+)
+def test_grid_rounds_halves_to_even(side, count):
+    rows = [r for r, c in crop_patches.iter_grid(side, 1, 224)]
+    assert len(rows) == count
+    assert [r.start for r in rows] == [224 * i for i in range(count)]
+    assert rows[-1].stop == min(224 * count, side)
+
+
+@pytest.mark.parametrize(("crop", "hash_size"), [(64, 8), (100, 16), (224, 2)])
+def test_patches_and_hashes(tmp_path, crop, hash_size):
+    sections = write_sections(tmp_path / "s", a=(230, 260), **{"ö b_1": (90, 150)})
+    out = tmp_path / "p"
+    assert crop_patches.main([str(tmp_path / "s"), str(out), "-cs", str(crop), "-hs", str(hash_size)]) == 0
+    expected = set()
+    for name, section in sections.items():
+        rows, columns = (max(1, round(side / crop)) for side in section.shape)
+        for y in range(0, rows * crop, crop):
+            for x in range(0, columns * crop, crop):
+                stem = f"{name}-LOC-2d_{y}_{x}"
+                expected |= {f"{stem}.tiff", f"{stem}.npy"}
+                patch = section[y : y + crop, x : x + crop]
+                assert np.array_equal(tifffile.imread(out / f"{stem}.tiff"), patch)
+                image = Image.fromarray(patch).resize((crop, crop), resample=2)
+                bits = np.load(out / f"{stem}.npy")
+                assert (bits.dtype, bits.shape) == (bool, (hash_size, hash_size))
+                assert np.array_equal(bits, imagehash.dhash(image, hash_size).hash)
+    assert set(files_of(out)) == expected
+
+
+def test_any_number_of_processes_gives_the_same_bytes(tmp_path):
+    write_sections(tmp_path / "s", a=(130, 200), b=(70, 70), c=(64, 300))
+    for processes in ("1", "2"):
+        crop_patches.main([str(tmp_path / "s"), str(tmp_path / processes), "--crop-size", "64", "-p", processes])
+    assert files_of(tmp_path / "1") == files_of(tmp_path / "2")
+
+
+def test_rerun_and_interrupted_run(tmp_path, capsys):
+    write_sections(tmp_path / "s", a=(130, 200), b=(70, 70))
+    out = tmp_path / "p"
+    crop_patches.main([str(tmp_path / "s"), str(out), "-cs", "64"])
+    before = files_of(out)
+    capsys.readouterr()
+    assert crop_patches.main([str(tmp_path / "s"), str(out), "-cs", "64"]) == 0
+    assert "0 sections cut, 7 patches, 0 files written, 2 sections already done" in capsys.readouterr().out
+    (out / "a-LOC-2d_64_0.npy").unlink()
+    (out / "a-LOC-2d_0_128.tiff").unlink()
+    assert crop_patches.main([str(tmp_path / "s"), str(out), "-cs", "64"]) == 0
+    assert "1 sections cut, 7 patches, 2 files written" in capsys.readouterr().out
+    assert files_of(out) == before
+
+
+def test_two_crop_sizes_are_never_mixed(tmp_path, capsys):
+    write_sections(tmp_path / "s", a=(130, 200))
+    out = tmp_path / "p"
+    crop_patches.main([str(tmp_path / "s"), str(out), "-cs", "64"])
+    before = files_of(out)
+    assert crop_patches.main([str(tmp_path / "s"), str(out), "-cs", "100"]) == 1
+    assert "crop_size 100" in capsys.readouterr().err
+    assert files_of(out) == before
+    assert crop_patches.main([str(tmp_path / "s"), str(out), "-cs", "100", "--overwrite"]) == 0
+    assert set(files_of(out)) == {f"a-LOC-2d_0_{x}.{e}" for x in (0, 100) for e in ("tiff", "npy")}
+
+
+def test_bad_sections_are_named_and_the_others_cut(tmp_path, capsys):
+    write_sections(tmp_path / "s", a=(64, 64))
+    (tmp_path / "s" / "b-LOC-2d.tiff").write_bytes((tmp_path / "s" / "a-LOC-2d.tiff").read_bytes()[:-100])
+    tifffile.imwrite(tmp_path / "s" / "c-LOC-2d.tiff", np.zeros((64, 64), np.uint16))
+    tifffile.imwrite(tmp_path / "s" / "holiday.tiff", np.zeros((64, 64), np.uint8))
+    (tmp_path / "s" / "d-LOC-2d.tiff").touch()
+    assert crop_patches.main([str(tmp_path / "s"), str(tmp_path / "p"), "-cs", "64"]) == 1
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    for name in ("b-LOC-2d", "c-LOC-2d", "d-LOC-2d", "holiday"):
+        assert f"{name}.tiff: expected" in error
+    assert len(files_of(tmp_path / "p")) == 2
+
+
+def test_no_sections(tmp_path, capsys):
+    (tmp_path / "s").mkdir()
+    assert crop_patches.main([str(tmp_path / "s"), str(tmp_path / "p")]) == 1
+    assert "expected sections" in capsys.readouterr().err
+
+
+def test_script_runs_from_any_directory(tmp_path, root):
+    write_sections(tmp_path / "s", a=(64, 64))
+    command = [sys.executable, str(root / "raw" / "crop_patches.py"), "s", "p", "--crop_size", "32", "--hash_size", "4"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "4 patches" in result.stdout.splitlines()[-1]
