@@ -7,6 +7,7 @@ hidden name ending in ``.partial`` and then renamed. What a killed process left 
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import io
 import itertools
 import os
@@ -168,6 +169,27 @@ def write_once(path: Path, data: bytes, *, overwrite: bool = False) -> bool:
         )
     write_bytes(path, data)
     return True
+
+
+def move_once(partial: Path, path: Path, *, overwrite: bool = False) -> bool:
+    """Make a complete file of any size visible as `path`, unless one with the same bytes is there; like `write_once`.
+
+    Returns whether it was moved. `partial` is gone afterwards in any case.
+    """
+    try:
+        if not overwrite and path.exists():
+            if filecmp.cmp(partial, path, shallow=False):
+                return False
+            raise InputError(
+                path,
+                "no such file, or the very bytes this run would write",
+                "a file with other content",
+                "use another output directory, or --overwrite to replace it",
+            )
+        partial.replace(path)
+        return True
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def npy_bytes(array: npt.ArrayLike) -> bytes:

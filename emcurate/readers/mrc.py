@@ -1,11 +1,14 @@
 """MRC: electron microscopy's own format, ``.mrc .map .rec .st .mrcs``, also compressed with gzip or bzip2.
 
 The header is 1024 bytes (MRC2014, Cheng et al. 2015, doi 10.1016/j.jsb.2015.04.002; IMOD's use of it,
-https://bio3d.colorado.edu/imod/doc/mrc_format.txt), then an extended header, then voxels.
+https://bio3d.colorado.edu/imod/doc/mrc_format.txt), then an extended header, then voxels. Only unsigned bytes are
+written, under IMOD's stamp, so that every program reads them as unsigned.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,11 @@ IMOD_STAMP = 1146047817
 IMOD_STAMP_BYTE = 152
 IMOD_FLAGS_BYTE = 156
 IMOD_SIGNED_FLAG = 1
+IMOD_NEGATIVE_RMS_FLAG = 8  # says that the RMS was not computed
+
+MRC_VERSION = 20141  # year and version of the format's definition
+LABELS = 10
+LABEL_BYTES = 80
 
 # Pixel type of each mode but 0; of 16, IMOD's RGB, it is that of a channel.
 MODE_TYPES = {1: "i2", 2: "f4", 6: "u2", 12: "f2", 16: "u1"}
@@ -42,6 +50,7 @@ UNREADABLE_MODES = {3: "complex 16-bit integers", 4: "complex 32-bit floats", 10
 
 # First byte of the machine stamp: 0x44 little-endian, 0x11 big-endian.
 _BYTE_ORDERS = {0x44: "<", 0x11: ">"}
+MACHINE_STAMPS = {"<": (0x44, 0x44, 0, 0), ">": (0x11, 0x11, 0, 0)}
 
 
 @dataclass(frozen=True)
@@ -135,6 +144,19 @@ def read_header(path: Path) -> MrcHeader:
     return MrcHeader(path, record, byte_order, shape, mode, signed, reason)
 
 
+def read_extended_header(header: MrcHeader) -> bytes:
+    """Return the bytes between the header and the voxels."""
+    length = header.data_offset - HEADER_BYTES
+    compression = compression_of(header.path)
+    if compression is None:
+        with open(header.path, "rb") as file:
+            file.seek(HEADER_BYTES)
+            return file.read(length)
+    with open_packed(header.path, compression) as stream:
+        stream.read(HEADER_BYTES)
+        return stream.read(length)
+
+
 def judge_signed(record: npt.NDArray[Any], byte_order: str) -> tuple[bool, str]:
     """Judge whether the bytes of a mode 0 file are signed, and say why.
 
@@ -170,6 +192,83 @@ def voxel_size(record: npt.NDArray[Any]) -> tuple[float, float, float] | None:
         intervals = int(record[f"m{name}"])
         sizes.append(float(record["cella"][name]) / intervals * ANGSTROM_NM if intervals > 0 else 0.0)
     return checked_voxel_size((sizes[0], sizes[1], sizes[2]))
+
+
+def make_header(shape: Shape, voxel_size_nm: tuple[float, float, float] | None) -> npt.NDArray[Any]:
+    """Return a new header for unsigned bytes, but for their statistics; without a voxel size, its cell is 0."""
+    record = np.zeros((), HEADER_DTYPE)
+    depth, height, width = shape
+    for axis, side, size in zip("zyx", shape, voxel_size_nm or (0.0, 0.0, 0.0), strict=True):
+        record[f"m{axis}"] = side
+        record["cella"][axis] = size * side / ANGSTROM_NM
+    record["nz"], record["ny"], record["nx"] = depth, height, width
+    record["mapc"], record["mapr"], record["maps"] = 1, 2, 3
+    record["cellb"] = (90, 90, 90)
+    record["ispg"] = 1
+    record["nversion"] = MRC_VERSION
+    return record
+
+
+def encode_byte_header(
+    record: npt.NDArray[Any], byte_order: str, histogram: npt.NDArray[np.int64], label: str
+) -> bytes:
+    """Return the bytes of a header that describes unsigned bytes under IMOD's stamp.
+
+    Parameters
+    ----------
+    record : HEADER_DTYPE
+        The header to go by. Cell, origin, labels and everything else that is not about the pixel type is kept.
+    byte_order : {'<', '>'}
+        That of `record`, which is kept too.
+    histogram : (256,) int array
+        How many voxels have each value; the statistics come from it.
+    label : str
+        Added to the labels. Where all ten are used it takes the place of the last.
+    """
+    data = bytearray(record.tobytes())
+    flags = 0
+    if _word(record, IMOD_STAMP_BYTE, byte_order) == IMOD_STAMP:
+        flags = _word(record, IMOD_FLAGS_BYTE, byte_order) & ~(IMOD_SIGNED_FLAG | IMOD_NEGATIVE_RMS_FLAG)
+    np.frombuffer(data, f"{byte_order}i4", 2, IMOD_STAMP_BYTE)[:] = IMOD_STAMP, flags
+    changed = np.frombuffer(data, HEADER_DTYPE.newbyteorder(byte_order))
+    values = np.arange(256)
+    count = int(histogram.sum())
+    mean = float(histogram @ values) / count
+    used = np.flatnonzero(histogram)
+    changed["mode"] = 0
+    changed["dmin"], changed["dmax"], changed["dmean"] = used[0], used[-1], mean
+    changed["rms"] = np.sqrt(float(histogram @ (values - mean) ** 2) / count)
+    changed["map"] = b"MAP "
+    changed["machst"] = [MACHINE_STAMPS[byte_order]]
+    full = int(np.clip(changed["nlabl"][0], 0, LABELS))
+    changed["label"][0, min(full, LABELS - 1)] = label.encode("ascii", "replace")[:LABEL_BYTES].ljust(LABEL_BYTES)
+    changed["nlabl"] = min(full + 1, LABELS)
+    return bytes(data)
+
+
+def write_stack(
+    path: Path,
+    planes: Iterable[npt.NDArray[np.uint8]],
+    voxel_size_nm: tuple[float, float, float] | None,
+    label: str,
+) -> int:
+    """Write (y, x) uint8 planes as they come; return how many there were. Without any, no file is made."""
+    depth, histogram, plane_shape = 0, np.zeros(256, np.int64), (0, 0)
+    with contextlib.ExitStack() as stack:
+        file: Any = None
+        for plane in planes:
+            if file is None:
+                file = stack.enter_context(open(path, "wb"))
+                file.write(bytes(HEADER_BYTES))
+                plane_shape = plane.shape
+            file.write(np.ascontiguousarray(plane).data)
+            histogram += np.bincount(plane.ravel(), minlength=256)
+            depth += 1
+        if file is not None:
+            record = make_header((depth, *plane_shape), voxel_size_nm)
+            file.seek(0)
+            file.write(encode_byte_header(record, "<", histogram, label))
+    return depth
 
 
 def _find_byte_order(path: Path, data: bytes) -> str:

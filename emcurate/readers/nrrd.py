@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import nrrd
 import numpy as np
+import numpy.typing as npt
 
 from emcurate.errors import InputError
 from emcurate.readers.layouts import (
@@ -92,6 +95,42 @@ def data_file(path: Path, header: dict[str, Any] | None = None) -> Path | None:
     if not found.is_file():
         raise InputError(path, f"its data file {name} beside it", "no such file", "copy both files together")
     return found
+
+
+def write_stack(
+    path: Path,
+    planes: Iterable[npt.NDArray[np.uint8]],
+    voxel_size_nm: tuple[float, float, float] | None,
+) -> int:
+    """Write (y, x) uint8 planes raw as they come; return how many there were. Without any, no file is made."""
+    depth, plane_shape = 0, (0, 0)
+    with contextlib.ExitStack() as stack:
+        file: Any = None
+        for plane in planes:
+            if file is None:
+                file = stack.enter_context(open(path, "wb"))
+                plane_shape = plane.shape
+                file.write(_format_header(0, plane_shape, voxel_size_nm))
+            file.write(np.ascontiguousarray(plane).data)
+            depth += 1
+        if file is not None:
+            file.seek(0)
+            file.write(_format_header(depth, plane_shape, voxel_size_nm))
+    return depth
+
+
+def _format_header(depth: int, plane_shape: tuple[int, ...], voxel_size_nm: tuple[float, float, float] | None) -> bytes:
+    """Return a header whose length does not depend on the depth."""
+    height, width = plane_shape
+    lines = ["NRRD0004", "type: uint8", "dimension: 3", f"sizes: {width} {height} {depth:<10}", "encoding: raw"]
+    if voxel_size_nm is not None:
+        z, y, x = voxel_size_nm
+        lines += [
+            "space dimension: 3",
+            f"space directions: ({x!r},0,0) (0,{y!r},0) (0,0,{z!r})",
+            'space units: "nm" "nm" "nm"',
+        ]
+    return "\n".join([*lines, "", ""]).encode("ascii")
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:

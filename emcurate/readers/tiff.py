@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,12 @@ from emcurate.readers.units import nanometres_per
 
 _PLANE_AXES = frozenset("YXS")
 _ONE_VOLUME = "save one channel and one time point a file"
+
+# Classic TIFF holds 4 GiB; up to half of that, more frames than announced still fit.
+CLASSIC_TIFF_BYTES = 1 << 31
+
+# Where in a file that tifffile wrote the description of its first page lies at the latest.
+IMAGEJ_HEAD_BYTES = 4096
 
 # What tifffile and its codecs answer a damaged file with.
 _DAMAGE = (OSError, ValueError, TypeError, KeyError, IndexError, struct.error, zlib.error, RuntimeError)
@@ -95,6 +102,53 @@ def is_single_image(path: Path) -> bool:
             return pages == 1 and max(_depth(series) for series in tiff.series) == 1
     except _DAMAGE:
         return False
+
+
+def write_stack(
+    path: Path,
+    planes: Iterable[npt.NDArray[np.uint8]],
+    voxel_size_nm: tuple[float, float, float] | None,
+    expected_bytes: int | None,
+) -> int:
+    """Write (y, x) uint8 planes as they come, with ImageJ's metadata; return how many there were.
+
+    Without any, no file is made. A stack expected to be large, or of which nothing is known, becomes a BigTIFF.
+    """
+    big = expected_bytes is None or expected_bytes > CLASSIC_TIFF_BYTES
+    z, y, x = voxel_size_nm or (1.0, 1.0, 1.0)
+    depth = 0
+    with contextlib.ExitStack() as stack:
+        writer: Any = None
+        for plane in planes:
+            if writer is None:
+                writer = stack.enter_context(tifffile.TiffWriter(path, bigtiff=big))
+            writer.write(
+                plane,
+                contiguous=True,
+                photometric="minisblack",
+                resolution=(1 / x, 1 / y),
+                resolutionunit="none",
+                description=_imagej_description(0, None if voxel_size_nm is None else z),
+                metadata=None,
+                software=False,
+            )
+            depth += 1
+    if depth:
+        # ImageJ's text comes before the pixels but holds their number, known only now.
+        with open(path, "r+b") as file:
+            head = file.read(IMAGEJ_HEAD_BYTES)
+            position = head.index(b"ImageJ=")
+            file.seek(position)
+            file.write(_imagej_description(depth, None if voxel_size_nm is None else z).encode("ascii"))
+    return depth
+
+
+def _imagej_description(depth: int, spacing_nm: float | None) -> str:
+    """Return ImageJ's description of a stack, of a length that does not depend on the depth."""
+    lines = ["ImageJ=1.11a", f"images={depth:<10}", f"slices={depth:<10}", "loop=false"]
+    if spacing_nm is not None:
+        lines += ["unit=nm", f"spacing={spacing_nm!r}"]
+    return "\n".join([*lines, ""])
 
 
 def _check_chain(path: Path, tiff: tifffile.TiffFile) -> None:

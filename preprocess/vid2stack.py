@@ -1,0 +1,170 @@
+"""Turn every video of a directory into a volume of grey uint8 voxels: each frame is a slice.
+
+Reads:   .mp4 .avi .mov .mkv .m4v in VIDDIR, whatever of them OpenCV can open.
+Writes:  VIDDIR/{video}.tif, or in OUTDIR; .nrrd or .mrc with --format.
+Example: python preprocess/vid2stack.py corpus/videos -o corpus/volumes --voxel-size 40 4 4
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from emcurate import cli
+from emcurate.errors import DataWarning, InputError
+from emcurate.files import describe_content, fingerprint, list_files, make_output_directory, move_once, partial_path
+from emcurate.jobs import Report, run_jobs
+from emcurate.ledger import Entry, Ledger
+from emcurate.pixels import to_grey
+from emcurate.readers import mrc, nrrd, tiff
+from emcurate.volumes import VoxelSize, dataset_name, refuse_bad_names
+
+STAGE = "vid2stack"
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".m4v")
+FORMATS = ("tif", "nrrd", "mrc")
+
+# FFmpeg writes what it thinks of a file to the terminal; what matters is said here. Read at the first opening.
+QUIET_FFMPEG = {"OPENCV_FFMPEG_LOGLEVEL": "-8"}
+
+
+@dataclass(frozen=True)
+class VideoJob:
+    """One video to turn into a volume."""
+
+    path: Path
+    volume: Path
+    format: str
+    voxel_size: VoxelSize | None
+    overwrite: bool
+
+
+def grey_of_frame(frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return the grey of a frame as OpenCV gives it: (height, width), or (height, width, 3) in blue, green, red."""
+    return frame if frame.ndim == 2 else to_grey(frame[..., ::-1])
+
+
+def read_frames(capture: Any, path: Path) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield the frames of an opened video as grey (height, width) uint8, one at a time."""
+    shape = None
+    while True:
+        decoded, frame = capture.read()
+        if not decoded:
+            return
+        grey = grey_of_frame(frame)
+        shape = shape or grey.shape
+        if grey.shape != shape:
+            found = f"one of {grey.shape[1]} x {grey.shape[0]} pixels"
+            raise InputError(path, f"frames of {shape[1]} x {shape[0]} pixels", found, "cut the video where it changes")
+        yield grey
+
+
+def convert_video(job: VideoJob) -> bool:
+    """Write one video's volume; return whether it was not there yet."""
+    os.environ.update(QUIET_FFMPEG)
+    capture = cv2.VideoCapture(str(job.path))
+    partial = partial_path(job.volume.parent)
+    try:
+        announced = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+        frames = read_frames(capture, job.path)
+        count = write_volume(partial, frames, job, expected_bytes(capture, announced))
+        if not count:
+            found = f"none that OpenCV can decode in {job.path.stat().st_size:,} bytes"
+            raise InputError(job.path, "a video with frames", found, "check that it plays, or export it again as .mp4")
+        if count < announced:
+            message = f"{job.path}: {count} frames were decoded of {announced} announced; the volume has {count} slices"
+            warnings.warn(message, DataWarning, stacklevel=2)
+        return move_once(partial, job.volume, overwrite=job.overwrite)
+    finally:
+        capture.release()
+        partial.unlink(missing_ok=True)
+
+
+def expected_bytes(capture: Any, announced: int) -> int | None:
+    """Return the size of the volume a video announces; None where it announces nothing."""
+    if announced <= 0:
+        return None
+    return announced * int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)) * int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
+
+
+def write_volume(path: Path, frames: Iterator[npt.NDArray[np.uint8]], job: VideoJob, expected_bytes: int | None) -> int:
+    """Write frames as they come as a volume of the job's format; return how many there were."""
+    if job.format == "tif":
+        return tiff.write_stack(path, frames, job.voxel_size, expected_bytes)
+    if job.format == "nrrd":
+        return nrrd.write_stack(path, frames, job.voxel_size)
+    return mrc.write_stack(path, frames, job.voxel_size, f"emcurate {STAGE}: frames of a video as unsigned bytes")
+
+
+def run(
+    viddir: Path,
+    *,
+    outdir: Path | None = None,
+    format: str = "tif",
+    voxel_size: Sequence[float] | None = None,
+    overwrite: bool = False,
+    processes: int | None = None,
+    scheduler: str | None = None,
+) -> Report:
+    """Convert every video of `viddir`; see the module's docstring."""
+    report = Report(STAGE)
+    videos = list_files(viddir, VIDEO_SUFFIXES)
+    if not videos:
+        expected = f"videos ({', '.join(VIDEO_SUFFIXES)})"
+        raise InputError(viddir, expected, describe_content(viddir), "name the directory that holds them")
+    size = None if voxel_size is None else (voxel_size[0], voxel_size[1], voxel_size[2])
+    outdir = make_output_directory(outdir or viddir)
+    volumes = {path: outdir / f"{dataset_name(path)}.{format}" for path in refuse_bad_names(videos, report)}
+    # By the volume's name, which says the format too: a video may become a .tif one day and an .mrc another.
+    jobs = {volume.name: VideoJob(path, volume, format, size, overwrite) for path, volume in volumes.items()}
+    ledger = Ledger(outdir, STAGE)
+    parameters: dict[str, Any] = {"voxel_size": size}
+    fingerprints = {key: fingerprint(job.path) for key, job in jobs.items()}
+    plan = ledger.plan(fingerprints, parameters, {key: job.volume.exists() for key, job in jobs.items()})
+    if not overwrite:
+        ledger.refuse_other_parameters(plan, parameters)
+    report.count("volumes written", 0)
+    report.count("already done", len(plan.done))
+    todo = [jobs[key] for key in [*plan.new, *plan.stale]]
+    for job, written in run_jobs(convert_video, todo, report, processes=processes, scheduler=scheduler, unit="video"):
+        ledger.record(job.volume.name, Entry(fingerprints[job.volume.name], parameters, outputs=1))
+        report.count("volumes written" if written else "already done")
+    return report
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    parser = cli.make_parser(__doc__, "vid2stack.py")
+    parser.add_argument("viddir", type=cli.existing_directory, metavar="VIDDIR", help="directory of videos")
+    parser.add_argument(
+        "-o",
+        "--outdir",
+        type=cli.output_directory,
+        metavar="OUTDIR",
+        help="directory for the volumes (default: VIDDIR)",
+    )
+    parser.add_argument(
+        "--format", choices=FORMATS, default="tif", help="format of the volumes (default: %(default)s, for ImageJ)"
+    )
+    cli.add_voxel_size_flag(parser)
+    cli.add_overwrite_flag(parser)
+    cli.add_job_flags(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the script; return its exit status."""
+    return cli.run_stage(run, build_parser(), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
