@@ -7,12 +7,10 @@ its checksum is right.
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,9 +85,8 @@ def unpack_zip(
     return result
 
 
-@contextlib.contextmanager
-def open_zip(archive: Path) -> Iterator[zipfile.ZipFile]:
-    """Open a zip archive to read.
+def open_zip(archive: Path) -> zipfile.ZipFile:
+    """Open a zip archive to read; close it, or use it in a ``with``.
 
     Raises
     ------
@@ -97,13 +94,11 @@ def open_zip(archive: Path) -> Iterator[zipfile.ZipFile]:
         If it is missing or no (complete) zip archive.
     """
     try:
-        opened = zipfile.ZipFile(archive)
+        return zipfile.ZipFile(archive)
     except FileNotFoundError:
         raise InputError(archive, "a zip archive", "no such file", "check the path") from None
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise InputError(archive, "a complete zip archive", str(error), _DAMAGED) from None
-    with opened:
-        yield opened
 
 
 def extract_entry(archive: Path, opened: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> None:

@@ -9,20 +9,25 @@ import os
 import shutil
 import stat
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from emcurate.archives import extract_entry, make_parents, open_zip, same_as_entry
 from emcurate.containment import EscapeError, join_inside
+from emcurate.downloads import Download, fetch_all
 from emcurate.errors import InputError
-from emcurate.files import atomic_path
+from emcurate.files import atomic_path, write_bytes
+from emcurate.jobs import Report, run_jobs
 
 Link = Literal["copy", "hard", "symbolic"]
 
 # No single image is larger; what claims to be is a way to fill a disk.
 LARGEST_ENTRY_BYTES = 4 << 30
+
+# Missing files named in the closing report; a longer list goes to a file as well.
+MOST_NAMED = 20
 
 
 @dataclass(frozen=True)
@@ -58,14 +63,14 @@ def locate(root: Path, names: Iterable[str], folder: str) -> tuple[dict[str, str
     """
     found: dict[str, str] = {}
     refused: list[InputError] = []
-    entries: set[str] = set()
+    entries: set[str] | None = None
     if not root.is_dir():
         with open_zip(root) as opened:
             entries = set(opened.namelist())
     for name in names:
         for candidate in (name, f"{folder}/{name}"):
             try:
-                there = candidate in entries or (not entries and join_inside(root, candidate).is_file())
+                there = candidate in entries if entries is not None else join_inside(root, candidate).is_file()
             except EscapeError as error:
                 refused.append(InputError(root, "images inside this directory", str(error), "copy them into it"))
                 break
@@ -109,6 +114,98 @@ def place(job: Placement) -> bool:
     return True
 
 
+def gather(
+    wanted: Mapping[str, str | None],
+    directory: Path,
+    source: Path | None,
+    report: Report,
+    *,
+    download: bool = False,
+    link: Link = "copy",
+    overwrite: bool = False,
+    processes: int | None = None,
+    scheduler: str | None = None,
+) -> set[str]:
+    """Bring chosen images to a directory, and return the names of those that are there.
+
+    Parameters
+    ----------
+    wanted : mapping of str to str or None
+        Relative file names with forward slashes, each with the address it can be fetched from.
+    directory : Path
+        Where they go; it must exist. In `source` they may lie in a directory of the same name.
+    source : Path, optional
+        A directory or a zip archive that holds them.
+    report : Report
+        Counts what was placed and was there already; receives what is missing or went wrong as failures.
+    download : bool
+        Fetch what `source` does not hold.
+    """
+    located: dict[str, str] = {}
+    if source is not None:
+        located, refused = locate(source, wanted, directory.name)
+        for error in refused:
+            report.fail(error)
+        if not source.is_dir() and link != "copy":
+            report.warn(f"{source}: images in an archive are written out; --link {link} is for directories")
+    placements, downloads, missing = [], [], []
+    names: dict[Path, str] = {}
+    for name, url in wanted.items():
+        try:
+            # Only the way there is checked: the image itself may well be a link, made by --link symbolic.
+            path = join_inside(directory, name).parent / Path(name).name if "/" in name else directory / name
+        except EscapeError as error:
+            report.fail(InputError(directory, "images inside this directory", str(error), "remove the link"))
+            continue
+        names[path] = name
+        if name in located and source is not None:
+            inside = located[name]
+            if source.is_dir():
+                placements.append(Placement(path, source / inside, None, link, overwrite))
+            else:
+                placements.append(Placement(path, source, inside, link, overwrite))
+        elif download and url:
+            downloads.append(Download(url, path))
+        else:
+            missing.append(name)
+    there = place_all(placements, report, processes=processes, scheduler=scheduler)
+    for item in downloads:
+        make_parents(item.path, directory)
+    report.count("images already there", sum(item.path.exists() for item in downloads))
+    todo = [item for item in downloads if not item.path.exists()]
+    there |= {item.path for item in downloads if item.path.exists()}
+    for item in fetch_all(todo, report):
+        report.count("images downloaded")
+        there.add(item.path)
+    advice = "complete it, or give --download" if not download else "no address is known for it: complete the images"
+    listing = directory.with_name(f"missing_{directory.name}.txt")
+    report_missing(report, missing, str(source or "the annotation file's addresses"), listing, advice)
+    return {names[path] for path in there}
+
+
+def place_all(
+    placements: Sequence[Placement], report: Report, *, processes: int | None = None, scheduler: str | None = None
+) -> set[Path]:
+    """Bring many files to their places and count them; return those that are there now. Failures go to `report`."""
+    there = set()
+    report.count("images placed", 0)
+    for job, written in run_jobs(place, placements, report, processes=processes, scheduler=scheduler, unit="image"):
+        report.count("images placed" if written else "images already there")
+        there.add(job.path)
+    return there
+
+
+def report_missing(report: Report, names: Sequence[str], source: str, listing: Path, advice: str) -> None:
+    """Note files that were not found as failures: each by name if they are few, else some, and all in `listing`."""
+    for name in names[:MOST_NAMED]:
+        report.fail(InputError(name, f"an image in {source}", "none of that name", advice))
+    if len(names) > MOST_NAMED:
+        write_bytes(listing, "".join(f"{name}\n" for name in names).encode())
+        report.fail(f"{len(names) - MOST_NAMED:,} more images are missing; {listing} lists all {len(names):,}")
+    else:
+        listing.unlink(missing_ok=True)  # of an earlier run, when more were missing
+
+
 def _is_there(job: Placement, same: bool) -> bool:
     if same:
         return True
@@ -144,4 +241,4 @@ def _link_hard(source: Path, partial: Path) -> None:
 @functools.lru_cache(maxsize=2)
 def _open_once(archive: Path) -> zipfile.ZipFile:
     # Kept open in each process: reading the list of 118,000 entries takes longer than reading an image.
-    return open_zip(archive).__enter__()
+    return open_zip(archive)

@@ -1,0 +1,92 @@
+"""Fetch a ready trimmed set from the Hugging Face Hub and unpack it.
+
+Reads:   data.zip of the dataset anonymous347928/pcbm-coco-stuff, or data/images.zip of anonymous347928/pcbm-siim-isic.
+         The hub's own library fetches it into its cache (HF_HOME); HF_ENDPOINT and HF_TOKEN are respected.
+Writes:  the archive's files below OUTPUT: trimmed for cocostuff, trimmed_siim for siim.
+Example: python data_prep/download_trimmed.py cocostuff -o trimmed
+
+Nothing of the archive is trusted: names that lead out of OUTPUT, links and archives that swell beyond all measure are
+refused before anything is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from emcurate import cli
+from emcurate.archives import Limits, unpack_zip
+from emcurate.files import make_output_directory
+from emcurate.hub import HubFile, fetch_from_hub
+from emcurate.jobs import Report
+
+STAGE = "download_trimmed"
+
+SETS = {
+    "cocostuff": HubFile("anonymous347928/pcbm-coco-stuff", "data.zip"),
+    "siim": HubFile("anonymous347928/pcbm-siim-isic", "data/images.zip"),
+}
+OUTPUTS = {"cocostuff": "trimmed", "siim": "trimmed_siim"}
+
+# GB (10^9 bytes). The whole of COCO 2017 takes 25; a trimmed set takes a few.
+MAX_SIZE_GB = 25.0
+
+
+def run(
+    name: str,
+    *,
+    output: Path | None = None,
+    repository: str | None = None,
+    file: str | None = None,
+    revision: str = "main",
+    max_size: float = MAX_SIZE_GB,
+    overwrite: bool = False,
+) -> Report:
+    """Fetch and unpack one of the `SETS`; see the module's docstring."""
+    report = Report(STAGE)
+    source = HubFile(repository or SETS[name].repository, file or SETS[name].name, revision)
+    output = make_output_directory(output or cli.output_directory(OUTPUTS[name]))
+    archive = fetch_from_hub(source)
+    unpacked = unpack_zip(archive, output, Limits(int(max_size * 1e9)), overwrite=overwrite)
+    report.count("files written", unpacked.written)
+    report.count("files already there", unpacked.present)
+    report.note(f"{source} is in {output}")
+    return report
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    parser = cli.make_parser(__doc__, "download_trimmed.py")
+    parser.add_argument("name", choices=list(SETS), help="which set")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=cli.output_directory,
+        metavar="DIR",
+        help="default: " + ", ".join(f"{directory} for {name}" for name, directory in OUTPUTS.items()),
+    )
+    parser.add_argument("--repository", metavar="OWNER/NAME", help="another dataset repository")
+    parser.add_argument("--file", metavar="PATH", help="another zip archive in the repository")
+    parser.add_argument(
+        "--revision", default="main", metavar="NAME", help="branch, tag or commit (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max-size",
+        type=cli.positive_float,
+        default=MAX_SIZE_GB,
+        metavar="GB",
+        help="refuse an archive that becomes larger (default: %(default)g GB)",
+    )
+    cli.add_overwrite_flag(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the script; return its exit status."""
+    return cli.run_stage(run, build_parser(), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
