@@ -180,8 +180,12 @@ def run(
     if not paths and not report.failures:
         raise InputError(voldir, "volumes", describe_content(voldir), "name the directory the sections were cut from")
     make_output_directory(savedir)
-    report.count("volumes without informative patches", len(paths.keys() - datasets.keys()))
-    report.count("datasets without a volume here", len(datasets.keys() - paths.keys()))
+    for noun, left_out in (
+        ("volumes without informative patches", paths.keys() - datasets.keys()),
+        ("datasets without a volume here", datasets.keys() - paths.keys()),
+    ):
+        if left_out:
+            report.count(noun, len(left_out))
 
     names = sorted(paths.keys() & datasets.keys())
     ledger = Ledger(savedir, STAGE)

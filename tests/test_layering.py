@@ -1,0 +1,112 @@
+"""Who may import whom, read off the syntax trees; see CONTRIBUTING.md."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+STAGE_DIRECTORIES = ("preprocess", "raw", "deduplicated", "filtered", "3d", "data_prep")
+STAGES = [path for directory in STAGE_DIRECTORIES for path in sorted((ROOT / directory).glob("*.py"))]
+PACKAGE = sorted((ROOT / "emcurate").rglob("*.py"))
+FORMAT_LIBRARIES = {"mrcfile", "nrrd", "nibabel", "h5py", "zarr", "tifffile"}
+MAY_READ_FORMATS = {"emcurate/images.py", "emcurate/volumes.py"}
+MAY_IMPORT_TORCH = {"emcurate/classifier.py", "emcurate/training.py", "filtered/train_nn.py", "filtered/classify_nn.py"}
+
+
+def name_of(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def imports(path):
+    """Every module a file imports, anywhere in it, by its full dotted name."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name_of(path)}: relative import"
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def packages(path):
+    return {module.partition(".")[0] for module in imports(path)}
+
+
+def calls(path):
+    names = (node.func for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call))
+    return {name.id for name in names if isinstance(name, ast.Name)}
+
+
+def test_there_is_something_to_check():
+    assert len(STAGES) >= 12
+    assert len(PACKAGE) >= 15
+
+
+@pytest.mark.parametrize("path", PACKAGE, ids=name_of)
+def test_the_package_never_imports_a_stage(path):
+    assert not packages(path) & {*STAGE_DIRECTORIES, "curate", "demo"}
+
+
+@pytest.mark.parametrize("path", STAGES, ids=name_of)
+def test_a_stage_never_imports_a_stage(path):
+    assert not packages(path) & {*STAGE_DIRECTORIES, "curate", "demo", *(stage.stem for stage in STAGES)}
+    assert "import_module" not in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", PACKAGE, ids=name_of)
+def test_only_cli_parses_arguments_and_prints(path):
+    if name_of(path) != "emcurate/cli.py":
+        assert "argparse" not in packages(path)
+        assert "print" not in calls(path)
+
+
+@pytest.mark.parametrize("path", [*PACKAGE, *STAGES], ids=name_of)
+def test_only_readers_import_format_libraries(path):
+    name = name_of(path)
+    if name not in MAY_READ_FORMATS and not name.startswith("emcurate/readers/"):
+        assert not packages(path) & FORMAT_LIBRARIES
+
+
+@pytest.mark.parametrize("path", [*PACKAGE, *STAGES, ROOT / "curate.py"], ids=name_of)
+def test_only_the_classifier_imports_torch(path):
+    if name_of(path) not in MAY_IMPORT_TORCH:
+        assert not packages(path) & {"torch", "torchvision"}
+
+
+def test_naming_needs_the_standard_library_only():
+    assert packages(ROOT / "emcurate" / "naming.py") <= {"__future__", "re", "dataclasses"}
+
+
+@pytest.mark.parametrize("path", [*PACKAGE, *STAGES, ROOT / "curate.py"], ids=name_of)
+def test_nothing_is_unpickled_or_put_on_the_path(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.keyword) and node.arg in ("allow_pickle", "weights_only"):
+            assert isinstance(node.value, ast.Constant)
+            assert node.value.value is (node.arg == "weights_only")
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("np.load", "numpy.load"):
+            assert "allow_pickle" in {keyword.arg for keyword in node.keywords}
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+            assert "weights_only" in {keyword.arg for keyword in node.keywords}
+        if isinstance(node, ast.Attribute):
+            # The one thing of pickle's that may be named is the error torch raises when it refuses to unpickle.
+            assert not ast.unparse(node).startswith("pickle.") or node.attr == "UnpicklingError"
+            assert ast.unparse(node) != "sys.path"
+
+
+def test_stage_directories_are_no_packages():
+    for directory in STAGE_DIRECTORIES:
+        assert not (ROOT / directory / "__init__.py").exists()
+    assert not [path for path in PACKAGE if path.name == "utils.py"]
+
+
+@pytest.mark.parametrize("path", STAGES, ids=name_of)
+def test_a_stage_has_the_shape_of_a_stage(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    functions = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    assert {"run", "build_parser", "main"} <= functions
+    docstring = ast.get_docstring(tree)
+    assert docstring
+    for word in ("Reads:", "Writes:", "Example:"):
+        assert word in docstring
