@@ -1,0 +1,56 @@
+# Each target sets up what it needs: `make demo` and `make test` work in a fresh clone.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUN := $(BIN)/python
+STAMP := $(VENV)/.installed
+DEV_STAMP := $(VENV)/.installed-dev
+
+DEMO_OUT ?= demo/output
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-dev demo curate test check bench clean
+
+help: ## say what each target does
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+install: $(STAMP) ## make .venv and install everything a user needs
+
+install-dev: $(DEV_STAMP) ## install what the tests and checks need as well
+
+$(RUN):
+	$(PYTHON) -c 'import sys; sys.exit("emcurate needs Python 3.11 or newer, found " + sys.version if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+$(STAMP): pyproject.toml requirements.txt | $(RUN)
+	$(RUN) -m pip install --disable-pip-version-check -q -r requirements.txt
+	@touch $@
+
+$(DEV_STAMP): pyproject.toml requirements.txt | $(RUN)
+	$(RUN) -m pip install --disable-pip-version-check -q -e '.[all,dev]'
+	@touch $@ $(STAMP)
+
+demo: $(STAMP) ## generate a small corpus with known truth, run every stage on it, compare
+	$(RUN) demo/run.py $(DEMO_OUT)
+
+curate: $(STAMP) ## run every stage on your data: make curate VOLUMES=… IMAGES=… VIDEOS=… OUT=… [ARGS="…"]
+	@test -n "$(OUT)" || { echo "make curate: say where to write, OUT=directory"; exit 2; }
+	$(RUN) curate.py $(if $(IMAGES),--images "$(IMAGES)") $(if $(VOLUMES),--volumes "$(VOLUMES)") \
+	  $(if $(VIDEOS),--videos "$(VIDEOS)") $(if $(LABELS),--labels "$(LABELS)") \
+	  $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(UNTIL),--until $(UNTIL)) --out "$(OUT)" $(ARGS)
+
+test: $(DEV_STAMP) ## run all tests
+	$(RUN) -m pytest $(ARGS)
+
+check: $(DEV_STAMP) ## ruff, mypy, and who may import whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(RUN) -m pytest tests/test_layering.py
+
+bench: $(DEV_STAMP) ## run the benchmarks one after another; each prints a table
+	@for script in benchmarks/*.py; do echo; echo "$$script"; $(RUN) $$script || exit 1; done
+
+clean: ## remove the environment and what the demo made
+	rm -rf $(VENV) $(DEMO_OUT) .mypy_cache .ruff_cache .pytest_cache *.egg-info
