@@ -307,8 +307,8 @@ def write_counted(path: Path, data: bytes, overwrite: bool, report: Report) -> N
 
 
 def grows(path: Path, data: bytes) -> bool:
-    """Return whether a list of lines is there and all of them are in `data`: a run that then lacked images wrote it."""
-    return path.is_file() and set(path.read_bytes().splitlines()) <= set(data.splitlines())
+    """Return whether a file holds some of the lines of `data` and no others: it was written when images were missing."""
+    return path.is_file() and set(path.read_bytes().splitlines()) < set(data.splitlines())
 
 
 def warn_of_strays(folder: Path, images: Sequence[Image], report: Report) -> None:

@@ -50,8 +50,8 @@ MANY_ROWS = 10
 SEED = 42
 
 # Cells that pandas reads as missing by default; it sorts such rows last and apart from the others.
-MISSING = frozenset(
-    "|NA|N/A|n/a|<NA>|NaN|nan|-NaN|-nan|NULL|null|None|#NA|#N/A|#N/A N/A|1.#IND|-1.#IND|1.#QNAN|-1.#QNAN".split("|")
+MISSING = frozenset({"", "NA", "N/A", "n/a", "<NA>", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "None"}) | frozenset(
+    {"#NA", "#N/A", "#N/A N/A", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"}
 )
 
 

@@ -29,10 +29,27 @@ SEED = 7
 
 # COCO's ids and names of the published targets, and of what is on half of all photographs.
 CATEGORIES = {
-    **{1: "person", 3: "car", 6: "bus", 31: "handbag", 35: "skis", 36: "snowboard", 37: "sports ball"},
-    **{40: "baseball glove", 41: "skateboard", 43: "tennis racket", 46: "wine glass", 47: "cup", 50: "spoon"},
-    **{53: "apple", 64: "potted plant", 75: "remote", 76: "keyboard", 78: "microwave", 80: "toaster"},
-    **{85: "clock", 89: "hair drier"},
+    1: "person",
+    3: "car",
+    6: "bus",
+    31: "handbag",
+    35: "skis",
+    36: "snowboard",
+    37: "sports ball",
+    40: "baseball glove",
+    41: "skateboard",
+    43: "tennis racket",
+    46: "wine glass",
+    47: "cup",
+    50: "spoon",
+    53: "apple",
+    64: "potted plant",
+    75: "remote",
+    76: "keyboard",
+    78: "microwave",
+    80: "toaster",
+    85: "clock",
+    89: "hair drier",
 }
 COCO_IMAGES = {"train2017": 160, "val2017": 80}
 COCO_SIZE = (96, 72)  # pixels, width and height

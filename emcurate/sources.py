@@ -169,11 +169,14 @@ def gather(
         else:
             missing.append(name)
     there = place_all(placements, report, processes=processes, scheduler=scheduler)
+    todo = []
     for item in downloads:
-        make_parents(item.path, directory)
-    report.count("images already there", sum(item.path.exists() for item in downloads))
-    todo = [item for item in downloads if not item.path.exists()]
-    there |= {item.path for item in downloads if item.path.exists()}
+        if item.path.exists():
+            report.count("images already there")
+            there.add(item.path)
+        else:
+            make_parents(item.path, directory)
+            todo.append(item)
     for item in fetch_all(todo, report):
         report.count("images downloaded")
         there.add(item.path)

@@ -1,7 +1,5 @@
 """Downloads: resumed, checked, renamed last; against a server on this machine that misbehaves as told."""
 
-import http.server
-import threading
 from pathlib import Path
 
 import pytest
@@ -10,6 +8,7 @@ from emcurate import downloads
 from emcurate.downloads import Download, NoAnswerError, fetch, fetch_all
 from emcurate.errors import InputError
 from emcurate.jobs import Report
+from tests.web import serve
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
 
@@ -71,20 +70,8 @@ def site(monkeypatch):
     monkeypatch.setattr(downloads, "FIRST_PAUSE_SECONDS", 0.01)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     site = Site()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            answer(site, self)
-
-        def log_message(self, *arguments):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    site.url = f"http://127.0.0.1:{server.server_port}"
-    yield site
-    server.shutdown()
-    server.server_close()
+    with serve(lambda handler: answer(site, handler)) as site.url:
+        yield site
 
 
 def only(directory):
