@@ -1,0 +1,119 @@
+"""How good scores are: accuracy, confusion, ROC, area under it with an interval, and calibration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+BOOTSTRAP_SAMPLES = 2000
+CONFIDENCE = 0.95
+
+# Bootstrap samples drawn at a time, so that their counts take little memory.
+SAMPLES_AT_ONCE = 100
+
+CALIBRATION_BINS = 10
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores judged against labels. Rows of the confusion matrix are the labels: [[TN, FP], [FN, TP]]."""
+
+    count: int
+    accuracy: float
+    confusion: list[list[int]]
+    auc: float
+    auc_interval: tuple[float, float]
+
+
+def evaluate(scores: npt.NDArray[np.floating], truth: npt.NDArray[np.bool_], threshold: float, seed: int) -> Evaluation:
+    """Judge scores, 0..1 and higher for the positive class, against the truth; both (n,).
+
+    Parameters
+    ----------
+    seed : int
+        Of the bootstrap.
+    """
+    predicted = scores > threshold
+    confusion = [[int(np.sum((truth == t) & (predicted == p))) for p in (False, True)] for t in (False, True)]
+    accuracy = float(np.mean(predicted == truth))
+    return Evaluation(
+        len(scores), accuracy, confusion, area_under_roc(scores, truth), bootstrap_auc(scores, truth, seed)
+    )
+
+
+def area_under_roc(scores: npt.NDArray[np.floating], truth: npt.NDArray[np.bool_]) -> float:
+    """Return the probability that a positive scores above a negative, ties counting half (Mann and Whitney, 1947)."""
+    positives, negatives = _counts(scores, truth)
+    return float(_areas(positives[None], negatives[None])[0])
+
+
+def bootstrap_auc(
+    scores: npt.NDArray[np.floating],
+    truth: npt.NDArray[np.bool_],
+    seed: int,
+    samples: int = BOOTSTRAP_SAMPLES,
+    confidence: float = CONFIDENCE,
+) -> tuple[float, float]:
+    """Return a percentile bootstrap interval of the area under the ROC curve.
+
+    Positives and negatives are drawn each by themselves, so that every sample has both.
+    """
+    positives, negatives = _counts(scores, truth)
+    rng = np.random.default_rng(seed)
+    areas = []
+    for start in range(0, samples, SAMPLES_AT_ONCE):
+        size = min(SAMPLES_AT_ONCE, samples - start)
+        drawn = [rng.multinomial(int(c.sum()), c / c.sum(), size) for c in (positives, negatives)]
+        areas.append(_areas(drawn[0], drawn[1]))
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(np.concatenate(areas), [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def roc_curve(
+    scores: npt.NDArray[np.floating], truth: npt.NDArray[np.bool_]
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return false positive rate, true positive rate and threshold of each point, from (0, 0) to (1, 1).
+
+    A point's rates are those of calling positive what scores at least its threshold; the first one's is infinite.
+    """
+    positives, negatives = _counts(scores, truth)
+    true = np.concatenate([[0], np.cumsum(positives[::-1])]) / positives.sum()
+    false = np.concatenate([[0], np.cumsum(negatives[::-1])]) / negatives.sum()
+    return false, true, np.concatenate([[np.inf], np.unique(scores)[::-1]])
+
+
+def calibration_curve(
+    scores: npt.NDArray[np.floating], truth: npt.NDArray[np.bool_], bins: int = CALIBRATION_BINS
+) -> tuple[FloatArray, FloatArray, npt.NDArray[np.int64]]:
+    """Return mean score, share of positives and count of each bin of equal width that is not empty."""
+    place = np.minimum((scores * bins).astype(int), bins - 1)
+    count = np.bincount(place, minlength=bins)
+    used = count > 0
+    mean = np.bincount(place, scores, bins)[used] / count[used]
+    share = np.bincount(place, truth, bins)[used] / count[used]
+    return mean, share, count[used]
+
+
+def _counts(
+    scores: npt.NDArray[np.floating], truth: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return how many positives and negatives have each of the scores that occur, from the lowest up."""
+    values, place = np.unique(scores, return_inverse=True)
+    positives = np.bincount(place[truth], minlength=len(values))
+    negatives = np.bincount(place[~truth], minlength=len(values))
+    if not positives.any() or not negatives.any():
+        raise ValueError("both classes are needed")
+    return positives, negatives
+
+
+def _areas(positives: npt.NDArray[np.int64], negatives: npt.NDArray[np.int64]) -> FloatArray:
+    """Return the areas of samples: (s, v) counts at each of v rising scores."""
+    below = np.cumsum(negatives, axis=1) - negatives
+    won = (positives * (below + 0.5 * negatives)).sum(axis=1)
+    area: FloatArray = won / (positives.sum(axis=1) * negatives.sum(axis=1))
+    return area

@@ -1,0 +1,155 @@
+"""Training of the classifier, one epoch at a time, with all that is needed to stop after one and go on."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from emcurate import classifier
+from emcurate.files import write_bytes
+from emcurate.recipe import Recipe, balanced_weights, iter_batches, learning_rate_at
+from emcurate.weights import InputFormat
+
+# About as many as batch norm's running averages reach back over in batches of 64.
+BATCH_NORM_PATCHES = 512
+BATCH_NORM_MOMENTUM = 0.1  # PyTorch's default, which torchvision's networks use
+
+UInt8Array = npt.NDArray[np.uint8]
+BoolArray = npt.NDArray[np.bool_]
+
+
+class Trainer:
+    """A network in training.
+
+    All randomness is a function of the seed, the epoch and the batch, so a resumed training equals an unbroken one.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    start : Path, optional
+        Weights to start from; random ones without.
+    device, dtype
+        Where to compute, and the number type of mixed precision.
+    """
+
+    def __init__(self, recipe: Recipe, start: Path | None, device: torch.device, dtype: torch.dtype) -> None:
+        self.recipe, self.device, self.dtype = recipe, device, dtype
+        self.input_format = InputFormat(recipe.image_size)
+        with torch.random.fork_rng([]):
+            torch.manual_seed(recipe.seed)
+            network = classifier.build_network()
+        if start is not None:
+            classifier.load_start_weights(network, start)
+        self.network = network.to(device).to(memory_format=torch.channels_last)
+        self.frozen = classifier.freeze(self.network, recipe.trained_from)
+        learning = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
+        self.optimizer = kind(learning, lr=recipe.learning_rate, weight_decay=recipe.decay)
+        # float16 gradients can be too small for the type; scaling the loss lifts them.
+        self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+
+    def train_epoch(self, pixels: UInt8Array, truth: BoolArray, epoch: int, after_batch: Callable[[], object]) -> float:
+        """Learn from every patch once; return the mean loss.
+
+        Parameters
+        ----------
+        pixels, truth : (n, size, size) uint8 and (n,) bool arrays
+        epoch : int
+            Counted from 1; it decides the order of the patches and how each is varied.
+        after_batch : callable
+            Called after each batch, for a progress bar.
+        """
+        self.network.train()
+        for module in self.frozen:
+            module.eval()
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate_at(epoch, self.recipe)
+        weights = balanced_weights(truth) if self.recipe.class_weights else np.ones(2, np.float32)
+        total = 0.0
+        batches = iter_batches(len(truth), self.recipe.batch_size, (self.recipe.seed, epoch))
+        for number, batch in enumerate(batches):
+            seed = int(np.random.SeedSequence((self.recipe.seed, epoch, number)).generate_state(1)[0])
+            inputs = classifier.training_input(
+                self._send(pixels[batch]), self.input_format, self.recipe.augmentation, seed
+            )
+            wanted = self._send(truth[batch].astype(np.float32))
+            with self._autocast():
+                logits = self.network(inputs).squeeze(1)
+            loss = binary_cross_entropy_with_logits(
+                logits.float(), wanted, self._send(weights[truth[batch].astype(int)])
+            )
+            self.optimizer.zero_grad(set_to_none=True)
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            total += float(loss.detach()) * len(batch)
+            after_batch()
+        self._settle_batch_norm(pixels)
+        return total / len(truth)
+
+    def score(self, pixels: UInt8Array) -> npt.NDArray[np.float64]:
+        """Return each patch's score as it is, without augmentation: (n,) of 0..1."""
+        self.network.eval()
+        logits = []
+        with torch.inference_mode(), self._autocast():
+            for start in range(0, len(pixels), self.recipe.batch_size):
+                batch = self._send(pixels[start : start + self.recipe.batch_size])
+                inputs = classifier.evaluation_input(batch, self.input_format)
+                logits.append(self.network(inputs).squeeze(1).float().cpu())
+        scores: npt.NDArray[np.float64] = torch.sigmoid(torch.cat(logits).double()).numpy()
+        return scores
+
+    def save_checkpoint(self, path: Path, progress: dict[str, Any]) -> None:
+        """Write all that changes in training, and `progress`, plain values of the caller's."""
+        buffer = io.BytesIO()
+        torch.save({"progress": progress, **{name: part.state_dict() for name, part in self._parts().items()}}, buffer)
+        write_bytes(path, buffer.getbuffer())
+
+    def load_checkpoint(self, path: Path) -> None:
+        """Go back to where `save_checkpoint` was called."""
+        content = torch.load(path, map_location=self.device, weights_only=True)
+        for name, part in self._parts().items():
+            part.load_state_dict(content[name])
+
+    def _settle_batch_norm(self, pixels: UInt8Array) -> None:
+        """Measure anew, with the weights as they now are, the statistics that batch norm uses in evaluation.
+
+        Its running averages reach back over some ten batches. After a few steps on a few hundred labels they
+        still hold much of their start values, and scores would be far off.
+        """
+        frozen = {module for part in self.frozen for module in part.modules()}
+        norms = [m for m in self.network.modules() if isinstance(m, nn.BatchNorm2d) and m not in frozen]
+        self.network.eval()
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain mean over the batches
+            norm.train()
+        with torch.no_grad(), self._autocast():
+            chosen = np.random.default_rng(self.recipe.seed).permutation(len(pixels))[:BATCH_NORM_PATCHES]
+            for batch in iter_batches(len(chosen), self.recipe.batch_size, (self.recipe.seed,)):
+                self.network(classifier.evaluation_input(self._send(pixels[chosen[batch]]), self.input_format))
+        for norm in norms:
+            norm.momentum = BATCH_NORM_MOMENTUM
+
+    def _parts(self) -> dict[str, Any]:
+        return {"network": self.network, "optimizer": self.optimizer, "scaler": self.scaler}
+
+    def _send(self, array: npt.NDArray[Any]) -> torch.Tensor:
+        return torch.from_numpy(array).to(self.device)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+
+def read_progress(path: Path) -> dict[str, Any]:
+    """Return the `progress` a checkpoint was saved with."""
+    progress: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["progress"]
+    return progress
