@@ -1,0 +1,79 @@
+"""In which order patches are shown, and which of them: pure functions of arrays, quick for millions of patches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from emcurate.naming import MARK
+
+IntArray = npt.NDArray[np.int64]
+
+# What patches whose file name does not follow the grammar count as.
+NO_DATASET = "(no dataset)"
+
+
+def number_datasets(chunks: Iterable[npt.NDArray[np.str_]]) -> tuple[npt.NDArray[np.int32], list[str]]:
+    """Return the dataset of each path as a number, and the datasets' names.
+
+    Parameters
+    ----------
+    chunks : iterable of (n,) string arrays
+        The paths of patches.
+
+    Returns
+    -------
+    codes : (N,) int32 array
+        Places in `names`, for the paths of all chunks.
+    names : list of str
+        In the order in which they first occur.
+    """
+    table: dict[str, int] = {}
+    codes = [np.empty(0, np.int32)]
+    for chunk in chunks:
+        before, mark, after = np.strings.rpartition(np.asarray(chunk), MARK)
+        # A mark in a directory's name is none of the file's.
+        nameless = (mark == "") | (np.strings.find(after, "/") >= 0) | (np.strings.find(after, "\\") >= 0)
+        before[nameless] = ""
+        # Lists mostly hold one dataset after another, so few strings need to be looked at one by one.
+        starts = np.flatnonzero(np.concatenate([[len(before) > 0], before[1:] != before[:-1]]))
+        run_codes, prefixes = pd.factorize(np.array(before[starts].tolist(), dtype=object))
+        numbers = [table.setdefault(_dataset_name(prefix), len(table)) for prefix in prefixes]
+        lengths = np.diff(np.append(starts, len(before)))
+        codes.append(np.repeat(np.array(numbers, np.int32)[run_codes], lengths))
+    return np.concatenate(codes), list(table)
+
+
+def order_randomly(count: int, seed: int) -> IntArray:
+    """Return the numbers under `count`, shuffled."""
+    return np.random.default_rng(seed).permutation(count)
+
+
+def order_by_dataset(datasets: npt.NDArray[np.int32], seed: int) -> IntArray:
+    """Return patches so that the datasets take turns, each with its patches shuffled; small ones run out first.
+
+    >>> 3 in order_by_dataset(np.array([0, 0, 0, 1], np.int32), seed=0)[:2]
+    True
+    """
+    generator = np.random.default_rng(seed)
+    shuffled = generator.permutation(len(datasets))
+    grouped = shuffled[np.argsort(datasets[shuffled], kind="stable")]
+    sizes = np.bincount(datasets)
+    starts = np.cumsum(sizes) - sizes
+    turn = np.arange(len(datasets)) - starts[datasets[grouped]]
+    seat = generator.permutation(len(sizes))[datasets[grouped]]
+    return grouped[np.argsort(turn * len(sizes) + seat, kind="stable")]
+
+
+def order_by_uncertainty(scores: npt.NDArray[Any], threshold: float) -> IntArray:
+    """Return patches from the least to the most certain score; those without one (NaN) come last."""
+    distance = np.abs(np.asarray(scores, np.float32) - np.float32(threshold))
+    return np.argsort(np.where(np.isnan(distance), np.inf, distance), kind="stable")
+
+
+def _dataset_name(prefix: str) -> str:
+    return prefix.replace("\\", "/").rpartition("/")[2] or NO_DATASET
