@@ -40,8 +40,14 @@ CLASSIC_TIFF_BYTES = 1 << 31
 # Where in a file that tifffile wrote the description of its first page lies at the latest.
 IMAGEJ_HEAD_BYTES = 4096
 
+# Bytes of a value of each type a tag can have (TIFF 6.0, section 2, and BigTIFF).
+_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+
 # What tifffile and its codecs answer a damaged file with.
-_DAMAGE = (OSError, ValueError, TypeError, KeyError, IndexError, struct.error, zlib.error, RuntimeError)
+_DAMAGE = (
+    *(OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError),
+    *(struct.error, zlib.error, RuntimeError),
+)
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,7 @@ def open_voxels(path: Path) -> Opened:
         raise InputError(path, "a TIFF stack", "an empty file (0 bytes)", COPY_AGAIN)
     try:
         with tifffile.TiffFile(path) as tiff:
-            _check_chain(path, tiff)
+            _check_directories(path, tiff)
             series = _find_series(path, tiff)
             size = _imagej_voxel_size(tiff, series) if tiff.is_imagej else _ome_voxel_size(tiff)
             return Opened(_find_voxels(path, tiff, series), size)
@@ -151,22 +157,38 @@ def _imagej_description(depth: int, spacing_nm: float | None) -> str:
     return "\n".join([*lines, ""])
 
 
-def _check_chain(path: Path, tiff: tifffile.TiffFile) -> None:
-    """Raise `InputError` if the chain of directories breaks off; tifffile would give a shorter stack instead."""
+def _check_directories(path: Path, tiff: tifffile.TiffFile) -> None:
+    """Raise `InputError` if directories, or what the first says of the image, lie outside the file.
+
+    tifffile would give a shorter stack, or one without its voxel size, instead.
+    """
     if not len(tiff.pages):
         raise InputError(path, "a TIFF stack", "no image in it", COPY_AGAIN)
+    size = path.stat().st_size
+    if max(_ends_of_values(tiff), default=0) > size:
+        raise InputError(path, "a complete TIFF file", f"tags that go on after its {size:,} bytes", COPY_AGAIN)
     form, file = tiff.tiff, tiff.filehandle
     file.seek(tiff.pages[-1].offset)
     tags = struct.unpack(form.tagnoformat, file.read(form.tagnosize))[0]
     file.seek(tags * form.tagsize, 1)
     following = file.read(form.offsetsize)
     if len(following) < form.offsetsize or struct.unpack(form.offsetformat, following)[0] != 0:
-        raise InputError(
-            path,
-            f"more than {len(tiff.pages)} pages",
-            f"that the list of pages breaks off in a file of {path.stat().st_size:,} bytes",
-            COPY_AGAIN,
-        )
+        found = f"that the list of pages breaks off in a file of {size:,} bytes"
+        raise InputError(path, f"more than {len(tiff.pages)} pages", found, COPY_AGAIN)
+
+
+def _ends_of_values(tiff: tifffile.TiffFile) -> Iterator[int]:
+    """Yield where in the file the values of the first directory's tags end, those that do not fit into the tag."""
+    form, file = tiff.tiff, tiff.filehandle
+    file.seek(tiff.pages[0].offset)
+    tags = struct.unpack(form.tagnoformat, file.read(form.tagnosize))[0]
+    entries = file.read(tags * form.tagsize)
+    for start in range(0, len(entries), form.tagsize):
+        entry = entries[start : start + form.tagsize]
+        kind, count = struct.unpack(form.tagformat1, entry[:4])[1], struct.unpack_from(form.offsetformat, entry, 4)[0]
+        length = count * _TYPE_BYTES.get(kind, 0)
+        if length > form.offsetsize:
+            yield struct.unpack_from(form.offsetformat, entry, 4 + form.offsetsize)[0] + length
 
 
 def _find_series(path: Path, tiff: tifffile.TiffFile) -> Any:
