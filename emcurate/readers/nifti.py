@@ -34,6 +34,13 @@ _SAVE_PLAIN = "save it as a volume of numbers"
 
 def open_voxels(path: Path) -> Opened:
     """Open a NIfTI file; read its header only."""
+    try:
+        return _open(path)
+    except (HeaderDataError, ImageFileError, ValueError) as error:
+        raise InputError(path, "a NIfTI header", f"a damaged one ({error})", "copy it again") from None
+
+
+def _open(path: Path) -> Opened:
     compressed = _is_compressed(path)
     header = _read_header(path, compressed)
     shape = _find_shape(path, header)
@@ -44,6 +51,8 @@ def open_voxels(path: Path) -> Opened:
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise InputError(path, "integer or floating-point voxels", f"{dtype} voxels", _SAVE_PLAIN)
     offset = int(header.get_data_offset())
+    if offset < header.template_dtype.itemsize:
+        raise InputError(path, "voxels after the header", f"vox_offset {offset}", "check how it was written")
     voxels: Any
     if compressed:
         voxels = PackedStream(path, "gzip", shape, dtype, skip=offset, channels=channels)
@@ -72,18 +81,13 @@ def _read_header(path: Path, compressed: bool) -> Any:
         kind = next((kind for kind in kinds if kind.may_contain_header(start)), None)
         if kind is None:
             raise InputError(path, "a NIfTI header", f"{len(start)} bytes that are none", "check what the file is")
-        try:
-            return kind(start[: kind.template_dtype.itemsize])
-        except (HeaderDataError, ImageFileError, ValueError) as error:
-            raise InputError(path, "a NIfTI header", f"a damaged one ({error})", "copy it again") from None
+        # Unchecked: the check would mend a voxel size of 0 to 1.
+        return kind(start[: kind.template_dtype.itemsize], check=False)
 
 
 def _find_shape(path: Path, header: Any) -> tuple[int, int, int]:
     # The first axis is the fastest, x; then y and z; a fourth is time and must be single, as must all after it.
-    try:
-        sides = [int(side) for side in header.get_data_shape()]
-    except HeaderDataError as error:
-        raise InputError(path, "a NIfTI header", f"a damaged one ({error})", "copy it again") from None
+    sides = [int(side) for side in header.get_data_shape()]
     if len(sides) < 2 or any(side != 1 for side in sides[3:]):
         raise InputError(path, "one volume of 3 axes", describe_shape(tuple(sides)), "save its volumes one by one")
     x, y, z = (*sides, 1)[:3]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import warnings
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -39,6 +40,11 @@ _TYPES = {
 }
 _COMPRESSIONS = {"raw": None, "gzip": "gzip", "gz": "gzip", "bzip2": "bz2", "bz2": "bz2"}
 _COLOUR_CHANNELS = (2, 3, 4)
+
+# A list of data files ends the header. It is looked for first: pynrrd takes the names for fields.
+_FILE_LIST = re.compile(rb"^data ?file: *LIST", re.MULTILINE)
+_MOST_HEADER_BYTES = 1 << 16
+
 _SAVE_PLAIN = "save it as an ordinary .nrrd, raw or gzip"
 
 
@@ -60,13 +66,13 @@ def open_voxels(path: Path) -> Opened:
     skip = int(_field(header, "byte skip", 0))
     voxel_bytes = int(np.prod(shape)) * max(channels, 1) * dtype.itemsize
     compression = _find_compression(path, header)
+    if skip < (-1 if compression is None else 0):
+        raise InputError(path, "a byte skip of at least 0 (or of -1 for raw data)", str(skip), _SAVE_PLAIN)
     size = _voxel_size(header, first_axis=1 if channels else 0)
     if compression is None:
         offset = data_path.stat().st_size - voxel_bytes if skip == -1 else start + skip
         flat = FlatFile(data_path, shape, dtype, (max(offset, start),), channels)
         return Opened(flat.check_complete(), size)
-    if skip < 0:
-        raise InputError(path, "a byte skip of at least 0 for compressed data", str(skip), _SAVE_PLAIN)
     return Opened(PackedStream(data_path, compression, shape, dtype, start, skip, channels), size)
 
 
@@ -81,7 +87,7 @@ def data_file(path: Path, header: dict[str, Any] | None = None) -> Path | None:
     if name is None:
         return None
     name = str(name)
-    if name.split(maxsplit=1)[0] == "LIST" or "%" in name:
+    if "%" in name:
         raise InputError(path, "one data file", f"data spread over many ({name})", _SAVE_PLAIN)
     steps = PurePosixPath(name.replace("\\", "/"))
     if steps.is_absolute() or PureWindowsPath(name).drive or ".." in steps.parts:
@@ -138,6 +144,9 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
     with open(path, "rb") as file:
         if not file.read(4) == b"NRRD":
             raise InputError(path, "an NRRD file", "a file that does not start with NRRD", "check what the file is")
+        file.seek(0)
+        if _FILE_LIST.search(file.read(_MOST_HEADER_BYTES)):
+            raise InputError(path, "one data file", "data spread over a list of files", _SAVE_PLAIN)
         file.seek(0)
         try:
             with warnings.catch_warnings():

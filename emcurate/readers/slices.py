@@ -78,7 +78,7 @@ def _read_slice(path: Path) -> npt.NDArray[Any]:
     try:
         pixels = read_image(path)
     except InputError as error:
-        if error.expected != "a 2D image":
+        if error.expected != "a 2D image" or "empty" in error.found:
             raise
         advice = "a directory is read as the slices of one volume: move volumes and films out of it"
         raise InputError(path, "a 2D slice", error.found, advice) from None

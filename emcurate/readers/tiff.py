@@ -222,11 +222,14 @@ def _find_voxels(path: Path, tiff: tifffile.TiffFile, series: Any) -> Voxels:
         what = ", ".join(f"{axis} {size}" for axis, size in zip(series.axes, series.shape, strict=True))
         raise InputError(path, "a grey volume (z, y, x)", f"a stack of more axes ({what})", _ONE_VOLUME)
     depth = _depth(series)
-    if depth == 1 and not _is_declared_volume(tiff):
-        raise InputError(
-            path, "a stack of slices", "a single 2D image", "move it to the 2D corpus and run raw/cleanup2d.py"
-        )
     shape = check_side_lengths(path, (depth, page.imagelength, page.imagewidth))
+    if depth == 1:
+        declared = _declared_shape(tiff)
+        if declared is None or (declared != shape and not page.is_final):
+            raise InputError(
+                path, "a stack of slices", "a single 2D image", "move it to the 2D corpus and run raw/cleanup2d.py"
+            )
+        shape = check_side_lengths(path, declared)
     if series.dtype is None:
         raise InputError(path, "pixels of a number type", f"{page.bitspersample} bits a pixel", "export it again")
     flat = _find_flat(path, tiff, series, shape)
@@ -262,10 +265,16 @@ def _find_flat(path: Path, tiff: tifffile.TiffFile, series: Any, shape: Shape) -
     return FlatFile(path, shape, stored, tuple(int(offset) for offset in offsets), channels)
 
 
-def _is_declared_volume(tiff: tifffile.TiffFile) -> bool:
-    """Return whether the file itself says that its one slice is a volume of depth 1."""
+def _declared_shape(tiff: tifffile.TiffFile) -> tuple[int, int, int] | None:
+    """Return the volume's shape that tifffile noted in a file of one page: a volume with a side of 1 is a single page.
+
+    It need not be the page's: a volume of (5, 9, 1) is written as a page of 5 × 9.
+    """
     shape = (tiff.shaped_metadata or ({},))[0].get("shape", ())
-    return len(shape) == 3 and shape[0] == 1
+    page = tiff.pages.first
+    if len(shape) != 3 or page.samplesperpixel != 1 or math.prod(shape) != page.imagelength * page.imagewidth:
+        return None
+    return shape[0], shape[1], shape[2]
 
 
 def _imagej_voxel_size(tiff: tifffile.TiffFile, series: Any) -> tuple[float, float, float] | None:
