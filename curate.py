@@ -85,14 +85,13 @@ class Step:
     argv: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Row:
-    """A line of the closing table."""
+    """A line of the closing table; a stage that runs twice, on volumes and on videos, has one line."""
 
-    stage: str
-    inputs: int
-    outputs: int
-    seconds: float
+    inputs: int = 0
+    outputs: str = ""
+    seconds: float = 0.0
 
 
 def plan_steps(a: argparse.Namespace) -> list[Step]:
@@ -166,9 +165,9 @@ def refuse_shared_names(out: Path) -> None:
         )
 
 
-def count_entries(directory: Path | None) -> int:
+def count_entries(directory: Path) -> int:
     """Return how many entries, hidden ones left out, a directory has."""
-    if directory is None or not directory.is_dir():
+    if not directory.is_dir():
         return 0
     with os.scandir(directory) as entries:
         return sum(not entry.name.startswith(".") for entry in entries)
@@ -177,11 +176,12 @@ def count_entries(directory: Path | None) -> int:
 def run(a: argparse.Namespace) -> Report:
     """Run the steps one after another until one cannot go on; see the module's docstring."""
     total = Report(NAME)
-    rows = []
+    rows: dict[str, Row] = {}
     for step in plan_steps(a):
         print(f"\n$ python {SCRIPTS[step.stage]} {shlex.join(step.argv)}", flush=True)
         start = time.monotonic()
-        inputs = count_entries(step.source)
+        row = rows.setdefault(step.stage, Row())
+        row.inputs += count_entries(step.source)
         try:
             if step.stage == "crop_patches":
                 refuse_shared_names(a.out)
@@ -194,16 +194,17 @@ def run(a: argparse.Namespace) -> Report:
         finally:
             total.failures.extend(report.failures)
             cli.print_outcome(report)
-            rows.append(Row(step.stage, inputs, count_entries(step.destination), time.monotonic() - start))
+            row.outputs = f"{count_entries(step.destination):,}" if step.destination else "audit only"
+            row.seconds += time.monotonic() - start
     total.count("stages run", len(rows))
     total.notes += ["", *format_table(rows), "", f"results: {a.out}"]
     return total
 
 
-def format_table(rows: Sequence[Row]) -> list[str]:
+def format_table(rows: dict[str, Row]) -> list[str]:
     """Return the closing table as lines of text."""
     lines = [f"{'stage':<16} {'inputs':>10} {'outputs':>10} {'seconds':>9}"]
-    return lines + [f"{r.stage:<16} {r.inputs:>10,} {r.outputs:>10,} {r.seconds:>9.1f}" for r in rows]
+    return lines + [f"{stage:<16} {r.inputs:>10,} {r.outputs:>10} {r.seconds:>9.1f}" for stage, r in rows.items()]
 
 
 def build_parser() -> argparse.ArgumentParser:
