@@ -173,7 +173,7 @@ def test_a_side_of_1(voldir, savedir, shape):
     assert len(names(savedir)) == sum(shape)
     for plane in range(3):
         (first,) = savedir.glob(f"thin-LOC-{plane}_{'0' * len(str(shape[plane] - 1))}.tiff")
-        expected = np.rint(np.take(array, 0, axis=plane) * 255 / 65535)
+        expected = np.rint(np.take(array.astype(float), 0, axis=plane) * 255 / 65535)
         np.testing.assert_array_equal(tifffile.imread(first).reshape(expected.shape), expected)
 
 

@@ -128,7 +128,7 @@ def write_stack(
 def _format_header(depth: int, plane_shape: tuple[int, ...], voxel_size_nm: tuple[float, float, float] | None) -> bytes:
     """Return a header whose length does not depend on the depth."""
     height, width = plane_shape
-    lines = ["NRRD0004", "type: uint8", "dimension: 3", f"sizes: {width} {height} {depth:<10}", "encoding: raw"]
+    lines = ["NRRD0004", "type: uint8", "dimension: 3", f"sizes: {width} {height} {depth:>10}", "encoding: raw"]
     if voxel_size_nm is not None:
         z, y, x = voxel_size_nm
         lines += [
