@@ -307,7 +307,7 @@ def write_counted(path: Path, data: bytes, overwrite: bool, report: Report) -> N
 
 
 def grows(path: Path, data: bytes) -> bool:
-    """Return whether a file holds some of the lines of `data` and no others: it was written when images were missing."""
+    """Return whether a file holds only lines of `data`, but not all: images were missing when it was written."""
     return path.is_file() and set(path.read_bytes().splitlines()) < set(data.splitlines())
 
 

@@ -1,0 +1,375 @@
+"""trim_siim: the published order and cut, and rows whose text stays as it was."""
+
+import csv
+import hashlib
+import importlib
+import io
+import subprocess
+import sys
+from collections import Counter
+
+import numpy as np
+import pytest
+
+trim_siim = importlib.import_module("data_prep.trim_siim")
+
+HEADER = "image_name,patient_id,sex,age_approx,anatom_site_general_challenge,diagnosis,benign_malignant,target"
+
+# What ISIC 2020 holds.
+ROWS, MALIGNANT = 33_126, 584
+
+
+def make_metadata(rows=ROWS, malignant=MALIGNANT, seed=0, patients=2056, header=HEADER):
+    """Return a metadata csv with the real file's numbers of rows and classes."""
+    rng = np.random.default_rng(seed)
+    is_malignant = np.zeros(rows, bool)
+    is_malignant[rng.choice(rows, malignant, replace=False)] = True
+    ages = rng.integers(2, 18, rows) * 5
+    owners = rng.integers(0, patients, rows)
+    lines = [header]
+    for i in range(rows):
+        age = "" if i % 487 == 0 else ages[i]
+        kind, diagnosis = ("malignant", "melanoma") if is_malignant[i] else ("benign", "unknown")
+        lines.append(f"ISIC_{i * 7:07},IP_{owners[i]:07},male,{age},torso,{diagnosis},{kind},{int(is_malignant[i])}")
+    return "\n".join(lines) + "\n"
+
+
+@pytest.fixture(scope="module")
+def full_text():
+    return make_metadata()
+
+
+@pytest.fixture(scope="module")
+def full(full_text, tmp_path_factory):
+    path = tmp_path_factory.mktemp("siim") / "train.csv"
+    path.write_text(full_text)
+    return path
+
+
+def run(*arguments):
+    return trim_siim.main([str(argument) for argument in arguments])
+
+
+def rows_of(path):
+    return path.read_text().splitlines()[1:]
+
+
+# --- order and cut ---------------------------------------------------------------------------------------------------
+
+
+def test_published_rows_of_the_full_file(full, full_text, tmp_path):
+    assert run("--metadata", full, "-o", tmp_path) == 0
+    lines = full_text.splitlines()
+    classes = np.array([line.split(",")[6] for line in lines[1:]], dtype=object)
+    ordered = [lines[1:][i] for i in np.argsort(classes, kind="quicksort")]
+    benign = [line for line in ordered if ",benign," in line][2000:4000]
+    malignant = [line for line in ordered if ",malignant," in line][50:550]
+    assert (tmp_path / "metadata_small.csv").read_text() == "\n".join([lines[0], *benign, *malignant]) + "\n"
+
+
+def test_published_order_is_that_of_pandas_on_object_columns(full, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    run("--metadata", full, "-o", tmp_path)
+    frame = pandas.read_csv(full, dtype={"benign_malignant": object})
+    ordered = frame.sort_values("benign_malignant")
+    benign = ordered[ordered["benign_malignant"] == "benign"][2000:4000]
+    malignant = ordered[ordered["benign_malignant"] == "malignant"][50:550]
+    expected = pandas.concat([benign, malignant])["image_name"].tolist()
+    assert [row.split(",")[0] for row in rows_of(tmp_path / "metadata_small.csv")] == expected
+    assert expected != sorted(expected)  # it does not keep the order of the file
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_order_with_missing_and_other_classes_equals_pandas(seed):
+    pandas = pytest.importorskip("pandas")
+    rng = np.random.default_rng(seed)
+    choices = ["benign", "malignant", "indeterminate", "", "NA", "nan", "NULL"]
+    classes = rng.choice(choices, 5000, p=[0.7, 0.1, 0.1, 0.04, 0.02, 0.02, 0.02]).tolist()
+    text = "n,benign_malignant\n" + "".join(f"{i},{name}\n" for i, name in enumerate(classes))
+    frame = pandas.read_csv(io.StringIO(text), dtype={"benign_malignant": object})
+    assert trim_siim.order_rows(classes) == frame.sort_values("benign_malignant")["n"].tolist()
+
+
+def test_order_is_pinned():
+    # Computed once with numpy 2.4 and checked with 1.26 and 2.0: the published rows must not depend on the version.
+    classes = ["malignant" if i % 3 == 0 else "benign" for i in range(20)]
+    assert trim_siim.order_rows(classes, "stable") == [i for i in range(20) if i % 3] + list(range(0, 20, 3))
+    assert trim_siim.order_rows(classes) == [19, 1, 2, 17, 4, 5, 16, 7, 8, 10, 11, 14, 13, 15, 0, 18, 6, 3, 12, 9]
+    # As many as the real file has, spread over it by a stride.
+    classes = ["malignant" if i * 7919 % ROWS < MALIGNANT else "benign" for i in range(ROWS)]
+    assert classes.count("malignant") == MALIGNANT
+    order = ",".join(map(str, trim_siim.order_rows(classes)))
+    assert hashlib.sha256(order.encode()).hexdigest() == "e3c52918312dc4645eba8108a8f4ffa42bfb65cd2d4038c7476005deffc15c59"
+
+
+def test_stable_order_keeps_the_order_of_the_file(full, tmp_path):
+    assert run("--metadata", full, "-o", tmp_path, "--order", "stable") == 0
+    names = [row.split(",")[0] for row in rows_of(tmp_path / "metadata_small.csv")]
+    assert names[:2000] == sorted(names[:2000])
+    assert names[2000:] == sorted(names[2000:])
+
+
+def test_other_cut(full, tmp_path):
+    flags = ["--order", "stable", "--benign", "0:3", "--malignant", "2:4"]
+    assert run("--metadata", full, "-o", tmp_path, *flags) == 0
+    rows = list(csv.DictReader(full.open()))
+    benign = [row["image_name"] for row in rows if row["benign_malignant"] == "benign"][:3]
+    malignant = [row["image_name"] for row in rows if row["benign_malignant"] == "malignant"][2:4]
+    assert [row.split(",")[0] for row in rows_of(tmp_path / "metadata_small.csv")] == benign + malignant
+
+
+# --- text ------------------------------------------------------------------------------------------------------------
+
+AWKWARD = [
+    b'"ISIC_1",IP_1,45,"a, quoted ""word""",benign',
+    b"ISIC_2,IP_2,,nan,benign",
+    b"ISIC_3,IP_2,45.0, spaced ,malignant",
+    b'ISIC_4,"",007,"two\nlines",malignant',
+    b"ISIC_5,IP_5,1e3,caf\xc3\xa9,benign",
+    b"ISIC_6,IP_6,,latin caf\xe9,malignant",
+]
+
+
+@pytest.mark.parametrize("ending", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("last", [True, False])
+def test_rows_are_copied_byte_for_byte(tmp_path, ending, mark, last):
+    head = mark + b"isic_id,patient_id,age,note,benign_malignant"
+    data = ending.join([head, *AWKWARD]) + (ending if last else b"")
+    (tmp_path / "m.csv").write_bytes(data)
+    flags = ["--benign", "0:3", "--malignant", "0:3", "--order", "stable"]
+    assert run("--metadata", tmp_path / "m.csv", "-o", tmp_path / "o", *flags) == 0
+    expected = [head] + [AWKWARD[i] for i in (0, 1, 4, 2, 3, 5)]
+    assert (tmp_path / "o" / "metadata_small.csv").read_bytes() == ending.join(expected) + ending
+
+
+def test_blank_lines_are_skipped(tmp_path):
+    (tmp_path / "m.csv").write_text("file_name,patient_id,benign_malignant\n\na,1,benign\n\nb,2,malignant\n\n")
+    assert run("--metadata", tmp_path / "m.csv", "-o", tmp_path / "o", "--benign", "0:1", "--malignant", "0:1") == 0
+    assert (tmp_path / "o" / "metadata_small.csv").read_text() == (
+        "file_name,patient_id,benign_malignant\na,1,benign\nb,2,malignant\n"
+    )
+
+
+# --- patients --------------------------------------------------------------------------------------------------------
+
+
+def test_report(full, tmp_path):
+    run("--metadata", full, "-o", tmp_path)
+    rows = list(csv.DictReader((tmp_path / "metadata_small.csv").open()))
+    report = {row["class"]: row for row in csv.DictReader((tmp_path / "trim_report.csv").open())}
+    for name, available in (("benign", ROWS - MALIGNANT), ("malignant", MALIGNANT)):
+        counts = Counter(row["patient_id"] for row in rows if row["benign_malignant"] == name)
+        assert report[name] == {
+            "class": name,
+            "available": str(available),
+            "taken": str(counts.total()),
+            "patients": str(len(counts)),
+            "rows_per_patient": f"{counts.total() / len(counts):.2f}",
+            "most_rows_of_a_patient": str(max(counts.values())),
+        }
+
+
+def test_warns_of_a_patient_with_many_rows(tmp_path, capsys):
+    (tmp_path / "m.csv").write_text(make_metadata(6000, 600, patients=150))
+    assert run("--metadata", tmp_path / "m.csv", "-o", tmp_path / "o") == 0
+    assert "patients have more than 10 of the rows chosen (IP_" in capsys.readouterr().err
+
+
+def test_one_per_patient(tmp_path):
+    (tmp_path / "m.csv").write_text(make_metadata(6000, 600, patients=300))
+    assert run("--metadata", tmp_path / "m.csv", "-o", tmp_path / "all") == 0
+    assert run("--metadata", tmp_path / "m.csv", "-o", tmp_path / "one", "--one-per-patient") == 0
+    everything = list(csv.DictReader((tmp_path / "all" / "metadata_small.csv").open()))
+    kept = list(csv.DictReader((tmp_path / "one" / "metadata_small.csv").open()))
+    assert Counter(row["patient_id"] for row in kept) == Counter({row["patient_id"] for row in everything})
+    with_melanoma = {row["patient_id"] for row in everything if row["target"] == "1"}
+    assert {row["patient_id"] for row in kept if row["target"] == "1"} == with_melanoma
+    names = [row["image_name"] for row in everything]
+    places = [names.index(row["image_name"]) for row in kept]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("share", ["0.8", "0.5"])
+def test_split_shares_no_patient(full, tmp_path, share):
+    assert run("--metadata", full, "-o", tmp_path, "--split", share, "--by", "patient") == 0
+    small, train, test = (
+        list(csv.DictReader((tmp_path / f"metadata_{name}.csv").open())) for name in ("small", "train", "test")
+    )
+    assert {row["patient_id"] for row in train}.isdisjoint(row["patient_id"] for row in test)
+    assert sorted(map(str, train + test)) == sorted(map(str, small))
+    assert len(train) / len(small) == pytest.approx(float(share), abs=0.01)
+    melanomas = [sum(row["target"] == "1" for row in rows) for rows in (train, small)]
+    assert melanomas[0] / melanomas[1] == pytest.approx(float(share), abs=0.05)
+
+
+def test_split_by_image_and_seed(full, tmp_path):
+    for seed in ("1", "2"):
+        flags = ["--split", "0.8", "--by", "image", "--seed", seed]
+        assert run("--metadata", full, "-o", tmp_path / seed, *flags) == 0
+    assert len(rows_of(tmp_path / "1" / "metadata_train.csv")) == 2000
+    first, second = ((tmp_path / seed / "metadata_train.csv").read_text() for seed in "12")
+    assert first != second
+    small = [(tmp_path / seed / "metadata_small.csv").read_text() for seed in "12"]
+    assert small[0] == small[1]
+
+
+def test_without_patients(tmp_path, capsys):
+    (tmp_path / "m.csv").write_text("image_name,benign_malignant\na,benign\nb,malignant\n")
+    command = ["--metadata", tmp_path / "m.csv", "--benign", "0:1", "--malignant", "0:1"]
+    assert run(*command, "-o", tmp_path / "o") == 0
+    assert "no column patient_id" in capsys.readouterr().err
+    assert (tmp_path / "o" / "trim_report.csv").read_text().splitlines()[1] == "benign,1,1,,,"
+    assert run(*command, "-o", tmp_path / "p", "--split", "0.5") == 1
+    assert "expected a column patient_id, found the columns image_name, benign_malignant" in capsys.readouterr().err
+
+
+def test_rows_without_patient_stand_alone(tmp_path, capsys):
+    text = "image_name,patient_id,benign_malignant\na,,benign\nb,,benign\nc,p,malignant\n"
+    (tmp_path / "m.csv").write_text(text)
+    flags = ["--benign", "0:2", "--malignant", "0:1", "--one-per-patient"]
+    assert run("--metadata", tmp_path / "m.csv", "-o", tmp_path / "o", *flags) == 0
+    assert "2 rows without a patient_id" in capsys.readouterr().err
+    assert len(rows_of(tmp_path / "o" / "metadata_small.csv")) == 3
+
+
+# --- images ----------------------------------------------------------------------------------------------------------
+
+
+def few(tmp_path, column="image_name", suffix=""):
+    names = ["ISIC_1", "ISIC_2", "ISIC_3", "ISIC_4", "ISIC_5"]
+    lines = [f"{name}{suffix},p{i},{'malignant' if i > 2 else 'benign'}" for i, name in enumerate(names)]
+    path = tmp_path / "m.csv"
+    path.write_text("\n".join([f"{column},patient_id,benign_malignant", *lines]) + "\n")
+    return ["--metadata", path, "--benign", "0:3", "--malignant", "0:2"]
+
+
+@pytest.mark.parametrize(
+    ("column", "suffix"), [("image_name", ""), ("isic_id", ""), ("file_name", ".jpg"), ("file_name", ".JPG")]
+)
+def test_images_are_gathered_from_anywhere_below(tmp_path, capsys, column, suffix):
+    images = tmp_path / "images"
+    places = {"ISIC_1": "ISIC_1.jpg", "ISIC_2": "a/ISIC_2.JPG", "ISIC_3": "a/b/c/ISIC_3.jpeg", "ISIC_4": "ISIC_4.DCM"}
+    for name, place in {**places, "x": "a/ISIC_9.jpg", "y": "a/ISIC_5.txt"}.items():
+        (images / place).parent.mkdir(parents=True, exist_ok=True)
+        (images / place).write_text(name)
+    command = [*few(tmp_path, column, suffix), "--images", images, "-o", tmp_path / "o"]
+    assert run(*command) == 1
+    assert f"ISIC_5{suffix}: expected an image in {images}, found none of that name" in capsys.readouterr().err
+    gathered = {path.name: path.read_text() for path in (tmp_path / "o" / "images").iterdir()}
+    assert gathered == {place.split("/")[-1]: name for name, place in places.items()}
+    (images / "ISIC_5.png").write_text("ISIC_5")
+    assert run(*command) == 0
+    assert (tmp_path / "o" / "images" / "ISIC_5.png").read_text() == "ISIC_5"
+    capsys.readouterr()
+    assert run(*command) == 0
+    assert "0 files written, 2 files already there, 5 rows chosen, 0 images placed, 5 images already there" in (
+        capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize("link", ["hard", "symbolic"])
+def test_links_and_output_inside_the_image_directory(tmp_path, link):
+    images = tmp_path / "images"
+    images.mkdir()
+    for i in range(1, 6):
+        (images / f"ISIC_{i}.jpg").write_text(str(i))
+    for _ in range(2):
+        assert run(*few(tmp_path), "--images", images, "-o", images / "small", "--link", link) == 0
+    gathered = images / "small" / "images" / "ISIC_1.jpg"
+    assert gathered.samefile(images / "ISIC_1.jpg")
+    assert gathered.is_symlink() == (link == "symbolic")
+
+
+def test_one_kind_is_preferred_and_two_of_it_are_ambiguous(tmp_path, capsys):
+    images = tmp_path / "images"
+    (images / "a").mkdir(parents=True)
+    for i in range(1, 6):
+        (images / f"ISIC_{i}.jpg").write_text("jpg")
+        (images / f"ISIC_{i}.dcm").write_text("dcm")
+    (images / "a" / "ISIC_2.jpg").write_text("another")
+    assert run(*few(tmp_path), "--images", images, "-o", tmp_path / "o") == 1
+    assert "ISIC_2: expected one .jpg file of that name, found" in capsys.readouterr().err
+    gathered = sorted(path.name for path in (tmp_path / "o" / "images").iterdir())
+    assert gathered == ["ISIC_1.jpg", "ISIC_3.jpg", "ISIC_4.jpg", "ISIC_5.jpg"]
+
+
+# --- bad input -------------------------------------------------------------------------------------------------------
+
+FEW_ROWS = "a,1,benign\nb,2,malignant\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "expected a csv file with a header, found an empty file"),
+        (
+            "name,benign_malignant\na,benign\n",
+            "expected a column image_name, isic_id or file_name, found the columns name",
+        ),
+        ("image_name,patient_id,target\na,1,0\n", "expected a column benign_malignant, found the columns image_name"),
+        (
+            "image_name,patient_id,benign_malignant\n",
+            "at least 4,000 benign rows for --benign 2000:4000, found 0 (no rows)",
+        ),
+        (
+            "image_name,patient_id,benign_malignant\n" + FEW_ROWS + "c,3,\n",
+            "at least 4,000 benign rows for --benign 2000:4000, found 1 (benign 1, malignant 1, empty 1)",
+        ),
+        (
+            "image_name,patient_id,benign_malignant\n" + FEW_ROWS + "c,3,Benign\nd,3,Benign\n",
+            "expected classes spelled benign and malignant, found Benign 2, benign 1, malignant 1",
+        ),
+        ("image_name,patient_id,benign_malignant\na,1\n", "expected 3 cells in the row ending at line 2, found 2"),
+        ('image_name,patient_id,benign_malignant\n"a,1,benign\n', "expected a csv file, found unexpected end of data"),
+    ],
+)
+def test_bad_metadata(tmp_path, capsys, text, message):
+    (tmp_path / "m.csv").write_text(text)
+    assert run("--metadata", tmp_path / "m.csv", "-o", tmp_path / "o") == 1
+    err = capsys.readouterr().err
+    assert message in err
+    assert str(tmp_path / "m.csv") in err
+    assert not (tmp_path / "o").exists()
+
+
+def test_shortage_of_malignant_rows(tmp_path, capsys):
+    (tmp_path / "m.csv").write_text(make_metadata(5000, 549))
+    assert run("--metadata", tmp_path / "m.csv", "-o", tmp_path / "o") == 1
+    assert "at least 550 malignant rows for --malignant 50:550, found 549 (benign 4,451, malignant 549)" in (
+        capsys.readouterr().err
+    )
+
+
+def test_repeated_images_are_told(tmp_path, capsys):
+    (tmp_path / "m.csv").write_text("image_name,patient_id,benign_malignant\na,1,benign\na,2,malignant\n")
+    assert run("--metadata", tmp_path / "m.csv", "-o", tmp_path / "o", "--benign", "0:1", "--malignant", "0:1") == 0
+    assert "1 of the rows chosen name an image that another one names too" in capsys.readouterr().err
+
+
+def test_other_result_is_not_overwritten_without_flag(full, tmp_path, capsys):
+    assert run("--metadata", full, "-o", tmp_path) == 0
+    before = (tmp_path / "metadata_small.csv").read_bytes()
+    assert run("--metadata", full, "-o", tmp_path, "--order", "stable") == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert (tmp_path / "metadata_small.csv").read_bytes() == before
+    assert run("--metadata", full, "-o", tmp_path, "--order", "stable", "--overwrite") == 0
+    assert (tmp_path / "metadata_small.csv").read_bytes() != before
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [[], ["--benign", "4000:2000"], ["--benign", "all"], ["--split", "1"], ["--split", "0"], ["--order", "random"]],
+)
+def test_wrong_arguments(full, tmp_path, flags):
+    with pytest.raises(SystemExit) as stopped:
+        run(*(["--metadata", full, "-o", tmp_path] if flags else []), *flags)
+    assert stopped.value.code == 2
+
+
+def test_runs_as_a_script_from_anywhere(full, tmp_path, root):
+    command = [sys.executable, root / "data_prep" / "trim_siim.py", "--metadata", full]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "trim_siim: 2 files written, 2,500 rows chosen." in done.stdout
+    assert len(rows_of(tmp_path / "trimmed_siim" / "metadata_small.csv")) == 2500
