@@ -10,7 +10,6 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-import imagecodecs
 import numpy as np
 import numpy.typing as npt
 import tifffile
@@ -230,6 +229,8 @@ def _is_deep_colour_png(head: bytes) -> bool:
 def _read_deep_png(path: Path) -> npt.NDArray[Any]:
     with Image.open(path) as image:
         image.load()  # for its checks: it refuses what is cut off or damaged
+    import imagecodecs  # here, since hardly any file needs it
+
     pixels: npt.NDArray[Any] = imagecodecs.png_decode(path.read_bytes())
     return pixels
 
