@@ -1,0 +1,244 @@
+"""download_trimmed: the hub's own library against a server on this machine, and careful unpacking."""
+
+import hashlib
+import importlib
+import io
+import os
+import subprocess
+import sys
+import zipfile
+
+import pytest
+
+from tests.web import serve
+
+pytest.importorskip("huggingface_hub")
+download_trimmed = importlib.import_module("data_prep.download_trimmed")
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+FILES = {"labels_train.json": b"{}", "train2017/1.jpg": os.urandom(300_000), "train2017/2.jpg": b"two"}
+
+
+def make_zip(files):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return buffer.getvalue()
+
+
+class Hub:
+    """The part of the hub that resolves files of dataset repositories."""
+
+    def __init__(self):
+        self.files = {"anonymous347928/pcbm-coco-stuff/resolve/main/data.zip": make_zip(FILES)}
+        self.token = None
+        self.cuts = []
+        self.requests = []
+        self.url = ""
+
+    def answer(self, handler):
+        self.requests.append((handler.command, handler.path, handler.headers.get("Range")))
+        name = handler.path.removeprefix("/datasets/")
+        repositories = {"/".join(file.split("/")[:2]) for file in self.files}
+        if self.token and handler.headers.get("Authorization") != f"Bearer {self.token}":
+            return self.refuse(handler, 401, "GatedRepo")
+        if "/".join(name.split("/")[:2]) not in repositories:
+            return self.refuse(handler, 404, "RepoNotFound")
+        if "/resolve/main/" not in name:
+            return self.refuse(handler, 404, "RevisionNotFound")
+        if name not in self.files:
+            return self.refuse(handler, 404, "EntryNotFound")
+        body = self.files[name]
+        start = 0
+        if handler.headers.get("Range"):
+            start = int(handler.headers["Range"].removeprefix("bytes=").split("-")[0])
+            handler.send_response(206)
+            handler.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+        else:
+            handler.send_response(200)
+        handler.send_header("X-Repo-Commit", COMMIT)
+        handler.send_header("ETag", f'"{hashlib.sha256(body).hexdigest()}"')
+        handler.send_header("Content-Length", str(len(body) - start))
+        handler.end_headers()
+        if handler.command == "GET":
+            piece = body[start:]
+            handler.wfile.write(piece[: self.cuts.pop(0)] if self.cuts else piece)
+        return None
+
+    def refuse(self, handler, status, code):
+        handler.send_response(status)
+        handler.send_header("X-Error-Code", code)
+        handler.send_header("X-Error-Message", code)
+        handler.send_header("X-Repo-Commit", COMMIT)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    def fetched(self):
+        return [request for request in self.requests if request[0] == "GET"]
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    directory = tmp_path / "cache"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(directory))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "no token"))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    return directory
+
+
+@pytest.fixture
+def hub(cache, monkeypatch):
+    hub = Hub()
+    with serve(hub.answer) as hub.url:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        yield hub
+
+
+def run(*arguments):
+    return download_trimmed.main([str(argument) for argument in arguments])
+
+
+def tree(directory):
+    return {str(p.relative_to(directory)): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
+
+
+def test_fetches_and_unpacks_once(hub, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("TQDM_POSITION", "-1")  # the library's bar, which otherwise shows on terminals only
+    assert run("cocostuff", "-o", tmp_path / "o") == 0
+    captured = capsys.readouterr()
+    assert "3 files written, 0 files already there" in captured.out
+    assert "data.zip: 100%" in captured.err
+    assert tree(tmp_path / "o") == FILES
+    assert run("cocostuff", "-o", tmp_path / "o") == 0
+    assert "0 files written, 3 files already there" in capsys.readouterr().out
+    assert len(hub.fetched()) == 1
+
+
+def test_interrupted_unpacking_is_finished(hub, tmp_path):
+    assert run("cocostuff", "-o", tmp_path / "o") == 0
+    (tmp_path / "o" / "train2017" / "1.jpg").unlink()
+    assert run("cocostuff", "-o", tmp_path / "o") == 0
+    assert tree(tmp_path / "o") == FILES
+    assert len(hub.fetched()) == 1
+
+
+def test_broken_connection_is_resumed(hub, tmp_path, monkeypatch):
+    # The library goes on after the last whole chunk it has; its own chunks are larger than this file.
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1000)
+    hub.cuts = [100_000]
+    assert run("cocostuff", "-o", tmp_path / "o") == 0
+    assert tree(tmp_path / "o") == FILES
+    ranges = [asked for _, _, asked in hub.fetched()]
+    assert ranges == [None, "bytes=100000-"]
+
+
+def test_siim_and_other_places(hub, tmp_path):
+    hub.files["anonymous347928/pcbm-siim-isic/resolve/main/data/images.zip"] = make_zip({"a.jpg": b"a"})
+    hub.files["me/mine/resolve/main/my.zip"] = make_zip({"b.jpg": b"b"})
+    assert run("siim", "-o", tmp_path / "siim") == 0
+    assert tree(tmp_path / "siim") == {"a.jpg": b"a"}
+    assert run("siim", "-o", tmp_path / "mine", "--repository", "me/mine", "--file", "my.zip") == 0
+    assert tree(tmp_path / "mine") == {"b.jpg": b"b"}
+
+
+def test_token_is_sent(hub, tmp_path, capsys, monkeypatch):
+    hub.token = "hf_secret"
+    assert run("cocostuff", "-o", tmp_path / "o") == 1
+    assert "ask for access on its page, then set HF_TOKEN" in capsys.readouterr().err
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    assert run("cocostuff", "-o", tmp_path / "o") == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (
+            ["--repository", "no/body"],
+            "no/body/data.zip: expected a file on the Hugging Face Hub, found none of that name",
+        ),
+        (["--file", "other.zip"], "found none of that name in the repository; check --file"),
+        (["--revision", "v9"], "found no revision v9; check --revision"),
+        (["--repository", "a/b/c"], "give --repository as owner/name"),
+    ],
+)
+def test_not_to_be_had(hub, tmp_path, capsys, flags, message):
+    assert run("cocostuff", "-o", tmp_path / "o", *flags) == 1
+    err = capsys.readouterr().err
+    assert message in err
+    assert "Traceback" not in err
+    assert tree(tmp_path / "o") == {}
+
+
+def test_offline(cache, tmp_path, capsys, monkeypatch):
+    # As the library finds no network, which is when a name server does not answer.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert run("cocostuff", "-o", tmp_path / "o") == 1
+    err = capsys.readouterr().err
+    assert "found no answer, and no copy in the cache" in err
+    assert "check the network connection" in err
+    assert "Traceback" not in err
+
+
+def test_offline_with_a_copy_in_the_cache(hub, tmp_path, monkeypatch):
+    assert run("cocostuff", "-o", tmp_path / "o") == 0
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert run("cocostuff", "-o", tmp_path / "p") == 0
+    assert tree(tmp_path / "p") == FILES
+
+
+def test_evil_archive(hub, tmp_path, capsys):
+    hub.files["me/evil/resolve/main/data.zip"] = make_zip({"fine": b"x", "../evil": b"x"})
+    assert run("cocostuff", "--repository", "me/evil", "-o", tmp_path / "o") == 1
+    assert "'../evil', which leads out of the directory" in capsys.readouterr().err
+    assert tree(tmp_path / "o") == {}
+    assert not (tmp_path / "evil").exists()
+
+
+def test_archive_that_becomes_too_large(hub, tmp_path, capsys):
+    assert run("cocostuff", "-o", tmp_path / "o", "--max-size", "0.0001") == 1
+    assert "expected at most 100,000 bytes when unpacked, found 300,005" in capsys.readouterr().err
+    assert tree(tmp_path / "o") == {}
+
+
+def test_no_archive_at_all(hub, tmp_path, capsys):
+    hub.files["me/text/resolve/main/data.zip"] = b"hello"
+    assert run("cocostuff", "--repository", "me/text", "-o", tmp_path / "o") == 1
+    assert "expected a complete zip archive" in capsys.readouterr().err
+
+
+def test_users_files_are_not_overwritten_without_flag(hub, tmp_path, capsys):
+    (tmp_path / "labels_train.json").write_bytes(b"mine")
+    assert run("cocostuff", "-o", tmp_path) == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert (tmp_path / "labels_train.json").read_bytes() == b"mine"
+    assert run("cocostuff", "-o", tmp_path, "--overwrite") == 0
+    assert (tmp_path / "labels_train.json").read_bytes() == b"{}"
+
+
+def test_without_the_library(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    assert run("cocostuff", "-o", tmp_path) == 1
+    assert "expected the package huggingface-hub, found none; pip install" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["imagenet"], ["siim", "--max-size", "0"]])
+def test_wrong_arguments(arguments):
+    with pytest.raises(SystemExit) as stopped:
+        run(*arguments)
+    assert stopped.value.code == 2
+
+
+def test_runs_as_a_script_from_anywhere(tmp_path, root):
+    hub = Hub()
+    hub.token = "hf_environment"
+    with serve(hub.answer) as url:
+        environment = {**os.environ, "HF_ENDPOINT": url, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": hub.token}
+        environment |= {"no_proxy": "127.0.0.1", "HF_HUB_OFFLINE": "0"}
+        command = [sys.executable, root / "data_prep" / "download_trimmed.py", "cocostuff"]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert tree(tmp_path / "trimmed") == FILES
+    assert (tmp_path / "hf" / "hub").is_dir()
