@@ -147,14 +147,20 @@ def dataset_name(path: Path) -> str:
 
 
 def fingerprint_volume(path: Path) -> str:
-    """Return what changes when any file of a volume is changed; see `files.fingerprint`."""
-    if path.suffix.lower() == ".nhdr":
-        from emcurate.readers.nrrd import data_file
+    """Return what changes when any file of a volume is changed; see `files.fingerprint`.
 
-        with contextlib.suppress(InputError):  # which opening the volume will raise again
+    What cannot be read has a fingerprint too: opening it is what reports it, without stopping the others.
+    """
+    try:
+        found = fingerprint(path)
+        if path.suffix.lower() == ".nhdr":
+            from emcurate.readers.nrrd import data_file
+
             data = data_file(path)
-            return f"{fingerprint(path)}; {fingerprint(data)}" if data else fingerprint(path)
-    return fingerprint(path)
+            found += f"; {fingerprint(data)}" if data else ""
+    except (InputError, OSError):
+        return "unreadable"
+    return found
 
 
 def refuse_bad_names(paths: Iterable[Path], report: Report) -> list[Path]:
@@ -352,7 +358,10 @@ def iter_plane_blocks(volume: Volume) -> Iterator[tuple[int, int]]:
 def _may_be_volume(path: Path) -> bool:
     if find_opener(path) is None:
         return False
-    return not is_slices_directory(path) or bool(list_slices(path))
+    try:
+        return not is_slices_directory(path) or bool(list_slices(path))
+    except PermissionError:
+        return True  # for opening it to report
 
 
 def _reserve(volume: Volume, directory: Path) -> tuple[Volume, Path]:

@@ -264,6 +264,7 @@ def test_bad_volumes_are_named_and_the_others_are_cut(voldir, savedir, capsys):
     nibabel.Nifti1Image(BYTES.T, np.eye(4)).to_filename(voldir / "half.nii.gz")
     data = (voldir / "half.nii.gz").read_bytes()
     (voldir / "half.nii.gz").write_bytes(data[: len(data) // 2])
+    (voldir / "gone.mrc").symlink_to(voldir / "nowhere")
     assert run(voldir, savedir, "-s", 100) == 1
     captured = capsys.readouterr()
     assert "Traceback" not in captured.err
@@ -279,9 +280,10 @@ def test_bad_volumes_are_named_and_the_others_are_cut(voldir, savedir, capsys):
         "half.nii.gz",
     ):
         assert f"{voldir / name}: expected" in failed
-    assert len(failed.splitlines()) == 8
+    assert f"{voldir / 'gone.mrc'}: No such file" in failed
+    assert len(failed.splitlines()) == 9
     assert {name.split("-LOC-")[0] for name in contents(savedir)} == {"good ö"}
-    assert "1 volumes cut, 8 failed." in captured.out
+    assert "1 volumes cut, 9 failed." in captured.out
 
 
 @pytest.mark.parametrize(
