@@ -22,9 +22,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from emcurate import cli, naming
 from emcurate.errors import InputError
+from emcurate.files import list_files
 from emcurate.jobs import Report
 
 NAME = "curate"
@@ -107,7 +109,7 @@ def plan_steps(a: argparse.Namespace) -> list[Step]:
 
     if a.videos:
         add("vid2stack", a.videos, "-o", out["vid2stack"], to=out["vid2stack"])
-    if a.volumes:
+    if a.volumes and list_files(a.volumes, load_stage("mrc2byte").ALL_SUFFIXES):
         add("mrc2byte", a.volumes, "--dry-run")
     if a.images:
         add("cleanup2d", a.images, out["cleanup2d"], to=out["cleanup2d"])
@@ -143,9 +145,14 @@ def forwarded_flags(stage: str, values: dict[str, list[str] | bool | None]) -> l
     return words
 
 
+def load_stage(stage: str) -> Any:
+    """Return a stage's module."""
+    return importlib.import_module(SCRIPTS[stage].removesuffix(".py").replace("/", "."))
+
+
 def run_step(step: Step) -> Report:
     """Run a stage as its script would run, except that the report comes back."""
-    module = importlib.import_module(SCRIPTS[step.stage].removesuffix(".py").replace("/", "."))
+    module = load_stage(step.stage)
     report: Report = module.run(**cli.parse_arguments(module.build_parser(), step.argv))
     return report
 

@@ -1,0 +1,102 @@
+import argparse
+
+import pytest
+
+from emcurate import cli
+from emcurate.errors import InputError
+from emcurate.jobs import Report
+
+
+@pytest.fixture
+def parser():
+    parser = cli.make_parser("Do something.\n\nExample: x", "stage.py")
+    parser.add_argument("--number", type=int, default=3)
+    cli.add_rescale_flags(parser)
+    return parser
+
+
+def test_counts_are_one_line_and_failures_come_last(parser, capsys):
+    def run(number, rescale):
+        report = Report("stage")
+        report.count("patches", 12345 + number)
+        report.warn("odd")
+        report.warn("odd")
+        report.note("look here")
+        report.fail("a.tif: bad")
+        return report
+
+    assert cli.run_stage(run, parser, []) == 1
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == ["look here", "stage: 12,348 patches, 1 failed."]
+    assert captured.err.splitlines() == ["warning: odd", "Failed:", "  a.tif: bad"]
+
+
+def test_rescale_flags_arrive_as_one_value(parser):
+    def run(number, rescale):
+        assert rescale.method == "percentile"
+        assert rescale.percentiles == (1, 99)
+        return Report("stage")
+
+    assert cli.run_stage(run, parser, ["--rescale", "percentile", "--percentiles", "1", "99"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("problem", "words"),
+    [
+        (InputError("a.tif", "b", "c", "d"), "a.tif: expected b, found c; d"),
+        (PermissionError(13, "Permission denied", "/secret"), "/secret: Permission denied"),
+        (OSError(28, "No space left on device", "/full"), "/full: No space left on device"),
+        (MemoryError("8 GiB"), "out of memory"),
+    ],
+)
+def test_no_tracebacks_for_what_a_user_can_cause(parser, capsys, problem, words):
+    def run(**arguments):
+        raise problem
+
+    assert cli.run_stage(run, parser, []) == 1
+    assert words in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_interrupt(parser, capsys):
+    def run(**arguments):
+        raise KeyboardInterrupt
+
+    assert cli.run_stage(run, parser, []) == 130
+    assert "run the same command again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "bad"),
+    [
+        (cli.positive_int, ["1", "20"], ["0", "-1", "1.5", "x", ""]),
+        (cli.natural_int, ["0", "7"], ["-1", "x"]),
+        (cli.hash_side, ["2", "16"], ["1", "0"]),
+        (cli.positive_float, ["0.1", "5"], ["0", "-2", "nan", "inf", "x"]),
+        (cli.non_negative_float, ["0", "2.5"], ["-0.1", "nan", "inf"]),
+        (cli.fraction, ["0", "1", "0.5"], ["-0.1", "1.1", "nan"]),
+        (cli.percentile, ["0", "100", "99.9"], ["-1", "101", "x"]),
+    ],
+)
+def test_number_types(kind, good, bad):
+    for text in good:
+        assert kind(text) == float(text)
+    for text in bad:
+        with pytest.raises(argparse.ArgumentTypeError, match="expected"):
+            kind(text)
+
+
+def test_path_types(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "dir").mkdir()
+    assert cli.existing_directory("dir/../dir") == tmp_path / "dir"
+    assert cli.existing_file("file") == tmp_path / "file"
+    assert cli.output_directory("new") == tmp_path / "new"
+    for kind, text, found in [
+        (cli.existing_directory, "file", "a file"),
+        (cli.existing_directory, "none", "nothing"),
+        (cli.existing_file, "dir", "a directory"),
+        (cli.output_directory, "file", "a file"),
+    ]:
+        with pytest.raises(argparse.ArgumentTypeError, match=f"found {found}"):
+            kind(text)

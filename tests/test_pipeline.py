@@ -1,0 +1,176 @@
+"""The chain from raw files to subvolumes, by the one command that runs it all."""
+
+import importlib
+import json
+import subprocess
+import sys
+
+import cv2
+import dask.array
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from emcurate import naming
+from emcurate.labels import INFORMATIVE, NONE, UNINFORMATIVE
+from emcurate.pathlists import PathList
+
+curate = importlib.import_module("curate")
+
+RNG = np.random.default_rng(0)
+CROP = 32
+
+
+def make_texture(shape):
+    """Tissue of a kind on the left half, empty resin on the right."""
+    noise = RNG.normal(0, 1, shape).astype(np.float32)
+    smooth = np.stack([cv2.GaussianBlur(plane, (0, 0), 3) for plane in noise])
+    pixels = np.where(smooth > 0, 180, 60).astype(np.uint8)
+    pixels[..., shape[-1] // 2 :] = 220
+    return pixels
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    corpus = tmp_path_factory.mktemp("corpus")
+    for name in ("images", "volumes", "videos"):
+        (corpus / name).mkdir()
+    for i, image in enumerate(make_texture((4, 128, 128))):
+        Image.fromarray(image).save(corpus / "images" / f"micrograph {i}.png")
+    volume = make_texture((40, 96, 128))
+    tifffile.imwrite(
+        corpus / "volumes" / "block.tif", volume, imagej=True, resolution=(100, 100),
+        metadata={"axes": "ZYX", "spacing": 0.01, "unit": "um"},
+    )  # fmt: skip
+    writer = cv2.VideoWriter(str(corpus / "videos" / "film.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 5, (96, 64))
+    for frame in make_texture((6, 64, 96)):
+        writer.write(np.repeat(frame[..., None], 3, axis=-1))
+    writer.release()
+    return corpus
+
+
+def inputs(corpus):
+    return [part for name in ("images", "volumes", "videos") for part in (f"--{name}", str(corpus / name))]
+
+
+def snapshot(directory):
+    return {p.relative_to(directory): p.stat().st_mtime_ns for p in directory.rglob("*") if p.is_file()}
+
+
+def test_from_raw_files_to_subvolumes_and_again(corpus, tmp_path, capsys):
+    out = tmp_path / "out"
+    common = [*inputs(corpus), "--out", str(out), "--crop-size", str(CROP), "--spacing", "3"]
+    assert curate.main([*common, "--until", "deduplicate"]) == 0
+    listed = out / "deduplicate" / "deduplicated_fpaths.npz"
+    paths = list(PathList(listed))
+    patches = [naming.parse_patch(path.rpartition("/")[2].removesuffix(".tiff")) for path in paths]
+    assert {p.dataset for p in patches} == {"block", "film", *(f"micrograph {i}" for i in range(4))}
+    assert {p.section.plane for p in patches if p.dataset == "block"} == {0, 1, 2}
+    # The third axis of a film is time: it is cut frame by frame only.
+    assert {p.section.plane for p in patches if p.dataset == "film"} == {0}
+    assert not (out / "classify_nn").exists()
+
+    spread = np.array([tifffile.imread(path).std() for path in paths])
+    labels = np.where(spread > 20, INFORMATIVE, UNINFORMATIVE)
+    labels[::4] = NONE
+    np.save(tmp_path / "labels.npy", labels)
+    learning = ["--init", "random", "--image-size", "32", "--epochs", "2", "--batch-size", "16", "-nz", "12"]
+    command = [*common, *learning, "--labels", str(tmp_path / "labels.npy")]
+    capsys.readouterr()
+    assert curate.main(command) == 0
+    text = capsys.readouterr().out
+    for stage in curate.SCRIPTS.keys() - {"mrc2byte"}:  # there is no MRC file to audit
+        assert f"\n{stage} " in text
+    predictions = np.load(out / "classify_nn" / "nn_predictions.npy")
+    assert len(predictions) == len(paths)
+    assert np.array_equal(predictions[labels != NONE], (labels == INFORMATIVE)[labels != NONE])
+    filtered = dask.array.from_npy_stack(str(out / "classify_nn" / "nn_filtered_fpaths.npz")).compute().tolist()
+    assert filtered == [path for path, keep in zip(paths, predictions, strict=True) if keep]
+    volume = tifffile.imread(corpus / "volumes" / "block.tif")
+    saved = list((out / "reconstruct3d").glob("block-LOC-3d-ISO-*.npy"))
+    assert saved
+    for path in saved:
+        z, y, x = naming.parse_subvolume(path.stem).start
+        box = np.load(path)
+        assert np.array_equal(box, volume[z : z + box.shape[0], y : y + box.shape[1], x : x + box.shape[2]])
+
+    before = snapshot(out)
+    capsys.readouterr()
+    assert curate.main(command) == 0
+    assert snapshot(out) == before
+    assert "0 sections written" in capsys.readouterr().out
+
+
+def test_a_bad_file_is_named_last_and_the_rest_goes_on(corpus, tmp_path, capsys):
+    images = tmp_path / "images"
+    images.mkdir()
+    Image.fromarray(make_texture((1, 64, 64))[0]).save(images / "good.png")
+    (images / "bad.png").touch()
+    arguments = ["--images", str(images), "--out", str(tmp_path / "out"), "--crop-size", "32", "--until", "deduplicate"]
+    assert curate.main(arguments) == 1
+    captured = capsys.readouterr()
+    assert "bad.png" in captured.err.strip().splitlines()[-1]
+    assert "Traceback" not in captured.err
+    assert len(PathList(tmp_path / "out" / "deduplicate" / "deduplicated_fpaths.npz")) > 0
+
+
+def test_nothing_usable_stops_with_a_reason(tmp_path, capsys):
+    (tmp_path / "images").mkdir()
+    assert curate.main(["--images", str(tmp_path / "images"), "--out", str(tmp_path / "out")]) == 1
+    captured = capsys.readouterr()
+    assert "stopped at cleanup2d" in captured.out
+    assert "an empty directory" in captured.err
+
+
+def test_an_image_and_a_volume_of_one_name_are_refused(corpus, tmp_path, capsys):
+    images = tmp_path / "images"
+    images.mkdir()
+    Image.fromarray(make_texture((1, 64, 64))[0]).save(images / "block.png")
+    arguments = ["--images", str(images), "--volumes", str(corpus / "volumes"), "--out", str(tmp_path / "out")]
+    assert curate.main([*arguments, "--spacing", "20", "--until", "deduplicate"]) == 1
+    error = capsys.readouterr().err
+    assert "block-LOC-2d.tiff" in error
+    assert "cross_section3d/block-LOC-" in error
+    assert not (tmp_path / "out" / "crop_patches").exists()
+
+
+@pytest.mark.parametrize("arguments", [["--out", "x"], ["--images", "nowhere", "--out", "x"], ["--images", "."]])
+def test_wrong_arguments(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        curate.main(arguments)
+    assert caught.value.code == 2
+    assert "usage: curate.py" in capsys.readouterr().err
+
+
+def test_every_forwarded_flag_is_known_to_its_stages():
+    for flag, (_, stages) in curate.FORWARDED.items():
+        for stage in stages:
+            module = importlib.import_module(curate.SCRIPTS[stage].removesuffix(".py").replace("/", "."))
+            known = {name for action in module.build_parser()._actions for name in action.option_strings}
+            assert flag in known, f"{stage} does not know {flag}"
+
+
+def test_the_demos_truth_fits_its_corpus(tmp_path):
+    make_corpus = importlib.import_module("demo.make_corpus")
+    rng = np.random.default_rng(1)
+    scene = make_corpus.make_scene((8, 96, 96), rng, repeats=[(5, 2)], charged=[7])
+    assert scene.source.tolist() == [0, 1, 2, 3, 4, 2, 6, 7]
+    assert not scene.informative[7].any()
+    tissue, resin = scene.pixels[:7][scene.informative[:7]], scene.pixels[:7][~scene.informative[:7]]
+    # Resin is flat and bright; tissue is darker and varied.
+    assert resin.std() < 0.06 < tissue.std()
+    assert tissue.mean() < resin.mean()
+    # The repeated slice differs from its source by noise only.
+    noise = scene.pixels[5] - scene.pixels[2]
+    assert abs(noise.std() - 2**0.5 * make_corpus.NOISE) < 0.01
+
+
+def test_script_runs_from_any_directory(corpus, tmp_path, root):
+    command = [sys.executable, str(root / "curate.py"), "--images", str(corpus / "images"), "--out", "out"]
+    command += ["--until", "crop_patches", "--crop-size", "64", "-p", "1"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    ledger = tmp_path / "out" / "crop_patches" / ".emcurate" / "crop_patches.jsonl"
+    entries = [json.loads(line) for line in ledger.read_text().splitlines() if line]
+    assert {entry["outputs"] for entry in entries} == {8}
