@@ -406,7 +406,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for split in ("train", "val"):
         if arguments[f"{split}_images"] and not arguments[f"{split}_annotations"]:
             parser.error(f"argument --{split}-images: expected --{split}-annotations too, found none")
-    return cli.close(lambda: run(**arguments), parser.prog)
+    return cli.close(lambda: run(**arguments), STAGE)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from emcurate.containment import EscapeError, check_relative, join_inside
 from emcurate.errors import InputError
-from emcurate.files import atomic_path
+from emcurate.files import atomic_path, remove_stale_partials
 from emcurate.jobs import progress
 
 COPY_BYTES = 1 << 20
@@ -77,6 +77,8 @@ def unpack_zip(
                 )
             else:
                 todo.append((entry, target))
+        for parent in {target.parent for _, target in targets if target.parent.is_dir()}:
+            remove_stale_partials(parent)
         _check_space(directory, sum(entry.file_size for entry, _ in todo))
         for entry, target in progress(todo, total=len(todo), label=label, unit="file"):
             make_parents(target, directory)

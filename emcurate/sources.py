@@ -18,7 +18,7 @@ from emcurate.archives import extract_entry, make_parents, open_zip, same_as_ent
 from emcurate.containment import EscapeError, join_inside
 from emcurate.downloads import Download, fetch_all
 from emcurate.errors import InputError
-from emcurate.files import atomic_path, write_bytes
+from emcurate.files import atomic_path, remove_stale_partials, write_bytes
 from emcurate.jobs import Report, run_jobs
 
 Link = Literal["copy", "hard", "symbolic"]
@@ -168,6 +168,8 @@ def gather(
             downloads.append(Download(url, path))
         else:
             missing.append(name)
+    for parent in {path.parent for path in names if path.parent.is_dir()}:
+        remove_stale_partials(parent)
     there = place_all(placements, report, processes=processes, scheduler=scheduler)
     todo = []
     for item in downloads:

@@ -1,7 +1,10 @@
 """Unpacking zip archives that nobody should trust, and names that must stay inside a directory."""
 
+import os
 import stat
 import struct
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import pytest
 from emcurate.archives import Limits, Unpacked, open_zip, same_as_entry, unpack_zip
 from emcurate.containment import EscapeError, check_relative, join_inside
 from emcurate.errors import InputError
+from emcurate.files import partial_path
 
 PLENTY = Limits(1 << 30)
 
@@ -54,6 +58,18 @@ def test_unpacks_and_finds_all_in_place_next_time(tmp_path, out):
     assert unpack_zip(archive, out, PLENTY, overwrite=True) == Unpacked(written=2, present=2)
     assert tree(out) == CONTENT
     assert unpack_zip(archive, out, PLENTY) == Unpacked(present=4)
+
+
+def test_what_a_killed_run_left_is_swept_away(tmp_path, out):
+    finished = subprocess.Popen([sys.executable, "-c", ""])
+    finished.wait()
+    (out / "d").mkdir()
+    mine = partial_path(out / "d")
+    left = mine.with_name(mine.name.replace(f"-{os.getpid()}-", f"-{finished.pid}-"))
+    for path in (mine, left):
+        path.write_bytes(b"half")
+    unpack_zip(make_zip(tmp_path / "a.zip", CONTENT.items()), out, PLENTY)
+    assert tree(out) == {**CONTENT, f"d/{mine.name}": b"half"}
 
 
 def test_other_files_of_the_user_stay(tmp_path, out):
