@@ -275,25 +275,21 @@ def freeze(network: nn.Module, finetune_layer: FinetuneLayer) -> list[nn.Module]
 # ---- devices and inference -------------------------------------------------------------------------------------
 
 
-def choose_device(name: DeviceName = "auto") -> torch.device:
-    """Return the device to compute on: CUDA, else Apple's MPS, else the CPU, unless one is named.
+def choose_device(name: DeviceName = "auto") -> str:
+    """Return the device to compute on: ``cuda``, else Apple's ``mps``, else ``cpu``, unless one is named.
 
     Raises
     ------
     InputError
         If the named device is not there.
     """
-    there = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        return torch.device(next(candidate for candidate, present in there.items() if present))
+        return next(candidate for candidate, present in there.items() if present)
     if not there[name]:
         found = ", ".join(device for device, present in there.items() if present)
         raise InputError(f"--device {name}", "a device that PyTorch can use", f"only {found}", "leave --device out")
-    return torch.device(name)
+    return name
 
 
 def use_threads(count: int) -> None:
@@ -301,21 +297,19 @@ def use_threads(count: int) -> None:
     torch.set_num_threads(count)
 
 
-def choose_precision(device: torch.device, name: PrecisionName = "auto") -> torch.dtype:
-    """Return the number type to compute with: the fastest that the device has real support for."""
+def choose_precision(device: str, name: PrecisionName = "auto") -> str:
+    """Return the number type for inference: the fastest that the device has real support for."""
     if name != "auto":
-        return DTYPES[name]
-    if device.type == "cuda":
-        return torch.float16
-    if device.type == "cpu" and has_cpu_bfloat16():
-        return torch.bfloat16
-    return torch.float32
+        return name
+    if device == "cuda":
+        return "float16"
+    return "bfloat16" if device == "cpu" and has_cpu_bfloat16() else "float32"
 
 
-def choose_training_precision(device: torch.device, name: PrecisionName = "auto") -> torch.dtype:
-    """Return the number type of mixed-precision training; bfloat16 where it can be had, for its range."""
-    if name == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-        return torch.bfloat16
+def choose_training_precision(device: str, name: PrecisionName = "auto") -> str:
+    """Return the number type of mixed-precision training: bfloat16 rather than float16, for its range."""
+    if name == "auto" and device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bfloat16"
     return choose_precision(device, name)
 
 
@@ -359,32 +353,34 @@ class Scorer:
         From `load_classifier`; it is copied, not changed.
     input_format : InputFormat
         What the weights were trained with.
-    device, dtype
+    device, precision : str
         From `choose_device` and `choose_precision`.
     """
 
-    def __init__(self, network: nn.Module, input_format: InputFormat, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, network: nn.Module, input_format: InputFormat, device: str, precision: str) -> None:
         self.input_format = input_format
         self.device = device
-        self.dtype = dtype
-        self.batch_size = BATCH_CPU if device.type == "cpu" else BATCH_GPU
+        self.dtype = DTYPES[precision]
+        self.batch_size = BATCH_CPU if device == "cpu" else BATCH_GPU
         body = fold_batch_norm(network)
         # The head stays in float32: it costs nothing, and a sum of 512 products wants the digits.
-        self.head = body.get_submodule(HEAD).to(device=device, dtype=torch.float32)
+        self.head = body.get_submodule(HEAD).to(device, torch.float32)
         setattr(body, HEAD, nn.Identity())
-        self.body = body.to(device, dtype).to(memory_format=torch.channels_last)
+        self.body = body.to(device, self.dtype).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def start(self, pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
         """Start scoring (n, size, size) patches, n at most `batch_size`; a GPU works on while this returns."""
         source = torch.from_numpy(pixels)
-        if self.device.type != "cpu":
+        if self.device != "cpu":
             padded = source.new_zeros((self.batch_size, *source.shape[1:]))
             padded[: len(source)] = source
-            source = padded.pin_memory() if self.device.type == "cuda" else padded
-        inputs = evaluation_input(source.to(self.device, non_blocking=True), self.input_format)
-        features = self.body(inputs.to(self.dtype))
-        logits = self.head(features.to(torch.float32)).squeeze(1)
+            source = padded.pin_memory() if self.device == "cuda" else padded
+        # float32 means float32: CUDA would otherwise cut convolutions' factors down to ten bits.
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            inputs = evaluation_input(source.to(self.device, non_blocking=True), self.input_format)
+            features = self.body(inputs.to(self.dtype))
+            logits = self.head(features.to(torch.float32)).squeeze(1)
         return torch.sigmoid(logits)[: len(pixels)]
 
     @staticmethod

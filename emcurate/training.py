@@ -36,12 +36,12 @@ class Trainer:
     recipe : Recipe
     start : Path, optional
         Weights to start from; random ones without.
-    device, dtype
-        Where to compute, and the number type of mixed precision.
+    device, precision : str
+        Where to compute, and the number type of mixed precision; from `classifier`.
     """
 
-    def __init__(self, recipe: Recipe, start: Path | None, device: torch.device, dtype: torch.dtype) -> None:
-        self.recipe, self.device, self.dtype = recipe, device, dtype
+    def __init__(self, recipe: Recipe, start: Path | None, device: str, precision: str) -> None:
+        self.recipe, self.device, self.dtype = recipe, device, classifier.DTYPES[precision]
         self.input_format = InputFormat(recipe.image_size)
         with torch.random.fork_rng([]):
             torch.manual_seed(recipe.seed)
@@ -54,7 +54,7 @@ class Trainer:
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
         self.optimizer = kind(learning, lr=recipe.learning_rate, weight_decay=recipe.decay)
         # float16 gradients can be too small for the type; scaling the loss lifts them.
-        self.scaler = torch.amp.GradScaler(device.type, enabled=dtype == torch.float16)
+        self.scaler = torch.amp.GradScaler(device, enabled=self.dtype == torch.float16)
 
     def train_epoch(self, pixels: UInt8Array, truth: BoolArray, epoch: int, after_batch: Callable[[], object]) -> float:
         """Learn from every patch once; return the mean loss.
@@ -146,7 +146,7 @@ class Trainer:
         return torch.from_numpy(array).to(self.device)
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+        return torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32)
 
 
 def read_progress(path: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ import json
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,7 @@ from emcurate.jobs import Report, default_processes, run_jobs
 from emcurate.labels import CODE_INFORMATIVE, CODE_NONE, CODE_UNINFORMATIVE, encode_labels, load_labels
 from emcurate.ledger import LEDGER_DIRECTORY, Entry, Ledger
 from emcurate.pathlists import PathList, same_paths, write_path_list
-from emcurate.scores import ScoreStore, patch_keys
+from emcurate.scores import Keys, ScoreStore, patch_keys
 from emcurate.weights import PUBLISHED_URL, Weights, describe_weights, fetch_weights, is_url
 
 if TYPE_CHECKING:
@@ -54,6 +54,9 @@ FILTERED_LIST = "nn_filtered_fpaths.npz"
 OUTPUTS = (PREDICTIONS_FILE, SCORES_FILE, FILTERED_LIST)
 
 TILES_PER_SHEET = 64
+
+# Scores this near the threshold are computed again in float32; bfloat16 moves a score by about 0.01 at most.
+RECHECK_MARGIN = 0.05
 
 # Reading a patch takes under a twentieth of the time that scoring it on a CPU core takes.
 CORES_PER_DECODER = 8
@@ -137,50 +140,82 @@ def find_weights(weights: str | None, accept_changed: bool, report: Report) -> W
     return described
 
 
-def open_store(savedir: Path, weights: Weights, dtype: str) -> ScoreStore:
+@dataclass(frozen=True)
+class Computing:
+    """How scores are computed: with which weights, where, in which number type, by how many processes."""
+
+    weights: Weights
+    device: str
+    precision: str
+    processes: int
+
+
+def open_store(parent: Path, computing: Computing) -> ScoreStore:
     """Open the scores these very weights have given before, computed in the same way."""
-    settings = {"weights_sha256": weights.sha256, **asdict(weights.input_format), "computed_in": dtype}
+    weights = computing.weights
+    way = f"{computing.precision} on {computing.device}"
+    settings = {"weights_sha256": weights.sha256, **asdict(weights.input_format), "computed_in": way}
     text = json.dumps(settings, indent=2)
-    name = hashlib.sha256(text.encode()).hexdigest()[:16]
-    store = ScoreStore(savedir / LEDGER_DIRECTORY / STAGE / name)
+    store = ScoreStore(parent / hashlib.sha256(text.encode()).hexdigest()[:16])
     write_bytes(store.directory / "settings.json", text.encode())
     return store
 
 
-def score_patches(
-    paths: PathList,
-    weights: Weights,
-    store: ScoreStore,
-    device: torch.device,
-    dtype: torch.dtype,
-    report: Report,
-    processes: int,
-) -> Scores:
-    """Return every patch's score, NaN for those that cannot be read; compute only those not in the store."""
+def score_patches(paths: Sequence[str], computing: Computing, threshold: float, stores: Path, report: Report) -> Scores:
+    """Return every patch's score, NaN for those that cannot be read; compute only those not in the stores.
+
+    What a fast number type leaves near the threshold is computed again in float32, so that no decision hangs on it.
+    """
     keys = patch_keys(paths, len(paths))
-    scores = store.look_up(keys)
-    todo = np.flatnonzero(np.isnan(scores))
-    report.count("patches scored", 0)
-    report.count("scored before", len(paths) - len(todo))
+    for noun in ("patches scored", "scored before"):
+        report.count(noun, 0)
+    scores = look_up_or_compute(paths, keys, np.arange(len(paths)), computing, stores, report)
+    exact = replace(computing, precision="float32")
+    if exact != computing:
+        near = np.flatnonzero(np.abs(scores - threshold) < RECHECK_MARGIN)
+        again = Report(STAGE)
+        checked = look_up_or_compute(paths, keys, near, exact, stores, again)
+        report.failures += again.failures
+        scores[near] = np.where(np.isnan(checked), scores[near], checked)
+        report.count("of them again in float32", len(near))
+    return scores
+
+
+def look_up_or_compute(
+    paths: Sequence[str],
+    keys: Keys,
+    positions: npt.NDArray[np.int64],
+    computing: Computing,
+    stores: Path,
+    report: Report,
+) -> Scores:
+    """Return the scores of some patches of a list; compute and keep those that the store has not."""
+    store = open_store(stores, computing)
+    scores = np.full(len(paths), np.nan, np.float32)
+    scores[positions] = store.look_up(keys[positions])
+    todo = positions[np.isnan(scores[positions])]
+    report.count("scored before", len(positions) - len(todo))
     if not len(todo):
-        return scores
+        return scores[positions]
 
     from emcurate import classifier
 
+    weights, processes = computing.weights, computing.processes
     classifier.use_threads(processes)
-    if device.type == "cpu":
+    if computing.device == "cpu":
         # Decoding takes a small part of the CPU's time, and each process that decodes takes memory.
         processes = min(processes, max(2, processes // CORES_PER_DECODER))
-    scorer = classifier.Scorer(classifier.load_classifier(weights.path), weights.input_format, device, dtype)
+    network = classifier.load_classifier(weights.path)
+    scorer = classifier.Scorer(network, weights.input_format, computing.device, computing.precision)
     jobs = BatchJobs(paths, todo, scorer.batch_size, weights.input_format.image_size)
     # One batch behind, so that a GPU computes while the next batch is fetched from the processes that decode.
     under_way: list[tuple[npt.NDArray[np.int64], torch.Tensor]] = []
 
     def finish() -> None:
-        positions, started = under_way.pop(0)
-        scores[positions] = scorer.finish(started)
-        store.add(keys[positions], scores[positions])
-        report.count("patches scored", len(positions))
+        done, started = under_way.pop(0)
+        scores[done] = scorer.finish(started)
+        store.add(keys[done], scores[done])
+        report.count("patches scored", len(done))
 
     try:
         for _, batch in run_jobs(read_batch, jobs, report, processes=processes, unit="batch"):
@@ -194,7 +229,7 @@ def score_patches(
             finish()
     finally:
         store.flush()
-    return scores
+    return scores[positions]
 
 
 def run(
@@ -232,9 +267,9 @@ def run(
     from emcurate import classifier
 
     chosen = classifier.choose_device(device)
-    dtype = classifier.choose_precision(chosen, precision)
-    store = open_store(savedir, found, f"{dtype} on {chosen.type}")
-    scores = score_patches(paths, found, store, chosen, dtype, report, processes or default_processes())
+    number_type = classifier.choose_precision(chosen, precision)
+    computing = Computing(found, chosen, number_type, processes or default_processes())
+    scores = score_patches(paths, computing, threshold, savedir / LEDGER_DIRECTORY / STAGE, report)
     predictions = predict(scores, codes, threshold)
     kept = [paths[int(i)] for i in np.flatnonzero(predictions)]
     report.count("informative", len(kept))
@@ -245,7 +280,7 @@ def run(
     if changed or not (savedir / COUNTS_FILE).exists():
         write_counts(savedir / COUNTS_FILE, [dataset_of(path) for path in paths], scores, codes, predictions)
         draw_sheets(savedir, paths, scores, codes, threshold)
-        report.note(f"look at {savedir}/nn_*.png; decided on {chosen.type} in {str(dtype).removeprefix('torch.')}")
+        report.note(f"look at {savedir}/nn_*.png; scores were computed on {chosen} in {number_type}")
     else:
         report.note(f"nothing new: the results in {savedir} are up to date")
     return report

@@ -237,13 +237,13 @@ def run(
     from emcurate import classifier, training
 
     chosen = classifier.choose_device(device)
-    dtype = classifier.choose_training_precision(chosen, precision)
+    number_type = classifier.choose_training_precision(chosen, precision)
     classifier.use_threads(processes or default_processes())
     start = find_start_weights(recipe)
-    identity = [data, parameters, start and hash_file(start), chosen.type, str(dtype)]
+    identity = [data, parameters, start and hash_file(start), chosen, number_type]
     run_id = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     workdir = open_workdir(savedir, run_id, resume, overwrite)
-    trainer = training.Trainer(recipe, start, chosen, dtype)
+    trainer = training.Trainer(recipe, start, chosen, number_type)
     patches = read_labelled(paths, codes, recipe, labels, report, processes or default_processes())
     warn_of_few(patches, labels, report)
     done = fit(trainer, patches, recipe, workdir, run_id, report)
