@@ -16,7 +16,7 @@ import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,10 +68,25 @@ class Download:
 
 
 @dataclass(frozen=True)
-class _Source:
-    """What a partial file is part of; a partial of anything else must not be continued."""
+class _Try:
+    """How each try of a transfer is made."""
 
     url: str
+    key: str
+    expected_size: int | None
+    timeout: float
+    label: str | None
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What a partial file is part of; a partial of anything else must not be continued.
+
+    `key` is the address, or the version where the caller knows one.
+    """
+
+    key: str
     validator: str | None
     total: int | None
 
@@ -93,6 +108,8 @@ def fetch(
     retries: int = RETRIES,
     timeout: float = TIMEOUT_SECONDS,
     label: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    version: str | None = None,
 ) -> Path:
     """Fetch one file unless it is there already; redirects and the proxy variables of the environment are followed.
 
@@ -110,6 +127,11 @@ def fetch(
         Seconds without a byte after which a connection counts as broken off.
     label : str, optional
         Shows a progress bar of this name.
+    headers : mapping of str to str, optional
+        Sent along; an ``Authorization`` goes to the host of `url` only, not to where it redirects.
+    version : str, optional
+        What stands for these very bytes, such as their checksum. What has arrived of a version is continued even from
+        another address: those that a server signs for a short time change with each request.
 
     Returns
     -------
@@ -131,7 +153,9 @@ def fetch(
         if file is None:  # another process has finished it meanwhile
             return destination
         try:
-            _transfer_with_retries(url, file, note, expected_size, retries, timeout, label)
+            _transfer_with_retries(
+                _Try(url, version or url, expected_size, timeout, label, headers or {}), file, note, retries
+            )
         except BaseException:
             if not os.fstat(file.fileno()).st_size:
                 _remove(partial, note)
@@ -195,18 +219,10 @@ def fetch_all(
         )
 
 
-def _transfer_with_retries(
-    url: str,
-    file: IO[bytes],
-    note: Path,
-    expected_size: int | None,
-    retries: int,
-    timeout: float,
-    label: str | None,
-) -> None:
+def _transfer_with_retries(way: _Try, file: IO[bytes], note: Path, retries: int) -> None:
     for attempt in itertools.count():
         try:
-            _transfer(url, file, note, expected_size, timeout, label)
+            _transfer(way, file, note)
             return
         except _PassingError as problem:
             if attempt >= retries:
@@ -215,20 +231,19 @@ def _transfer_with_retries(
             time.sleep(min(pause, LONGEST_PAUSE_SECONDS))
 
 
-def _transfer(
-    url: str, file: IO[bytes], note: Path, expected_size: int | None, timeout: float, label: str | None
-) -> None:
+def _transfer(way: _Try, file: IO[bytes], note: Path) -> None:
     """Make one try, going on after what `file` holds if that is part of the same thing."""
+    url = way.url
     before = _read_note(note)
     have = os.fstat(file.fileno()).st_size
-    if not _can_continue(before, url, have):
+    if not _can_continue(before, way.key, have):
         have = _empty(file)
     elif before is not None and have == before.total:
         return  # everything had arrived; a kill prevented the renaming
-    response = _request(url, have, before, timeout)
+    response = _request(way, have, before)
     if response is None:
         have = _empty(file)
-        response = _request(url, 0, None, timeout)
+        response = _request(way, 0, None)
     if response is None:
         raise InputError(url, "a file", "the answer 416 to a request for all of it", _advice(416))
     with contextlib.closing(response):
@@ -237,35 +252,37 @@ def _transfer(
                 url, "a file", "a web page", "open the address in a browser: a login or a notice may be in the way"
             )
         start, total = _extent(response)
-        source = _Source(url, _validator(response.headers), total)
+        source = _Source(way.key, _validator(response.headers), total)
         if start and (start != have or source != before):
             # A part of something else than what is here, since the file has changed: from the start, then.
             _empty(file)
             raise _PassingError(InputError(url, "a whole file", f"one from byte {start:,} on", "try again later"), 0)
         if not start:
             have = _empty(file)
-        _check_size(url, total, expected_size, WRONG_SIZE_ADVICE)
+        _check_size(url, total, way.expected_size, WRONG_SIZE_ADVICE)
         note.write_text(json.dumps(vars(source)), encoding="utf-8")
-        _copy(response, file, have, total, url, label)
-    _check_size(url, os.fstat(file.fileno()).st_size, expected_size, WRONG_SIZE_ADVICE)
+        _copy(response, file, have, total, url, way.label)
+    _check_size(url, os.fstat(file.fileno()).st_size, way.expected_size, WRONG_SIZE_ADVICE)
 
 
-def _can_continue(before: _Source | None, url: str, have: int) -> bool:
-    if before is None or before.url != url or not have:
+def _can_continue(before: _Source | None, key: str, have: int) -> bool:
+    if before is None or before.key != key or not have:
         return False
     # Something must tell whether the file is still the same one.
     return (before.validator is not None or before.total is not None) and have <= (before.total or have)
 
 
-def _request(url: str, have: int, before: _Source | None, timeout: float) -> http.client.HTTPResponse | None:
+def _request(way: _Try, have: int, before: _Source | None) -> http.client.HTTPResponse | None:
     """Ask for a file from byte `have` on; None if the server says that it has no such part."""
-    request = urllib.request.Request(url, headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"})
+    url = way.url
+    headers = {"User-Agent": USER_AGENT, **way.headers, "Accept-Encoding": "identity"}
+    request = urllib.request.Request(url, headers=headers)
     if have:
         request.add_header("Range", f"bytes={have}-")
         if before is not None and before.validator:
             request.add_header("If-Range", before.validator)
     try:
-        response: http.client.HTTPResponse = _OPENER.open(request, timeout=timeout)
+        response: http.client.HTTPResponse = _OPENER.open(request, timeout=way.timeout)
         return response
     except urllib.error.HTTPError as error:
         with contextlib.closing(error):
@@ -292,7 +309,7 @@ def _copy(
     with _bar(label, have, total) as bar:
         while True:
             try:
-                chunk = response.read(CHUNK_BYTES)
+                chunk = response.read1(CHUNK_BYTES)  # what is there, so that a kill loses next to nothing
             except (OSError, http.client.HTTPException) as error:
                 found = f" ({error})"
                 break
@@ -406,15 +423,18 @@ def _bar(label: str | None, have: int, total: int | None) -> Any:
     return bar
 
 
-class _WebOnlyRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects to http and https only; the standard handler would go on to ftp too."""
+class _CarefulRedirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to http and https only, not to ftp, and tells no other host the user's token."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
         if urlsplit(newurl).scheme not in ("http", "https"):
             raise urllib.error.HTTPError(newurl, code, f"{msg} to another kind of address", headers, fp)
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+        following = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if following is not None and urlsplit(newurl).netloc != urlsplit(req.full_url).netloc:
+            following.remove_header("Authorization")
+        return following
 
 
-_OPENER = urllib.request.build_opener(_WebOnlyRedirects)
+_OPENER = urllib.request.build_opener(_CarefulRedirects)

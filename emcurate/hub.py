@@ -1,13 +1,23 @@
-"""Fetch a file from the Hugging Face Hub with its own library: cached, with HF_ENDPOINT and the user's token."""
+"""Fetch a file from the Hugging Face Hub with its own library: cached, with HF_ENDPOINT and the user's token.
+
+Since its release 2 the library starts a download over when its process was killed. The bytes are therefore fetched by
+`emcurate.downloads`, which goes on, to the place in the library's cache where it looks for them.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+from emcurate.downloads import fetch
 from emcurate.errors import InputError
+
+# What the cache names a file's bytes after: a checksum. Anything else could lead out of the cache.
+_CHECKSUM = re.compile(r"[0-9A-Za-z-]+")
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,7 @@ def fetch_from_hub(file: HubFile) -> Path:
     # Given explicitly, though the library reads it too: it does so only once, when it is first imported.
     endpoint = os.environ.get("HF_ENDPOINT") or None
     try:
+        _fill_cache(file, endpoint, failures)
         return Path(
             hf_hub_download(file.repository, file.name, repo_type="dataset", revision=file.revision, endpoint=endpoint)
         )
@@ -72,6 +83,32 @@ def fetch_from_hub(file: HubFile) -> Path:
             found = f"a download that failed ({_first_line(error)})"
             advice = "run the same command again later"
     raise InputError(str(file), "a file on the Hugging Face Hub", found, advice) from None
+
+
+def _fill_cache(file: HubFile, endpoint: str | None, failures: Any) -> None:
+    """Fetch a file's bytes into the library's cache, unless they are there or the hub does not tell about them.
+
+    What is wrong then is said by the library when it looks for the file itself.
+    """
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.file_download import repo_folder_name
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined,unused-ignore]
+
+    try:
+        url = hf_hub_url(file.repository, file.name, repo_type="dataset", revision=file.revision, endpoint=endpoint)
+        about = get_hf_file_metadata(url)
+    except (*failures, ValueError):
+        return
+    if not about.size or not about.commit_hash or not about.etag or not _CHECKSUM.fullmatch(about.etag):
+        return
+    folder = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=file.repository, repo_type="dataset"))
+    blob = folder / "blobs" / about.etag
+    if blob.exists() or (folder / "snapshots" / about.commit_hash / file.name).exists():
+        return
+    blob.parent.mkdir(parents=True, exist_ok=True)
+    # A signed address of another host needs no token, and must not get one.
+    headers = build_hf_headers() if urlsplit(about.location).netloc == urlsplit(url).netloc else {}
+    fetch(about.location, blob, expected_size=about.size, label=file.name, headers=headers, version=about.etag)
 
 
 def _first_line(error: BaseException) -> str:

@@ -204,6 +204,29 @@ def test_redirects(site, tmp_path):
         fetch(f"{site.url}/moved", tmp_path / "b")
 
 
+def test_token_stays_with_its_host(site, tmp_path):
+    seen = []
+
+    def elsewhere(handler):
+        seen.append(handler.headers.get("Authorization"))
+        answer(site, handler)
+
+    with serve(elsewhere) as url:
+        headers = {"Authorization": "Bearer secret"}
+        fetch(f"{url}/a", tmp_path / "a", headers=headers)
+        site.redirect = f"{url}/b"
+        fetch(f"{site.url}/moved", tmp_path / "b", headers=headers)
+    assert seen == ["Bearer secret", None]
+
+
+def test_version_is_continued_from_another_address(site, tmp_path):
+    site.cuts = [300_000]
+    with pytest.raises(InputError):
+        fetch(f"{site.url}/signed?1", tmp_path / "a", retries=0, version="v1")
+    assert fetch(f"{site.url}/signed?2", tmp_path / "a", version="v1").read_bytes() == BODY
+    assert [asked for _, asked, _ in site.requests] == [None, "bytes=300000-"]
+
+
 def test_web_page_is_not_taken_for_file(site, tmp_path):
     site.content_type = "text/html; charset=utf-8"
     with pytest.raises(InputError, match="a web page"):
