@@ -49,8 +49,8 @@ DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 PrecisionName = Literal["auto", "float32", "bfloat16", "float16"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-# Patches that go through the network at once. The CPU's caches like few; a GPU needs many to be busy.
-BATCH_CPU = 64
+# Patches that go through the network at once. A CPU gains nothing from more; a GPU needs many to be busy.
+BATCH_CPU = 32
 BATCH_GPU = 256
 
 
@@ -344,8 +344,8 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
 class Scorer:
     """Scores batches of patches as fast as the device can.
 
-    A patch's score depends on the patch alone, neither on the others of its batch nor on the number of threads:
-    where a device might choose its algorithm by the batch's size, every batch is filled up to one size.
+    A patch's score depends on the patch alone, neither on the others of its batch nor on the number of threads.
+    To that end every batch is filled up to one size, since libraries choose their algorithm by it.
 
     Parameters
     ----------
@@ -371,11 +371,10 @@ class Scorer:
     @torch.inference_mode()
     def start(self, pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
         """Start scoring (n, size, size) patches, n at most `batch_size`; a GPU works on while this returns."""
-        source = torch.from_numpy(pixels)
-        if self.device != "cpu":
-            padded = source.new_zeros((self.batch_size, *source.shape[1:]))
-            padded[: len(source)] = source
-            source = padded.pin_memory() if self.device == "cuda" else padded
+        source = torch.zeros((self.batch_size, *pixels.shape[1:]), dtype=torch.uint8)
+        source[: len(pixels)] = torch.from_numpy(pixels)
+        if self.device == "cuda":
+            source = source.pin_memory()
         # float32 means float32: CUDA would otherwise cut convolutions' factors down to ten bits.
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
             inputs = evaluation_input(source.to(self.device, non_blocking=True), self.input_format)
