@@ -57,15 +57,16 @@ pytestmark = [
 
 
 class Lab:
-    """A JupyterLab of this test's own on 127.0.0.1."""
+    """A Jupyter server of this test's own on 127.0.0.1; `module` is jupyterlab or notebook."""
 
-    def __init__(self, directory: Path, root: Path) -> None:
+    def __init__(self, directory: Path, root: Path, module: str = "jupyterlab") -> None:
         self.directory = directory
+        self.page = "lab/tree" if module == "jupyterlab" else "notebooks"
         self.token = secrets.token_hex(16)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        own = directory.parent / "jupyter"
+        own = directory.parent / module
         settings = own / "settings" / "@jupyterlab" / "apputils-extension"
         settings.mkdir(parents=True)
         (settings / "notification.jupyterlab-settings").write_text('{"fetchNews": "false", "checkForUpdates": false}')
@@ -81,7 +82,7 @@ class Lab:
             "IPYTHONDIR": str(own / "ipython"),
         }
         self.log = open(own / "server.log", "wb")  # noqa: SIM115
-        command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
+        command = [sys.executable, "-m", module, "--no-browser", "--allow-root"]
         command += ["--ServerApp.ip=127.0.0.1", f"--ServerApp.port={self.port}", "--ServerApp.port_retries=0"]
         command += [f"--ServerApp.root_dir={directory}"]
         self.process = subprocess.Popen(command, env=environment, stdout=self.log, stderr=subprocess.STDOUT)
@@ -105,7 +106,7 @@ class Lab:
                 time.sleep(0.2)
             else:
                 return
-        raise AssertionError("JupyterLab has not started within a minute")
+        raise AssertionError("Jupyter has not started within a minute")
 
     def start_kernel(self) -> None:
         kernel = {"path": NOTEBOOK, "name": NOTEBOOK, "type": "notebook", "kernel": {"name": "python3"}}
@@ -122,7 +123,7 @@ class Lab:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/lab/tree/{NOTEBOOK}?token={self.token}"
+        return f"http://127.0.0.1:{self.port}/{self.page}/{NOTEBOOK}?token={self.token}"
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +152,17 @@ def lab(work, root):
         yield lab
     finally:
         lab.stop()
+
+
+@pytest.fixture
+def notebook_server(work, root):
+    pytest.importorskip("notebook", reason="Notebook 7 is not installed")
+    server = Lab(work, root, "notebook")
+    try:
+        server.wait()
+        yield server
+    finally:
+        server.stop()
 
 
 @pytest.fixture(scope="module")
@@ -183,8 +195,8 @@ def write_notebook(root: Path, work: Path, **values: object) -> None:
     (work / NOTEBOOK).write_text(json.dumps(notebook), "utf-8")
 
 
-def run_all(page, lab: Lab) -> None:
-    """Run all cells and wait for the widget."""
+def run_all(page, lab: Lab, until: str = ".emcurate-labeling .emc-grid") -> None:
+    """Run all cells and wait for what they show."""
     page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
     for _ in range(150):
         if any(kernel["connections"] for kernel in lab.ask("kernels")):
@@ -194,7 +206,7 @@ def run_all(page, lab: Lab) -> None:
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.locator('.lm-Menu-item[data-command="runmenu:run-all"]').click()
         for _ in range(150):
-            if page.locator(".emcurate-labeling .emc-grid").count():
+            if page.locator(until).count():
                 return
             # Lab may ask which kernel to use; then what was to be run has to be run again.
             if page.locator(".jp-Dialog .jp-mod-accept").count():
@@ -202,7 +214,7 @@ def run_all(page, lab: Lab) -> None:
                 page.wait_for_timeout(2000)
                 break
             page.wait_for_timeout(100)
-    raise AssertionError("the widget has not appeared")
+    raise AssertionError(f"{until} has not appeared")
 
 
 def keys(page, *names: str) -> None:
@@ -230,18 +242,19 @@ def cursor(page) -> int:
     return page.locator(".emc-tile").evaluate_all("tiles => tiles.findIndex(t => t.classList.contains('emc-cursor'))")
 
 
-def saved(work: Path) -> list[str]:
-    """The label file in the order in which the widget shows patches, as the letters it shows."""
-    labels = load_labels(work / "patch_quality_labels.npy", PathList(work / "deduplicated_fpaths.npz"))
+def saved(path: Path, work: Path) -> list[str]:
+    """A label file in the order in which the widget shows patches, as the letters it shows."""
+    labels = load_labels(path, PathList(work / "deduplicated_fpaths.npz"))
     return [{"informative": "I", "uninformative": "U", "none": ""}[labels[i]] for i in ORDER]
 
 
 def test_labelling_by_keyboard_and_mouse_undo_reload_and_resume(page, lab, work, root):
+    labels = work / "patch_quality_labels.npy"
     write_notebook(
         root,
         work,
         FPATHS=str(work / "deduplicated_fpaths.npz"),
-        LABELS=str(work / "patch_quality_labels.npy"),
+        LABELS=str(labels),
         ANNOTATOR="anna",
     )
     lab.start_kernel()
@@ -253,7 +266,7 @@ def test_labelling_by_keyboard_and_mouse_undo_reload_and_resume(page, lab, work,
     def check(first: int = 0) -> None:
         settle(page)
         assert letters(page) == expected[first : first + PAGE]
-        assert saved(work) == expected
+        assert saved(labels, work) == expected
 
     check()
     assert page.locator(".emc-tile canvas").count() == PAGE - 1
@@ -360,7 +373,25 @@ def test_labelling_by_keyboard_and_mouse_undo_reload_and_resume(page, lab, work,
     assert set(letters(page)) == {"U"}
     page.get_by_text("Progress by dataset").click()
     page.locator(".emc-details td", has_text="mouse").wait_for()
-    assert saved(work) == expected
+    assert saved(labels, work) == expected
+
+
+def test_notebook_7_leaves_the_keys_to_the_widget(page, notebook_server, work, root):
+    labels = work / "notebook_labels.npy"
+    write_notebook(root, work, FPATHS=str(work / "deduplicated_fpaths.npz"), LABELS=str(labels))
+    notebook_server.start_kernel()
+    page.goto(notebook_server.url)
+    run_all(page, notebook_server)
+    cells = page.locator(".jp-Notebook .jp-Cell").count()
+    tile(page, 0).click()
+    # Twice I would stop the kernel, twice D delete the cell, Enter edit it.
+    keys(page, "i", "i", "u", "u", "d", "d", "Space", "z", "Shift+U", "Enter", "i", "i")
+    settle(page)
+    assert letters(page) == ["I", "I"] + [""] * 10
+    first = ["" if place == GONE else "I" if place < 2 else "U" for place in range(PAGE)]
+    assert saved(labels, work) == first + ["I", "I"] + [""] * 16
+    assert page.locator(".jp-Notebook .jp-Cell").count() == cells
+    assert page.locator(".jp-Notebook.jp-mod-editMode").count() == 0
 
 
 def test_a_wrong_path_is_one_line_not_a_traceback(page, lab, work, root):
@@ -368,12 +399,8 @@ def test_a_wrong_path_is_one_line_not_a_traceback(page, lab, work, root):
     lab.stop_kernels()
     lab.start_kernel()
     page.goto(lab.url)
-    page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
-    page.wait_for_timeout(2000)
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.locator('.lm-Menu-item[data-command="runmenu:run-all"]').click()
+    run_all(page, lab, until=".jp-OutputArea-output")
     output = page.locator(".jp-OutputArea-output").last
-    output.wait_for()
     text = output.inner_text().strip()
     advice = "expected a path list, which is a directory of .npy files, found nothing; check the path"
     assert text == f"{work / 'nowhere.npz'}: {advice}"

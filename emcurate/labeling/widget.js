@@ -24,7 +24,9 @@ const HELP = [
 function make(tag, properties = {}, ...children) {
   const { dataset, style, ...others } = properties;
   const node = Object.assign(document.createElement(tag), others);
-  Object.assign(node.dataset, dataset ?? {});
+  // Notebook 7 looks at keys before they get here, and leaves those alone that go to an element with this attribute;
+  // it has to be the very element that has the focus.
+  Object.assign(node.dataset, { lmSuppressShortcuts: "true" }, dataset);
   for (const [name, value] of Object.entries(style ?? {})) node.style.setProperty(name, value);
   node.append(...children);
   return node;
@@ -67,7 +69,7 @@ function render({ model, el }) {
   );
   const disagreement = select("", [], (value) => arrange({ disagreement: value }));
   const datalist = make("datalist", { id: `emcurate-datasets-${client}` });
-  const dataset = make("input", { type: "search", placeholder: "all, or part of a name" });
+  const dataset = make("input", { type: "search", placeholder: "all, or part of name" });
   dataset.setAttribute("list", datalist.id);
   dataset.setAttribute("aria-label", "Dataset");
   dataset.onchange = () => arrange({ dataset: dataset.value.trim() });
@@ -119,11 +121,14 @@ function render({ model, el }) {
       disagreement.field,
       make("label", {}, "Dataset", dataset),
       datalist,
-      make("span", { className: "emc-space" }),
-      rows.field,
-      columns.field,
-      make("label", { title: size.title }, "Size", size),
-      make("label", { title: "Draw each patch with its contrast stretched (C)" }, stretch, "Stretch contrast"),
+      make(
+        "div",
+        { className: "emc-bar emc-drawing" },
+        rows.field,
+        columns.field,
+        make("label", { title: size.title }, "Size", size),
+        make("label", { title: "Draw each patch with its contrast stretched (C)" }, stretch, "Stretch contrast"),
+      ),
     ),
     make(
       "div",
@@ -161,8 +166,6 @@ function render({ model, el }) {
     ),
     details,
   );
-  // Lumino looks at keys before they get here, and leaves them alone below this attribute.
-  root.setAttribute("data-lm-suppress-shortcuts", "true");
   root.setAttribute("data-jp-suppress-context-menu", "true");
   const placeholder = make("p", { className: "emcurate-labeling-empty" }, "Run this cell to begin labelling.");
   el.append(placeholder);
@@ -312,7 +315,7 @@ function render({ model, el }) {
   }
 
   root.addEventListener("keydown", (event) => {
-    event.stopPropagation(); // the notebook has meanings of its own for most of these keys
+    event.stopPropagation(); // JupyterLab and VS Code have meanings of their own for most of these keys
     if (event.target !== grid) {
       if (event.key === "Escape") grid.focus();
       return;
