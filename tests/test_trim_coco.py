@@ -1,14 +1,17 @@
 """trim_coco: the published selection, images from everywhere, and files that should not be trusted."""
 
 import csv
+import errno
 import hashlib
 import importlib
 import io
 import json
 import os
 import random
+import stat
 import subprocess
 import sys
+import threading
 import zipfile
 
 import numpy as np
@@ -398,6 +401,32 @@ def test_damaged_zip_entry_is_named_and_the_rest_done(tmp_path, capsys):
     }
 
 
+def test_link_in_a_zip_is_refused(tmp_path, capsys):
+    with zipfile.ZipFile(tmp_path / "i.zip", "w") as archive:
+        entry = zipfile.ZipInfo(f"{1:012}.jpg")
+        entry.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(entry, "/etc/hosts")
+        archive.writestr(f"{2:012}.jpg", jpeg(2))
+    path = write(tmp_path / "a.json", make_content([(1, [3]), (2, [1])]))
+    command = ["--train-annotations", path, "--targets", 3, "-o", tmp_path / "o"]
+    assert run(*command, "--train-images", tmp_path / "i.zip", "--link", "hard") == 1
+    err = capsys.readouterr().err
+    assert f"expected {1:012}.jpg to be a file, found a link" in err
+    assert "images in an archive are written out; --link hard is for directories" in err
+    assert [p.name for p in (tmp_path / "o" / "train2017").iterdir()] == [f"{2:012}.jpg"]
+
+
+def test_hard_link_to_another_file_system(tmp_path, capsys, monkeypatch):
+    def refuse(*paths):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    images = image_directory(tmp_path / "all", range(1, 13))
+    command = ["--train-annotations", small(tmp_path), "--targets", 3, "-o", tmp_path / "o", "-p", 1]
+    assert run(*command, "--train-images", images, "--link", "hard") == 1
+    assert "none (Invalid cross-device link); use --link symbolic or --link copy" in capsys.readouterr().err
+
+
 def test_no_zip_at_all(tmp_path, capsys):
     (tmp_path / "i.zip").write_bytes(b"no archive")
     command = ["--train-annotations", small(tmp_path), "--targets", 3, "-o", tmp_path / "o"]
@@ -462,6 +491,26 @@ def test_download_fetches_only_what_is_chosen_and_not_at_hand(tmp_path, capsys, 
         assert run(*command) == 1  # image 9 is still nowhere
         assert set(asked) == {f"/{8:012}.jpg"}
         assert (folder / f"{8:012}.jpg").read_bytes() == jpeg(8)
+
+
+def test_downloads_run_side_by_side(tmp_path):
+    together = threading.Barrier(8)
+
+    def answer(handler):
+        together.wait(20)  # breaks, and with it the test, unless eight ask at the same time
+        body = jpeg(1)
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    with serve(answer) as url:
+        content = make_content([(i, [3] if i % 2 else [1]) for i in range(1, 17)])
+        for image in content["images"]:
+            image["coco_url"] = f"{url}/{image['file_name']}"
+        path = write(tmp_path / "a.json", content)
+        assert run("--train-annotations", path, "--targets", 3, "-o", tmp_path / "o", "--download") == 0
+    assert len(list((tmp_path / "o" / "train2017").iterdir())) == 16
 
 
 def test_download_refuses_local_files(tmp_path, capsys):
