@@ -70,7 +70,7 @@ def plot_calibration(path: Path, scores: npt.NDArray[np.floating], truth: npt.ND
     # One standard error of a share, sqrt(p (1 - p) / n), with p kept off 0 and 1 by half a patch.
     p = (share * count + 0.5) / (count + 1)
     error = np.sqrt(p * (1 - p) / count)
-    upper.errorbar(mean, share, yerr=error, color=BLUE, marker="o", capsize=3, label="validation patches")
+    upper.errorbar(mean, share, yerr=error, color=BLUE, fmt="o", capsize=3, label="validation patches")
     upper.set(ylabel="share that is labelled informative", ylim=(-0.05, 1.05), title="Calibration")
     upper.legend(loc="upper left", fontsize="small")
     lower.hist(scores, bins=np.linspace(0, 1, CALIBRATION_BINS + 1), color=BLUE, edgecolor="white")
