@@ -457,6 +457,40 @@ def test_a_session_killed_before_the_file_was_written_loses_nothing(corpus, root
     assert session.undo() == [4, 9]
 
 
+ACKNOWLEDGING = """
+import sys
+from pathlib import Path
+from emcurate.labeling import store
+from emcurate.pathlists import PathList
+store.LABELS_WRITTEN_AT_ONCE = 0
+labels = store.LabelStore(Path(sys.argv[1]) / "patch_quality_labels.npy", PathList(Path(sys.argv[1]) / "list.npz"))
+for i in range(100_000):
+    labels.set_labels([i % 20], [(i // 20) % 2])
+    print(i, flush=True)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
+@pytest.mark.parametrize("count", [1, 37, 150])
+def test_what_was_acknowledged_survives_a_kill_at_any_moment(corpus, root, count):
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    command = [sys.executable, "-c", ACKNOWLEDGING, str(corpus)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        for _ in range(count):
+            process.stdout.readline()
+        process.kill()
+        last = count - 1 + len(process.stdout.read().split())
+    expected = np.full(20, 2)
+    for i in range(last + 1):
+        expected[i % 20] = (i // 20) % 2
+    session = open_session(corpus)
+    # One more may have reached the log without having been acknowledged.
+    following = expected.copy()
+    following[(last + 1) % 20] = ((last + 1) // 20) % 2
+    assert session.labels.tolist() in (expected.tolist(), following.tolist())
+    assert on_disk(corpus) == [["uninformative", "informative", "none"][code] for code in session.labels]
+
+
 def test_a_line_cut_off_in_the_log_is_passed_over_and_labelling_goes_on(corpus):
     open_session(corpus).label([1], "informative")
     log = corpus / "patch_quality_labels.log.jsonl"
@@ -668,6 +702,43 @@ def test_each_annotators_labels_are_carried_over(corpus):
     )
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
+def test_a_session_killed_while_it_carried_labels_over_puts_none_on_another_patch(corpus, root):
+    session = open_session(corpus, annotator="anna")
+    session.label([0, 5], "informative")
+    session.label([19], "uninformative")
+    before = labelled_names(corpus)
+    relist(corpus, [session.paths[i] for i in np.roll(np.arange(20), 3)])
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run([sys.executable, "-c", KILLED, str(corpus)], env=environment, cwd=corpus, timeout=120)
+    assert done.returncode == -9
+    again = open_session(corpus, annotator="anna")
+    assert labelled_names(corpus) == before
+    assert again.counts() == {"uninformative": 1, "informative": 2, "none": 17}
+
+
+def test_a_carrying_over_cut_short_in_the_log_is_done_again(corpus):
+    session = open_session(corpus, annotator="anna")
+    session.label([0, 5], "informative")
+    before = labelled_names(corpus)
+    log = corpus / "patch_quality_labels.log.jsonl"
+    files = {path: path.read_bytes() for path in corpus.glob("patch_quality_labels.*") if path != log}
+    relist(corpus, [session.paths[i] for i in np.roll(np.arange(20), 3)])
+    open_session(corpus, annotator="anna")
+    lines = log.read_bytes().splitlines(keepends=True)
+    assert json.loads(lines[-1])["action"] == "list"
+    # As a killed session leaves it: one label carried over, and half a line.
+    log.write_bytes(b"".join(lines[:3]) + lines[3][:40])
+    for path, content in files.items():
+        path.write_bytes(content)
+    relist(corpus, [session.paths[i] for i in np.roll(np.arange(20), 9)])
+    again = open_session(corpus, annotator="anna")
+    assert labelled_names(corpus) == before
+    assert np.array_equal(again.store.own, again.store.codes)
+    again.label([7], "uninformative")
+    assert len(labelled_names(corpus)) == 3
+
+
 def test_a_session_open_while_the_list_changed_must_be_opened_again(corpus):
     session = open_session(corpus)
     session.label([0], "informative")
@@ -720,3 +791,77 @@ def test_the_store_serves_any_sequence_of_paths(tmp_path):
     store = LabelStore(tmp_path / "labels.npy", ["a", "b"], "me")
     assert store.set_labels([1], [0]) == [1]
     assert load_labels(tmp_path / "labels.npy").tolist() == ["none", "uninformative"]
+
+
+# -- the widget's messages -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def widget(corpus):
+    module = pytest.importorskip("emcurate.labeling.widget", reason="anywidget is not installed")
+    widget = module.label_patches(str(corpus / "list.npz"), corpus / "patch_quality_labels.npy", annotator=" anna ")
+    widget.sent = []
+    widget.send = lambda content, buffers=None: widget.sent.append((content, buffers))
+    return widget
+
+
+def ask(widget, **message):
+    widget.sent.clear()
+    widget._receive(widget, {"client": "c", "request": 7, **message}, [])
+    return [content for content, _ in widget.sent]
+
+
+def test_a_page_is_sent_as_its_pixels_and_nothing_of_other_pages(widget):
+    (page,) = ask(widget, type="ready")
+    (buffers,) = [buffers for _, buffers in widget.sent]
+    assert len(page["tiles"]) == len(buffers) == 12
+    assert [buffers[tile["buffer"]] for tile in page["tiles"]] == [
+        load_tile(tile["path"]).pixels.tobytes() for tile in page["tiles"]
+    ]
+    json.dumps(page)
+    assert (page["client"], page["request"], page["pages"], page["total"]) == ("c", 7, 2, 20)
+
+
+def test_labels_are_answered_with_what_is_saved(widget, corpus):
+    indices = widget.session.page_indices()
+    (answer,) = ask(widget, type="label", indices=indices[:2], label="informative", cursor=indices[2])
+    assert [answer["labels"][str(i)] for i in indices[:3]] == ["informative", "informative", "none"]
+    assert answer["counts"] == {"uninformative": 0, "informative": 2, "none": 18}
+    assert Session(corpus / "list.npz", corpus / "patch_quality_labels.npy", annotator="anna").cursor == indices[2]
+
+
+def test_an_undo_on_another_page_brings_that_page(widget):
+    indices = widget.session.page_indices()
+    ask(widget, type="label", indices=indices[:1], label="informative", cursor=indices[1])
+    ask(widget, type="turn", page=1)
+    (page,) = ask(widget, type="undo")
+    assert (page["type"], page["page"], page["cursor"]) == ("page", 0, indices[0])
+
+
+def test_what_cannot_be_done_is_an_error_and_the_labels_as_they_are(widget, monkeypatch):
+    def full(_fd):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    indices = widget.session.page_indices()
+    error, labels = ask(widget, type="label", indices=indices[:1], label="informative", cursor=indices[1])
+    assert error["type"] == "error" and "No space left on device" in error["message"]
+    assert labels["labels"][str(indices[0])] == "none"
+
+
+def test_details_hold_counts_by_dataset_and_agreement(widget, corpus):
+    ask(widget, type="label", indices=[0, 1], label="informative", cursor=0)
+    Session(corpus / "list.npz", corpus / "patch_quality_labels.npy", annotator="ben").label([1], "informative")
+    ask(widget, type="label", indices=[14], label="uninformative", cursor=0)
+    (details,) = ask(widget, type="details")
+    json.dumps(details)
+    assert details["rows"][0] == {"name": "fly", "total": 14, "informative": 2, "uninformative": 0, "none": 12}
+    assert details["agreement"] == [{"first": "anna", "second": "ben", "both": 1, "same": 1, "kappa": None}]
+
+
+def test_what_keeps_a_notebook_from_opening_is_one_line(corpus):
+    module = pytest.importorskip("emcurate.labeling.widget", reason="anywidget is not installed")
+    with pytest.raises(module.LabelingError) as caught:
+        module.label_patches(corpus / "nowhere.npz", corpus / "patch_quality_labels.npy")
+    assert caught.value._render_traceback_() == [str(caught.value)]
+    assert str(corpus / "nowhere.npz") in str(caught.value)

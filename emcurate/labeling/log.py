@@ -36,8 +36,9 @@ class Record:
     """One line of the log.
 
     ``label``: a person gave the label. ``undo``: a person took the last such action back; `label` is what the file
-    then held again. ``import``: the label was found in the file. ``list``: from here on indices are those of another
-    list, of `index` paths, and ``carry``: the label was carried over to it.
+    then held again. ``import``: the label was found in the file. ``carry``: the label was carried over to another list.
+    ``list``: the last `index` lines did so for all labels, and from here on indices are those of that list; lines
+    without it were cut short by the end of their session and do not count.
     """
 
     time: str
@@ -143,14 +144,17 @@ class History(Generic[Key]):
         self.own: dict[str, dict[Key, str]] = {}
         # Each action that can be undone: its records, and what the annotator said of the patches before.
         self.undoable: dict[str, list[list[tuple[Record, str]]]] = {}
+        self._carried: list[Record] = []
 
     def apply(self, records: Iterable[Record]) -> None:
         """Take in records in the order in which they were logged."""
         for (annotator, _, action), group in itertools.groupby(records, lambda r: (r.annotator, r.time, r.action)):
             batch = list(group)
+            if action == "carry":
+                self._carried += batch
+                continue
             if action == "list":
-                if self._one_list:
-                    self.merged, self.own, self.undoable = {}, {}, {}
+                self._change_list(batch[0].index)
                 continue
             own = self.own.setdefault(annotator, {})
             undoable = self.undoable.setdefault(annotator, [])
@@ -163,6 +167,14 @@ class History(Generic[Key]):
                 key = self._key(record)
                 self.merged[key] = record
                 own[key] = before.get(key, record.label)
+
+    def _change_list(self, count: int) -> None:
+        if self._one_list:
+            self.merged, self.own, self.undoable = {}, {}, {}
+        for record in self._carried[len(self._carried) - count :]:
+            self.merged[self._key(record)] = record
+            self.own.setdefault(record.annotator, {})[self._key(record)] = record.label
+        self._carried = []
 
     def annotators(self) -> list[str]:
         """Return who gave labels that still stand, in order of name."""

@@ -151,7 +151,7 @@ class LabelStore:
             self._carry_over(records, in_file)
         else:
             self.codes = np.full(count, CODE_NONE, np.uint8) if in_file is None else in_file.copy()
-            self._reconcile(records, logged, restore=in_file is None)
+            self._reconcile(restore=in_file is None)
         self.own = np.full(count, CODE_NONE, np.uint8)
         for index, label in self.history.own.get(self.annotator, {}).items():
             self.own[index] = LABELS.index(label)
@@ -160,21 +160,23 @@ class LabelStore:
         else:
             self._write_state({**self._read_state(), **self._mark(self.log.offset)})
 
-    def _reconcile(self, records: list[Record], logged: dict[int, Record], *, restore: bool) -> None:
+    def _reconcile(self, *, restore: bool) -> None:
         """Put what only the log knows into the labels, and what only the file knows into the log."""
-        applied = self._read_state().get("applied", 0)
-        if restore or not isinstance(applied, int):
-            applied = 0
-        unsaved = set()
-        if applied < self.log.offset:
-            tail = LabelLog(self.log.path)
-            tail.offset = applied
-            unsaved = {record.index for record in tail.read_new() if record.action != "list"}
-        for index in unsaved & logged.keys():
-            self.codes[index] = LABELS.index(logged[index].label)
+        logged = self.history.merged
         known = np.full(len(self.codes), CODE_NONE, np.uint8)
         for index, record in logged.items():
             known[index] = LABELS.index(record.label)
+        applied = self._read_state().get("applied", 0)
+        unsaved = LabelLog(self.log.path)
+        unsaved.offset = applied if isinstance(applied, int) and not restore else 0
+        records = unsaved.read_new()
+        if any(record.action == "list" for record in records):
+            # The file is still that of another list: a session was killed while it carried the labels over.
+            self.codes = known
+            return
+        for record in records:
+            if record.index in logged:
+                self.codes[record.index] = known[record.index]
         foreign = np.flatnonzero(known != self.codes)
         if foreign.size:
             labels = {int(i): LABELS[self.codes[i]] for i in foreign}
@@ -195,7 +197,7 @@ class LabelStore:
         places = find_paths(history.merged, self.paths)
         backup = self._back_up()
         carried: dict[int, str] = {}
-        fresh = [self._new_record("list", FROM_FILE, len(self.paths), "", NONE, NONE)]
+        fresh = []
         for annotator, own in history.own.items():
             for path, label in own.items():
                 if label != NONE and path in places:
@@ -208,6 +210,7 @@ class LabelStore:
             if index >= 0 and carried.get(index, NONE) != record.label:
                 fresh.append(self._new_record("carry", FROM_FILE, index, self.paths[index], record.label, NONE))
                 carried[index] = record.label
+        fresh.append(self._new_record("list", FROM_FILE, len(fresh), "", NONE, NONE))
         self.log.append(fresh)
         self.history.apply(fresh)
         self.codes = np.full(len(self.paths), CODE_NONE, np.uint8)
@@ -286,6 +289,8 @@ class LabelStore:
         self.history.apply(records)
         mine = self.history.own.get(self.annotator, {})
         for record in records:
+            if record.action == "carry":  # cut short by the end of its session
+                continue
             self.codes[record.index] = LABELS.index(record.label)
             self.own[record.index] = LABELS.index(mine.get(record.index, NONE))
 
