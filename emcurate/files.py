@@ -225,12 +225,23 @@ def _speaks_of_objects(error: Exception) -> bool:
 
 
 def _is_dead(match: re.Match[str]) -> bool:
-    if match["host"] != _HOST or int(match["pid"]) == os.getpid():
-        return False
+    return match["host"] == _HOST and not _is_running(int(match["pid"]))
+
+
+def _is_running(pid: int) -> bool:
+    state = Path(f"/proc/{pid}/stat")
+    if state.parent.parent.is_dir():
+        try:
+            # The state follows the command's name in brackets. A zombie is dead, though it still has a number.
+            return state.read_text().rpartition(")")[2].split()[0] not in "ZX"
+        except (FileNotFoundError, ProcessLookupError):
+            return False
+        except OSError:
+            return True
     try:
-        os.kill(int(match["pid"]), 0)
+        os.kill(pid, 0)
     except ProcessLookupError:
-        return True
-    except OSError:
         return False
-    return False
+    except OSError:
+        return True
+    return True

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import multiprocessing.connection
 import os
+import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -219,6 +222,17 @@ def _prepare_worker() -> None:
     if cv2 is not None:
         cv2.setNumThreads(1)
     logging.disable(logging.ERROR)
+    # Ctrl-C reaches every process of a terminal; the main process alone answers it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Wait until the main process is gone, killed perhaps, and end this one: nobody waits for its work any more."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def _run_on_cluster(

@@ -6,7 +6,14 @@ import os
 import sys
 from pathlib import Path
 
+import cv2
+import mrcfile
+import numpy as np
 import pytest
+import tifffile
+from PIL import Image
+
+from tests.textures import make_texture
 
 ROOT = Path(__file__).resolve().parent.parent
 # Stages are scripts in plain directories; importlib finds them from the repository's root.
@@ -26,3 +33,28 @@ def real_data() -> Path:
     if not directory.is_dir():
         pytest.skip(f"no real data at {directory}; set EMCURATE_DATA to a directory that holds it")
     return directory
+
+
+@pytest.fixture(scope="session")
+def small_corpus(tmp_path_factory):
+    """A corpus of four images, an isotropic TIFF, a signed MRC and a video, in images/, volumes/ and videos/."""
+    corpus = tmp_path_factory.mktemp("corpus")
+    for name in ("images", "volumes", "videos"):
+        (corpus / name).mkdir()
+    for i, image in enumerate(make_texture((4, 128, 128))):
+        Image.fromarray(image).save(corpus / "images" / f"micrograph {i}.png")
+    tifffile.imwrite(
+        corpus / "volumes" / "block.tif",
+        make_texture((40, 96, 128)),
+        imagej=True,
+        resolution=(100, 100),
+        metadata={"axes": "ZYX", "spacing": 0.01, "unit": "um"},
+    )
+    with mrcfile.new(corpus / "volumes" / "signed.mrc") as mrc:
+        mrc.set_data((make_texture((16, 64, 64)).astype(np.int16) - 128).astype(np.int8))
+        mrc.voxel_size = 100.0
+    writer = cv2.VideoWriter(str(corpus / "videos" / "film.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 5, (96, 64))
+    for frame in make_texture((6, 64, 96)):
+        writer.write(np.repeat(frame[..., None], 3, axis=-1))
+    writer.release()
+    return corpus

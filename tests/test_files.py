@@ -1,5 +1,8 @@
 import os
 import stat
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -51,6 +54,17 @@ def test_write_once_never_replaces_other_content(tmp_path):
     assert target.read_bytes() == b"one"
     assert files.write_once(target, b"two", overwrite=True) is True
     assert target.read_bytes() == b"two"
+
+
+def test_partial_files_of_a_zombie_are_swept_away(tmp_path):
+    child = subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE)
+    child.stdout.read()  # at its end the child has exited, but until wait() its number is taken
+    left = tmp_path / files.partial_path(tmp_path).name.replace(f"-{os.getpid()}-", f"-{child.pid}-")
+    left.touch()
+    time.sleep(0.2)
+    files.make_output_directory(tmp_path)
+    child.wait()
+    assert not left.exists()
 
 
 def test_partial_files_of_dead_processes_are_swept_away_and_no_others(tmp_path):

@@ -1,6 +1,10 @@
 import os
 import signal
+import subprocess
+import sys
+import time
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -64,3 +68,49 @@ def test_no_scheduler_at_the_address():
     pytest.importorskip("distributed")
     with pytest.raises(InputError, match="--scheduler"):
         list(run_jobs(square, [1], Report("test"), scheduler="not an address"))
+
+
+SLEEPER = """
+import os, sys, time
+sys.path.insert(0, {root!r})
+from emcurate.jobs import Report, run_jobs
+
+def sleep(path):
+    open(path, "w").write(str(os.getpid()))
+    time.sleep(600)
+
+if __name__ == "__main__":
+    list(run_jobs(sleep, [sys.argv[1] + "/1", sys.argv[1] + "/2"], Report("sleep"), processes=2))
+"""
+
+
+def test_workers_end_when_the_main_process_is_killed(tmp_path, root):
+    script = tmp_path / "sleeper.py"
+    script.write_text(SLEEPER.format(root=str(root)))
+    main = subprocess.Popen([sys.executable, str(script), str(tmp_path)], stderr=subprocess.DEVNULL)
+    pids = [int(read_when_there(tmp_path / name)) for name in ("1", "2")]
+    main.kill()
+    main.wait()
+    for pid in pids:
+        wait_until(lambda pid=pid: not is_running(pid))
+
+
+def read_when_there(path):
+    wait_until(lambda: path.exists() and path.read_text())
+    return path.read_text()
+
+
+def is_running(pid):
+    try:
+        return (
+            Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z" if Path("/proc").exists() else not os.kill(pid, 0)
+        )
+    except OSError:
+        return False
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

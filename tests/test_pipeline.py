@@ -5,7 +5,6 @@ import json
 import subprocess
 import sys
 
-import cv2
 import dask.array
 import numpy as np
 import pytest
@@ -15,39 +14,11 @@ from PIL import Image
 from emcurate import naming
 from emcurate.labels import INFORMATIVE, NONE, UNINFORMATIVE
 from emcurate.pathlists import PathList
+from tests.textures import make_texture
 
 curate = importlib.import_module("curate")
 
-RNG = np.random.default_rng(0)
 CROP = 32
-
-
-def make_texture(shape):
-    """Tissue of a kind on the left half, empty resin on the right."""
-    noise = RNG.normal(0, 1, shape).astype(np.float32)
-    smooth = np.stack([cv2.GaussianBlur(plane, (0, 0), 3) for plane in noise])
-    pixels = np.where(smooth > 0, 180, 60).astype(np.uint8)
-    pixels[..., shape[-1] // 2 :] = 220
-    return pixels
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    corpus = tmp_path_factory.mktemp("corpus")
-    for name in ("images", "volumes", "videos"):
-        (corpus / name).mkdir()
-    for i, image in enumerate(make_texture((4, 128, 128))):
-        Image.fromarray(image).save(corpus / "images" / f"micrograph {i}.png")
-    volume = make_texture((40, 96, 128))
-    tifffile.imwrite(
-        corpus / "volumes" / "block.tif", volume, imagej=True, resolution=(100, 100),
-        metadata={"axes": "ZYX", "spacing": 0.01, "unit": "um"},
-    )  # fmt: skip
-    writer = cv2.VideoWriter(str(corpus / "videos" / "film.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 5, (96, 64))
-    for frame in make_texture((6, 64, 96)):
-        writer.write(np.repeat(frame[..., None], 3, axis=-1))
-    writer.release()
-    return corpus
 
 
 def inputs(corpus):
@@ -58,14 +29,14 @@ def snapshot(directory):
     return {p.relative_to(directory): p.stat().st_mtime_ns for p in directory.rglob("*") if p.is_file()}
 
 
-def test_from_raw_files_to_subvolumes_and_again(corpus, tmp_path, capsys):
+def test_from_raw_files_to_subvolumes_and_again(small_corpus, tmp_path, capsys):
     out = tmp_path / "out"
-    common = [*inputs(corpus), "--out", str(out), "--crop-size", str(CROP), "--spacing", "3"]
+    common = [*inputs(small_corpus), "--out", str(out), "--crop-size", str(CROP), "--spacing", "3"]
     assert curate.main([*common, "--until", "deduplicate"]) == 0
     listed = out / "deduplicate" / "deduplicated_fpaths.npz"
     paths = list(PathList(listed))
     patches = [naming.parse_patch(path.rpartition("/")[2].removesuffix(".tiff")) for path in paths]
-    assert {p.dataset for p in patches} == {"block", "film", *(f"micrograph {i}" for i in range(4))}
+    assert {p.dataset for p in patches} == {"block", "signed", "film", *(f"micrograph {i}" for i in range(4))}
     assert {p.section.plane for p in patches if p.dataset == "block"} == {0, 1, 2}
     # The third axis of a film is time: it is cut frame by frame only.
     assert {p.section.plane for p in patches if p.dataset == "film"} == {0}
@@ -80,14 +51,14 @@ def test_from_raw_files_to_subvolumes_and_again(corpus, tmp_path, capsys):
     capsys.readouterr()
     assert curate.main(command) == 0
     text = capsys.readouterr().out
-    for stage in curate.SCRIPTS.keys() - {"mrc2byte"}:  # there is no MRC file to audit
+    for stage in curate.SCRIPTS:
         assert f"\n{stage} " in text
     predictions = np.load(out / "classify_nn" / "nn_predictions.npy")
     assert len(predictions) == len(paths)
     assert np.array_equal(predictions[labels != NONE], (labels == INFORMATIVE)[labels != NONE])
     filtered = dask.array.from_npy_stack(str(out / "classify_nn" / "nn_filtered_fpaths.npz")).compute().tolist()
     assert filtered == [path for path, keep in zip(paths, predictions, strict=True) if keep]
-    volume = tifffile.imread(corpus / "volumes" / "block.tif")
+    volume = tifffile.imread(small_corpus / "volumes" / "block.tif")
     saved = list((out / "reconstruct3d").glob("block-LOC-3d-ISO-*.npy"))
     assert saved
     for path in saved:
@@ -102,7 +73,7 @@ def test_from_raw_files_to_subvolumes_and_again(corpus, tmp_path, capsys):
     assert "0 sections written" in capsys.readouterr().out
 
 
-def test_a_bad_file_is_named_last_and_the_rest_goes_on(corpus, tmp_path, capsys):
+def test_a_bad_file_is_named_last_and_the_rest_goes_on(small_corpus, tmp_path, capsys):
     images = tmp_path / "images"
     images.mkdir()
     Image.fromarray(make_texture((1, 64, 64))[0]).save(images / "good.png")
@@ -123,11 +94,11 @@ def test_nothing_usable_stops_with_a_reason(tmp_path, capsys):
     assert "an empty directory" in captured.err
 
 
-def test_an_image_and_a_volume_of_one_name_are_refused(corpus, tmp_path, capsys):
+def test_an_image_and_a_volume_of_one_name_are_refused(small_corpus, tmp_path, capsys):
     images = tmp_path / "images"
     images.mkdir()
     Image.fromarray(make_texture((1, 64, 64))[0]).save(images / "block.png")
-    arguments = ["--images", str(images), "--volumes", str(corpus / "volumes"), "--out", str(tmp_path / "out")]
+    arguments = ["--images", str(images), "--volumes", str(small_corpus / "volumes"), "--out", str(tmp_path / "out")]
     assert curate.main([*arguments, "--spacing", "20", "--until", "deduplicate"]) == 1
     error = capsys.readouterr().err
     assert "block-LOC-2d.tiff" in error
@@ -166,8 +137,8 @@ def test_the_demos_truth_fits_its_corpus(tmp_path):
     assert abs(noise.std() - 2**0.5 * make_corpus.NOISE) < 0.01
 
 
-def test_script_runs_from_any_directory(corpus, tmp_path, root):
-    command = [sys.executable, str(root / "curate.py"), "--images", str(corpus / "images"), "--out", "out"]
+def test_script_runs_from_any_directory(small_corpus, tmp_path, root):
+    command = [sys.executable, str(root / "curate.py"), "--images", str(small_corpus / "images"), "--out", "out"]
     command += ["--until", "crop_patches", "--crop-size", "64", "-p", "1"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr

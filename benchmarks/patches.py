@@ -1,0 +1,71 @@
+"""How fast sections become patches and hashes, beside a plain loop: python benchmarks/patches.py [SECTIONS].
+
+The plain loop reads a section, slices it, writes each patch by tifffile and its imagehash.dhash by numpy. Both write
+the same patches and hashes to the same disk, in turn in one run.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import imagehash
+import numpy as np
+import tifffile
+from PIL import Image
+
+from emcurate.jobs import default_processes
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+CROP = 224
+SIDE = 2048  # pixels, a common camera's
+
+
+def plain_loop(sections: Path, out: Path) -> None:
+    for path in sorted(sections.iterdir()):
+        section = tifffile.imread(path)
+        count = max(1, round(SIDE / CROP))
+        for y in range(0, count * CROP, CROP):
+            for x in range(0, count * CROP, CROP):
+                patch = section[y : y + CROP, x : x + CROP]
+                image = Image.fromarray(patch).resize((CROP, CROP), resample=2)
+                tifffile.imwrite(out / f"{path.stem}_{y}_{x}.tiff", patch)
+                np.save(out / f"{path.stem}_{y}_{x}.npy", imagehash.dhash(image, 8).hash)
+
+
+def main() -> None:
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 40
+    crop_patches = importlib.import_module("raw.crop_patches")
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary)
+        sections = root / "sections"
+        sections.mkdir()
+        for i in range(count):
+            tifffile.imwrite(sections / f"a-LOC-0_{i:03d}.tiff", rng.integers(0, 256, (SIDE, SIDE)).astype(np.uint8))
+        rows = []
+        for name, processes in (("plain loop", 0), ("emcurate", 1), ("emcurate", default_processes())):
+            out = root / f"{name}{processes}"
+            out.mkdir()
+            start = time.perf_counter()
+            if processes:
+                crop_patches.run(sections, out, processes=processes)
+            else:
+                plain_loop(sections, out)
+            seconds = time.perf_counter() - start
+            hashes = {path.name: np.load(path).tobytes() for path in out.glob("*.npy")}
+            rows.append((name, processes, seconds, hashes))
+        if any(row[3] != rows[0][3] for row in rows):
+            raise SystemExit("the hashes differ")
+        print(f"{'':<12} {'processes':>9} {'seconds':>8} {'patches/s':>10} {'ratio':>6}")
+        for name, processes, seconds, hashes in rows:
+            rate = len(hashes) / seconds
+            print(f"{name:<12} {processes or 1:>9} {seconds:>8.2f} {rate:>10,.0f} {rows[0][2] / seconds:>5.1f}x")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""The README cannot drift: its scripts exist and explain themselves, and its commands run."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emcurate.labels import INFORMATIVE, LABELS_FILE, UNINFORMATIVE
+from emcurate.pathlists import PathList
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DIRECTORIES = ("preprocess", "raw", "deduplicated", "filtered", "3d", "data_prep")
+SCRIPTS = sorted(p.relative_to(ROOT).as_posix() for d in DIRECTORIES for p in (ROOT / d).glob("*.py")) + ["curate.py"]
+
+# The default start weights are downloaded, and 20 epochs take long; neither is what this test is about.
+FASTER = {
+    "filtered/train_nn.py": ["--init", "random", "--epochs", "1", "--image-size", "32", "--batch-size", "16"],
+    "raw/crop_patches.py": ["-cs", "32"],
+    "3d/reconstruct3d.py": ["-nz", "12"],
+}
+
+
+def workflow():
+    block = re.search(r"<!-- workflow -->\n```bash\n(.*?)```", README, re.DOTALL)
+    return [shlex.split(line) for line in block[1].splitlines() if not line.startswith("#")]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_script_is_named(script):
+    assert f"`{script}`" in README
+
+
+@pytest.mark.parametrize("name", re.findall(r"`([\w/]+\.(?:py|ipynb))`", README))
+def test_every_script_that_is_named_exists(name):
+    assert (ROOT / name).exists() or any((ROOT / directory / name).exists() for directory in DIRECTORIES)
+
+
+@pytest.mark.parametrize("target", re.findall(r"^make (\S+)", README, re.MULTILINE))
+def test_every_make_target_exists(target):
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_help_answers(script, tmp_path):
+    result = subprocess.run(
+        [sys.executable, str(ROOT / script), "--help"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    for word in ("Reads:", "Writes:", "Example:", "usage: "):
+        assert word in result.stdout
+
+
+@pytest.mark.parametrize("link", re.findall(r"\]\(((?!http)[^)#]+)\)", README))
+def test_every_local_link_leads_somewhere(link):
+    assert (ROOT / link).exists()
+
+
+def test_every_command_of_the_workflow_runs(small_corpus, tmp_path):
+    (tmp_path / "corpus").symlink_to(small_corpus)
+    commands = workflow()
+    assert len(commands) >= 9
+    for python, script, *arguments in commands:
+        assert python == "python"
+        if script == "filtered/train_nn.py":
+            label(tmp_path / "work" / "deduplicated")
+        command = [sys.executable, str(ROOT / script), *arguments, *FASTER.get(script, [])]
+        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert result.returncode == 0, f"{shlex.join(command)}\n{result.stdout}{result.stderr}"
+    assert len(PathList(tmp_path / "work" / "filtered" / "nn_filtered_fpaths.npz")) > 0
+
+
+def label(directory):
+    """Stand in for the person at the notebook: the darker half is informative."""
+    from emcurate.images import read_section
+
+    means = np.array([read_section(Path(p)).mean() for p in PathList(directory / "deduplicated_fpaths.npz")])
+    np.save(directory / LABELS_FILE, np.where(means < np.median(means), INFORMATIVE, UNINFORMATIVE))
