@@ -3,7 +3,7 @@
 Reads:   COCO annotation files (instances_train2017.json, stuff_train2017.json, ...; several are merged by image), and
          images from a directory, out of a zip archive without unpacking it, or, with --download, from their coco_url.
 Writes:  OUTPUT/labels_train.json, labels_val.json: {"train2017/000000000009.jpg": [category ids]}, the images under
-         OUTPUT/train2017 and val2017, OUTPUT/trim_report.csv and balance.png.
+         OUTPUT/train2017 and val2017, OUTPUT/trim_report.csv, and a picture of the balance.
 Example: python data_prep/trim_coco.py --train-annotations instances_train2017.json \\
              --val-annotations instances_val2017.json --train-images train2017.zip --val-images val2017.zip
 
@@ -47,6 +47,11 @@ TRAIN_SAMPLES = 500
 VAL_SAMPLES = 250
 SEED = 42
 
+REPORT_COLUMNS = (
+    *("split", "target", "name", "positives_available", "positives_taken", "positives_with_replacement"),
+    *("negatives_available", "negatives_taken", "negatives_with_replacement"),
+)
+
 
 @dataclass(frozen=True)
 class Split:
@@ -62,6 +67,22 @@ class Split:
     def folder(self) -> str:
         """The directory of its images, also the start of its label file's keys."""
         return f"{self.name}2017"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the flags say about how both splits are trimmed."""
+
+    output: Path
+    seed: int
+    skip_empty: bool
+    link: Link
+    download: bool
+    masks: bool
+    layout: str
+    overwrite: bool
+    processes: int | None
+    scheduler: str | None
 
 
 @dataclass(frozen=True)
@@ -110,20 +131,25 @@ def label_images(content: AnnotationSet, folder: str, chosen: Collection[int]) -
     }
 
 
-def make_report(selections: dict[str, list[Selection]], names: dict[int, str]) -> bytes:
-    """Return trim_report.csv: what there was of each target and what was taken."""
+def make_report(split: str, selections: Sequence[Selection], names: dict[int, str]) -> list[list[object]]:
+    """Return a split's rows of trim_report.csv: what there was of each target and what was taken."""
+    rows: list[list[object]] = []
+    for selection in selections:
+        taken = 0 if selection.is_empty else selection.half
+        row: list[object] = [split, selection.target, names.get(selection.target, "")]
+        for available in (selection.positives, selection.negatives):
+            row += [available, taken, "yes" if available < taken else "no"]
+        rows.append(row)
+    return rows
+
+
+def merge_report(earlier: str, split: str, rows: list[list[object]]) -> bytes:
+    """Return trim_report.csv with a split's rows in the place of those an earlier one has of it; train comes first."""
+    others = [row for row in csv.reader(io.StringIO(earlier, newline="")) if row and row[0] not in ("split", split)]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    columns = [
-        *("split", "target", "name", "positives_available", "positives_taken", "positives_with_replacement"),
-        *("negatives_available", "negatives_taken", "negatives_with_replacement"),
-    ]
-    writer.writerow(columns)
-    for split, rows in selections.items():
-        for row in rows:
-            taken = 0 if row.is_empty else row.half
-            sides = [(n, taken, "yes" if n < taken else "no") for n in (row.positives, row.negatives)]
-            writer.writerow([split, row.target, names.get(row.target, ""), *sides[0], *sides[1]])
+    writer.writerow(REPORT_COLUMNS)
+    writer.writerows([*rows, *others] if split == "train" else [*others, *rows])
     return text.getvalue().encode()
 
 
@@ -161,55 +187,85 @@ def run(
 ) -> Report:
     """Trim the training and the validation set, or one of them; see the module's docstring."""
     report = Report(STAGE)
-    splits = [
-        Split(name, read_annotations(paths), paths, images, samples)
-        for name, paths, images, samples in (
-            ("train", train_annotations, train_images, train_samples),
-            ("val", val_annotations, val_images, val_samples),
-        )
-        if paths
-    ]
+    splits = []
+    for name, paths, images, samples in (
+        ("train", train_annotations, train_images, train_samples),
+        ("val", val_annotations, val_images, val_samples),
+    ):
+        try:
+            if paths:
+                splits.append(Split(name, read_annotations(paths), paths, images, samples))
+        except InputError as error:
+            report.fail(error)
     for oddity in (oddity for split in splits for oddity in split.content.oddities):
         report.warn(oddity)
-    if list_categories:
-        print_categories(splits)
-        report.count("categories", len(merge_categories(splits)))
+    if not splits:
         return report
     categories = merge_categories(splits)
+    if list_categories:
+        print_categories(splits, categories)
+        report.count("categories", len(categories))
+        return report
     ids = resolve_targets(targets or [str(i) for i in DEFAULT_TARGETS], categories, splits[0].annotations[0])
-    selections = {
-        split.name: [select_images(split.content.labels, i, split.samples, seed) for i in ids] for split in splits
-    }
-    refuse_empty(splits, selections, categories, skip_empty, report)
-    make_output_directory(output)
+    options = Options(output, seed, skip_empty, link, download, masks, layout, overwrite, processes, scheduler)
     report.count("files written", 0)
-    chosen = {name: frozenset[int]().union(*(row.images for row in rows)) for name, rows in selections.items()}
-    write_texts(output, splits, selections, chosen, categories, masks, overwrite, report)
     for split in splits:
-        images = [split.content.images[i] for i in split.content.labels if i in chosen[split.name]]
-        report.count(f"{split.name} images chosen", len(images))
-        if split.images is None and not download:
-            report.note(f"No {split.name} images were asked for: give --{split.name}-images or --download")
-            continue
-        folder = make_output_directory(output / split.folder)
-        present = gather(
-            {image.file_name: image.url for image in images},
-            folder,
-            split.images,
-            report,
-            download=download,
-            link=link,
-            overwrite=overwrite,
-            processes=processes,
-            scheduler=scheduler,
-        )
-        if layout == "imagefolder":
-            metadata = make_metadata(split.content, chosen[split.name], present)
-            write_counted(
-                folder / "metadata.jsonl", metadata, overwrite or grows(folder / "metadata.jsonl", metadata), report
-            )
-        warn_of_strays(folder, images, report)
+        try:
+            trim(split, ids, categories, options, report)
+        except InputError as error:
+            report.fail(error)
     return report
+
+
+def trim(split: Split, targets: Sequence[int], names: dict[int, str], options: Options, report: Report) -> None:
+    """Trim one split: choose its images, write the lists of them, bring them to their place."""
+    content, overwrite = split.content, options.overwrite
+    selections = [select_images(content.labels, target, split.samples, options.seed) for target in targets]
+    refuse_empty(split, selections, names, options.skip_empty, report)
+    union = frozenset[int]().union(*(selection.images for selection in selections))
+    chosen = [image for image in content.labels if image in union]
+    report.count(f"{split.name} images chosen", len(chosen))
+
+    output = make_output_directory(options.output)
+    labels = label_images(content, split.folder, union)
+    is_new = write_counted(output / f"labels_{split.name}.json", json.dumps(labels, indent=2), overwrite, report)
+    table = output / "trim_report.csv"
+    earlier = table.read_text(encoding="utf-8", errors="replace") if table.exists() else ""
+    merged = merge_report(earlier, split.name, make_report(split.name, selections, names))
+    write_counted(table, merged, overwrite or earlier.startswith(",".join(REPORT_COLUMNS)), report)
+    picture = output / f"balance_{split.name}.png"
+    if is_new or not picture.exists():
+        # Not compared with that of an earlier run: another matplotlib draws the same bars with other bytes.
+        shares = [share_of(selection.target, labels, names) for selection in selections]
+        picture_bytes = draw_balance({f"{split.name}: {len(labels):,} images": shares})
+        write_counted(picture, picture_bytes, overwrite, report)
+    report.note(f"How the {split.name} images are balanced: {picture}")
+    if options.masks:
+        records, oddities = select_records(split.annotations, chosen)
+        write_counted(output / f"instances_{split.name}_trimmed.json", records, overwrite, report)
+        for oddity in oddities:
+            report.warn(oddity)
+
+    if split.images is None and not options.download:
+        report.note(f"No {split.name} images were asked for: give --{split.name}-images or --download")
+        return
+    images = [content.images[image] for image in chosen]
+    folder = make_output_directory(output / split.folder)
+    present = gather(
+        {image.file_name: image.url for image in images},
+        folder,
+        split.images,
+        report,
+        download=options.download,
+        link=options.link,
+        overwrite=overwrite,
+        processes=options.processes,
+        scheduler=options.scheduler,
+    )
+    if options.layout == "imagefolder":
+        path, metadata = folder / "metadata.jsonl", make_metadata(content, union, present)
+        write_counted(path, metadata, overwrite or grows(path, metadata), report)
+    warn_of_strays(folder, images, report)
 
 
 def merge_categories(splits: list[Split]) -> dict[int, str]:
@@ -227,88 +283,54 @@ def merge_categories(splits: list[Split]) -> dict[int, str]:
     return dict(sorted(merged.items()))
 
 
-def print_categories(splits: list[Split]) -> None:
+def print_categories(splits: list[Split], categories: dict[int, str]) -> None:
     """Print ids, names and how many images show each category."""
     counts = [split.content.count_images() for split in splits]
-    heads = [f"{split.name} images" for split in splits]
-    categories = merge_categories(splits) or dict.fromkeys(sorted({i for count in counts for i in count}), "")
+    categories = categories or dict.fromkeys(sorted({i for count in counts for i in count}), "")
     width = max(map(len, ["name", *categories.values()]))
-    print(f"{'id':>4}  {'name':{width}}  " + "  ".join(f"{head:>12}" for head in heads))
+    print(f"{'id':>4}  {'name':{width}}  " + "  ".join(f"{split.name + ' images':>12}" for split in splits))
     for number, name in categories.items():
         print(f"{number:4}  {name:{width}}  " + "  ".join(f"{count.get(number, 0):12,}" for count in counts))
 
 
 def refuse_empty(
-    splits: list[Split], selections: dict[str, list[Selection]], names: dict[int, str], skip: bool, report: Report
+    split: Split, selections: Sequence[Selection], names: dict[int, str], skip: bool, report: Report
 ) -> None:
     """Raise `InputError` for targets that cannot be balanced, with their counts; warn of them if they are skipped."""
-    for split in splits:
-        empty = [
-            f"{row.target} {names.get(row.target, '')!r} ({row.positives:,} with, {row.negatives:,} without)"
-            for row in selections[split.name]
-            if row.is_empty
-        ]
-        if empty and not skip:
-            raise InputError(
-                split.annotations[0],
-                "images with and without each target",
-                ", ".join(empty),
-                "leave these targets out, or give --skip-empty to have them left out",
-            )
-        if empty:
-            report.warn(f"{split.annotations[0]}: left out of {split.name}: {', '.join(empty)}")
+    empty = ", ".join(
+        f"{row.target} {names.get(row.target, '')!r} ({row.positives:,} with, {row.negatives:,} without)"
+        for row in selections
+        if row.is_empty
+    )
+    if empty and not skip:
+        raise InputError(
+            split.annotations[0],
+            "images with and without each target",
+            empty,
+            "leave these targets out, or give --skip-empty to have them left out",
+        )
+    if empty:
+        report.warn(f"{split.annotations[0]}: left out of {split.name}: {empty}")
 
 
-def write_texts(
-    output: Path,
-    splits: list[Split],
-    selections: dict[str, list[Selection]],
-    chosen: dict[str, frozenset[int]],
-    categories: dict[int, str],
-    masks: bool,
-    overwrite: bool,
-    report: Report,
-) -> None:
-    """Write everything but the images."""
-    files: dict[str, bytes] = {}
-    panels: dict[str, list[Share]] = {}
-    for split in splits:
-        labels = label_images(split.content, split.folder, chosen[split.name])
-        files[f"labels_{split.name}.json"] = json.dumps(labels, indent=2).encode()
-        panels[f"{split.name}: {len(labels):,} images"] = [
-            Share(
-                categories.get(row.target, str(row.target)),
-                images=sum(row.target in present for present in labels.values()),
-                total=len(labels),
-            )
-            for row in selections[split.name]
-        ]
-        if masks:
-            ids = [image for image in split.content.labels if image in chosen[split.name]]
-            files[f"instances_{split.name}_trimmed.json"], oddities = select_records(split.annotations, ids)
-            for oddity in oddities:
-                report.warn(oddity)
-    files["trim_report.csv"] = make_report(selections, categories)
-    for name, data in files.items():
-        write_counted(output / name, data, overwrite, report)
-    picture = output / "balance.png"
-    if picture.exists() and not overwrite:
-        report.count("files already there")
-    else:
-        # Not compared with an earlier one: another matplotlib draws the same bars with other bytes.
-        write_counted(picture, draw_balance(panels), True, report)
-    report.note(f"How the targets are balanced: {picture}")
+def share_of(target: int, labels: dict[str, list[int]], names: dict[int, str]) -> Share:
+    """Return how many of the chosen images show a target."""
+    images = sum(target in present for present in labels.values())
+    return Share(names.get(target, str(target)), images, len(labels))
 
 
-def write_counted(path: Path, data: bytes, overwrite: bool, report: Report) -> None:
-    """Write a file unless it is there already, and count it."""
-    written = write_once(path, data, overwrite=overwrite)
+def write_counted(path: Path, data: bytes | str, overwrite: bool, report: Report) -> bool:
+    """Write a file unless it is there with this content, and count it; return whether it was written."""
+    data = data.encode() if isinstance(data, str) else data
+    is_there = path.is_file() and path.read_bytes() == data
+    written = not is_there and write_once(path, data, overwrite=overwrite)
     report.count("files written" if written else "files already there")
+    return written
 
 
 def grows(path: Path, data: bytes) -> bool:
-    """Return whether a file holds only lines of `data`, but not all: images were missing when it was written."""
-    return path.is_file() and set(path.read_bytes().splitlines()) < set(data.splitlines())
+    """Return whether a file holds only lines of `data`: some images may have been missing when it was written."""
+    return path.is_file() and set(path.read_bytes().splitlines()) <= set(data.splitlines())
 
 
 def warn_of_strays(folder: Path, images: Sequence[Image], report: Report) -> None:

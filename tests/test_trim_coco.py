@@ -332,6 +332,29 @@ def test_other_result_is_not_overwritten_without_flag(tmp_path, capsys):
     assert "files are not of this selection" in capsys.readouterr().err
 
 
+def test_broken_training_file_does_not_stop_validation(tmp_path, capsys):
+    (tmp_path / "bad.json").write_text('{"images": [')
+    good = small(tmp_path)
+    command = ["--val-annotations", good, "--targets", 3, "-o", tmp_path / "o", "--train-annotations"]
+    assert run(*command, tmp_path / "bad.json") == 1
+    assert f"{tmp_path / 'bad.json'}: expected COCO annotations" in capsys.readouterr().err
+    assert {p.name for p in (tmp_path / "o").iterdir()} == {"labels_val.json", "trim_report.csv", "balance_val.png"}
+    report = tmp_path / "o" / "trim_report.csv"
+    assert [line.split(",")[0] for line in report.read_text().splitlines()] == ["split", "val"]
+    assert run(*command, good) == 0
+    assert [line.split(",")[0] for line in report.read_text().splitlines()] == ["split", "train", "val"]
+    assert run(*command, tmp_path / "bad.json", "--list-categories") == 1
+    assert "val images" in capsys.readouterr().out
+
+
+def test_users_own_report_is_not_overwritten(tmp_path, capsys):
+    (tmp_path / "trim_report.csv").write_text("mine")
+    command = ["--train-annotations", small(tmp_path), "--targets", 3, "-o", tmp_path]
+    assert run(*command) == 1
+    assert "trim_report.csv: expected no such file" in capsys.readouterr().err
+    assert (tmp_path / "trim_report.csv").read_text() == "mine"
+
+
 def test_users_own_image_is_not_overwritten(tmp_path, capsys):
     images = image_directory(tmp_path / "all", range(1, 13))
     mine = tmp_path / "o" / "train2017" / f"{3:012}.jpg"
@@ -584,7 +607,7 @@ def test_imagefolder_layout_loads_with_labels(tmp_path):
 
 def test_balance_picture_is_a_picture(tmp_path):
     run("--train-annotations", small(tmp_path), "--targets", 3, 6, "-o", tmp_path / "o")
-    with Image.open(tmp_path / "o" / "balance.png") as image:
+    with Image.open(tmp_path / "o" / "balance_train.png") as image:
         assert len(image.convert("RGB").getcolors(1 << 16)) > 3
 
 
@@ -755,5 +778,5 @@ def test_runs_as_a_script_from_anywhere(tmp_path, root):
     command += ["--targets", "car", "--train-images", images]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "trim_coco: 3 files written" in done.stdout
+    assert "3 files written" in done.stdout
     assert len(list((tmp_path / "trimmed" / "train2017").iterdir())) == 12
