@@ -15,28 +15,22 @@ each other. A later run does only datasets that are new or whose patches or para
 from __future__ import annotations
 
 import argparse
-import hashlib
-import os
 import sys
 import zlib
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from emcurate import cli, naming
+from emcurate import cli
 from emcurate.errors import InputError
 from emcurate.files import describe_content, make_output_directory, npy_bytes, read_npy, write_once
 from emcurate.groups import find_groups
-from emcurate.hashing import BoolArray, read_hash
-from emcurate.images import read_section
 from emcurate.jobs import Report, default_processes, progress, run_jobs
 from emcurate.ledger import Entry, Ledger, Plan
+from emcurate.patches import list_datasets, read_hashes
 from emcurate.pathlists import same_paths, write_path_list
 from emcurate.pictures import DROPPED, KEPT, Group, Tile, draw_contact_sheet
 
@@ -47,43 +41,9 @@ SEED = 0
 PATH_LIST = "deduplicated_fpaths.npz"
 
 FILES_PER_DATASET = 3  # exemplars, table, picture; the picture only where there are duplicates
-CHUNK_PATCHES = 2000  # hashes a job reads: a fraction of a second
 PICTURE_GROUPS = 12  # largest groups in a dataset's picture
 PICTURE_MEMBERS = 9  # duplicates shown of each
 LISTED_DATASETS = 20  # datasets named in the closing report
-
-
-@dataclass
-class Dataset:
-    """The patches of one dataset: their names in alphabetical order and a fingerprint of their files."""
-
-    name: str
-    stems: list[str] = field(default_factory=list)
-    stats: list[str] = field(default_factory=list)
-
-    def fingerprint(self, patchdir: Path) -> str:
-        """Return what changes when a patch is added, removed, changed or moved."""
-        return hashlib.sha256("\n".join([str(patchdir), *self.stats]).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class ChunkJob:
-    """Some patches of one dataset whose hashes are to be read; `start` is the first one's position."""
-
-    dataset: str
-    start: int
-    patchdir: Path
-    stems: tuple[str, ...]
-    measure_sharpness: bool
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """What was read: a hash for each patch (None where it cannot be read), the sharpness if wanted, the problems."""
-
-    hashes: list[BoolArray | None]
-    sharpness: list[float]
-    problems: list[str]
 
 
 @dataclass(frozen=True)
@@ -94,11 +54,6 @@ class PictureJob:
     path: Path
     patchdir: Path
     groups: tuple[list[tuple[str, int]], ...]
-
-
-def measure_sharpness(patch: npt.NDArray[np.uint8]) -> float:
-    """Return the variance of a patch's Laplacian, which falls with blur (Pech-Pacheco et al., ICPR 2000)."""
-    return float(cv2.Laplacian(patch, cv2.CV_64F).var())
 
 
 def order_patches(
@@ -113,87 +68,6 @@ def order_patches(
     if order == "sharpest":
         return np.argsort(-sharpness, kind="stable")
     return np.arange(count)
-
-
-def list_datasets(patchdir: Path, with_pixels: bool, report: Report) -> dict[str, Dataset]:
-    """Return the datasets whose patches lie in a directory; hashes and patches without their mate are reported."""
-    stats: dict[str, dict[str, str]] = {".npy": {}, ".tiff": {}}
-    with os.scandir(patchdir) as entries:
-        for entry in entries:
-            stem, dot, extension = entry.name.rpartition(".")
-            if dot + extension in stats and naming.MARK in stem:
-                stat = entry.stat()
-                stats[dot + extension][stem] = f"{entry.name} {stat.st_size} {stat.st_mtime_ns}"
-    hashes, patches = stats[".npy"], stats[".tiff"]
-    for stem in sorted(hashes.keys() ^ patches.keys()):
-        present, missing = (".npy", ".tiff") if stem in hashes else (".tiff", ".npy")
-        report.fail(
-            InputError(patchdir / (stem + present), f"{stem}{missing} beside it", "none", "crop its section again")
-        )
-    datasets: dict[str, Dataset] = {}
-    for stem in sorted(hashes.keys() & patches.keys()):
-        try:
-            name = naming.parse_patch(stem).dataset
-        except naming.GrammarError as error:
-            report.fail(f"{patchdir / stem}.npy: {error}; only patches of raw/crop_patches.py belong here")
-            continue
-        dataset = datasets.setdefault(name, Dataset(name))
-        dataset.stems.append(stem)
-        dataset.stats.append(hashes[stem] + (patches[stem] if with_pixels else ""))
-    return datasets
-
-
-def read_chunk(job: ChunkJob) -> Chunk:
-    """Read the hashes of some patches."""
-    chunk = Chunk([], [], [])
-    for stem in job.stems:
-        try:
-            bits = read_hash(job.patchdir / f"{stem}.npy")
-            patch = read_section(job.patchdir / f"{stem}.tiff") if job.measure_sharpness else None
-        except InputError as error:
-            chunk.problems.append(str(error))
-            chunk.hashes.append(None)
-            chunk.sharpness.append(0.0)
-        else:
-            chunk.hashes.append(bits)
-            chunk.sharpness.append(0.0 if patch is None else measure_sharpness(patch))
-    return chunk
-
-
-def read_datasets(
-    datasets: Sequence[Dataset], patchdir: Path, with_pixels: bool, report: Report, **workers: Any
-) -> dict[str, Chunk]:
-    """Read the hashes of whole datasets, divided among the workers in pieces of equal size."""
-    jobs = [
-        ChunkJob(d.name, start, patchdir, tuple(d.stems[start : start + CHUNK_PATCHES]), with_pixels)
-        for d in datasets
-        for start in range(0, len(d.stems), CHUNK_PATCHES)
-    ]
-    pieces: dict[str, dict[int, Chunk]] = defaultdict(dict)
-    for job, chunk in run_jobs(read_chunk, jobs, report, unit="chunk", **workers):
-        pieces[job.dataset][job.start] = chunk
-    whole = {d.name: Chunk([], [], []) for d in datasets}
-    for name, parts in pieces.items():
-        for _, part in sorted(parts.items()):
-            whole[name].hashes.extend(part.hashes)
-            whole[name].sharpness.extend(part.sharpness)
-            whole[name].problems.extend(part.problems)
-    return whole
-
-
-def stack_hashes(dataset: Dataset, chunk: Chunk, patchdir: Path) -> tuple[list[str], npt.NDArray[np.bool_], Any]:
-    """Return the names, hashes (n, side, side) and sharpness of the patches that could be read."""
-    readable = [i for i, bits in enumerate(chunk.hashes) if bits is not None]
-    hashes = [bits for bits in chunk.hashes if bits is not None]
-    for i, bits in zip(readable, hashes, strict=True):
-        if bits.shape != hashes[0].shape:
-            raise InputError(
-                patchdir / f"{dataset.stems[i]}.npy",
-                f"a hash of side {len(hashes[0])} like that of {dataset.stems[readable[0]]}",
-                f"side {len(bits)}",
-                "cut the patches of one dataset with one --hash_size",
-            )
-    return [dataset.stems[i] for i in readable], np.stack(hashes), np.array(chunk.sharpness)[readable]
 
 
 def draw_groups(job: PictureJob) -> int:
@@ -279,29 +153,25 @@ def run(
     todo = [datasets[name] for name in (*plan.new, *plan.stale)]
 
     pictures = []
-    chunks = read_datasets(todo, patchdir, with_pixels, report, **workers)
-    for dataset in progress(todo, total=len(todo), label=STAGE, unit="dataset"):
-        chunk = chunks.pop(dataset.name)
-        report.failures.extend(chunk.problems)
-        replace = overwrite or dataset.name in ledger.entries
+    hashes = read_hashes(todo, patchdir, with_pixels, report, **workers)
+    for name, read in progress(hashes.items(), total=len(hashes), label=STAGE, unit="dataset"):
+        taken = order_patches(name, len(read.stems), order, seed, read.sharpness)
+        groups = find_groups(read.stems, read.bits, taken, min_distance, processes or default_processes())
+        exemplars = [str(patchdir / f"{stem}.tiff") for stem in groups.exemplars()]
+        replace = overwrite or name in ledger.entries
         try:
-            stems, hashes, sharpness = stack_hashes(dataset, chunk, patchdir)
-            taken = order_patches(dataset.name, len(stems), order, seed, sharpness)
-            groups = find_groups(stems, hashes, taken, min_distance, processes or default_processes())
-            exemplars = [str(patchdir / f"{stem}.tiff") for stem in groups.exemplars()]
-            write_once(groups_path(savedir, dataset.name), groups.table(), overwrite=replace)
-            write_once(exemplars_path(savedir, dataset.name), npy_bytes(np.array(exemplars)), overwrite=replace)
+            write_once(groups_path(savedir, name), groups.table(), overwrite=replace)
+            write_once(exemplars_path(savedir, name), npy_bytes(np.array(exemplars)), overwrite=replace)
         except InputError as error:
             report.fail(error)
             continue
         report.count("datasets done")
-        report.count("patches", len(stems))
-        report.count("duplicates", len(stems) - len(exemplars))
+        report.count("patches", len(read.stems))
+        report.count("duplicates", len(read.stems) - len(exemplars))
         largest = tuple(groups.largest(PICTURE_GROUPS, PICTURE_MEMBERS))
-        pictures.append(PictureJob(dataset.name, picture_path(savedir, dataset.name), patchdir, largest))
-        # A dataset of which something could not be read is done again next time.
-        if chunk.problems:
-            fingerprints.pop(dataset.name)
+        pictures.append(PictureJob(name, picture_path(savedir, name), patchdir, largest))
+        if not read.complete:
+            fingerprints.pop(name)  # so that it is done again when what is missing is mended
     for job, outputs in run_jobs(draw_groups, pictures, report, unit="picture", **workers):
         if job.dataset in fingerprints:
             ledger.record(job.dataset, Entry(fingerprints[job.dataset], parameters, outputs))

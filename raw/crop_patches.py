@@ -12,9 +12,7 @@ a patch is dropped, and the last patch of a row or column may be smaller than th
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +24,7 @@ from emcurate.hashing import compute_dhash
 from emcurate.images import read_section, write_section
 from emcurate.jobs import Report, run_jobs
 from emcurate.ledger import Entry, Ledger
+from emcurate.patches import list_by_section
 
 STAGE = "crop_patches"
 CROP_SIZE = 224  # pixels a side, what ImageNet networks take and CEM500K published
@@ -90,17 +89,6 @@ def list_sections(imdir: Path, report: Report) -> dict[str, Path]:
     return sections
 
 
-def list_patch_files(patchdir: Path) -> dict[str, list[str]]:
-    """Return the names of the patches and hashes in a directory, by the section they were cut from."""
-    files: dict[str, list[str]] = defaultdict(list)
-    with os.scandir(patchdir) as entries:
-        for entry in entries:
-            stem, _, extension = entry.name.rpartition(".")
-            if extension in ("tiff", "npy") and naming.MARK in stem:
-                files[stem.rsplit("_", 2)[0]].append(entry.name)
-    return files
-
-
 def run(
     imdir: Path,
     patchdir: Path,
@@ -122,7 +110,7 @@ def run(
     ledger = Ledger(patchdir, STAGE)
     parameters = {"crop_size": crop_size, "hash_size": hash_size}
     fingerprints = {stem: fingerprint(path) for stem, path in sections.items()}
-    files = list_patch_files(patchdir)
+    files = list_by_section(patchdir)
     plan = ledger.plan(fingerprints, parameters, {stem: len(names) for stem, names in files.items()})
     if not overwrite:
         ledger.refuse_other_parameters(plan, parameters)

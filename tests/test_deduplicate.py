@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import tifffile
 
+from emcurate import patches
+
 deduplicate = importlib.import_module("deduplicated.deduplicate")
 
 RNG = np.random.default_rng(0)
@@ -112,7 +114,7 @@ def test_random_order_follows_the_seed_and_not_the_other_datasets(patchdir, tmp_
 
 @pytest.mark.parametrize("order", ["random", "sharpest"])
 def test_any_number_of_processes_gives_the_same_bytes(patchdir, tmp_path, order, monkeypatch):
-    monkeypatch.setattr(deduplicate, "CHUNK_PATCHES", 7)
+    monkeypatch.setattr(patches, "CHUNK_PATCHES", 7)
     for processes in ("1", "2"):
         deduplicate.main([str(patchdir), str(tmp_path / processes), "-p", processes, "--order", order])
     assert read_results(tmp_path / "1") == read_results(tmp_path / "2")
@@ -186,6 +188,17 @@ def test_bad_hashes_are_named_and_the_rest_done(patchdir, tmp_path, capsys):
         assert name in error
     assert "--hash_size" in error
     assert len(read_groups(tmp_path / "out", "fly")) == 87
+
+
+def test_a_dataset_of_which_nothing_can_be_read(patchdir, tmp_path, capsys):
+    for path in patchdir.glob("fly*.npy"):
+        path.write_bytes(b"")
+    assert deduplicate.main([str(patchdir), str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert error.count("fly-LOC-") == 90
+    assert "Traceback" not in error
+    assert not (tmp_path / "out" / "fly_exemplars.npy").exists()
+    assert (tmp_path / "out" / "two words.ö_exemplars.npy").exists()
 
 
 def test_patches_that_are_gone_leave_the_list(patchdir, tmp_path, capsys):
