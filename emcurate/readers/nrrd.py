@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import warnings
 from collections.abc import Iterable
@@ -64,7 +65,7 @@ def open_voxels(path: Path) -> Opened:
     start = 0 if data_path != path else header_bytes
     start = _skip_lines(data_path, start, int(_field(header, "line skip", 0)))
     skip = int(_field(header, "byte skip", 0))
-    voxel_bytes = int(np.prod(shape)) * max(channels, 1) * dtype.itemsize
+    voxel_bytes = math.prod(shape) * max(channels, 1) * dtype.itemsize
     compression = _find_compression(path, header)
     if skip < (-1 if compression is None else 0):
         raise InputError(path, "a byte skip of at least 0 (or of -1 for raw data)", str(skip), _SAVE_PLAIN)
