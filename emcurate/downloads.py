@@ -122,7 +122,7 @@ def fetch(
     expected_size : int, optional
         Bytes the file must have. Without it the size the server announces must arrive.
     retries : int
-        Tries after the first; 0 for a single one. Only what may pass (no answer, busy, broken off) is retried.
+        Tries after one that got no further; 0 for none. Only what may pass (no answer, busy, broken off) is retried.
     timeout : float
         Seconds without a byte after which a connection counts as broken off.
     label : str, optional
@@ -220,15 +220,21 @@ def fetch_all(
 
 
 def _transfer_with_retries(way: _Try, file: IO[bytes], note: Path, retries: int) -> None:
-    for attempt in itertools.count():
+    tries, furthest = 0, 0
+    while True:
         try:
             _transfer(way, file, note)
             return
         except _PassingError as problem:
-            if attempt >= retries:
+            # A bad line that breaks again and again still gets there, as long as each try gets further.
+            arrived = os.fstat(file.fileno()).st_size
+            if arrived > furthest:
+                tries, furthest = 0, arrived
+            if tries >= retries:
                 raise problem.error from None
-            pause = FIRST_PAUSE_SECONDS * 2**attempt if problem.pause is None else problem.pause
+            pause = FIRST_PAUSE_SECONDS * 2**tries if problem.pause is None else problem.pause
             time.sleep(min(pause, LONGEST_PAUSE_SECONDS))
+            tries += 1
 
 
 def _transfer(way: _Try, file: IO[bytes], note: Path) -> None:

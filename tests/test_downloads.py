@@ -86,7 +86,7 @@ def test_fetches_whole_file_once(site, tmp_path):
     assert len(site.requests) == 1
 
 
-@pytest.mark.parametrize("cuts", [[1000], [1000, 70000], [0, 5]])
+@pytest.mark.parametrize("cuts", [[1000], [1000, 70000], [0, 5], [10] * 20])
 def test_goes_on_where_connection_broke_off(site, tmp_path, cuts):
     site.cuts = list(cuts)
     assert fetch(f"{site.url}/a", tmp_path / "a").read_bytes() == BODY
