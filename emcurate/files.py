@@ -60,11 +60,20 @@ def describe_content(directory: Path) -> str:
         return "no such directory"
     if not entries:
         return "an empty directory"
+    return describe_kinds(entries)
+
+
+def describe_kinds(entries: Iterable[Path]) -> str:
+    """Count files by extension, and directories.
+
+    >>> describe_kinds([Path("a.txt"), Path("b.txt"), Path("c")])
+    '1 extensionless files, 2 .txt files'
+    """
     kinds: dict[str, int] = {}
     for entry in entries:
         kind = "directories" if entry.is_dir() else f"{entry.suffix or 'extensionless'} files"
         kinds[kind] = kinds.get(kind, 0) + 1
-    return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    return ", ".join(sorted(f"{count} {kind}" for kind, count in kinds.items()))
 
 
 def fingerprint(path: Path) -> str:

@@ -18,7 +18,14 @@ from typing import Any
 
 from emcurate import cli, naming
 from emcurate.errors import InputError
-from emcurate.files import describe_content, fingerprint, list_entries, list_files, make_output_directory
+from emcurate.files import (
+    describe_content,
+    describe_kinds,
+    fingerprint,
+    list_entries,
+    list_files,
+    make_output_directory,
+)
 from emcurate.images import IMAGE_SUFFIXES, read_image, write_section
 from emcurate.jobs import Report, run_jobs
 from emcurate.ledger import Entry, Ledger
@@ -45,6 +52,17 @@ def find_images(imdir: Path) -> list[tuple[Path, naming.ImageSection]]:
             images = _list_images(group)
             found += [(p, naming.ImageSection(group.name, naming.strip_extension(p.name))) for p in images]
     return found
+
+
+def list_ignored(imdir: Path) -> list[Path]:
+    """List the files, in a directory and its sub-directories, that are no images by their extension."""
+    directories = [imdir, *(entry for entry in list_entries(imdir) if entry.is_dir())]
+    return [
+        path
+        for directory in directories
+        for path in list_entries(directory)
+        if path.is_file() and not path.name.lower().endswith(IMAGE_SUFFIXES)
+    ]
 
 
 def refuse_bad_names(
@@ -97,6 +115,8 @@ def run(
             describe_content(imdir),
             "name the directory that holds the images or their group directories",
         )
+    if ignored := list_ignored(imdir):
+        report.note(f"left alone, not images by their extension: {describe_kinds(ignored)}")
     make_output_directory(savedir)
     ledger = Ledger(savedir, STAGE)
     parameters: dict[str, Any] = asdict(rescale)

@@ -35,7 +35,9 @@ def test_images_and_groups_become_sections(corpus, tmp_path, capsys):
     assert np.array_equal(tifffile.imread(out / "one ö.v2-LOC-2d.tiff"), GREY)
     # 257 * v of 65535 is v of 255
     assert np.array_equal(tifffile.imread(out / "grids-LOC-2d-8.tiff"), GREY)
-    assert "3 sections written" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "3 sections written" in text
+    assert "left alone, not images by their extension: 1 .txt files" in text
 
 
 def test_a_second_run_does_nothing_and_says_so(corpus, tmp_path, capsys):
