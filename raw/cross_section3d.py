@@ -265,6 +265,8 @@ def run(
             describe_content(voldir),
             "name the directory that holds the volumes",
         )
+    if savedir == voldir:
+        raise InputError(savedir, "a SAVEDIR of its own", "VOLDIR", "sections among volumes would be taken for volumes")
     make_output_directory(savedir)
     ledger, parameters = Ledger(savedir, STAGE), settings.as_parameters()
     jobs = {path.name: OpenJob(path, settings) for path in refuse_bad_names(paths, report)}

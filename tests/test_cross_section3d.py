@@ -312,6 +312,13 @@ def test_sections_may_be_written_among_the_volumes(voldir, capsys):
     assert "0 sections written, 1 volumes already done." in capsys.readouterr().out
 
 
+def test_sections_are_not_written_into_the_volumes_own_directory(voldir, capsys):
+    write(voldir / "a.tif")
+    assert run(voldir, voldir) == 1
+    assert "expected a SAVEDIR of its own, found VOLDIR" in capsys.readouterr().err
+    assert [path.name for path in voldir.iterdir()] == ["a.tif"]
+
+
 def test_five_packings_of_real_slices_give_the_same_sections(real_data, voldir, savedir):
     shutil.copytree(real_data / "flyem_medulla_slices", voldir / "s")
     array = open_volume(voldir / "s").read()
