@@ -838,6 +838,12 @@ def test_an_undo_on_another_page_brings_that_page(widget):
     assert (page["type"], page["page"], page["cursor"]) == ("page", 0, indices[0])
 
 
+def test_the_patch_at_the_cursor_stays_in_sight_when_the_grid_changes(widget):
+    last = widget.session.page_indices()[11]
+    (page,) = ask(widget, type="arrange", changes={"rows": 1, "columns": 2}, cursor=last)
+    assert page["cursor"] == last in [tile["index"] for tile in page["tiles"]] and len(page["tiles"]) == 2
+
+
 def test_what_cannot_be_done_is_an_error_and_the_labels_as_they_are(widget, monkeypatch):
     def full(_fd):
         raise OSError(28, "No space left on device")

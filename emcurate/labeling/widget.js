@@ -174,7 +174,7 @@ function render({ model, el }) {
 
   function send(type, content = {}) {
     request += 1;
-    model.send({ type, client, request, ...content });
+    model.send({ type, client, request, cursor: page?.tiles[cursor]?.index, ...content });
     if (!["ready", "draw", "dismiss"].includes(type)) saved.textContent = "saving …";
     clearTimeout(silence);
     silence = setTimeout(() => {
@@ -194,7 +194,7 @@ function render({ model, el }) {
       // An answer to an older request knows less than what is on the screen.
       if (message.client !== client || message.request === request) {
         for (const tile of page.tiles) tile.label = message.labels[tile.index] ?? tile.label;
-        if (message.client === client && waiting) moveTo(page.tiles.findIndex((t) => t.index === message.cursor));
+        if (message.client === client && message.undone) moveTo(page.tiles.findIndex((t) => t.index === message.cursor));
         paint();
       }
     }
@@ -240,7 +240,7 @@ function render({ model, el }) {
     for (const tile of targets) tile.label = name;
     moveTo(Math.min(range()[1] + 1, page.tiles.length - 1));
     paint();
-    if (targets.length) report("label", { indices: targets.map((tile) => tile.index), label: name });
+    if (targets.length) send("label", { indices: targets.map((tile) => tile.index), label: name });
   }
 
   function toggle() {
@@ -249,7 +249,7 @@ function render({ model, el }) {
     for (const tile of targets) tile.label = tile.label === "informative" ? "uninformative" : "informative";
     clearError();
     paint();
-    if (targets.length) report("toggle", { indices: targets.map((tile) => tile.index) });
+    if (targets.length) send("toggle", { indices: targets.map((tile) => tile.index) });
   }
 
   function markRest(name) {
@@ -257,10 +257,8 @@ function render({ model, el }) {
     for (const tile of page.tiles) if (tile.label === "none" && !tile.problem) tile.label = name;
     clearError();
     paint();
-    report("rest", { label: name });
+    send("rest", { label: name });
   }
-
-  const report = (type, content) => send(type, { ...content, cursor: page.tiles[cursor].index });
 
   // -- moving ------------------------------------------------------------------------------------------------
 
@@ -428,6 +426,8 @@ function render({ model, el }) {
       const scale = (page.view.size / full) * tile.reduction;
       canvas.style.width = `${tile.width * scale}px`;
       canvas.style.height = `${tile.height * scale}px`;
+      // Enlarged, every pixel is a sharp square; made smaller, leaving pixels out would show noise that is not there.
+      canvas.style.imageRendering = scale * window.devicePixelRatio < 1 ? "auto" : "pixelated";
       if (canvas.dataset.stretch !== String(page.view.stretch)) drawPixels(canvas, tile, pixels[place]);
     });
   }

@@ -46,17 +46,23 @@ class LabelingWidget(anywidget.AnyWidget):
             self.send({"type": "details", **self._details()})
             return
         page = self.session.page_indices()
+        undone = False
         try:
-            self._handle(message)
+            if message["type"] == "undo":
+                undone = bool(self.session.undo())
+            else:
+                self._handle(message)
         except (InputError, OSError, ValueError) as error:
             self.send({"type": "error", "message": str(error)})
         if message["type"] in ("ready", "turn", "arrange") or page != self.session.page_indices():
             self._send_page(message)
         else:
-            self._send_labels(message)
+            self._send_labels(message, undone=undone)
 
     def _handle(self, message: dict[str, Any]) -> None:
         session = self.session
+        if message.get("cursor") is not None:
+            session.cursor = message["cursor"]
         match message["type"]:
             case "label":
                 session.label(message["indices"], message["label"])
@@ -64,8 +70,6 @@ class LabelingWidget(anywidget.AnyWidget):
                 session.toggle(message["indices"])
             case "rest":
                 session.label_rest(message["label"])
-            case "undo":
-                session.undo()
             case "turn":
                 session.turn(message["page"])
             case "arrange" | "draw":
@@ -73,7 +77,6 @@ class LabelingWidget(anywidget.AnyWidget):
             case "dismiss":
                 session.store.notices.clear()
         if message["type"] in ("label", "toggle", "rest"):
-            session.cursor = message["cursor"]
             session.save_view()
 
     def _send_page(self, message: dict[str, Any]) -> None:
@@ -116,9 +119,9 @@ class LabelingWidget(anywidget.AnyWidget):
         }
         self.send({**content, **self._progress(message)}, buffers)
 
-    def _send_labels(self, message: dict[str, Any]) -> None:
+    def _send_labels(self, message: dict[str, Any], *, undone: bool) -> None:
         labels = {str(i): LABELS[self.session.labels[i]] for i in self.session.page_indices()}
-        self.send({"type": "labels", "labels": labels, **self._progress(message)})
+        self.send({"type": "labels", "labels": labels, "undone": undone, **self._progress(message)})
 
     def _progress(self, message: dict[str, Any]) -> dict[str, Any]:
         session = self.session
