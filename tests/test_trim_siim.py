@@ -99,7 +99,9 @@ def test_order_is_pinned():
     classes = ["malignant" if i * 7919 % ROWS < MALIGNANT else "benign" for i in range(ROWS)]
     assert classes.count("malignant") == MALIGNANT
     order = ",".join(map(str, trim_siim.order_rows(classes)))
-    assert hashlib.sha256(order.encode()).hexdigest() == "e3c52918312dc4645eba8108a8f4ffa42bfb65cd2d4038c7476005deffc15c59"
+    assert (
+        hashlib.sha256(order.encode()).hexdigest() == "e3c52918312dc4645eba8108a8f4ffa42bfb65cd2d4038c7476005deffc15c59"
+    )
 
 
 def test_stable_order_keeps_the_order_of_the_file(full, tmp_path):
