@@ -7,6 +7,7 @@ run goes on where it stopped, and when the list has grown only its new patches a
 Reads:   FPATHS, the path list deduplicate.py wrote; the patches it names; with --labels, patch_quality_labels.npy.
 Writes:  SAVEDIR/nn_filtered_fpaths.npz/, the path list of the informative patches;
          SAVEDIR/nn_predictions.npy (uint8: 1 informative, 0 not) and nn_scores.npy (float32), parallel to FPATHS;
+         labelled patches too have the classifier's own score there, so that disagreement can be seen, and
          a patch that cannot be read has the score NaN and, unless labelled, the prediction 0;
          SAVEDIR/nn_counts.csv, counts by dataset, and three contact sheets, nn_surest_informative.png,
          nn_surest_uninformative.png and nn_least_certain.png.
