@@ -245,7 +245,7 @@ def fetch_imagenet_weights(url: str = ResNet34_Weights.IMAGENET1K_V1.url) -> Pat
         raise InputError(
             url,
             "to download ImageNet start weights once",
-            f"no answer: {error.found}",
+            f"no answer {error.found.removeprefix('none ')}",
             f"connect to the network; or put the file at {path}; or start from other weights with "
             "--init FILE, or from none with --init random",
         ) from None

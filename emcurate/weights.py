@@ -120,7 +120,7 @@ def fetch_weights(
         raise InputError(
             url,
             "to download the classifier's weights once",
-            f"no answer: {error.found}",
+            f"no answer {error.found.removeprefix('none ')}",
             "connect to the network; or download this address elsewhere and name the file with --weights; "
             f"or put it at {path}",
         ) from None
