@@ -74,6 +74,12 @@ def bootstrap_auc(
     return float(low), float(high)
 
 
+def cross_entropy(scores: npt.NDArray[np.floating], truth: npt.NDArray[np.bool_]) -> float:
+    """Return the mean binary cross-entropy; a score of 0 or 1 that is wrong costs a lot, but not infinity."""
+    right = np.clip(np.where(truth, scores, 1 - scores), np.finfo(float).tiny, None)
+    return float(-np.log(right).mean())
+
+
 def roc_curve(
     scores: npt.NDArray[np.floating], truth: npt.NDArray[np.bool_]
 ) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +16,34 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from emcurate import classifier
-from emcurate.files import write_bytes
-from emcurate.recipe import Recipe, balanced_weights, iter_batches, learning_rate_at
+from emcurate.errors import InputError
+from emcurate.evaluation import area_under_roc, cross_entropy
+from emcurate.files import make_output_directory, write_bytes
+from emcurate.jobs import Report, progress
+from emcurate.ledger import LEDGER_DIRECTORY
+from emcurate.recipe import Recipe, balanced_weights, count_batches, iter_batches, learning_rate_at
 from emcurate.weights import InputFormat
 
 # About as many as batch norm's running averages reach back over in batches of 64.
 BATCH_NORM_PATCHES = 512
 BATCH_NORM_MOMENTUM = 0.1  # PyTorch's default, which torchvision's networks use
 
+# In a training's working directory: all that is needed to go on, and the weights of the best epoch so far.
+CHECKPOINT_FILE = "checkpoint.pth"
+BEST_FILE = "best.pth"
+
 UInt8Array = npt.NDArray[np.uint8]
 BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass
+class Fit:
+    """How far a training has come: epochs done, the best of them, its validation scores, metrics by epoch."""
+
+    epoch: int
+    best_epoch: int
+    best_scores: list[float]
+    history: list[dict[str, float]]
 
 
 class Trainer:
@@ -153,3 +173,90 @@ def read_progress(path: Path) -> dict[str, Any]:
     """Return the `progress` a checkpoint was saved with."""
     progress: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["progress"]
     return progress
+
+
+def open_workdir(savedir: Path, run_id: str, resume: bool, overwrite: bool) -> Path:
+    """Return the directory of checkpoints, empty or with one of this very training."""
+    workdir = make_output_directory(savedir / LEDGER_DIRECTORY / "train_nn")
+    checkpoint = workdir / CHECKPOINT_FILE
+    if checkpoint.exists() and read_progress(checkpoint)["run_id"] != run_id:
+        if not overwrite:
+            raise InputError(
+                checkpoint,
+                "the checkpoint of a training with these labels, settings and device",
+                "one of another that was broken off",
+                "repeat that one's command, use another output directory, or --overwrite to drop it",
+            )
+        checkpoint.unlink()
+    if resume and not checkpoint.exists():
+        raise InputError(checkpoint, "a checkpoint to go on from", "none", "leave --resume out to train from the start")
+    return workdir
+
+
+def fit(
+    trainer: Trainer,
+    pixels: UInt8Array,
+    truth: BoolArray,
+    held: BoolArray,
+    workdir: Path,
+    run_id: str,
+    report: Report,
+) -> Fit:
+    """Train until the last epoch or until nothing gets better, from the last checkpoint on if there is one.
+
+    The best epoch has the highest validation AUC; of equal ones, the lowest validation loss.
+
+    Parameters
+    ----------
+    trainer : Trainer
+    pixels, truth, held : (n, size, size) uint8, (n,) bool and (n,) bool arrays
+        The patches, which are informative, and which validate.
+    workdir : Path
+        From `open_workdir`; the weights of the best epoch are left there, in `BEST_FILE`.
+    run_id : str
+        Changes whenever the training would be another one.
+    report : Report
+        Is told if the training goes on.
+    """
+    recipe, checkpoint = trainer.recipe, workdir / CHECKPOINT_FILE
+    done = Fit(0, 0, [], [])
+    if checkpoint.exists():
+        trainer.load_checkpoint(checkpoint)
+        saved = read_progress(checkpoint)
+        done = Fit(**{name: saved[name] for name in Fit.__dataclass_fields__})
+        report.note(f"went on after epoch {done.epoch}")
+    learnt, learnt_truth, judged = pixels[~held], truth[~held], truth[held]
+    batches = count_batches(len(learnt), recipe.batch_size)
+    with progress(None, total=recipe.epochs * batches, label=report.stage, unit="batch") as bar:
+        bar.update(done.epoch * batches)
+        for epoch in range(done.epoch + 1, recipe.epochs + 1):
+            if recipe.patience and epoch - 1 - done.best_epoch >= recipe.patience:
+                break
+            train_loss = trainer.train_epoch(learnt, learnt_truth, epoch, bar.update)
+            scores = trainer.score(pixels[held])
+            if not (math.isfinite(train_loss) and np.isfinite(scores).all()):
+                raise InputError(
+                    f"epoch {epoch}", "a finite loss", f"{train_loss}", "use a lower --learning-rate and --overwrite"
+                )
+            row = {
+                "epoch": epoch,
+                "learning_rate": learning_rate_at(epoch, recipe),
+                "train_loss": train_loss,
+                "validation_loss": cross_entropy(scores, judged),
+                "validation_auc": area_under_roc(scores, judged),
+                "validation_accuracy": float(np.mean((scores > recipe.threshold) == judged)),
+            }
+            done.history.append(row)
+            done.epoch = epoch
+            if epoch == 1 or goodness(row) > goodness(done.history[done.best_epoch - 1]):
+                done.best_epoch, done.best_scores = epoch, scores.tolist()
+                classifier.save_weights(workdir / BEST_FILE, trainer.network.state_dict())
+            # After the best weights: a kill in between only has the epoch done again, with the same result.
+            trainer.save_checkpoint(checkpoint, {"run_id": run_id, **vars(done)})
+            bar.set_postfix_str(f"epoch {epoch}, AUC {row['validation_auc']:.3f}, best {done.best_epoch}")
+    return done
+
+
+def goodness(row: dict[str, float]) -> tuple[float, float]:
+    """Return what an epoch is judged by, higher being better."""
+    return row["validation_auc"], -row["validation_loss"]

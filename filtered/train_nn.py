@@ -20,7 +20,6 @@ import csv
 import hashlib
 import io
 import json
-import math
 import platform
 import shutil
 import sys
@@ -36,19 +35,19 @@ import numpy.typing as npt
 from emcurate import __version__, cli, naming, pictures, plots
 from emcurate.batches import BatchJobs, read_batch
 from emcurate.errors import InputError
-from emcurate.evaluation import area_under_roc, evaluate
+from emcurate.evaluation import evaluate
 from emcurate.files import fingerprint, make_output_directory, write_bytes
-from emcurate.jobs import Report, default_processes, progress, run_jobs
+from emcurate.jobs import Report, default_processes, run_jobs
 from emcurate.labels import CODE_INFORMATIVE, CODE_NONE, CODE_UNINFORMATIVE, encode_labels, load_labels
-from emcurate.ledger import LEDGER_DIRECTORY, Entry, Ledger
+from emcurate.ledger import Entry, Ledger
 from emcurate.pathlists import PathList
-from emcurate.recipe import LEAST_BATCH_SIZE, Recipe, count_batches, learning_rate_at
+from emcurate.recipe import LEAST_BATCH_SIZE, Recipe
 from emcurate.splits import split_by_dataset, split_random
 from emcurate.weights import WEIGHTS_FILE, InputFormat, card_path, hash_file, write_card
 
 if TYPE_CHECKING:
     from emcurate.classifier import DeviceName, PrecisionName
-    from emcurate.training import Trainer
+    from emcurate.training import Fit
 
 STAGE = "train_nn"
 METRICS_FILE = "patch_quality_nn_metrics.json"
@@ -81,16 +80,6 @@ class Patches:
     pixels: npt.NDArray[np.uint8]
     truth: npt.NDArray[np.bool_]
     held: npt.NDArray[np.bool_]
-
-
-@dataclass
-class Fit:
-    """How far a training has come: epochs done, the best of them, its validation scores, metrics by epoch."""
-
-    epoch: int
-    best_epoch: int
-    best_scores: list[float]
-    history: list[dict[str, float]]
 
 
 def check_enough(codes: npt.NDArray[np.uint8], labels: Path) -> None:
@@ -147,65 +136,6 @@ def hold_back_datasets(
         ) from None
 
 
-def fit(trainer: Trainer, patches: Patches, recipe: Recipe, workdir: Path, run_id: str, report: Report) -> Fit:
-    """Train until the last epoch or until nothing gets better, from the last checkpoint on if there is one.
-
-    The best epoch has the highest validation AUC; of equal ones, the lowest validation loss.
-    """
-    from emcurate import classifier, training
-
-    checkpoint, best_weights = workdir / "checkpoint.pth", workdir / "best.pth"
-    done = Fit(0, 0, [], [])
-    if checkpoint.exists():
-        trainer.load_checkpoint(checkpoint)
-        saved = training.read_progress(checkpoint)
-        done = Fit(**{name: saved[name] for name in Fit.__dataclass_fields__})
-        report.note(f"went on after epoch {done.epoch}")
-    learn, judge = ~patches.held, patches.held
-    pixels, truth, judged = patches.pixels[learn], patches.truth[learn], patches.truth[judge]
-    batches = count_batches(len(truth), recipe.batch_size)
-    bar = progress(None, total=recipe.epochs * batches, label=STAGE, unit="batch")
-    with bar:
-        bar.update(done.epoch * batches)
-        for epoch in range(done.epoch + 1, recipe.epochs + 1):
-            if recipe.patience and epoch - 1 - done.best_epoch >= recipe.patience:
-                break
-            train_loss = trainer.train_epoch(pixels, truth, epoch, bar.update)
-            scores = trainer.score(patches.pixels[judge])
-            if not (math.isfinite(train_loss) and np.isfinite(scores).all()):
-                raise InputError(
-                    f"epoch {epoch}", "a finite loss", f"{train_loss}", "use a lower --learning-rate and --overwrite"
-                )
-            row = {
-                "epoch": epoch,
-                "learning_rate": learning_rate_at(epoch, recipe),
-                "train_loss": train_loss,
-                "validation_loss": cross_entropy(scores, judged),
-                "validation_auc": area_under_roc(scores, judged),
-                "validation_accuracy": float(np.mean((scores > recipe.threshold) == judged)),
-            }
-            done.history.append(row)
-            done.epoch = epoch
-            if epoch == 1 or goodness(row) > goodness(done.history[done.best_epoch - 1]):
-                done.best_epoch, done.best_scores = epoch, scores.tolist()
-                classifier.save_weights(best_weights, trainer.network.state_dict())
-            # After the best weights: a kill in between only has the epoch done again, with the same result.
-            trainer.save_checkpoint(checkpoint, {"run_id": run_id, **vars(done)})
-            bar.set_postfix_str(f"epoch {epoch}, AUC {row['validation_auc']:.3f}, best {done.best_epoch}")
-    return done
-
-
-def goodness(row: dict[str, float]) -> tuple[float, float]:
-    """Return what an epoch is judged by, higher being better."""
-    return row["validation_auc"], -row["validation_loss"]
-
-
-def cross_entropy(scores: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_]) -> float:
-    """Return the mean binary cross-entropy; a score of 0 or 1 that is wrong costs a lot, but not infinity."""
-    right = np.clip(np.where(truth, scores, 1 - scores), np.finfo(float).tiny, None)
-    return float(-np.log(right).mean())
-
-
 def run(
     fpaths: Path,
     labels: Path,
@@ -242,16 +172,16 @@ def run(
     start = find_start_weights(recipe)
     identity = [data, parameters, start and hash_file(start), chosen, number_type]
     run_id = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    workdir = open_workdir(savedir, run_id, resume, overwrite)
+    workdir = training.open_workdir(savedir, run_id, resume, overwrite)
     trainer = training.Trainer(recipe, start, chosen, number_type)
     patches = read_labelled(paths, codes, recipe, labels, report, processes or default_processes())
     warn_of_few(patches, labels, report)
-    done = fit(trainer, patches, recipe, workdir, run_id, report)
-    classifier.load_start_weights(trainer.network, workdir / "best.pth")
+    done = training.fit(trainer, patches.pixels, patches.truth, patches.held, workdir, run_id, report)
+    classifier.load_start_weights(trainer.network, workdir / training.BEST_FILE)
     scores = np.empty(len(patches.truth))
     scores[~patches.held] = trainer.score(patches.pixels[~patches.held])
     scores[patches.held] = done.best_scores
-    write_outputs(savedir, workdir / "best.pth", patches, scores, done, recipe, report)
+    write_outputs(savedir, workdir / training.BEST_FILE, patches, scores, done, recipe, report)
     ledger.record(STAGE, Entry(data, parameters, outputs=len(OUTPUTS)))
     shutil.rmtree(workdir)
     return report
@@ -291,26 +221,6 @@ def find_start_weights(recipe: Recipe) -> Path | None:
     if recipe.init == "random":
         return None
     return classifier.fetch_imagenet_weights() if recipe.init == "imagenet" else Path(recipe.init)
-
-
-def open_workdir(savedir: Path, run_id: str, resume: bool, overwrite: bool) -> Path:
-    """Return the directory of checkpoints, empty or with one of this very training."""
-    from emcurate import training
-
-    workdir = make_output_directory(savedir / LEDGER_DIRECTORY / STAGE)
-    checkpoint = workdir / "checkpoint.pth"
-    if checkpoint.exists() and training.read_progress(checkpoint)["run_id"] != run_id:
-        if not overwrite:
-            raise InputError(
-                checkpoint,
-                "the checkpoint of a training with these labels, settings and device",
-                "one of another that was broken off",
-                "repeat that one's command, use another output directory, or --overwrite to drop it",
-            )
-        checkpoint.unlink()
-    if resume and not checkpoint.exists():
-        raise InputError(checkpoint, "a checkpoint to go on from", "none", "leave --resume out to train from the start")
-    return workdir
 
 
 def warn_of_few(patches: Patches, labels: Path, report: Report) -> None:
