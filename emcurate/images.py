@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import itertools
 import logging
 import struct
 import zlib
@@ -31,6 +32,17 @@ Image.MAX_IMAGE_PIXELS = None
 
 # tifffile reports what is wrong with a file in its log; what matters is checked and said here.
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)
+
+# What tifffile and its codecs answer a damaged file with.
+TIFF_DAMAGE = (
+    *(OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError),
+    *(struct.error, zlib.error, RuntimeError, MemoryError),
+)
+
+# A damaged header may claim billions of pixels. No codec packs real images beyond this ratio, and only claims of more
+# than a gibibyte are worth doubting.
+PACKING_RATIO_AT_MOST = 5000
+UNDOUBTED_BYTES = 1 << 30
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_COLOUR_OR_ALPHA = (2, 4, 6)  # PNG colour types that Pillow cuts down from 16 to 8 bits
@@ -129,27 +141,37 @@ def _tiff_head(height: int, width: int) -> bytes:
     return buffer.getvalue()[: -height * width]
 
 
+def check_plausible(path: Path, claimed_bytes: int) -> None:
+    """Raise `InputError` if a file claims more pixels than one of its size can hold, before room is made for them."""
+    size = path.stat().st_size
+    if claimed_bytes > max(UNDOUBTED_BYTES, size * PACKING_RATIO_AT_MOST):
+        raise InputError(
+            path, f"an image that fits into {size:,} bytes", f"a header that claims {claimed_bytes:,} bytes", _REREAD
+        )
+
+
 def _read_tiff(path: Path) -> npt.NDArray[Any]:
     try:
         with tifffile.TiffFile(path) as tiff:
-            pages = [page for page in tiff.pages if not is_auxiliary_page(page)]
+            # Two are enough to tell: a damaged file may chain thousands of pages that take for ever to parse.
+            pages = list(itertools.islice((page for page in tiff.pages if not is_auxiliary_page(page)), 2))
             if not pages:
                 raise InputError(path, "a TIFF file with an image", "no image in it", _REREAD)
             _check_single(path, tiff, pages)
             page = pages[0].aspage()
             check_tiff_complete(path, [page])
+            check_plausible(path, page.nbytes)
             pixels = page.asarray()
             return grey_of_page(page, pixels)
     except InputError:
         raise
-    except (OSError, ValueError, TypeError, KeyError, IndexError, struct.error, zlib.error, RuntimeError) as error:
-        # tifffile and its codecs answer a damaged file with any of these.
+    except TIFF_DAMAGE as error:
         raise InputError(path, "a readable TIFF file", _in_words(error), _REREAD) from None
 
 
 def _check_single(path: Path, tiff: tifffile.TiffFile, pages: list[Any]) -> None:
     # One page may stand for many: ImageJ writes large stacks with a single directory entry.
-    planes = max(len(pages), *(_plane_count(series) for series in tiff.series), 1)
+    planes = len(tiff.pages) if len(pages) > 1 else max(map(_plane_count, tiff.series), default=1)
     if planes > 1:
         raise InputError(
             path,
@@ -196,7 +218,7 @@ def _decode(path: Path, decode: Any) -> npt.NDArray[Any]:
         raise InputError(
             path, f"an image, as its extension {path.suffix} says", "data of another kind", _REREAD
         ) from None
-    except (OSError, ValueError, SyntaxError, EOFError, RuntimeError, struct.error, zlib.error) as error:
+    except (*TIFF_DAMAGE, SyntaxError, EOFError) as error:
         # Pillow answers a damaged file with any of these, SyntaxError included.
         raise InputError(path, "a complete image", _in_words(error), _REREAD) from None
     return pixels
@@ -212,6 +234,7 @@ def _read_with_pillow(path: Path) -> npt.NDArray[Any]:
                 f"an animation of {frames} frames",
                 "save the frame wanted as an image, or the film as .mp4 for preprocess/vid2stack.py",
             )
+        check_plausible(path, image.width * image.height * len(image.getbands()))
         image.load()
         if image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;16"):
             return np.asarray(image)
@@ -228,6 +251,7 @@ def _is_deep_colour_png(head: bytes) -> bool:
 
 def _read_deep_png(path: Path) -> npt.NDArray[Any]:
     with Image.open(path) as image:
+        check_plausible(path, image.width * image.height * len(image.getbands()) * 2)
         image.load()  # for its checks: it refuses what is cut off or damaged
     import imagecodecs  # here, since hardly any file needs it
 

@@ -1,3 +1,5 @@
+import struct
+
 import cv2
 import numpy as np
 import pytest
@@ -124,6 +126,45 @@ def test_truncated_files_are_named(tmp_path, name, kept):
     path.write_bytes(whole[: int(len(whole) * kept)])
     with pytest.raises(InputError, match=name):
         read_image(path)
+
+
+@pytest.mark.parametrize("extension", ["tif", "png", "bmp", "gif"])
+def test_a_header_that_claims_billions_of_pixels(tmp_path, extension):
+    path = tmp_path / f"a.{extension}"
+    Image.fromarray(GREY).save(path)
+    data = bytearray(path.read_bytes())
+    width_at, height_at, form = {"png": (16, 20, ">I"), "bmp": (18, 22, "<i"), "gif": (6, 8, "<H")}.get(
+        extension, (0, 0, "")
+    )
+    if extension == "tif":
+        with tifffile.TiffFile(path) as tiff:
+            width_at, height_at = (tiff.pages[0].tags[name].valueoffset for name in ("ImageWidth", "ImageLength"))
+            form = "<H"
+    size = struct.calcsize(form)
+    for at in (width_at, height_at):
+        data[at : at + size] = struct.pack(form, 65000)
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=path.name):
+        read_image(path)
+
+
+@pytest.mark.parametrize("extension", ["tif", "png", "jpg", "jp2", "bmp", "webp"])
+def test_damaged_headers_never_end_in_another_error(tmp_path, extension):
+    path = tmp_path / f"a.{extension}"
+    Image.fromarray(GREY).save(path)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for _ in range(60):
+        data = bytearray(whole)
+        for at in rng.integers(0, min(300, len(data)), 3):
+            data[at] = rng.integers(0, 256)
+        path.write_bytes(data)
+        try:
+            read_image(path)
+        except InputError:
+            refused += 1
+    assert refused
 
 
 def test_text_that_calls_itself_an_image(tmp_path):

@@ -247,10 +247,11 @@ def test_mrc_extended_header_is_skipped_and_voxel_size_read(tmp_path):
     np.testing.assert_array_equal(volume.read(), BYTES)
 
 
-def test_mrc_voxel_size_follows_the_order_of_axes(tmp_path):
+def test_mrc_voxel_size_is_cell_over_intervals_axis_by_axis(tmp_path):
     path = mrc(tmp_path / "m.mrc", mx=10, my=20, mz=40, cella=(10, 40, 160), mapc=3, mapr=1, maps=2)
-    # Columns run along z (4 Å), rows along x (1 Å), sections along y (2 Å).
-    assert open_volume(path).voxel_size_nm == pytest.approx((0.2, 0.1, 0.4))
+    assert open_volume(path).voxel_size_nm == pytest.approx((0.4, 0.2, 0.1))
+    with mrcfile.open(path, permissive=True) as file:
+        assert [file.voxel_size[axis].item() / 10 for axis in "zyx"] == pytest.approx([0.4, 0.2, 0.1])
 
 
 @pytest.mark.parametrize("fields", [{"cella": (0, 0, 0)}, {"cella": (5, -5, 5)}, {"mz": 0}, {"cella": (1, np.nan, 1)}])

@@ -179,19 +179,15 @@ def judge_signed(record: npt.NDArray[Any], byte_order: str) -> tuple[bool, str]:
 
 
 def voxel_size(record: npt.NDArray[Any]) -> tuple[float, float, float] | None:
-    """Return the voxel size (z, y, x) in nm: cell over sampling intervals of the axis that each side lies along.
+    """Return the voxel size (z, y, x) in nm: the cell's side over its sampling intervals, as mrcfile and ITK do.
 
-    ``mapc mapr maps`` say which cell axis columns, rows and sections run along: 1 2 3 but for crystallographic maps.
+    ``mapc mapr maps``, by which crystallographic maps permute their axes, are not applied.
     """
-    axes = [int(record[name]) for name in ("maps", "mapr", "mapc")]
-    if sorted(axes) != [1, 2, 3]:
-        axes = [3, 2, 1]
-    sizes = []
-    for axis in axes:
-        name = "xyz"[axis - 1]
-        intervals = int(record[f"m{name}"])
-        sizes.append(float(record["cella"][name]) / intervals * ANGSTROM_NM if intervals > 0 else 0.0)
-    return checked_voxel_size((sizes[0], sizes[1], sizes[2]))
+    z, y, x = (
+        float(record["cella"][axis]) / int(record[f"m{axis}"]) * ANGSTROM_NM if record[f"m{axis}"] > 0 else 0.0
+        for axis in "zyx"
+    )
+    return checked_voxel_size((z, y, x))
 
 
 def make_header(shape: Shape, voxel_size_nm: tuple[float, float, float] | None) -> npt.NDArray[Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import struct
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy.typing as npt
 import tifffile
 
 from emcurate.errors import InputError
-from emcurate.images import check_tiff_complete, grey_of_page, is_auxiliary_page
+from emcurate.images import TIFF_DAMAGE, check_tiff_complete, grey_of_page, is_auxiliary_page
 from emcurate.readers.layouts import (
     COPY_AGAIN,
     FlatFile,
@@ -42,12 +41,6 @@ IMAGEJ_HEAD_BYTES = 4096
 
 # Bytes of a value of each type a tag can have (TIFF 6.0, section 2, and BigTIFF).
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-
-# What tifffile and its codecs answer a damaged file with.
-_DAMAGE = (
-    *(OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError),
-    *(struct.error, zlib.error, RuntimeError),
-)
 
 
 @dataclass(frozen=True)
@@ -75,7 +68,7 @@ class TiffPages:
                 try:
                     page = tiff.pages[self.indices[z]].aspage()
                     plane = grey_of_page(page, page.asarray(maxworkers=1))
-                except _DAMAGE as error:
+                except TIFF_DAMAGE as error:
                     found = f"damaged data ({str(error).strip() or type(error).__name__})"
                     raise InputError(
                         self.path, "pages that can be decoded", f"{found} at slice {z}", COPY_AGAIN
@@ -95,7 +88,7 @@ def open_voxels(path: Path) -> Opened:
             return Opened(_find_voxels(path, tiff, series), size)
     except InputError:
         raise
-    except _DAMAGE as error:
+    except TIFF_DAMAGE as error:
         found = f"damaged or unknown data ({str(error).strip() or type(error).__name__})"
         raise InputError(path, "a readable TIFF stack", found, COPY_AGAIN) from None
 
@@ -106,7 +99,7 @@ def is_single_image(path: Path) -> bool:
         with tifffile.TiffFile(path) as tiff:
             pages = sum(not is_auxiliary_page(page) for page in tiff.pages)
             return pages == 1 and max(_depth(series) for series in tiff.series) == 1
-    except _DAMAGE:
+    except TIFF_DAMAGE:
         return False
 
 
