@@ -50,7 +50,7 @@ PrecisionName = Literal["auto", "float32", "bfloat16", "float16"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 # Patches that go through the network at once. A CPU gains nothing from more; a GPU needs many to be busy.
-BATCH_CPU = 32
+BATCH_CPU = 16
 BATCH_GPU = 256
 
 
@@ -341,6 +341,25 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
     return folded
 
 
+def take_grey(body: nn.Module, input_format: InputFormat) -> None:
+    """Let a folded network take grey values 0..255 and a channel of ones in place of three normalised channels.
+
+    The first convolution takes over the normalisation, ``(grey / 255 - mean) / std``: its weights for the three
+    channels are added up, and those of the ones carry the means. Outside the image both channels are 0, as before.
+    bfloat16 holds whole numbers up to 256 exactly, which normalised grey values are not.
+    """
+    first: Any = body.get_submodule("conv1")
+    mean = torch.tensor(input_format.mean).view(1, 3, 1, 1)
+    std = torch.tensor(input_format.std).view(1, 3, 1, 1)
+    weight = first.weight.detach() / std
+    both = [(weight / 255).sum(1, keepdim=True), -(weight * mean).sum(1, keepdim=True)]
+    first.weight = nn.Parameter(torch.cat(both, dim=1), requires_grad=False)
+    first.in_channels = 2
+    # The larger of two values is found before or after what is negative becomes 0; before, it is a quarter as much.
+    body.maxpool = nn.Sequential(body.get_submodule("maxpool"), nn.ReLU(inplace=True))
+    body.relu = nn.Identity()
+
+
 class Scorer:
     """Scores batches of patches as fast as the device can.
 
@@ -362,7 +381,8 @@ class Scorer:
         self.device = device
         self.dtype = DTYPES[precision]
         self.batch_size = BATCH_CPU if device == "cpu" else BATCH_GPU
-        body = fold_batch_norm(network)
+        body = fold_batch_norm(network.cpu())
+        take_grey(body, input_format)
         # The head stays in float32: it costs nothing, and a sum of 512 products wants the digits.
         self.head = body.get_submodule(HEAD).to(device, torch.float32)
         setattr(body, HEAD, nn.Identity())
@@ -377,8 +397,9 @@ class Scorer:
             source = source.pin_memory()
         # float32 means float32: CUDA would otherwise cut convolutions' factors down to ten bits.
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-            inputs = evaluation_input(source.to(self.device, non_blocking=True), self.input_format)
-            features = self.body(inputs.to(self.dtype))
+            grey = source.to(self.device, non_blocking=True).to(self.dtype)
+            inputs = torch.stack([grey, torch.ones_like(grey)], dim=-1).permute(0, 3, 1, 2)
+            features = self.body(inputs)
             logits = self.head(features.to(torch.float32)).squeeze(1)
         return torch.sigmoid(logits)[: len(pixels)]
 
