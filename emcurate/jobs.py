@@ -250,7 +250,8 @@ def _run_on_cluster(
         # A stage is a script: the workers cannot import it by name, so it travels with its code.
         cloudpickle.register_pickle_by_value(module)
     try:
-        client = Client(scheduler, timeout="10s")
+        # Not the default client: dask would send it everything else that is computed here, too.
+        client = Client(scheduler, timeout="10s", set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise InputError(
             scheduler, "a Dask scheduler at this address", str(error) or "no answer", "check --scheduler"

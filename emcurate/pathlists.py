@@ -84,6 +84,7 @@ class PathList(Sequence[str]):
 
 def write_path_list(directory: Path, paths: Iterable[str], chunk_paths: int = CHUNK_PATHS) -> int:
     """Write paths, made absolute, as a path list; replace one that is there in one step. Return their number."""
+    import dask
     import dask.array
 
     resolved = np.array([str(Path(path).absolute()) for path in paths], dtype=np.str_)
@@ -91,7 +92,8 @@ def write_path_list(directory: Path, paths: Iterable[str], chunk_paths: int = CH
         # dask cannot describe an empty stack of strings without a width.
         resolved = resolved.astype("<U1")
     stack = dask.array.from_array(resolved, chunks=max(1, min(chunk_paths, resolved.size)))
-    with atomic_path(directory) as partial:
+    # Written here and now, even where the caller has a cluster.
+    with atomic_path(directory) as partial, dask.config.set(scheduler="synchronous"):
         dask.array.to_npy_stack(str(partial), stack, axis=0)
     return int(resolved.size)
 
