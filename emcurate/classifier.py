@@ -49,8 +49,10 @@ DeviceName = Literal["auto", "cuda", "mps", "cpu"]
 PrecisionName = Literal["auto", "float32", "bfloat16", "float16"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
-# Patches that go through the network at once. A CPU gains nothing from more; a GPU needs many to be busy.
-BATCH_CPU = 16
+# Patches that go through the network at once: on a CPU 16 of 224 pixels and more of smaller ones, since its caches
+# like few pixels but its kernels many; a GPU needs many to be busy.
+BATCH_PIXELS_CPU = 16 * 224 * 224
+BATCH_CPU_MOST = 128
 BATCH_GPU = 256
 
 
@@ -380,7 +382,8 @@ class Scorer:
         self.input_format = input_format
         self.device = device
         self.dtype = DTYPES[precision]
-        self.batch_size = BATCH_CPU if device == "cpu" else BATCH_GPU
+        fitting = max(1, BATCH_PIXELS_CPU // input_format.image_size**2)
+        self.batch_size = min(fitting, BATCH_CPU_MOST) if device == "cpu" else BATCH_GPU
         body = fold_batch_norm(network.cpu())
         take_grey(body, input_format)
         # The head stays in float32: it costs nothing, and a sum of 512 products wants the digits.

@@ -32,7 +32,7 @@ TOLERANCE = 0.1
 def small_batches():
     """Several batches even of so few patches."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(classifier, "BATCH_CPU", 8)
+        patch.setattr(classifier, "BATCH_CPU_MOST", 8)
         yield
 
 
