@@ -261,7 +261,7 @@ def _run_on_cluster(
         waiting = iter(range(len(inputs)))
         job = partial(_run_job, function)
         indices: dict[Any, int] = {}
-        completed = as_completed()
+        completed = as_completed(loop=client.loop)
         for index in waiting:
             future = client.submit(job, inputs[index], pure=False)
             indices[future.key] = index
