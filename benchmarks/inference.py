@@ -45,6 +45,7 @@ COUNT = {"cpu": 256, "mps": 1024, "cuda": 8192}
 
 # Spread of the random network's logits: about one patch in a hundred is then within 0.01 of the threshold.
 LOGIT_SPREAD = 3.0
+QUARTILES_OF_NORMAL = 1.349  # from the lower to the upper, in standard deviations
 
 Score = Callable[[np.ndarray], np.ndarray]
 
@@ -74,9 +75,11 @@ def random_classifier(pixels: np.ndarray, device: str) -> nn.Module:
         network(inputs)
         network.eval()
         logits = network(inputs)
-        scale = LOGIT_SPREAD / logits.std()
+        low, middle, high = torch.quantile(logits.float().squeeze(1), torch.tensor([0.25, 0.5, 0.75])).tolist()
+        # By quartiles: a few patches far out would leave all others huddled at the threshold.
+        scale = LOGIT_SPREAD * QUARTILES_OF_NORMAL / (high - low)
         network.fc.weight *= scale
-        network.fc.bias.copy_((network.fc.bias - logits.median()) * scale)
+        network.fc.bias.copy_((network.fc.bias - middle) * scale)
     return network.cpu()
 
 

@@ -6,16 +6,18 @@ on; a `DataWarning` it emits reaches the user whichever process it was emitted i
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import multiprocessing.connection
 import os
+import queue
 import signal
 import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -132,6 +134,40 @@ def progress(iterable: Any, *, total: int | None, label: str, unit: str) -> tqdm
     return tqdm(
         iterable, total=total, desc=label, unit=unit, mininterval=seconds, dynamic_ncols=True, disable=total == 0
     )
+
+
+def run_ahead(iterable: Iterable[Value], ahead: int = 2) -> Iterator[Value]:
+    """Yield what an iterable yields while a thread already fetches the next `ahead` items.
+
+    For work that waits or leaves the interpreter, such as decoding, beside work that does too, such as a network.
+    """
+    ready: queue.Queue[tuple[bool, Any]] = queue.Queue(ahead)
+    stopped = threading.Event()
+
+    def put(item: tuple[bool, Any]) -> None:
+        while not stopped.is_set():
+            with contextlib.suppress(queue.Full):
+                ready.put(item, timeout=0.1)
+                return
+
+    def fetch() -> None:
+        try:
+            for value in iterable:
+                put((True, value))
+                if stopped.is_set():
+                    return
+            put((False, None))
+        except BaseException as error:  # raised again where it is waited for
+            put((False, error))
+
+    threading.Thread(target=fetch, daemon=True).start()
+    try:
+        while (item := ready.get())[0]:
+            yield item[1]
+        if item[1] is not None:
+            raise item[1]
+    finally:
+        stopped.set()
 
 
 def _run_job(function: Callable[[Any], Any], job: Any) -> _Outcome:

@@ -54,7 +54,10 @@ class Ledger:
     def record(self, key: str, entry: Entry) -> None:
         """Note that an input is finished; on disk at once, so that an interrupted run keeps what it did."""
         parameters = _as_json(entry.parameters)
-        self.entries[key] = replace(entry, parameters=parameters)
+        entry = replace(entry, parameters=parameters)
+        if self.entries.get(key) == entry:
+            return
+        self.entries[key] = entry
         line = {"input": key, **vars(entry), "parameters": parameters}
         self.path.parent.mkdir(exist_ok=True)
         with open(self.path, "a", encoding="utf-8") as file:

@@ -35,7 +35,7 @@ from emcurate import cli, naming, pictures
 from emcurate.batches import BatchJobs, read_batch
 from emcurate.errors import InputError
 from emcurate.files import make_output_directory, npy_bytes, write_bytes, write_once
-from emcurate.jobs import Report, default_processes, run_jobs
+from emcurate.jobs import Report, default_processes, run_ahead, run_jobs
 from emcurate.labels import CODE_INFORMATIVE, CODE_NONE, CODE_UNINFORMATIVE, encode_labels, load_labels
 from emcurate.ledger import LEDGER_DIRECTORY, Entry, Ledger
 from emcurate.pathlists import PathList, same_paths, write_path_list
@@ -56,10 +56,12 @@ OUTPUTS = (PREDICTIONS_FILE, SCORES_FILE, FILTERED_LIST)
 
 TILES_PER_SHEET = 64
 
-# Scores this near the threshold are computed again in float32; bfloat16 moves a score by about 0.01 at most.
-RECHECK_MARGIN = 0.05
+# Scores this near the threshold are computed again in float32. On real patches bfloat16 moved no score of a trained
+# network by more than 0.007.
+RECHECK_MARGIN = 0.03
 
-# Reading a patch takes under a twentieth of the time that scoring it on a CPU core takes.
+# Reading a patch takes under a twentieth of the time that scoring it on a CPU core takes: one thread is enough for
+# these many cores, and spares starting processes. Beyond, each process that decodes serves as many.
 CORES_PER_DECODER = 8
 
 Scores = npt.NDArray[np.float32]
@@ -158,7 +160,7 @@ def open_store(parent: Path, computing: Computing) -> ScoreStore:
     settings = {"weights_sha256": weights.sha256, **asdict(weights.input_format), "computed_in": way}
     text = json.dumps(settings, indent=2)
     store = ScoreStore(parent / hashlib.sha256(text.encode()).hexdigest()[:16])
-    write_bytes(store.directory / "settings.json", text.encode())
+    write_once(store.directory / "settings.json", text.encode())
     return store
 
 
@@ -205,7 +207,7 @@ def look_up_or_compute(
     classifier.use_threads(processes)
     if computing.device == "cpu":
         # Decoding takes a small part of the CPU's time, and each process that decodes takes memory.
-        processes = min(processes, max(2, processes // CORES_PER_DECODER))
+        processes = max(1, processes // CORES_PER_DECODER)
     network = classifier.load_classifier(weights.path)
     scorer = classifier.Scorer(network, weights.input_format, computing.device, computing.precision)
     jobs = BatchJobs(paths, todo, scorer.batch_size, weights.input_format.image_size)
@@ -219,7 +221,7 @@ def look_up_or_compute(
         report.count("patches scored", len(done))
 
     try:
-        for _, batch in run_jobs(read_batch, jobs, report, processes=processes, unit="batch"):
+        for _, batch in run_ahead(run_jobs(read_batch, jobs, report, processes=processes, unit="batch")):
             for error in batch.errors:
                 report.fail(error)
             if len(batch.positions):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from emcurate.errors import DataWarning, InputError
-from emcurate.jobs import Report, run_jobs
+from emcurate.jobs import Report, run_ahead, run_jobs
 
 
 def square(number):
@@ -46,6 +46,29 @@ def test_a_killed_worker_costs_only_its_own_input():
     assert sorted(done) == [n for n in range(40) if n != 4]
     assert len(report.failures) == 1
     assert "was killed" in report.failures[0]
+
+
+def test_running_ahead_keeps_order_and_errors():
+    def count():
+        yield from range(5)
+        raise ZeroDivisionError
+
+    seen = []
+    with pytest.raises(ZeroDivisionError):
+        for number in run_ahead(count()):
+            seen.append(number)
+    assert seen == list(range(5))
+    assert list(run_ahead(range(100))) == list(range(100))
+
+
+def test_running_ahead_fetches_no_more_than_asked():
+    fetched = []
+    ahead = run_ahead((fetched.append(i) or i for i in range(1000)), ahead=3)
+    assert next(ahead) == 0
+    wait_until(lambda: len(fetched) >= 4)
+    ahead.close()
+    time.sleep(0.3)
+    assert len(fetched) < 10
 
 
 def test_no_inputs():

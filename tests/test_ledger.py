@@ -18,6 +18,12 @@ def test_finished_inputs_survive(tmp_path, ledger):
     assert (again.new, again.stale, again.done) == (["b"], {}, ["a"])
 
 
+def test_noting_the_same_again_writes_nothing(ledger):
+    before = ledger.path.read_bytes()
+    ledger.record("a", Entry("10 bytes", PARAMETERS, 2))
+    assert ledger.path.read_bytes() == before
+
+
 def test_lost_outputs_are_made_again(ledger):
     assert ledger.plan({"a": "10 bytes"}, PARAMETERS, {"a": 1}).new == ["a"]
 
