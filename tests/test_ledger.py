@@ -33,7 +33,7 @@ def test_changed_input_and_parameters_are_told_apart(ledger):
     other = {**PARAMETERS, "crop_size": 64}
     plan = ledger.plan({"a": "10 bytes"}, other, {"a": 2})
     assert plan.stale == {"a": "parameters changed, from crop_size 224 to crop_size 64"}
-    with pytest.raises(InputError, match="crop_size 64.*crop_size 224.*--overwrite"):
+    with pytest.raises(InputError, match=r"crop_size 64.*crop_size 224.*--overwrite"):
         ledger.refuse_other_parameters(plan, other)
 
 

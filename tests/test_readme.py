@@ -15,7 +15,7 @@ from emcurate.pathlists import PathList
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DIRECTORIES = ("preprocess", "raw", "deduplicated", "filtered", "3d", "data_prep")
-SCRIPTS = sorted(p.relative_to(ROOT).as_posix() for d in DIRECTORIES for p in (ROOT / d).glob("*.py")) + ["curate.py"]
+SCRIPTS = [*sorted(p.relative_to(ROOT).as_posix() for d in DIRECTORIES for p in (ROOT / d).glob("*.py")), "curate.py"]
 
 # The default start weights are downloaded, and 20 epochs take long; neither is what this test is about.
 FASTER = {
