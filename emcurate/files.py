@@ -110,6 +110,17 @@ def make_output_directory(directory: Path) -> Path:
     return directory
 
 
+def refuse_same_directory(source: Path, destination: Path) -> None:
+    """Raise `InputError` if a stage would write among its inputs, and take its results for inputs the next time."""
+    if destination.is_dir() and destination.samefile(source):
+        raise InputError(
+            destination,
+            "a directory of its own for the results",
+            "the directory of the inputs",
+            "name another",
+        )
+
+
 def remove_stale_partials(directory: Path) -> None:
     """Remove the partial files that processes of this machine left in a directory when they were killed."""
     with os.scandir(directory) as entries:

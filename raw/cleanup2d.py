@@ -25,6 +25,7 @@ from emcurate.files import (
     list_entries,
     list_files,
     make_output_directory,
+    refuse_same_directory,
 )
 from emcurate.images import IMAGE_SUFFIXES, read_image, write_section
 from emcurate.jobs import Report, run_jobs
@@ -44,19 +45,19 @@ class ImageJob:
     overwrite: bool
 
 
-def find_images(imdir: Path) -> list[tuple[Path, naming.ImageSection]]:
-    """List the images of a directory and of its sub-directories with the sections they become."""
+def find_images(imdir: Path, savedir: Path) -> list[tuple[Path, naming.ImageSection]]:
+    """List the images of a directory and of its sub-directories, `savedir` left out, with the sections they become."""
     found = [(path, naming.ImageSection(naming.strip_extension(path.name))) for path in _list_images(imdir)]
     for group in list_entries(imdir):
-        if group.is_dir():
+        if group.is_dir() and group != savedir:
             images = _list_images(group)
             found += [(p, naming.ImageSection(group.name, naming.strip_extension(p.name))) for p in images]
     return found
 
 
-def list_ignored(imdir: Path) -> list[Path]:
+def list_ignored(imdir: Path, savedir: Path) -> list[Path]:
     """List the files, in a directory and its sub-directories, that are no images by their extension."""
-    directories = [imdir, *(entry for entry in list_entries(imdir) if entry.is_dir())]
+    directories = [imdir, *(entry for entry in list_entries(imdir) if entry.is_dir() and entry != savedir)]
     return [
         path
         for directory in directories
@@ -107,7 +108,8 @@ def run(
 ) -> Report:
     """Convert every image of `imdir`; see the module's docstring."""
     report = Report(STAGE)
-    images = find_images(imdir)
+    refuse_same_directory(imdir, savedir)
+    images = find_images(imdir, savedir)
     if not images:
         raise InputError(
             imdir,
@@ -115,7 +117,7 @@ def run(
             describe_content(imdir),
             "name the directory that holds the images or their group directories",
         )
-    if ignored := list_ignored(imdir):
+    if ignored := list_ignored(imdir, savedir):
         report.note(f"left alone, not images by their extension: {describe_kinds(ignored)}")
     make_output_directory(savedir)
     ledger = Ledger(savedir, STAGE)

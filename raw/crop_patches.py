@@ -19,7 +19,15 @@ from pathlib import Path
 
 from emcurate import cli, naming
 from emcurate.errors import InputError
-from emcurate.files import describe_content, fingerprint, list_files, make_output_directory, npy_bytes, write_once
+from emcurate.files import (
+    describe_content,
+    fingerprint,
+    list_files,
+    make_output_directory,
+    npy_bytes,
+    refuse_same_directory,
+    write_once,
+)
 from emcurate.hashing import compute_dhash
 from emcurate.images import read_section, write_section
 from emcurate.jobs import Report, run_jobs
@@ -101,6 +109,7 @@ def run(
 ) -> Report:
     """Cut every section of `imdir`; see the module's docstring."""
     report = Report(STAGE)
+    refuse_same_directory(imdir, patchdir)
     sections = list_sections(imdir, report)
     if not sections and not report.failures:
         raise InputError(

@@ -21,7 +21,7 @@ import numpy as np
 
 from emcurate import cli, naming
 from emcurate.errors import InputError
-from emcurate.files import describe_content, make_output_directory
+from emcurate.files import describe_content, make_output_directory, refuse_same_directory
 from emcurate.images import write_section
 from emcurate.jobs import Report, run_jobs
 from emcurate.ledger import Entry, Ledger, Plan
@@ -265,8 +265,7 @@ def run(
             describe_content(voldir),
             "name the directory that holds the volumes",
         )
-    if savedir == voldir:
-        raise InputError(savedir, "a SAVEDIR of its own", "VOLDIR", "sections among volumes would be taken for volumes")
+    refuse_same_directory(voldir, savedir)
     make_output_directory(savedir)
     ledger, parameters = Ledger(savedir, STAGE), settings.as_parameters()
     jobs = {path.name: OpenJob(path, settings) for path in refuse_bad_names(paths, report)}

@@ -130,6 +130,14 @@ def test_nothing_to_do_is_an_error(tmp_path, capsys, content):
     assert not (tmp_path / "out").exists()
 
 
+def test_results_are_never_taken_for_inputs(corpus, capsys):
+    assert cleanup2d.main([str(corpus), str(corpus / "." / "grids" / "..")]) == 1
+    assert "directory of its own" in capsys.readouterr().err
+    for _ in range(2):
+        assert cleanup2d.main([str(corpus), str(corpus / "out")]) == 0
+    assert len(read_all(corpus / "out")) == 3
+
+
 def test_warnings_reach_the_user_from_any_process(tmp_path, capsys):
     corpus = tmp_path / "corpus"
     corpus.mkdir()

@@ -105,6 +105,13 @@ def test_bad_sections_are_named_and_the_others_cut(tmp_path, capsys):
     assert len(files_of(tmp_path / "p")) == 2
 
 
+def test_patches_are_never_taken_for_sections(tmp_path, capsys):
+    write_sections(tmp_path / "s", a=(64, 64))
+    assert crop_patches.main([str(tmp_path / "s"), str(tmp_path / "s")]) == 1
+    assert "directory of its own" in capsys.readouterr().err
+    assert len(files_of(tmp_path / "s")) == 1
+
+
 def test_no_sections(tmp_path, capsys):
     (tmp_path / "s").mkdir()
     assert crop_patches.main([str(tmp_path / "s"), str(tmp_path / "p")]) == 1

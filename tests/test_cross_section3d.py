@@ -315,7 +315,7 @@ def test_sections_may_be_written_among_the_volumes(voldir, capsys):
 def test_sections_are_not_written_into_the_volumes_own_directory(voldir, capsys):
     write(voldir / "a.tif")
     assert run(voldir, voldir) == 1
-    assert "expected a SAVEDIR of its own, found VOLDIR" in capsys.readouterr().err
+    assert "expected a directory of its own for the results" in capsys.readouterr().err
     assert [path.name for path in voldir.iterdir()] == ["a.tif"]
 
 
