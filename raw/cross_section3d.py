@@ -21,7 +21,13 @@ import numpy as np
 
 from emcurate import cli, naming
 from emcurate.errors import InputError
-from emcurate.files import describe_content, make_output_directory, refuse_same_directory
+from emcurate.files import (
+    describe_content,
+    describe_kinds,
+    list_entries,
+    make_output_directory,
+    refuse_same_directory,
+)
 from emcurate.images import write_section
 from emcurate.jobs import Report, run_jobs
 from emcurate.ledger import Entry, Ledger, Plan
@@ -266,6 +272,8 @@ def run(
             "name the directory that holds the volumes",
         )
     refuse_same_directory(voldir, savedir)
+    if ignored := [entry for entry in list_entries(voldir) if entry != savedir and entry not in set(paths)]:
+        report.note(f"left alone, not volumes by their extension or content: {describe_kinds(ignored)}")
     make_output_directory(savedir)
     ledger, parameters = Ledger(savedir, STAGE), settings.as_parameters()
     jobs = {path.name: OpenJob(path, settings) for path in refuse_bad_names(paths, report)}
