@@ -22,11 +22,10 @@ from torchvision.models import ResNet34_Weights, resnet34
 from torchvision.models.resnet import BasicBlock
 from torchvision.transforms import v2
 
-from emcurate.downloads import NoAnswerError, fetch
 from emcurate.errors import InputError
 from emcurate.files import make_output_directory, write_bytes
 from emcurate.recipe import Augmentation, FinetuneLayer
-from emcurate.weights import InputFormat, hash_file
+from emcurate.weights import InputFormat, fetch_candidate, hash_file
 
 FEATURES = 512  # what a ResNet34's last layer gives its head
 
@@ -239,18 +238,8 @@ def fetch_imagenet_weights(url: str = ResNet34_Weights.IMAGENET1K_V1.url) -> Pat
     if path.exists():
         return path
     make_output_directory(path.parent)
-    candidate = path.with_name(f"{path.name}.unchecked")
-    candidate.unlink(missing_ok=True)
-    try:
-        fetch(url, candidate, label=f"download {path.name}")
-    except NoAnswerError as error:
-        raise InputError(
-            url,
-            "to download ImageNet start weights once",
-            f"no answer {error.found.removeprefix('none ')}",
-            f"connect to the network; or put the file at {path}; or start from other weights with "
-            "--init FILE, or from none with --init random",
-        ) from None
+    advice = f"or put the file at {path}; or start from other weights with --init FILE, or from none with --init random"
+    candidate = fetch_candidate(url, path, "ImageNet start weights", advice)
     promised, found = path.stem.rpartition("-")[2], hash_file(candidate)
     if not found.startswith(promised):
         candidate.unlink()

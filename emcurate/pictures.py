@@ -62,7 +62,6 @@ KEPT = Mark("kept", (0, 114, 178))
 DROPPED = Mark("dropped", (213, 94, 0))
 INFORMATIVE = Mark("informative", (0, 114, 178))
 UNINFORMATIVE = Mark("uninformative", (213, 94, 0))
-UNCERTAIN = Mark("uncertain", (240, 228, 66))
 
 
 @dataclass(frozen=True)

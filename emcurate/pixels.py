@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -219,12 +219,6 @@ def to_grey(pixels: AnyArray) -> AnyArray:
         return ((thousandfold + 500) // 1000).astype(pixels.dtype)
     luma = pixels[..., :3].astype(np.float64) @ (weights / 1000)
     return (luma if pixels.dtype.kind == "f" else np.rint(luma)).astype(pixels.dtype)
-
-
-def iter_blocks(length: int, size: int) -> Iterator[tuple[int, int]]:
-    """Yield ``(start, stop)`` that cut `length` into pieces of at most `size`."""
-    for start in range(0, length, size):
-        yield start, min(start + size, length)
 
 
 def _dtype_range(dtype: np.dtype[Any], minimum: float) -> tuple[float, float]:

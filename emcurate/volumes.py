@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from emcurate import naming
+from emcurate import claims, naming
 from emcurate.errors import DataWarning, InputError
 from emcurate.files import fingerprint, list_entries, partial_path
 from emcurate.jobs import Report, run_jobs
@@ -165,20 +165,7 @@ def fingerprint_volume(path: Path) -> str:
 
 def refuse_bad_names(paths: Iterable[Path], report: Report) -> list[Path]:
     """Return the volumes whose dataset name can be used and is theirs alone; report the others."""
-    claims: dict[str, list[Path]] = defaultdict(list)
-    for path in paths:
-        claims[dataset_name(path)].append(path)
-    good = []
-    for name, rivals in claims.items():
-        for path in rivals:
-            others = ", ".join(str(rival) for rival in rivals if rival != path)
-            if naming.MARK in name:
-                report.fail(InputError(path, f"a name without {naming.MARK!r}", "one that holds it", "rename it"))
-            elif others:
-                report.fail(InputError(path, "a name of its own", f"{others} of the same name", "rename one"))
-            else:
-                good.append(path)
-    return good
+    return claims.refuse_bad_names({path: [(dataset_name(path), path)] for path in paths}, report)
 
 
 def is_anisotropic(voxel_size_nm: VoxelSize | None, threshold: float) -> bool:

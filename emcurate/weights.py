@@ -111,19 +111,8 @@ def fetch_weights(
         _compare(path, remembered, accept_changed, f"delete {path} to download it again")
         _remember(memory, url, path)
         return path
-    # Under its final name only when it has passed every check; until then a later run fetches it again.
-    candidate = path.with_name(f"{path.name}.unchecked")
-    candidate.unlink(missing_ok=True)
-    try:
-        fetch(url, candidate, label=f"download {path.name}")
-    except NoAnswerError as error:
-        raise InputError(
-            url,
-            "to download the classifier's weights once",
-            f"no answer {error.found.removeprefix('none ')}",
-            "connect to the network; or download this address elsewhere and name the file with --weights; "
-            f"or put it at {path}",
-        ) from None
+    advice = f"or download this address elsewhere and name the file with --weights; or put it at {path}"
+    candidate = fetch_candidate(url, path, "the classifier's weights", advice)
     try:
         size = candidate.stat().st_size
         if size < least_bytes:
@@ -137,6 +126,26 @@ def fetch_weights(
     _remember(memory, url, candidate)
     candidate.rename(path)
     return path
+
+
+def fetch_candidate(url: str, path: Path, what: str, advice: str) -> Path:
+    """Download what is to become `path` beside it, under another name, and return that.
+
+    The caller renames it when it has passed every check; until then a later run fetches it again.
+
+    Raises
+    ------
+    InputError
+        If it cannot be had; where there is no answer at all, with `advice` on how to do without the network.
+    """
+    candidate = path.with_name(f"{path.name}.unchecked")
+    candidate.unlink(missing_ok=True)
+    try:
+        fetch(url, candidate, label=f"download {path.name}")
+    except NoAnswerError as error:
+        found = f"no answer {error.found.removeprefix('none ')}"
+        raise InputError(url, f"to download {what} once", found, f"connect to the network; {advice}") from None
+    return candidate
 
 
 def card_path(weights: Path) -> Path:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from emcurate import cli, naming
+from emcurate.claims import refuse_bad_names
 from emcurate.errors import InputError
 from emcurate.files import (
     describe_content,
@@ -45,13 +46,13 @@ class ImageJob:
     overwrite: bool
 
 
-def find_images(imdir: Path, savedir: Path) -> list[tuple[Path, naming.ImageSection]]:
+def find_images(imdir: Path, savedir: Path) -> dict[Path, naming.ImageSection]:
     """List the images of a directory and of its sub-directories, `savedir` left out, with the sections they become."""
-    found = [(path, naming.ImageSection(naming.strip_extension(path.name))) for path in _list_images(imdir)]
+    found = {path: naming.ImageSection(naming.strip_extension(path.name)) for path in _list_images(imdir)}
     for group in list_entries(imdir):
         if group.is_dir() and group != savedir:
-            images = _list_images(group)
-            found += [(p, naming.ImageSection(group.name, naming.strip_extension(p.name))) for p in images]
+            for path in _list_images(group):
+                found[path] = naming.ImageSection(group.name, naming.strip_extension(path.name))
     return found
 
 
@@ -66,29 +67,11 @@ def list_ignored(imdir: Path, savedir: Path) -> list[Path]:
     ]
 
 
-def refuse_bad_names(
-    images: Iterable[tuple[Path, naming.ImageSection]], report: Report
-) -> list[tuple[Path, naming.ImageSection]]:
-    """Return the images whose section has a name of its own; report the others, each with its rival."""
-    images = list(images)
-    owners: dict[str, set[Path]] = defaultdict(set)
-    claims: dict[str, list[Path]] = defaultdict(list)
-    for path, section in images:
-        # A dataset belongs to one image or one group directory, a section to one image.
-        owners[section.dataset].add(path if section.image is None else path.parent)
-        claims[section.stem].append(path)
-    good = []
-    for path, section in images:
-        rivals = {p for p in claims[section.stem] if p != path}
-        rivals |= {p for p in owners[section.dataset] if p not in (path, path.parent)}
-        if naming.MARK in section.dataset or naming.MARK in (section.image or ""):
-            report.fail(InputError(path, f"a name without {naming.MARK!r}", "one that holds it", "rename it"))
-        elif rivals:
-            others = ", ".join(str(rival) for rival in sorted(rivals))
-            report.fail(InputError(path, "a name of its own", f"{others} of the same name", "rename one"))
-        else:
-            good.append((path, section))
-    return good
+def claim_names(path: Path, section: naming.ImageSection) -> list[tuple[str, Path]]:
+    """Return the names an image would take: its dataset's, alone or for its group directory, and its own in there."""
+    if section.image is None:
+        return [(section.dataset, path)]
+    return [(section.dataset, path.parent), (f"{section.dataset}/{section.image}", path)]
 
 
 def convert_image(job: ImageJob) -> bool:
@@ -122,9 +105,10 @@ def run(
     make_output_directory(savedir)
     ledger = Ledger(savedir, STAGE)
     parameters: dict[str, Any] = asdict(rescale)
+    claims = {path: claim_names(path, section) for path, section in images.items()}
     jobs = {
-        str(path.relative_to(imdir)): ImageJob(path, savedir / f"{section.stem}.tiff", rescale, overwrite)
-        for path, section in refuse_bad_names(images, report)
+        str(path.relative_to(imdir)): ImageJob(path, savedir / f"{images[path].stem}.tiff", rescale, overwrite)
+        for path in refuse_bad_names(claims, report)
     }
     fingerprints = {key: fingerprint(job.path) for key, job in jobs.items()}
     present = Counter(key for key, job in jobs.items() if job.section.exists())
