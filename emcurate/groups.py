@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from emcurate.hashing import BoolArray, WordArray, find_first_within, hamming_distance, pack_hashes
+from emcurate.hashing import BoolArray, WordArray, hamming_distance, pack_hashes
+from emcurate.search import find_first_within
 
 # Hashes compared with all exemplars at once; inside a block they are settled one after another.
 BLOCK = 1024

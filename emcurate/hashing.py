@@ -5,12 +5,9 @@ from __future__ import annotations
 import functools
 import math
 from pathlib import Path
-from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
-from numba.extending import intrinsic
 from PIL import Image
 
 from emcurate.errors import InputError
@@ -20,12 +17,6 @@ BoolArray = npt.NDArray[np.bool_]
 WordArray = npt.NDArray[np.uint64]
 
 WORD_BITS = 64
-
-# Exemplars compared before looking whether one was close enough: long enough for the vector units, short enough
-# that the search stops soon after the first hit.
-SEARCH_CHUNK = 512
-
-_THREADS_AT_MOST: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
 
 
 def compute_dhash(patch: npt.NDArray[np.uint8], crop_size: int, hash_size: int) -> BoolArray:
@@ -65,52 +56,6 @@ def hamming_distance(first: WordArray, second: WordArray) -> npt.NDArray[np.int6
     """Return the number of differing bits between packed hashes; (..., words) arrays broadcast."""
     distances: npt.NDArray[np.int64] = np.bitwise_count(first ^ second).sum(axis=-1, dtype=np.int64)
     return distances
-
-
-def find_first_within(
-    queries: WordArray, exemplars: WordArray, distance: int, threads: int = 1
-) -> npt.NDArray[np.int64]:
-    """Return, for each of (n, words) hashes, the first of (m, words) exemplars within `distance`, or -1.
-
-    The result does not depend on the number of threads.
-    """
-    numba.set_num_threads(min(threads, _THREADS_AT_MOST))
-    return np.asarray(_find_first_within(queries, np.ascontiguousarray(exemplars.T), np.uint64(distance)))
-
-
-@intrinsic
-def _popcount(_context: Any, word: Any) -> Any:
-    """Count the ones of a uint64: LLVM's ctpop, which vectorises, where a loop over bits would not."""
-
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.ctpop(arguments[0])
-
-    return word(word), generate
-
-
-@numba.njit(parallel=True, cache=True)
-def _find_first_within(queries: Any, exemplars: Any, distance: Any) -> Any:
-    words, count = exemplars.shape
-    first = np.full(len(queries), -1, np.int64)
-    for q in numba.prange(len(queries)):
-        distances = np.empty(SEARCH_CHUNK, np.uint64)
-        for start in range(0, count, SEARCH_CHUNK):
-            length = min(SEARCH_CHUNK, count - start)
-            distances[:length] = 0
-            for w in range(words):
-                word = queries[q, w]
-                for e in range(length):
-                    distances[e] += _popcount(word ^ exemplars[w, start + e])  # type: ignore[call-arg]
-            hits = 0
-            for e in range(length):
-                hits += distances[e] <= distance
-            if hits:
-                for e in range(length):
-                    if distances[e] <= distance:
-                        first[q] = start + e
-                        break
-                break
-    return first
 
 
 def read_hash(path: Path) -> BoolArray:

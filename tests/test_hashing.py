@@ -8,7 +8,8 @@ from PIL import Image
 
 from emcurate.errors import InputError
 from emcurate.files import npy_bytes
-from emcurate.hashing import compute_dhash, find_first_within, hamming_distance, pack_hashes, read_hash
+from emcurate.hashing import compute_dhash, hamming_distance, pack_hashes, read_hash
+from emcurate.search import find_first_within
 
 RNG = np.random.default_rng(0)
 
