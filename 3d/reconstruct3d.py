@@ -27,16 +27,16 @@ from typing import Any
 import numpy as np
 
 from emcurate import cli, naming
-from emcurate.boxes import Box, Column, find_candidates, suppress_overlapping
 from emcurate.errors import InputError
 from emcurate.files import describe_content, make_output_directory, npy_bytes, write_once
-from emcurate.images import read_size
-from emcurate.jobs import Report, run_jobs
-from emcurate.ledger import Entry, Ledger
-from emcurate.pathlists import PathList
-from emcurate.volumes import (
+from emcurate.images.sections import read_size
+from emcurate.patches.pathlists import PathList
+from emcurate.running.jobs import Report, run_jobs
+from emcurate.running.ledger import Entry, Ledger
+from emcurate.volumes.boxes import Box, Column, find_candidates, suppress_overlapping
+from emcurate.volumes.scratch import all_unpacked
+from emcurate.volumes.volume import (
     Volume,
-    all_unpacked,
     dataset_name,
     fingerprint_volume,
     list_volumes,

@@ -90,7 +90,7 @@ def read_literally(path: Path) -> dict[int, list[int]]:
 
 
 def read_ours(path: Path) -> dict[int, list[int]]:
-    from emcurate.coco import read_annotations
+    from emcurate.trimming.coco import read_annotations
 
     return read_annotations([path]).labels
 
@@ -126,7 +126,7 @@ def collect(pairs: Iterator[tuple[int, int]]) -> dict[int, list[int]]:
 
 READERS: dict[str, Callable[[Path], dict[int, list[int]]]] = {
     "json.load and a loop": read_literally,
-    "emcurate.coco": read_ours,
+    "emcurate.trimming.coco": read_ours,
     "orjson": read_with_orjson,
     "simdjson": read_with_simdjson,
     "ijson": read_with_ijson,

@@ -11,9 +11,9 @@ import time
 
 import numpy as np
 
-from emcurate.groups import cover_greedily
-from emcurate.hashing import pack_hashes
-from emcurate.jobs import default_processes
+from emcurate.patches.duplicates import cover_greedily
+from emcurate.patches.hashing import pack_hashes
+from emcurate.running.jobs import default_processes
 
 DISTANCE = 12
 REPEATS = 3

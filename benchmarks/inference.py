@@ -25,17 +25,17 @@ from typing import Any
 import cv2
 import numpy as np
 
-from emcurate.batches import BatchJobs, read_batch
-from emcurate.images import write_section
-from emcurate.jobs import Report, default_processes
-from emcurate.pathlists import PathList
-from emcurate.weights import Weights, describe_weights
+from emcurate.classifier.batches import BatchJobs, read_batch
+from emcurate.classifier.weights import Weights, describe_weights
+from emcurate.images.sections import write_section
+from emcurate.patches.pathlists import PathList
+from emcurate.running.jobs import Report, default_processes
 
 if __name__ != "__mp_main__":  # the processes that decode need none of these, and would wait seconds for them
     import torch
     from torch import nn
 
-    from emcurate import classifier
+    from emcurate.classifier import network as classifier
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -18,7 +18,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from emcurate.jobs import default_processes
+from emcurate.running.jobs import default_processes
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 

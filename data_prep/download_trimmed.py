@@ -17,10 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from emcurate import cli
-from emcurate.archives import Limits, unpack_zip
+from emcurate.fetching.archives import Limits, unpack_zip
+from emcurate.fetching.hub import HubFile, fetch_from_hub
 from emcurate.files import make_output_directory
-from emcurate.hub import HubFile, fetch_from_hub
-from emcurate.jobs import Report
+from emcurate.running.jobs import Report
 
 STAGE = "download_trimmed"
 

@@ -31,13 +31,13 @@ from pathlib import Path
 import numpy as np
 
 from emcurate import cli
-from emcurate.balance import Share, draw_balance
-from emcurate.categories import resolve_targets
-from emcurate.coco import AnnotationSet, Image, read_annotations, select_records
 from emcurate.errors import InputError
+from emcurate.fetching.gathering import Link, gather
 from emcurate.files import list_entries, make_output_directory, write_once
-from emcurate.jobs import Report
-from emcurate.sources import Link, gather
+from emcurate.running.jobs import Report
+from emcurate.trimming.balance import Share, draw_balance
+from emcurate.trimming.categories import resolve_targets
+from emcurate.trimming.coco import AnnotationSet, Image, read_annotations, select_records
 
 STAGE = "trim_coco"
 

@@ -26,10 +26,10 @@ import numpy as np
 
 from emcurate import cli
 from emcurate.errors import InputError
+from emcurate.fetching.gathering import Link, Placement, place_all, report_missing
 from emcurate.files import make_output_directory, write_once
-from emcurate.jobs import Report
-from emcurate.rows import Table, read_table
-from emcurate.sources import Link, Placement, place_all, report_missing
+from emcurate.running.jobs import Report
+from emcurate.trimming.table import Table, read_table
 
 STAGE = "trim_siim"
 

@@ -27,12 +27,12 @@ import numpy.typing as npt
 from emcurate import cli
 from emcurate.errors import InputError
 from emcurate.files import describe_content, make_output_directory, npy_bytes, read_npy, write_once
-from emcurate.groups import find_groups
-from emcurate.jobs import Report, default_processes, progress, run_jobs
-from emcurate.ledger import Entry, Ledger, Plan
-from emcurate.patches import list_datasets, read_hashes
-from emcurate.pathlists import same_paths, write_path_list
-from emcurate.pictures import DROPPED, KEPT, Group, Tile, draw_contact_sheet
+from emcurate.patches.datasets import list_datasets, read_hashes
+from emcurate.patches.duplicates import find_groups
+from emcurate.patches.pathlists import same_paths, write_path_list
+from emcurate.pictures.contact_sheets import DROPPED, KEPT, Group, Tile, draw_contact_sheet
+from emcurate.running.jobs import Report, default_processes, progress, run_jobs
+from emcurate.running.ledger import Entry, Ledger, Plan
 
 STAGE = "deduplicate"
 MIN_DISTANCE = 12  # bits of the 64 of a hash of side 8, as published

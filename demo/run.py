@@ -28,12 +28,12 @@ import numpy.typing as npt
 
 from emcurate import cli, naming
 from emcurate.files import make_output_directory, read_npy
-from emcurate.images import read_size
-from emcurate.jobs import Report
-from emcurate.labels import INFORMATIVE, NONE, UNINFORMATIVE, save_labels
-from emcurate.pathlists import PathList
-from emcurate.pictures import DROPPED, KEPT, Group, Tile, draw_contact_sheet
-from emcurate.pictures import UNINFORMATIVE as UNINFORMATIVE_MARK
+from emcurate.images.sections import read_size
+from emcurate.patches.labels import INFORMATIVE, NONE, UNINFORMATIVE, save_labels
+from emcurate.patches.pathlists import PathList
+from emcurate.pictures.contact_sheets import DROPPED, KEPT, Group, Tile, draw_contact_sheet
+from emcurate.pictures.contact_sheets import UNINFORMATIVE as UNINFORMATIVE_MARK
+from emcurate.running.jobs import Report
 
 STAGE = "demo"
 ROOT = Path(__file__).resolve().parent.parent

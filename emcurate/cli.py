@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from emcurate.errors import InputError
-from emcurate.jobs import Report, default_processes
-from emcurate.pixels import Rescale
+from emcurate.images.pixels import Rescale
+from emcurate.running.jobs import Report, default_processes
 
 STATUS_DONE = 0
 STATUS_FAILED = 1

@@ -31,21 +31,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from emcurate import cli, naming, pictures
-from emcurate.batches import BatchJobs, read_batch
+from emcurate import cli, naming
+from emcurate.classifier.batches import BatchJobs, read_batch
+from emcurate.classifier.scoring import Keys, ScoreStore, patch_keys
+from emcurate.classifier.weights import PUBLISHED_URL, Weights, describe_weights, fetch_weights, is_url
 from emcurate.errors import InputError
 from emcurate.files import make_output_directory, npy_bytes, write_bytes, write_once
-from emcurate.jobs import Report, default_processes, run_ahead, run_jobs
-from emcurate.labels import CODE_INFORMATIVE, CODE_NONE, CODE_UNINFORMATIVE, encode_labels, load_labels
-from emcurate.ledger import LEDGER_DIRECTORY, Entry, Ledger
-from emcurate.pathlists import PathList, same_paths, write_path_list
-from emcurate.scores import Keys, ScoreStore, patch_keys
-from emcurate.weights import PUBLISHED_URL, Weights, describe_weights, fetch_weights, is_url
+from emcurate.patches.labels import CODE_INFORMATIVE, CODE_NONE, CODE_UNINFORMATIVE, encode_labels, load_labels
+from emcurate.patches.pathlists import PathList, same_paths, write_path_list
+from emcurate.pictures import contact_sheets as pictures
+from emcurate.running.jobs import Report, default_processes, run_ahead, run_jobs
+from emcurate.running.ledger import LEDGER_DIRECTORY, Entry, Ledger
 
 if TYPE_CHECKING:
     import torch
 
-    from emcurate.classifier import DeviceName, PrecisionName
+    from emcurate.classifier.network import DeviceName, PrecisionName
 
 STAGE = "classify_nn"
 PREDICTIONS_FILE = "nn_predictions.npy"
@@ -133,7 +134,7 @@ def find_weights(weights: str | None, accept_changed: bool, report: Report) -> W
         return describe_weights(Path(weights))
 
     def check(path: Path) -> None:
-        from emcurate import classifier
+        from emcurate.classifier import network as classifier
 
         classifier.check_state_dict(classifier.read_state_dict(path), path)
 
@@ -201,7 +202,7 @@ def look_up_or_compute(
     if not len(todo):
         return scores[positions]
 
-    from emcurate import classifier
+    from emcurate.classifier import network as classifier
 
     weights, processes = computing.weights, computing.processes
     classifier.use_threads(processes)
@@ -267,7 +268,7 @@ def run(
     # What this stage wrote itself it may bring up to date, when the list or the labels have grown.
     overwrite = overwrite or STAGE in ledger.entries
 
-    from emcurate import classifier
+    from emcurate.classifier import network as classifier
 
     chosen = classifier.choose_device(device)
     number_type = classifier.choose_precision(chosen, precision)

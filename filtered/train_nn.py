@@ -32,22 +32,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from emcurate import __version__, cli, naming, pictures, plots
-from emcurate.batches import BatchJobs, read_batch
+from emcurate import __version__, cli, naming
+from emcurate.classifier import plots
+from emcurate.classifier.batches import BatchJobs, read_batch
+from emcurate.classifier.evaluation import evaluate
+from emcurate.classifier.recipe import LEAST_BATCH_SIZE, Recipe
+from emcurate.classifier.splits import split_by_dataset, split_random
+from emcurate.classifier.weights import WEIGHTS_FILE, InputFormat, card_path, hash_file, write_card
 from emcurate.errors import InputError
-from emcurate.evaluation import evaluate
 from emcurate.files import fingerprint, make_output_directory, write_bytes
-from emcurate.jobs import Report, default_processes, run_jobs
-from emcurate.labels import CODE_INFORMATIVE, CODE_NONE, CODE_UNINFORMATIVE, encode_labels, load_labels
-from emcurate.ledger import Entry, Ledger
-from emcurate.pathlists import PathList
-from emcurate.recipe import LEAST_BATCH_SIZE, Recipe
-from emcurate.splits import split_by_dataset, split_random
-from emcurate.weights import WEIGHTS_FILE, InputFormat, card_path, hash_file, write_card
+from emcurate.patches.labels import CODE_INFORMATIVE, CODE_NONE, CODE_UNINFORMATIVE, encode_labels, load_labels
+from emcurate.patches.pathlists import PathList
+from emcurate.pictures import contact_sheets as pictures
+from emcurate.running.jobs import Report, default_processes, run_jobs
+from emcurate.running.ledger import Entry, Ledger
 
 if TYPE_CHECKING:
-    from emcurate.classifier import DeviceName, PrecisionName
-    from emcurate.training import Fit
+    from emcurate.classifier.network import DeviceName, PrecisionName
+    from emcurate.classifier.training import Fit
 
 STAGE = "train_nn"
 METRICS_FILE = "patch_quality_nn_metrics.json"
@@ -164,7 +166,8 @@ def run(
         report.note(f"already trained with these labels and settings: {savedir / WEIGHTS_FILE}")
         return report
 
-    from emcurate import classifier, training
+    from emcurate.classifier import network as classifier
+    from emcurate.classifier import training
 
     chosen = classifier.choose_device(device)
     number_type = classifier.choose_training_precision(chosen, precision)
@@ -216,7 +219,7 @@ def is_finished(ledger: Ledger, savedir: Path, data: str, parameters: dict[str, 
 
 def find_start_weights(recipe: Recipe) -> Path | None:
     """Return the file to start from, downloaded if need be; None for random weights."""
-    from emcurate import classifier
+    from emcurate.classifier import network as classifier
 
     if recipe.init == "random":
         return None

@@ -25,10 +25,10 @@ import numpy.typing as npt
 from emcurate import cli
 from emcurate.errors import InputError
 from emcurate.files import describe_content, fingerprint, list_files, make_output_directory, move_once, partial_path
-from emcurate.jobs import Report, run_jobs
-from emcurate.ledger import Entry, Ledger
-from emcurate.pixels import Rescale, convert
-from emcurate.readers.mrc import (
+from emcurate.images.pixels import Rescale, convert
+from emcurate.running.jobs import Report, run_jobs
+from emcurate.running.ledger import Entry, Ledger
+from emcurate.volumes.formats.mrc import (
     HEADER_BYTES,
     MrcHeader,
     compression_of,
@@ -36,7 +36,9 @@ from emcurate.readers.mrc import (
     read_extended_header,
     read_header,
 )
-from emcurate.volumes import Volume, choose_volume_limits, measure_block, measuring_jobs, open_volume, unpacked
+from emcurate.volumes.limits import choose_volume_limits, measure_block, measuring_jobs
+from emcurate.volumes.scratch import unpacked
+from emcurate.volumes.volume import Volume, open_volume
 
 STAGE = "mrc2byte"
 MRC_SUFFIXES = (".mrc", ".map", ".rec", ".st", ".mrcs")

@@ -23,11 +23,11 @@ import numpy.typing as npt
 from emcurate import cli
 from emcurate.errors import DataWarning, InputError
 from emcurate.files import describe_content, fingerprint, list_files, make_output_directory, move_once, partial_path
-from emcurate.jobs import Report, run_jobs
-from emcurate.ledger import Entry, Ledger
-from emcurate.pixels import to_grey
-from emcurate.readers import mrc, nrrd, tiff
-from emcurate.volumes import VoxelSize, dataset_name, refuse_bad_names
+from emcurate.images.pixels import to_grey
+from emcurate.running.jobs import Report, run_jobs
+from emcurate.running.ledger import Entry, Ledger
+from emcurate.volumes.formats import mrc, nrrd, tiff
+from emcurate.volumes.volume import VoxelSize, dataset_name, refuse_bad_names
 
 STAGE = "vid2stack"
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".m4v")

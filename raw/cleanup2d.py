@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from emcurate import cli, naming
-from emcurate.claims import refuse_bad_names
 from emcurate.errors import InputError
 from emcurate.files import (
     describe_content,
@@ -28,10 +27,12 @@ from emcurate.files import (
     make_output_directory,
     refuse_same_directory,
 )
-from emcurate.images import IMAGE_SUFFIXES, read_image, write_section
-from emcurate.jobs import Report, run_jobs
-from emcurate.ledger import Entry, Ledger
-from emcurate.pixels import Rescale, to_uint8
+from emcurate.images.pixels import Rescale, to_uint8
+from emcurate.images.reading import IMAGE_SUFFIXES, read_image
+from emcurate.images.sections import write_section
+from emcurate.running.claims import refuse_bad_names
+from emcurate.running.jobs import Report, run_jobs
+from emcurate.running.ledger import Entry, Ledger
 
 STAGE = "cleanup2d"
 

@@ -28,11 +28,11 @@ from emcurate.files import (
     refuse_same_directory,
     write_once,
 )
-from emcurate.hashing import compute_dhash
-from emcurate.images import read_section, write_section
-from emcurate.jobs import Report, run_jobs
-from emcurate.ledger import Entry, Ledger
-from emcurate.patches import list_by_section
+from emcurate.images.sections import read_section, write_section
+from emcurate.patches.datasets import list_by_section
+from emcurate.patches.hashing import compute_dhash
+from emcurate.running.jobs import Report, run_jobs
+from emcurate.running.ledger import Entry, Ledger
 
 STAGE = "crop_patches"
 CROP_SIZE = 224  # pixels a side, what ImageNet networks take and CEM500K published

@@ -9,17 +9,16 @@ Example: python raw/cross_section3d.py corpus/volumes work/sections
 from __future__ import annotations
 
 import argparse
-import contextlib
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from emcurate import cli, naming
+from emcurate import cli
 from emcurate.errors import InputError
 from emcurate.files import (
     describe_content,
@@ -28,16 +27,17 @@ from emcurate.files import (
     make_output_directory,
     refuse_same_directory,
 )
-from emcurate.images import write_section
-from emcurate.jobs import Report, run_jobs
-from emcurate.ledger import Entry, Ledger, Plan
-from emcurate.pixels import Limits, Rescale, convert
-from emcurate.volumes import (
+from emcurate.images.pixels import Limits, Rescale, convert
+from emcurate.images.sections import write_section
+from emcurate.running.jobs import Report, run_jobs
+from emcurate.running.ledger import Entry, Ledger, Plan
+from emcurate.volumes.limits import find_limits
+from emcurate.volumes.scratch import all_unpacked, make_batches
+from emcurate.volumes.sections import count_sections, divide, name_sections, remove_other_sections, section_name
+from emcurate.volumes.volume import (
     Volume,
     VoxelSize,
-    all_unpacked,
     dataset_name,
-    find_limits,
     fingerprint_volume,
     is_anisotropic,
     list_volumes,
@@ -51,16 +51,6 @@ STAGE = "cross_section3d"
 # Published: beyond a fifth, sections across z show stretched structures.
 ANISOTROPY = 0.2
 
-# Voxels a job holds at a time, in bytes; a job works on at least one section, however large. Larger slabs read a
-# volume fewer times over (a slab of yz sections touches every page of the file), but each process holds one.
-SLAB_BYTES = 1 << 27
-
-# Sections a job cuts at most, so that even a small volume keeps every process busy.
-SLAB_SECTIONS = 64
-
-# Voxels whose volumes are worked on together: many small volumes share the processes, and the scratch copies of
-# compressed ones never take more disk than this (or than the largest volume).
-BATCH_VOXELS = 1 << 35
 
 # What the ledger holds for a volume while it is being cut: more sections than there can be.
 UNFINISHED = sys.maxsize
@@ -105,16 +95,6 @@ class CutJob:
         return self.volume.path
 
 
-def section_indices(size: int, spacing: int) -> list[range]:
-    """Return the indices at which an axis is cut: 0, s, 2s, … and the last, as one or two ranges.
-
-    >>> section_indices(10, 3), section_indices(9, 3)
-    ([range(0, 10, 3)], [range(0, 9, 3), range(8, 9)])
-    """
-    regular = range(0, size, spacing)
-    return [regular] if regular[-1] == size - 1 else [regular, range(size - 1, size)]
-
-
 def choose_planes(volume: Volume, settings: Settings, report: Report | None = None) -> tuple[int, ...]:
     """Return the planes to cut: those asked for, or only xy where z differs too much from x, which is reported."""
     left = settings.axes
@@ -125,32 +105,6 @@ def choose_planes(volume: Volume, settings: Settings, report: Report | None = No
             cut = "only plane 0 (xy) is cut" if left else "nothing is cut, since --axes leaves plane 0 (xy) out"
             report.note(f"{volume.path}: voxels of {z:g} x {y:g} x {x:g} nm (z, y, x) are anisotropic; {cut}")
     return left
-
-
-def name_sections(volume: Volume, planes: Iterable[int], spacing: int) -> set[str]:
-    """Return the file names of every section that a volume gives."""
-    return {
-        section_name(volume, plane, index)
-        for plane in planes
-        for indices in section_indices(volume.shape[plane], spacing)
-        for index in indices
-    }
-
-
-def section_name(volume: Volume, plane: int, index: int) -> str:
-    """Return a section's file name."""
-    width = naming.index_width(volume.shape[plane])
-    return f"{naming.VolumeSection(volume.name, plane, index, width).stem}.tiff"
-
-
-def divide(volume: Volume, planes: Iterable[int], spacing: int) -> Iterator[tuple[int, range]]:
-    """Divide a volume's sections into slabs: yield the plane and the indices of each."""
-    for plane in planes:
-        section_bytes = volume.size // volume.shape[plane] * volume.dtype.itemsize
-        at_once = min(SLAB_SECTIONS, max(1, SLAB_BYTES // max(1, section_bytes)))
-        for indices in section_indices(volume.shape[plane], spacing):
-            for start in range(0, len(indices), at_once):
-                yield plane, indices[start : start + at_once]
 
 
 def open_for_cutting(job: OpenJob) -> Volume:
@@ -176,41 +130,6 @@ def cut_sections(job: CutJob) -> int:
             expected = f"no sections of {job.volume.name} in {job.savedir}, or the ones this run would write"
             raise InputError(job.path, expected, "others of the same name", error.advice) from None
     return written
-
-
-def count_sections(savedir: Path) -> Counter[str]:
-    """Return how many sections of volumes a directory holds, by dataset."""
-    return Counter(section.dataset for _, section in find_sections(savedir))
-
-
-def find_sections(savedir: Path) -> Iterator[tuple[Path, naming.VolumeSection]]:
-    """Yield the sections of volumes that lie in a directory."""
-    for path in savedir.iterdir():
-        with contextlib.suppress(naming.GrammarError):
-            if path.suffix == ".tiff" and isinstance(section := naming.parse_section(path.stem), naming.VolumeSection):
-                yield path, section
-
-
-def remove_other_sections(savedir: Path, volumes: Iterable[Volume], names: Mapping[Path, set[str]]) -> None:
-    """Remove what a run with other settings left of these volumes: sections that this run will not write."""
-    wanted = {volume.name: names[volume.path] for volume in volumes}
-    for path, section in list(find_sections(savedir)):
-        if section.dataset in wanted and path.name not in wanted[section.dataset]:
-            path.unlink()
-
-
-def make_batches(volumes: Iterable[Volume]) -> Iterator[list[Volume]]:
-    """Yield volumes in groups of at most `BATCH_VOXELS`, or of one volume larger than that."""
-    batch: list[Volume] = []
-    voxels = 0
-    for volume in volumes:
-        if batch and voxels + volume.size > BATCH_VOXELS:
-            yield batch
-            batch, voxels = [], 0
-        batch.append(volume)
-        voxels += volume.size
-    if batch:
-        yield batch
 
 
 def cut_volumes(

@@ -12,8 +12,8 @@ import tifffile
 from PIL import Image
 
 from emcurate import naming
-from emcurate.labels import INFORMATIVE, NONE, UNINFORMATIVE
-from emcurate.pathlists import PathList
+from emcurate.patches.labels import INFORMATIVE, NONE, UNINFORMATIVE
+from emcurate.patches.pathlists import PathList
 from tests.textures import make_texture
 
 curate = importlib.import_module("curate")

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emcurate.labels import INFORMATIVE, LABELS_FILE, UNINFORMATIVE
-from emcurate.pathlists import PathList
+from emcurate.patches.labels import INFORMATIVE, LABELS_FILE, UNINFORMATIVE
+from emcurate.patches.pathlists import PathList
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -76,7 +76,7 @@ def test_every_command_of_the_workflow_runs(small_corpus, tmp_path):
 
 def label(directory):
     """Stand in for the person at the notebook: the darker half is informative."""
-    from emcurate.images import read_section
+    from emcurate.images.sections import read_section
 
     means = np.array([read_section(Path(p)).mean() for p in PathList(directory / "deduplicated_fpaths.npz")])
     np.save(directory / LABELS_FILE, np.where(means < np.median(means), INFORMATIVE, UNINFORMATIVE))

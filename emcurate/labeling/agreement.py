@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
-from emcurate.labels import INFORMATIVE, NONE, UNINFORMATIVE
+from emcurate.patches.labels import INFORMATIVE, NONE, UNINFORMATIVE
 
 
 @dataclass(frozen=True)

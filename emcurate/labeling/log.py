@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
 from emcurate.errors import InputError
-from emcurate.labels import LABELS, NONE
+from emcurate.patches.labels import LABELS, NONE
 
 try:
     import fcntl

@@ -25,8 +25,8 @@ from emcurate.labeling.order import (
 )
 from emcurate.labeling.store import CodeArray, LabelStore
 from emcurate.labeling.tiles import Tile, TileReader
-from emcurate.labels import CODE_INFORMATIVE, CODE_NONE, CODE_UNINFORMATIVE, LABELS
-from emcurate.pathlists import PathList
+from emcurate.patches.labels import CODE_INFORMATIVE, CODE_NONE, CODE_UNINFORMATIVE, LABELS
+from emcurate.patches.pathlists import PathList
 
 ORDERS = ("random", "dataset", "uncertain")
 DISAGREEMENTS = ("", "model", "annotators")

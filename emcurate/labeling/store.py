@@ -25,7 +25,7 @@ import numpy.typing as npt
 from emcurate.errors import InputError
 from emcurate.files import atomic_path, fingerprint, make_output_directory, write_bytes
 from emcurate.labeling.log import FROM_FILE, Action, History, LabelLog, Record
-from emcurate.labels import CODE_NONE, DTYPE, LABELS, NONE, decode_labels, encode_labels, load_labels
+from emcurate.patches.labels import CODE_NONE, DTYPE, LABELS, NONE, decode_labels, encode_labels, load_labels
 
 # Up to this many labels, 5 MB, the file is written before a change is acknowledged: about 20 ms on a local disk.
 LABELS_WRITTEN_AT_ONCE = 100_000

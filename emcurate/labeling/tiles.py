@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from emcurate import naming
 from emcurate.errors import InputError
-from emcurate.images import read_section
+from emcurate.images.sections import read_section
 
 # Reading waits for disks and networks more than for the processor.
 READERS = 8

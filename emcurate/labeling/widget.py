@@ -15,7 +15,7 @@ import anywidget
 from emcurate.errors import InputError
 from emcurate.labeling.session import THRESHOLD, Session
 from emcurate.labeling.tiles import describe_place
-from emcurate.labels import LABELS
+from emcurate.patches.labels import LABELS
 
 HERE = Path(__file__).parent
 

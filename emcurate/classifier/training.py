@@ -1,0 +1,262 @@
+"""Training of the classifier, one epoch at a time, with all that is needed to stop after one and go on."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from emcurate.classifier import network as classifier
+from emcurate.classifier.evaluation import area_under_roc, cross_entropy
+from emcurate.classifier.recipe import Recipe, balanced_weights, count_batches, iter_batches, learning_rate_at
+from emcurate.classifier.weights import InputFormat
+from emcurate.errors import InputError
+from emcurate.files import make_output_directory, write_bytes
+from emcurate.running.jobs import Report, progress
+from emcurate.running.ledger import LEDGER_DIRECTORY
+
+# About as many as batch norm's running averages reach back over in batches of 64.
+BATCH_NORM_PATCHES = 512
+BATCH_NORM_MOMENTUM = 0.1  # PyTorch's default, which torchvision's networks use
+
+# In a training's working directory: all that is needed to go on, and the weights of the best epoch so far.
+CHECKPOINT_FILE = "checkpoint.pth"
+BEST_FILE = "best.pth"
+
+UInt8Array = npt.NDArray[np.uint8]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass
+class Fit:
+    """How far a training has come: epochs done, the best of them, its validation scores, metrics by epoch."""
+
+    epoch: int
+    best_epoch: int
+    best_scores: list[float]
+    history: list[dict[str, float]]
+
+
+class Trainer:
+    """A network in training.
+
+    All randomness is a function of the seed, the epoch and the batch, so a resumed training equals an unbroken one.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    start : Path, optional
+        Weights to start from; random ones without.
+    device, precision : str
+        Where to compute, and the number type of mixed precision; from `classifier`.
+    """
+
+    def __init__(self, recipe: Recipe, start: Path | None, device: str, precision: str) -> None:
+        self.recipe, self.device, self.dtype = recipe, device, classifier.DTYPES[precision]
+        self.input_format = InputFormat(recipe.image_size)
+        with torch.random.fork_rng([]):
+            torch.manual_seed(recipe.seed)
+            network = classifier.build_network()
+        if start is not None:
+            classifier.load_start_weights(network, start)
+        self.network = network.to(device).to(memory_format=torch.channels_last)
+        self.frozen = classifier.freeze(self.network, recipe.trained_from)
+        learning = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
+        self.optimizer = kind(learning, lr=recipe.learning_rate, weight_decay=recipe.decay)
+        # float16 gradients can be too small for the type; scaling the loss lifts them.
+        self.scaler = torch.amp.GradScaler(device, enabled=self.dtype == torch.float16)
+
+    def train_epoch(self, pixels: UInt8Array, truth: BoolArray, epoch: int, after_batch: Callable[[], object]) -> float:
+        """Learn from every patch once; return the mean loss.
+
+        Parameters
+        ----------
+        pixels, truth : (n, size, size) uint8 and (n,) bool arrays
+        epoch : int
+            Counted from 1; it decides the order of the patches and how each is varied.
+        after_batch : callable
+            Called after each batch, for a progress bar.
+        """
+        self.network.train()
+        for module in self.frozen:
+            module.eval()
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate_at(epoch, self.recipe)
+        weights = balanced_weights(truth) if self.recipe.class_weights else np.ones(2, np.float32)
+        total = 0.0
+        batches = iter_batches(len(truth), self.recipe.batch_size, (self.recipe.seed, epoch))
+        for number, batch in enumerate(batches):
+            seed = int(np.random.SeedSequence((self.recipe.seed, epoch, number)).generate_state(1)[0])
+            inputs = classifier.training_input(
+                self._send(pixels[batch]), self.input_format, self.recipe.augmentation, seed
+            )
+            wanted = self._send(truth[batch].astype(np.float32))
+            with self._autocast():
+                logits = self.network(inputs).squeeze(1)
+            loss = binary_cross_entropy_with_logits(
+                logits.float(), wanted, self._send(weights[truth[batch].astype(int)])
+            )
+            self.optimizer.zero_grad(set_to_none=True)
+            self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            total += float(loss.detach()) * len(batch)
+            after_batch()
+        self._settle_batch_norm(pixels)
+        return total / len(truth)
+
+    def score(self, pixels: UInt8Array) -> npt.NDArray[np.float64]:
+        """Return each patch's score as it is, without augmentation: (n,) of 0..1."""
+        self.network.eval()
+        logits = []
+        with torch.inference_mode(), self._autocast():
+            for start in range(0, len(pixels), self.recipe.batch_size):
+                batch = self._send(pixels[start : start + self.recipe.batch_size])
+                inputs = classifier.evaluation_input(batch, self.input_format)
+                logits.append(self.network(inputs).squeeze(1).float().cpu())
+        scores: npt.NDArray[np.float64] = torch.sigmoid(torch.cat(logits).double()).numpy()
+        return scores
+
+    def save_checkpoint(self, path: Path, progress: dict[str, Any]) -> None:
+        """Write all that changes in training, and `progress`, plain values of the caller's."""
+        buffer = io.BytesIO()
+        torch.save({"progress": progress, **{name: part.state_dict() for name, part in self._parts().items()}}, buffer)
+        write_bytes(path, buffer.getbuffer())
+
+    def load_checkpoint(self, path: Path) -> None:
+        """Go back to where `save_checkpoint` was called."""
+        content = torch.load(path, map_location=self.device, weights_only=True)
+        for name, part in self._parts().items():
+            part.load_state_dict(content[name])
+
+    def _settle_batch_norm(self, pixels: UInt8Array) -> None:
+        """Measure anew, with the weights as they now are, the statistics that batch norm uses in evaluation.
+
+        Its running averages reach back over some ten batches. After a few steps on a few hundred labels they
+        still hold much of their start values, and scores would be far off.
+        """
+        frozen = {module for part in self.frozen for module in part.modules()}
+        norms = [m for m in self.network.modules() if isinstance(m, nn.BatchNorm2d) and m not in frozen]
+        self.network.eval()
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain mean over the batches
+            norm.train()
+        with torch.no_grad(), self._autocast():
+            chosen = np.random.default_rng(self.recipe.seed).permutation(len(pixels))[:BATCH_NORM_PATCHES]
+            for batch in iter_batches(len(chosen), self.recipe.batch_size, (self.recipe.seed,)):
+                self.network(classifier.evaluation_input(self._send(pixels[chosen[batch]]), self.input_format))
+        for norm in norms:
+            norm.momentum = BATCH_NORM_MOMENTUM
+
+    def _parts(self) -> dict[str, Any]:
+        return {"network": self.network, "optimizer": self.optimizer, "scaler": self.scaler}
+
+    def _send(self, array: npt.NDArray[Any]) -> torch.Tensor:
+        return torch.from_numpy(array).to(self.device)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32)
+
+
+def read_progress(path: Path) -> dict[str, Any]:
+    """Return the `progress` a checkpoint was saved with."""
+    progress: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["progress"]
+    return progress
+
+
+def open_workdir(savedir: Path, run_id: str, resume: bool, overwrite: bool) -> Path:
+    """Return the directory of checkpoints, empty or with one of this very training."""
+    workdir = make_output_directory(savedir / LEDGER_DIRECTORY / "train_nn")
+    checkpoint = workdir / CHECKPOINT_FILE
+    if checkpoint.exists() and read_progress(checkpoint)["run_id"] != run_id:
+        if not overwrite:
+            raise InputError(
+                checkpoint,
+                "the checkpoint of a training with these labels, settings and device",
+                "one of another that was broken off",
+                "repeat that one's command, use another output directory, or --overwrite to drop it",
+            )
+        checkpoint.unlink()
+    if resume and not checkpoint.exists():
+        raise InputError(checkpoint, "a checkpoint to go on from", "none", "leave --resume out to train from the start")
+    return workdir
+
+
+def fit(
+    trainer: Trainer,
+    pixels: UInt8Array,
+    truth: BoolArray,
+    held: BoolArray,
+    workdir: Path,
+    run_id: str,
+    report: Report,
+) -> Fit:
+    """Train until the last epoch or until nothing gets better, from the last checkpoint on if there is one.
+
+    The best epoch has the highest validation AUC; of equal ones, the lowest validation loss.
+
+    Parameters
+    ----------
+    trainer : Trainer
+    pixels, truth, held : (n, size, size) uint8, (n,) bool and (n,) bool arrays
+        The patches, which are informative, and which validate.
+    workdir : Path
+        From `open_workdir`; the weights of the best epoch are left there, in `BEST_FILE`.
+    run_id : str
+        Changes whenever the training would be another one.
+    report : Report
+        Is told if the training goes on.
+    """
+    recipe, checkpoint = trainer.recipe, workdir / CHECKPOINT_FILE
+    done = Fit(0, 0, [], [])
+    if checkpoint.exists():
+        trainer.load_checkpoint(checkpoint)
+        saved = read_progress(checkpoint)
+        done = Fit(**{name: saved[name] for name in Fit.__dataclass_fields__})
+        report.note(f"went on after epoch {done.epoch}")
+    learnt, learnt_truth, judged = pixels[~held], truth[~held], truth[held]
+    batches = count_batches(len(learnt), recipe.batch_size)
+    with progress(None, total=recipe.epochs * batches, label=report.stage, unit="batch") as bar:
+        bar.update(done.epoch * batches)
+        for epoch in range(done.epoch + 1, recipe.epochs + 1):
+            if recipe.patience and epoch - 1 - done.best_epoch >= recipe.patience:
+                break
+            train_loss = trainer.train_epoch(learnt, learnt_truth, epoch, bar.update)
+            scores = trainer.score(pixels[held])
+            if not (math.isfinite(train_loss) and np.isfinite(scores).all()):
+                raise InputError(
+                    f"epoch {epoch}", "a finite loss", f"{train_loss}", "use a lower --learning-rate and --overwrite"
+                )
+            row = {
+                "epoch": epoch,
+                "learning_rate": learning_rate_at(epoch, recipe),
+                "train_loss": train_loss,
+                "validation_loss": cross_entropy(scores, judged),
+                "validation_auc": area_under_roc(scores, judged),
+                "validation_accuracy": float(np.mean((scores > recipe.threshold) == judged)),
+            }
+            done.history.append(row)
+            done.epoch = epoch
+            if epoch == 1 or goodness(row) > goodness(done.history[done.best_epoch - 1]):
+                done.best_epoch, done.best_scores = epoch, scores.tolist()
+                classifier.save_weights(workdir / BEST_FILE, trainer.network.state_dict())
+            # After the best weights: a kill in between only has the epoch done again, with the same result.
+            trainer.save_checkpoint(checkpoint, {"run_id": run_id, **vars(done)})
+            bar.set_postfix_str(f"epoch {epoch}, AUC {row['validation_auc']:.3f}, best {done.best_epoch}")
+    return done
+
+
+def goodness(row: dict[str, float]) -> tuple[float, float]:
+    """Return what an epoch is judged by, higher being better."""
+    return row["validation_auc"], -row["validation_loss"]

@@ -1,0 +1,205 @@
+"""Unpack a zip archive made by somebody else without trusting it.
+
+Everything is checked before the first byte is written: names that lead out of the directory, links, devices, entries
+of one name, encryption, and how large it all becomes. Each file appears under its name only when it is complete and
+its checksum is right.
+"""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from emcurate.errors import InputError
+from emcurate.fetching.safe_names import EscapeError, check_relative, join_inside
+from emcurate.files import atomic_path, remove_stale_partials
+from emcurate.running.jobs import progress
+
+COPY_BYTES = 1 << 20
+
+# deflate packs at most 1032:1, images hardly at all: a bomb shows in the ratio before it fills the disk.
+MOST_RATIO = 100
+RATIO_MATTERS_FROM_BYTES = 100 << 20  # below this even a bomb does no harm
+MOST_ENTRIES = 2_000_000
+
+_ENCRYPTED = 0x1  # of an entry's general purpose flags
+_DAMAGED = "delete it and fetch it again"
+_DISTRUST = "do not trust this archive; ask whoever made it"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much an archive may become: bytes in all, and bytes for each byte of the archive."""
+
+    size: int
+    ratio: float = MOST_RATIO
+
+
+@dataclass
+class Unpacked:
+    """What came of an archive: files written, and files that were there already with the same content."""
+
+    written: int = 0
+    present: int = 0
+
+
+def unpack_zip(
+    archive: Path, directory: Path, limits: Limits, *, overwrite: bool = False, label: str = "unpack"
+) -> Unpacked:
+    """Unpack a zip archive into a directory that exists.
+
+    Files that are there with the same content stay, so that an interrupted run can be repeated. One with other
+    content is refused before anything is written, unless `overwrite` is set.
+
+    Raises
+    ------
+    InputError
+        If it is no zip archive, damaged, too large, or holds what it should not.
+    """
+    result = Unpacked()
+    with open_zip(archive) as opened:
+        entries = _check_entries(archive, opened, limits)
+        targets = [(entry, _target(archive, directory, entry.filename)) for entry in entries]
+        todo = []
+        for entry, target in targets:
+            if same_as_entry(target, entry):
+                result.present += 1
+            elif target.exists() and not overwrite:
+                raise InputError(
+                    target,
+                    f"no such file, or the one of {archive.name}",
+                    "a file with other content",
+                    "use another output directory, or --overwrite to replace it",
+                )
+            else:
+                todo.append((entry, target))
+        for parent in {target.parent for _, target in targets if target.parent.is_dir()}:
+            remove_stale_partials(parent)
+        _check_space(directory, sum(entry.file_size for entry, _ in todo))
+        for entry, target in progress(todo, total=len(todo), label=label, unit="file"):
+            make_parents(target, directory)
+            extract_entry(archive, opened, entry, target)
+            result.written += 1
+    return result
+
+
+def open_zip(archive: Path) -> zipfile.ZipFile:
+    """Open a zip archive to read; close it, or use it in a ``with``.
+
+    Raises
+    ------
+    InputError
+        If it is missing or no (complete) zip archive.
+    """
+    try:
+        return zipfile.ZipFile(archive)
+    except FileNotFoundError:
+        raise InputError(archive, "a zip archive", "no such file", "check the path") from None
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise InputError(archive, "a complete zip archive", str(error), _DAMAGED) from None
+
+
+def extract_entry(archive: Path, opened: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> None:
+    """Write one entry to a path, complete or not at all; its parent directory must exist.
+
+    Raises
+    ------
+    InputError
+        If the entry is damaged or encrypted.
+    """
+    try:
+        with atomic_path(target) as partial, opened.open(entry) as source, open(partial, "wb") as file:
+            shutil.copyfileobj(source, file, COPY_BYTES)
+            if file.tell() != entry.file_size:
+                raise zipfile.BadZipFile(f"{file.tell():,} of {entry.file_size:,} bytes")
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+        # RuntimeError is zipfile's word for an encrypted entry, NotImplementedError for an unknown compression.
+        raise InputError(archive, f"a readable {entry.filename}", f"{error}", _DAMAGED) from None
+
+
+def same_as_entry(path: Path, entry: zipfile.ZipInfo) -> bool:
+    """Return whether a file is there and has an entry's size and checksum."""
+    if not path.is_file() or path.stat().st_size != entry.file_size:
+        return False
+    checksum = 0
+    with open(path, "rb") as file:
+        while chunk := file.read(COPY_BYTES):
+            checksum = zlib.crc32(chunk, checksum)
+    return checksum == entry.CRC
+
+
+def make_parents(target: Path, directory: Path) -> None:
+    """Create the directories between `directory` and a file to be written below it.
+
+    Raises
+    ------
+    InputError
+        If one of them is a file.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise InputError(target, f"directories below {directory}", "a file in the way", "move it away") from None
+
+
+def _check_entries(archive: Path, opened: zipfile.ZipFile, limits: Limits) -> list[zipfile.ZipInfo]:
+    """Return the files of an archive if all of it may be unpacked."""
+    infos = opened.infolist()
+    if len(infos) > MOST_ENTRIES:
+        raise InputError(archive, f"at most {MOST_ENTRIES:,} entries", f"{len(infos):,}", _DISTRUST)
+    files: dict[str, zipfile.ZipInfo] = {}
+    for info in infos:
+        name = info.filename
+        try:
+            check_relative(name.removesuffix("/") if info.is_dir() else name)
+        except EscapeError as error:
+            raise InputError(archive, "names inside the output directory", str(error), _DISTRUST) from None
+        kind = stat.S_IFMT(info.external_attr >> 16)
+        if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            what = "a link" if kind == stat.S_IFLNK else "a special file"
+            raise InputError(archive, "files and directories only", f"{name!r}, {what}", _DISTRUST)
+        if info.flag_bits & _ENCRYPTED:
+            raise InputError(archive, "files without a password", f"{name!r}, encrypted", "unpack it yourself")
+        if info.is_dir():
+            continue
+        if name in files:
+            raise InputError(archive, "names that occur once", f"{name!r} twice", _DISTRUST)
+        files[name] = info
+    for name in files:
+        parents = name.split("/")[:-1]
+        for depth in range(1, len(parents) + 1):
+            if "/".join(parents[:depth]) in files:
+                raise InputError(archive, "names of files or of directories", f"{name!r}, below a file", _DISTRUST)
+    _check_bomb(archive, sum(info.file_size for info in files.values()), limits)
+    return list(files.values())
+
+
+def _check_bomb(archive: Path, unpacked: int, limits: Limits) -> None:
+    if unpacked > limits.size:
+        raise InputError(
+            archive,
+            f"at most {limits.size:,} bytes when unpacked",
+            f"{unpacked:,}",
+            "raise the limit with --max-size if you trust the archive",
+        )
+    packed = max(1, archive.stat().st_size)
+    if unpacked > RATIO_MATTERS_FROM_BYTES and unpacked > limits.ratio * packed:
+        found = f"{unpacked:,} out of {packed:,}"
+        raise InputError(archive, f"at most {limits.ratio:g} bytes out of each byte of the archive", found, _DISTRUST)
+
+
+def _target(archive: Path, directory: Path, name: str) -> Path:
+    try:
+        return join_inside(directory, name)
+    except EscapeError as error:
+        raise InputError(archive, "names inside the output directory", str(error), "remove the link") from None
+
+
+def _check_space(directory: Path, needed: int) -> None:
+    free = shutil.disk_usage(directory).free
+    if needed > free:
+        raise InputError(directory, f"{needed:,} bytes free", f"{free:,}", "make room or choose another directory")

@@ -1,0 +1,1 @@
+"""Patches: their hashes, near-duplicates, datasets, labels, and lists of their paths."""

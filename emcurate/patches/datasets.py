@@ -1,0 +1,201 @@
+"""The patches and hashes in a directory: listed by section or by dataset, and the hashes read in parallel."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from emcurate import naming
+from emcurate.errors import InputError
+from emcurate.images.sections import read_section
+from emcurate.patches.hashing import BoolArray, read_hash
+from emcurate.running.jobs import Report, run_jobs
+
+PATCH_EXTENSION, HASH_EXTENSION = "tiff", "npy"
+
+CHUNK_PATCHES = 2000  # hashes a job reads: a fraction of a second
+
+
+@dataclass
+class Dataset:
+    """The patches of one dataset: their names in alphabetical order and what was seen of their files."""
+
+    name: str
+    stems: list[str] = field(default_factory=list)
+    stats: list[str] = field(default_factory=list)
+
+    def fingerprint(self, patchdir: Path) -> str:
+        """Return what changes when a patch is added, removed, changed or moved."""
+        return hashlib.sha256("\n".join([str(patchdir), *self.stats]).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Hashes:
+    """The hashes of a dataset's patches, those that can be used.
+
+    Attributes
+    ----------
+    stems : list of n str
+    bits : (n, side, side) bool
+    sharpness : (n,) float64
+        Zeros unless it was asked for.
+    complete : bool
+        Whether every patch of the dataset is among them.
+    """
+
+    stems: list[str]
+    bits: BoolArray
+    sharpness: npt.NDArray[np.float64]
+    complete: bool
+
+
+@dataclass(frozen=True)
+class ChunkJob:
+    """Some patches of one dataset whose hashes are to be read."""
+
+    dataset: str
+    patchdir: Path
+    stems: tuple[str, ...]
+    with_sharpness: bool
+
+    @property
+    def path(self) -> Path:
+        """The first of the hashes, which stands for the chunk in messages."""
+        return self.patchdir / f"{self.stems[0]}.{HASH_EXTENSION}"
+
+
+@dataclass
+class Chunk:
+    """What was read of a chunk: for each readable patch its name, its hash's side and bytes, its sharpness."""
+
+    stems: list[str] = field(default_factory=list)
+    sides: list[int] = field(default_factory=list)
+    bits: list[bytes] = field(default_factory=list)
+    sharpness: list[float] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def list_by_section(patchdir: Path) -> dict[str, list[str]]:
+    """Return the names of the patches and hashes in a directory, by the section they were cut from."""
+    files: dict[str, list[str]] = defaultdict(list)
+    with os.scandir(patchdir) as entries:
+        for entry in entries:
+            stem, _, extension = entry.name.rpartition(".")
+            if extension in (PATCH_EXTENSION, HASH_EXTENSION) and naming.MARK in stem:
+                files[stem.rsplit("_", 2)[0]].append(entry.name)
+    return files
+
+
+def list_datasets(patchdir: Path, with_pixels: bool, report: Report) -> dict[str, Dataset]:
+    """Return the datasets whose patches lie in a directory; hashes and patches without their mate are reported.
+
+    `with_pixels` says whether a dataset counts as changed when only the pixels of a patch have changed.
+    """
+    stats: dict[str, dict[str, str]] = {HASH_EXTENSION: {}, PATCH_EXTENSION: {}}
+    with os.scandir(patchdir) as entries:
+        for entry in entries:
+            stem, _, extension = entry.name.rpartition(".")
+            if extension in stats and naming.MARK in stem:
+                stat = entry.stat()
+                stats[extension][stem] = f"{entry.name} {stat.st_size} {stat.st_mtime_ns}"
+    hashes, patches = stats[HASH_EXTENSION], stats[PATCH_EXTENSION]
+    for stem in sorted(hashes.keys() ^ patches.keys()):
+        there, missing = (HASH_EXTENSION, PATCH_EXTENSION) if stem in hashes else (PATCH_EXTENSION, HASH_EXTENSION)
+        report.fail(
+            InputError(patchdir / f"{stem}.{there}", f"{stem}.{missing} beside it", "none", "cut its section again")
+        )
+    datasets: dict[str, Dataset] = {}
+    for stem in sorted(hashes.keys() & patches.keys()):
+        try:
+            name = naming.parse_patch(stem).dataset
+        except naming.GrammarError as error:
+            report.fail(f"{patchdir / stem}.{HASH_EXTENSION}: {error}; only patches of crop_patches.py belong here")
+            continue
+        dataset = datasets.setdefault(name, Dataset(name))
+        dataset.stems.append(stem)
+        dataset.stats.append(hashes[stem] + (patches[stem] if with_pixels else ""))
+    return datasets
+
+
+def read_hashes(
+    datasets: Sequence[Dataset], patchdir: Path, with_sharpness: bool, report: Report, **workers: Any
+) -> dict[str, Hashes]:
+    """Read the hashes of whole datasets, divided among the workers in pieces of equal size.
+
+    What cannot be read, or has another size than most of its dataset's, is reported and left out; so is a dataset of
+    which nothing is left. `workers` are `run_jobs`' arguments.
+    """
+    jobs = [
+        ChunkJob(dataset.name, patchdir, tuple(dataset.stems[start : start + CHUNK_PATCHES]), with_sharpness)
+        for dataset in datasets
+        for start in range(0, len(dataset.stems), CHUNK_PATCHES)
+    ]
+    chunks: dict[str, list[Chunk]] = defaultdict(list)
+    for job, chunk in run_jobs(read_chunk, jobs, report, unit="chunk", **workers):
+        report.failures.extend(chunk.problems)
+        if chunk.stems:
+            chunks[job.dataset].append(chunk)
+    return {
+        dataset.name: join_chunks(dataset, chunks[dataset.name], patchdir, report)
+        for dataset in datasets
+        if dataset.name in chunks
+    }
+
+
+def read_chunk(job: ChunkJob) -> Chunk:
+    """Read the hashes of some patches, and how sharp they are if that is wanted."""
+    chunk = Chunk()
+    for stem in job.stems:
+        try:
+            bits = read_hash(job.patchdir / f"{stem}.{HASH_EXTENSION}")
+            sharpness = 0.0
+            if job.with_sharpness:
+                sharpness = measure_sharpness(read_section(job.patchdir / f"{stem}.{PATCH_EXTENSION}"))
+        except InputError as error:
+            chunk.problems.append(str(error))
+            continue
+        chunk.stems.append(stem)
+        chunk.sides.append(len(bits))
+        chunk.bits.append(bits.tobytes())
+        chunk.sharpness.append(sharpness)
+    return chunk
+
+
+def join_chunks(dataset: Dataset, chunks: Sequence[Chunk], patchdir: Path, report: Report) -> Hashes:
+    """Put the chunks of a dataset together, in alphabetical order whatever order they came in."""
+    side = Counter(side for chunk in chunks for side in chunk.sides).most_common(1)[0][0]
+    rows = []
+    for chunk in chunks:
+        for row in zip(chunk.stems, chunk.sides, chunk.bits, chunk.sharpness, strict=True):
+            if row[1] == side:
+                rows.append(row)
+                continue
+            report.fail(
+                InputError(
+                    patchdir / f"{row[0]}.{HASH_EXTENSION}",
+                    f"a hash of side {side}, like most of {dataset.name}",
+                    f"side {row[1]}",
+                    "cut the patches of one dataset with one --hash_size",
+                )
+            )
+    rows.sort()
+    return Hashes(
+        stems=[row[0] for row in rows],
+        bits=np.frombuffer(b"".join(row[2] for row in rows), np.bool_).reshape(-1, side, side),
+        sharpness=np.array([row[3] for row in rows]),
+        complete=len(rows) == len(dataset.stems),
+    )
+
+
+def measure_sharpness(patch: npt.NDArray[np.uint8]) -> float:
+    """Return the variance of a patch's Laplacian, which falls with blur (Pech-Pacheco et al., ICPR 2000)."""
+    return float(cv2.Laplacian(patch, cv2.CV_64F).var())

@@ -1,0 +1,127 @@
+"""Groups of near-duplicates: which patch stands for which others, found by sequential greedy cover."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from emcurate.patches.hashing import BoolArray, WordArray, hamming_distance, pack_hashes
+from emcurate.patches.search import find_first_within
+
+# Hashes compared with all exemplars at once; inside a block they are settled one after another.
+BLOCK = 1024
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The groups of near-duplicates among n patches.
+
+    Attributes
+    ----------
+    patches : sequence of str
+        The patches' names.
+    exemplar : (n,) int64
+        The position of each patch's exemplar; an exemplar's own is its own.
+    distance : (n,) int64
+        The Hamming distance, in bits, of each patch's hash to its exemplar's.
+    """
+
+    patches: Sequence[str]
+    exemplar: npt.NDArray[np.int64]
+    distance: npt.NDArray[np.int64]
+
+    def exemplars(self) -> list[str]:
+        """Return the names of the exemplars, in the order of `patches`."""
+        return [self.patches[i] for i in np.unique(self.exemplar)]
+
+    def table(self) -> bytes:
+        """Return the groups as csv (patch, exemplar, distance): each exemplar is followed by its duplicates."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["patch", "exemplar", "distance"])
+        is_duplicate = self.exemplar != np.arange(len(self.exemplar))
+        # The last key counts most; a stable sort leaves equals in the order of `patches`.
+        for i in np.lexsort((self.distance, is_duplicate, self.exemplar)):
+            writer.writerow([self.patches[i], self.patches[self.exemplar[i]], self.distance[i]])
+        return text.getvalue().encode()
+
+    def largest(self, groups: int, members: int) -> list[list[tuple[str, int]]]:
+        """Return the largest groups with duplicates, each a list of (patch, distance).
+
+        The exemplar comes first, then at most `members` duplicates, those that differ most from it first.
+        """
+        sizes = np.bincount(self.exemplar, minlength=len(self.exemplar))
+        chosen = []
+        for e in np.argsort(-sizes, kind="stable")[:groups]:
+            duplicates = np.flatnonzero((self.exemplar == e) & (np.arange(len(sizes)) != e))
+            farthest = duplicates[np.argsort(-self.distance[duplicates], kind="stable")][:members]
+            if duplicates.size:
+                chosen.append([(self.patches[i], int(self.distance[i])) for i in (e, *farthest)])
+        return chosen
+
+
+def find_groups(
+    patches: Sequence[str], hashes: BoolArray, order: npt.NDArray[np.int64], distance: int, threads: int = 1
+) -> Groups:
+    """Group patches whose hashes are at most `distance` bits apart.
+
+    Parameters
+    ----------
+    patches : sequence of n str
+    hashes : (n, side, side) bool
+    order : (n,) int64
+        The positions of the patches in the order in which they are taken.
+    distance, threads : int
+        As for `cover_greedily`.
+    """
+    packed = pack_hashes(hashes)
+    exemplar = np.empty(len(order), np.int64)
+    exemplar[order] = order[cover_greedily(packed[order], distance, threads)]
+    return Groups(patches, exemplar, hamming_distance(packed, packed[exemplar]))
+
+
+def cover_greedily(hashes: WordArray, distance: int, threads: int = 1) -> npt.NDArray[np.int64]:
+    """Return, for each hash in turn, the position of the exemplar that stands for it.
+
+    A hash within `distance` of an exemplar already kept belongs to the first such exemplar; otherwise it becomes an
+    exemplar and stands for itself. This equals taking the first hash, removing all others within `distance` of it,
+    and going on with the first that is left.
+
+    Parameters
+    ----------
+    hashes : (n, words) uint64
+        Packed hashes in the order in which they are to be taken.
+    distance : int
+        Largest Hamming distance, in bits, of a duplicate.
+    threads : int
+        Threads to search with; the result does not depend on it.
+
+    Returns
+    -------
+    (n,) int64
+        Positions into `hashes`; exemplars are where ``result == arange(n)``.
+    """
+    owner = np.arange(len(hashes))
+    kept = np.empty(len(hashes), np.int64)
+    count = 0
+    for start in range(0, len(hashes), BLOCK):
+        block = hashes[start : start + BLOCK]
+        first = find_first_within(block, hashes[kept[:count]], distance, threads)
+        found = np.flatnonzero(first >= 0)
+        owner[start + found] = kept[first[found]]
+        # What no earlier exemplar covers is settled within the block: each round, the first that is left is
+        # kept and takes what is close to it.
+        left = np.flatnonzero(first < 0)
+        while left.size:
+            exemplar = left[0]
+            close = hamming_distance(block[left], block[exemplar]) <= distance
+            owner[start + left[close]] = start + exemplar
+            kept[count] = start + exemplar
+            count += 1
+            left = left[~close]
+    return owner

@@ -1,0 +1,1 @@
+"""Pictures for people: contact sheets of patches, and how figures are drawn and saved."""

@@ -1,0 +1,57 @@
+"""One small reader a volume format.
+
+A reader is a module with ``open_voxels(path) -> Opened``, which reads headers only. To add a format, write such a
+module and enter its suffixes here; for one whose volumes are directories, enter `DIRECTORY_READERS` too. HDF5,
+OME-Zarr and N5 are to come: ``.h5``, ``.hdf5``, and the directories ``.zarr`` and ``.n5``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+from emcurate.volumes.layouts import Opened
+
+# Modules by name, imported when a file of theirs turns up: nibabel alone takes longer to load than most headers.
+FILE_READERS = {
+    **dict.fromkeys((".tif", ".tiff", ".tf8", ".btf"), "tiff"),
+    **dict.fromkeys((".mrc", ".map", ".rec", ".st", ".mrcs"), "mrc"),
+    **dict.fromkeys((".mrc.gz", ".map.gz", ".rec.gz", ".st.gz", ".mrcs.gz"), "mrc"),
+    **dict.fromkeys((".mrc.bz2", ".map.bz2", ".rec.bz2", ".st.bz2", ".mrcs.bz2"), "mrc"),
+    **dict.fromkeys((".nrrd", ".nhdr"), "nrrd"),
+    **dict.fromkeys((".nii", ".nii.gz"), "nifti"),
+}
+
+# Directories that are one volume in a format of their own, by suffix.
+DIRECTORY_READERS: dict[str, str] = {}
+
+# Any other directory is a volume if it holds 2D slices.
+SLICES_READER = "slices"
+
+VOLUME_SUFFIXES = tuple(FILE_READERS)
+
+
+def find_opener(path: Path) -> Callable[[Path], Opened] | None:
+    """Return the function that opens a path, by its suffix in any case; None where no reader knows it."""
+    module = _find_module(path)
+    if module is None:
+        return None
+    opener: Callable[[Path], Opened] = importlib.import_module(f"{__name__}.{module}").open_voxels
+    return opener
+
+
+def is_slices_directory(path: Path) -> bool:
+    """Return whether a path is a directory that is no volume in a format of its own, and so may hold slices."""
+    return _find_module(path) == SLICES_READER
+
+
+def _find_module(path: Path) -> str | None:
+    is_directory = path.is_dir()
+    readers = DIRECTORY_READERS if is_directory else FILE_READERS
+    name = path.name.lower()
+    # The longest suffix first: .nii.gz before .gz.
+    suffix = max((s for s in readers if name.endswith(s)), key=len, default=None)
+    if suffix is None:
+        return SLICES_READER if is_directory else None
+    return readers[suffix]

@@ -1,0 +1,223 @@
+"""NRRD: ``.nrrd`` with its data after the header, ``.nhdr`` with its data in a file beside it; raw, gzip or bzip2."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+import warnings
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import nrrd
+import numpy as np
+import numpy.typing as npt
+
+from emcurate.errors import InputError
+from emcurate.volumes.layouts import (
+    FlatFile,
+    Opened,
+    PackedStream,
+    check_side_lengths,
+    checked_voxel_size,
+    describe_shape,
+)
+from emcurate.volumes.units import MILLIMETRE_NM, nanometres_per
+
+# Everything the format calls a type, by numpy's name.
+_TYPES = {
+    **dict.fromkeys(("signed char", "int8", "int8_t"), "i1"),
+    **dict.fromkeys(("uchar", "unsigned char", "uint8", "uint8_t"), "u1"),
+    **dict.fromkeys(("short", "short int", "signed short", "signed short int", "int16", "int16_t"), "i2"),
+    **dict.fromkeys(("ushort", "unsigned short", "unsigned short int", "uint16", "uint16_t"), "u2"),
+    **dict.fromkeys(("int", "signed int", "int32", "int32_t"), "i4"),
+    **dict.fromkeys(("uint", "unsigned int", "uint32", "uint32_t"), "u4"),
+    **dict.fromkeys(("longlong", "long long", "long long int", "signed long long", "int64", "int64_t"), "i8"),
+    **dict.fromkeys(("signed long long int",), "i8"),
+    **dict.fromkeys(("ulonglong", "unsigned long long", "unsigned long long int", "uint64", "uint64_t"), "u8"),
+    "float": "f4",
+    "double": "f8",
+}
+_COMPRESSIONS = {"raw": None, "gzip": "gzip", "gz": "gzip", "bzip2": "bz2", "bz2": "bz2"}
+_COLOUR_CHANNELS = (2, 3, 4)
+
+# A list of data files ends the header. It is looked for first: pynrrd takes the names for fields.
+_FILE_LIST = re.compile(rb"^data ?file: *LIST", re.MULTILINE)
+_MOST_HEADER_BYTES = 1 << 16
+
+_SAVE_PLAIN = "save it as an ordinary .nrrd, raw or gzip"
+
+
+def open_voxels(path: Path) -> Opened:
+    """Open an NRRD file; read its header only."""
+    header, header_bytes = _read_header(path)
+    # The format counts axes from the fastest, so the last is z. A fastest axis of colours comes before x.
+    sizes = [int(size) for size in reversed(header["sizes"])]
+    channels = sizes.pop() if len(sizes) == 4 and sizes[-1] in _COLOUR_CHANNELS else 0
+    if len(sizes) != 3:
+        raise InputError(
+            path, "a volume of 3 axes", f"{len(sizes)} axes, {describe_shape(tuple(sizes))}", "save one volume a file"
+        )
+    shape = check_side_lengths(path, tuple(sizes))
+    dtype = _find_dtype(path, header)
+    data_path = data_file(path, header) or path
+    start = 0 if data_path != path else header_bytes
+    start = _skip_lines(data_path, start, int(_field(header, "line skip", 0)))
+    skip = int(_field(header, "byte skip", 0))
+    voxel_bytes = math.prod(shape) * max(channels, 1) * dtype.itemsize
+    compression = _find_compression(path, header)
+    if skip < (-1 if compression is None else 0):
+        raise InputError(path, "a byte skip of at least 0 (or of -1 for raw data)", str(skip), _SAVE_PLAIN)
+    size = _voxel_size(header, first_axis=1 if channels else 0)
+    if compression is None:
+        offset = data_path.stat().st_size - voxel_bytes if skip == -1 else start + skip
+        flat = FlatFile(data_path, shape, dtype, (max(offset, start),), channels)
+        return Opened(flat.check_complete(), size)
+    return Opened(PackedStream(data_path, compression, shape, dtype, start, skip, channels), size)
+
+
+def data_file(path: Path, header: dict[str, Any] | None = None) -> Path | None:
+    """Return the file beside a header that holds its data, or None if the data follow the header.
+
+    A header may name any file on this computer, and headers come from strangers. Only a plain file in the header's
+    directory or below it is read.
+    """
+    header = _read_header(path)[0] if header is None else header
+    name = _field(header, "data file", None)
+    if name is None:
+        return None
+    name = str(name)
+    if "%" in name:
+        raise InputError(path, "one data file", f"data spread over many ({name})", _SAVE_PLAIN)
+    steps = PurePosixPath(name.replace("\\", "/"))
+    if steps.is_absolute() or PureWindowsPath(name).drive or ".." in steps.parts:
+        raise InputError(
+            path,
+            "a data file in the header's own directory",
+            f"data file: {name}",
+            "put the data file beside the header and name it there without a directory",
+        )
+    found = path.parent / steps
+    if not found.is_file():
+        raise InputError(path, f"its data file {name} beside it", "no such file", "copy both files together")
+    return found
+
+
+def write_stack(
+    path: Path,
+    planes: Iterable[npt.NDArray[np.uint8]],
+    voxel_size_nm: tuple[float, float, float] | None,
+) -> int:
+    """Write (y, x) uint8 planes raw as they come; return how many there were. Without any, no file is made."""
+    depth, plane_shape = 0, (0, 0)
+    with contextlib.ExitStack() as stack:
+        file: Any = None
+        for plane in planes:
+            if file is None:
+                file = stack.enter_context(open(path, "wb"))
+                plane_shape = plane.shape
+                file.write(_format_header(0, plane_shape, voxel_size_nm))
+            file.write(np.ascontiguousarray(plane).data)
+            depth += 1
+        if file is not None:
+            file.seek(0)
+            file.write(_format_header(depth, plane_shape, voxel_size_nm))
+    return depth
+
+
+def _format_header(depth: int, plane_shape: tuple[int, ...], voxel_size_nm: tuple[float, float, float] | None) -> bytes:
+    """Return a header whose length does not depend on the depth."""
+    height, width = plane_shape
+    lines = ["NRRD0004", "type: uint8", "dimension: 3", f"sizes: {width} {height} {depth:>10}", "encoding: raw"]
+    if voxel_size_nm is not None:
+        z, y, x = voxel_size_nm
+        lines += [
+            "space dimension: 3",
+            f"space directions: ({x!r},0,0) (0,{y!r},0) (0,0,{z!r})",
+            'space units: "nm" "nm" "nm"',
+        ]
+    return "\n".join([*lines, "", ""]).encode("ascii")
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """Return the header's fields and its length in bytes."""
+    with open(path, "rb") as file:
+        if not file.read(4) == b"NRRD":
+            raise InputError(path, "an NRRD file", "a file that does not start with NRRD", "check what the file is")
+        file.seek(0)
+        if _FILE_LIST.search(file.read(_MOST_HEADER_BYTES)):
+            raise InputError(path, "one data file", "data spread over a list of files", _SAVE_PLAIN)
+        file.seek(0)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                header = nrrd.read_header(file)
+        except (nrrd.NRRDError, ValueError, IndexError, StopIteration) as error:
+            raise InputError(path, "an NRRD header", f"one that cannot be read ({error})", _SAVE_PLAIN) from None
+        length = file.tell()
+    missing = [name for name in ("sizes", "type", "encoding") if name not in header]
+    if missing:
+        raise InputError(path, "an NRRD header", f"one without {', '.join(missing)}", "copy it again")
+    return dict(header), length
+
+
+def _find_dtype(path: Path, header: dict[str, Any]) -> np.dtype[Any]:
+    name = str(header["type"])
+    if name not in _TYPES:
+        raise InputError(path, "voxels of a number type", f"type: {name}", _SAVE_PLAIN)
+    dtype = np.dtype(_TYPES[name])
+    if dtype.itemsize == 1:
+        return dtype
+    endian = header.get("endian")
+    if endian not in ("little", "big"):
+        raise InputError(path, "endian: little or big in the header", f"{endian}", _SAVE_PLAIN)
+    return dtype.newbyteorder("<" if endian == "little" else ">")
+
+
+def _find_compression(path: Path, header: dict[str, Any]) -> str | None:
+    encoding = str(header["encoding"]).lower()
+    if encoding not in _COMPRESSIONS:
+        raise InputError(path, "encoding raw, gzip or bzip2", encoding, _SAVE_PLAIN)
+    return _COMPRESSIONS[encoding]
+
+
+def _skip_lines(path: Path, start: int, lines: int) -> int:
+    if lines <= 0:
+        return start
+    with open(path, "rb") as file:
+        file.seek(start)
+        for _ in range(lines):
+            file.readline()
+        return file.tell()
+
+
+def _voxel_size(header: dict[str, Any], first_axis: int) -> tuple[float, float, float] | None:
+    """Return the voxel size (z, y, x) in nm from the lengths of the axes' directions, or their spacings."""
+    directions = header.get("space directions")
+    units = header.get("space units")
+    if directions is not None:
+        steps = [np.nan if row is None else float(np.linalg.norm(row)) for row in directions]
+    elif header.get("spacings") is not None:
+        steps = [float(step) for step in header["spacings"]]
+        # Without a space, each axis has a unit of its own.
+        units = units if units is not None else _per_axis(header.get("units"), first_axis)
+    else:
+        return None
+    x, y, z = (steps[first_axis : first_axis + 3] + [np.nan] * 3)[:3]
+    if units is None:
+        # ITK and 3D Slicer write millimetres and no unit. Steps of exactly 1 are what a file says that knows nothing.
+        scale = None if (z, y, x) == (1, 1, 1) else MILLIMETRE_NM
+    else:
+        known = {nanometres_per(str(unit)) for unit in list(units)[:3]}
+        scale = known.pop() if len(known) == 1 else None
+    return None if scale is None else checked_voxel_size((z * scale, y * scale, x * scale))
+
+
+def _per_axis(units: Any, first_axis: int) -> Any:
+    return None if units is None else list(units)[first_axis : first_axis + 3]
+
+
+def _field(header: dict[str, Any], name: str, default: Any) -> Any:
+    """Return a field that may be spelt with or without its space."""
+    return header.get(name, header.get(name.replace(" ", ""), default))

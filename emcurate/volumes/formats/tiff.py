@@ -1,0 +1,309 @@
+"""TIFF stacks: plain, ImageJ, OME and BigTIFF, compressed or not; grey, RGB or palette."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import numpy.typing as npt
+import tifffile
+
+from emcurate.errors import InputError
+from emcurate.images.reading import TIFF_DAMAGE, check_tiff_complete, grey_of_page, is_auxiliary_page
+from emcurate.volumes.layouts import (
+    COPY_AGAIN,
+    FlatFile,
+    Opened,
+    Shape,
+    Voxels,
+    check_side_lengths,
+    checked_voxel_size,
+    describe_shape,
+    read_by_planes,
+)
+from emcurate.volumes.units import nanometres_per
+
+_PLANE_AXES = frozenset("YXS")
+_ONE_VOLUME = "save one channel and one time point a file"
+
+# Classic TIFF holds 4 GiB; up to half of that, more frames than announced still fit.
+CLASSIC_TIFF_BYTES = 1 << 31
+
+# Where in a file that tifffile wrote the description of its first page lies at the latest.
+IMAGEJ_HEAD_BYTES = 4096
+
+# Bytes of a value of each type a tag can have (TIFF 6.0, section 2, and BigTIFF).
+_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+
+
+@dataclass(frozen=True)
+class TiffPages:
+    """Pages that must be decoded: compressed, palette, white-is-zero, or scattered over the file in strips.
+
+    `indices` are those of the pages in the file, in order of z.
+    """
+
+    path: Path
+    shape: Shape
+    dtype: np.dtype[Any]
+    indices: range | tuple[int, ...]
+
+    random_access = False
+    sequential = False
+
+    def read(self, z: slice, y: slice, x: slice) -> npt.NDArray[Any]:
+        """Return the voxels of a box, (z, y, x)."""
+        return read_by_planes(self, z, y, x)
+
+    def iter_planes(self, start: int, stop: int) -> Iterator[npt.NDArray[Any]]:
+        with tifffile.TiffFile(self.path) as tiff:
+            for z in range(start, stop):
+                try:
+                    page = tiff.pages[self.indices[z]].aspage()
+                    plane = grey_of_page(page, page.asarray(maxworkers=1))
+                except TIFF_DAMAGE as error:
+                    found = f"damaged data ({str(error).strip() or type(error).__name__})"
+                    raise InputError(
+                        self.path, "pages that can be decoded", f"{found} at slice {z}", COPY_AGAIN
+                    ) from None
+                yield plane.reshape(self.shape[1:]).astype(self.dtype, copy=False)
+
+
+def open_voxels(path: Path) -> Opened:
+    """Open a TIFF stack; read its directories only."""
+    if not path.stat().st_size:
+        raise InputError(path, "a TIFF stack", "an empty file (0 bytes)", COPY_AGAIN)
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            _check_directories(path, tiff)
+            series = _find_series(path, tiff)
+            size = _imagej_voxel_size(tiff, series) if tiff.is_imagej else _ome_voxel_size(tiff)
+            return Opened(_find_voxels(path, tiff, series), size)
+    except InputError:
+        raise
+    except TIFF_DAMAGE as error:
+        found = f"damaged or unknown data ({str(error).strip() or type(error).__name__})"
+        raise InputError(path, "a readable TIFF stack", found, COPY_AGAIN) from None
+
+
+def is_single_image(path: Path) -> bool:
+    """Return whether a file is a readable TIFF with one 2D image in it."""
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            pages = sum(not is_auxiliary_page(page) for page in tiff.pages)
+            return pages == 1 and max(_depth(series) for series in tiff.series) == 1
+    except TIFF_DAMAGE:
+        return False
+
+
+def write_stack(
+    path: Path,
+    planes: Iterable[npt.NDArray[np.uint8]],
+    voxel_size_nm: tuple[float, float, float] | None,
+    expected_bytes: int | None,
+) -> int:
+    """Write (y, x) uint8 planes as they come, with ImageJ's metadata; return how many there were.
+
+    Without any, no file is made. A stack expected to be large, or of which nothing is known, becomes a BigTIFF.
+    """
+    big = expected_bytes is None or expected_bytes > CLASSIC_TIFF_BYTES
+    z, y, x = voxel_size_nm or (1.0, 1.0, 1.0)
+    depth = 0
+    with contextlib.ExitStack() as stack:
+        writer: Any = None
+        for plane in planes:
+            if writer is None:
+                writer = stack.enter_context(tifffile.TiffWriter(path, bigtiff=big))
+            writer.write(
+                plane,
+                contiguous=True,
+                photometric="minisblack",
+                resolution=(1 / x, 1 / y),
+                resolutionunit="none",
+                description=_imagej_description(0, None if voxel_size_nm is None else z),
+                metadata=None,
+                software=False,
+            )
+            depth += 1
+    if depth:
+        # ImageJ's text comes before the pixels but holds their number, known only now.
+        with open(path, "r+b") as file:
+            head = file.read(IMAGEJ_HEAD_BYTES)
+            position = head.index(b"ImageJ=")
+            file.seek(position)
+            file.write(_imagej_description(depth, None if voxel_size_nm is None else z).encode("ascii"))
+    return depth
+
+
+def _imagej_description(depth: int, spacing_nm: float | None) -> str:
+    """Return ImageJ's description of a stack, of a length that does not depend on the depth."""
+    lines = ["ImageJ=1.11a", f"images={depth:<10}", f"slices={depth:<10}", "loop=false"]
+    if spacing_nm is not None:
+        lines += ["unit=nm", f"spacing={spacing_nm!r}"]
+    return "\n".join([*lines, ""])
+
+
+def _check_directories(path: Path, tiff: tifffile.TiffFile) -> None:
+    """Raise `InputError` if directories, or what the first says of the image, lie outside the file.
+
+    tifffile would give a shorter stack, or one without its voxel size, instead.
+    """
+    if not len(tiff.pages):
+        raise InputError(path, "a TIFF stack", "no image in it", COPY_AGAIN)
+    size = path.stat().st_size
+    if max(_ends_of_values(tiff), default=0) > size:
+        raise InputError(path, "a complete TIFF file", f"tags that go on after its {size:,} bytes", COPY_AGAIN)
+    form, file = tiff.tiff, tiff.filehandle
+    file.seek(tiff.pages[-1].offset)
+    tags = struct.unpack(form.tagnoformat, file.read(form.tagnosize))[0]
+    file.seek(tags * form.tagsize, 1)
+    following = file.read(form.offsetsize)
+    if len(following) < form.offsetsize or struct.unpack(form.offsetformat, following)[0] != 0:
+        found = f"that the list of pages breaks off in a file of {size:,} bytes"
+        raise InputError(path, f"more than {len(tiff.pages)} pages", found, COPY_AGAIN)
+
+
+def _ends_of_values(tiff: tifffile.TiffFile) -> Iterator[int]:
+    """Yield where in the file the values of the first directory's tags end, those that do not fit into the tag."""
+    form, file = tiff.tiff, tiff.filehandle
+    file.seek(tiff.pages[0].offset)
+    tags = struct.unpack(form.tagnoformat, file.read(form.tagnosize))[0]
+    entries = file.read(tags * form.tagsize)
+    for start in range(0, len(entries), form.tagsize):
+        entry = entries[start : start + form.tagsize]
+        kind, count = struct.unpack(form.tagformat1, entry[:4])[1], struct.unpack_from(form.offsetformat, entry, 4)[0]
+        length = count * _TYPE_BYTES.get(kind, 0)
+        if length > form.offsetsize:
+            yield struct.unpack_from(form.offsetformat, entry, 4 + form.offsetsize)[0] + length
+
+
+def _find_series(path: Path, tiff: tifffile.TiffFile) -> Any:
+    """Return the one series of pages that is the volume; thumbnails and smaller copies are left out."""
+    found = [s for s in tiff.series if s.pages and s.pages[0] is not None and not is_auxiliary_page(s.pages[0])]
+    if len(found) != 1:
+        shapes = ", ".join(describe_shape(series.shape) for series in found[:3]) or "none"
+        raise InputError(path, "one stack of equal pages", f"{len(found)} ({shapes}, ...)", "save one stack a file")
+    series = found[0]
+    if series.is_multifile:
+        raise InputError(path, "a stack in one file", "one spread over several OME-TIFF files", "save it as one file")
+    if any(page is None for page in series.pages):
+        missing = sum(page is None for page in series.pages)
+        raise InputError(
+            path, f"{len(series.pages)} pages, as its OME description says", f"{missing} missing", COPY_AGAIN
+        )
+    return series
+
+
+def _depth(series: Any) -> int:
+    return math.prod(size for axis, size in zip(series.axes, series.shape, strict=True) if axis not in _PLANE_AXES)
+
+
+def _find_voxels(path: Path, tiff: tifffile.TiffFile, series: Any) -> Voxels:
+    """Return how the pages of a series lie in the file."""
+    page = series.keyframe
+    long = [(a, n) for a, n in zip(series.axes, series.shape, strict=True) if a not in _PLANE_AXES and n > 1]
+    # A single axis beside the plane is z whatever its label: ImageJ calls the slices of a film T, tifffile those
+    # of an array without named axes C.
+    if len(long) > 1:
+        what = ", ".join(f"{axis} {size}" for axis, size in zip(series.axes, series.shape, strict=True))
+        raise InputError(path, "a grey volume (z, y, x)", f"a stack of more axes ({what})", _ONE_VOLUME)
+    depth = _depth(series)
+    shape = check_side_lengths(path, (depth, page.imagelength, page.imagewidth))
+    if depth == 1:
+        declared = _declared_shape(tiff)
+        if declared is None or (declared != shape and not page.is_final):
+            raise InputError(
+                path, "a stack of slices", "a single 2D image", "move it to the 2D corpus and run raw/cleanup2d.py"
+            )
+        shape = check_side_lengths(path, declared)
+    if series.dtype is None:
+        raise InputError(path, "pixels of a number type", f"{page.bitspersample} bits a pixel", "export it again")
+    flat = _find_flat(path, tiff, series, shape)
+    if flat is not None:
+        return flat.check_complete()
+    if len(series.pages) != depth:
+        raise InputError(
+            path, f"{depth} pages of {describe_shape(shape[1:])}", f"{len(series.pages)}", "export it as a plain stack"
+        )
+    check_tiff_complete(path, [page.aspage() for page in series.pages])
+    first = page.aspage()
+    dtype = grey_of_page(first, np.zeros((1,) * len(first.shape[:-1]) + first.shape[-1:], first.dtype)).dtype
+    indices = tuple(page.index for page in series.pages)
+    in_order = range(indices[0], indices[0] + depth)
+    return TiffPages(path, shape, dtype.newbyteorder("="), in_order if tuple(in_order) == indices else indices)
+
+
+def _find_flat(path: Path, tiff: tifffile.TiffFile, series: Any, shape: Shape) -> FlatFile | None:
+    """Return the layout of voxels that lie uncompressed in the file, or None where pages must be decoded."""
+    page = series.keyframe
+    channels = page.samplesperpixel if page.samplesperpixel > 1 else 0
+    interleaved = not channels or page.planarconfig == tifffile.PLANARCONFIG.CONTIG
+    plain = page.photometric in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB)
+    stored = series.dtype.newbyteorder(tiff.byteorder)
+    if not (plain and interleaved and page.is_final and page.bitspersample == 8 * stored.itemsize):
+        return None
+    if series.dataoffset is not None:
+        return FlatFile(path, shape, stored, (int(series.dataoffset),), channels)
+    offsets = [page.dataoffsets[0] for page in series.pages if page.is_final]
+    if len(offsets) != shape[0]:
+        return None
+    check_tiff_complete(path, list(series.pages))
+    return FlatFile(path, shape, stored, tuple(int(offset) for offset in offsets), channels)
+
+
+def _declared_shape(tiff: tifffile.TiffFile) -> tuple[int, int, int] | None:
+    """Return the volume's shape that tifffile noted in a file of one page: a volume with a side of 1 is a single page.
+
+    It need not be the page's: a volume of (5, 9, 1) is written as a page of 5 × 9.
+    """
+    shape = (tiff.shaped_metadata or ({},))[0].get("shape", ())
+    page = tiff.pages.first
+    if len(shape) != 3 or page.samplesperpixel != 1 or math.prod(shape) != page.imagelength * page.imagewidth:
+        return None
+    return shape[0], shape[1], shape[2]
+
+
+def _imagej_voxel_size(tiff: tifffile.TiffFile, series: Any) -> tuple[float, float, float] | None:
+    """Return the voxel size (z, y, x) in nm: pixels per unit in the resolution tags, ``spacing`` in units."""
+    metadata = tiff.imagej_metadata or {}
+    unit = metadata.get("unit")
+    scales = [nanometres_per(str(metadata.get(name, unit))) for name in ("zunit", "yunit", "unit")]
+    if None in scales:
+        return None
+    z_scale, y_scale, x_scale = (float(scale) for scale in scales if scale is not None)
+    tags = series.keyframe.aspage().tags
+    steps = []
+    for name in ("XResolution", "YResolution"):
+        numerator, denominator = tags.valueof(name, default=(0, 0))
+        steps.append(denominator / numerator if numerator else 0.0)
+    spacing = metadata.get("spacing", 0)
+    depth = float(spacing) if isinstance(spacing, (int, float)) else 0.0
+    return checked_voxel_size((depth * z_scale, steps[1] * y_scale, steps[0] * x_scale))
+
+
+def _ome_voxel_size(tiff: tifffile.TiffFile) -> tuple[float, float, float] | None:
+    """Return the voxel size (z, y, x) in nm: ``PhysicalSize`` of the first image, in micrometres unless it says."""
+    if not tiff.is_ome or tiff.ome_metadata is None:
+        return None
+    try:
+        root = ElementTree.fromstring(tiff.ome_metadata)
+    except ElementTree.ParseError:
+        return None
+    pixels = root.find(".//{*}Pixels")
+    if pixels is None:
+        return None
+    sizes = []
+    for axis in "ZYX":
+        scale = nanometres_per(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
+        try:
+            sizes.append(float(pixels.get(f"PhysicalSize{axis}", "nan")) * (scale or math.nan))
+        except ValueError:
+            return None
+    return checked_voxel_size((sizes[0], sizes[1], sizes[2]))

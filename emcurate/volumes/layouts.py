@@ -1,0 +1,316 @@
+"""How voxels lie on disk, whatever the format: flat in a file, or flat in a compressed stream.
+
+A layout is a small frozen dataclass that travels to other processes and opens its file anew at each read, so none
+holds a file or a mapping open.
+"""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+import math
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from emcurate.errors import InputError
+from emcurate.images.pixels import to_grey
+
+AnyArray = npt.NDArray[Any]
+Shape = tuple[int, int, int]
+
+# Voxels mapped or decoded at a time. Mapped pages count as this process's memory until they are unmapped.
+CHUNK_BYTES = 1 << 26
+
+COPY_AGAIN = "copy it again"
+
+
+class Voxels(Protocol):
+    """What a reader returns: voxels that are read box by box.
+
+    `shape` is (z, y, x); `dtype` that of the grey values `read` returns, in native byte order. `random_access` says
+    that any box is read at the cost of that box; otherwise one costs about as much as all planes it crosses.
+    `sequential` says that a box costs all that lies before it.
+    """
+
+    @property
+    def shape(self) -> Shape: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    @property
+    def random_access(self) -> bool: ...
+    @property
+    def sequential(self) -> bool: ...
+    def read(self, z: slice, y: slice, x: slice) -> AnyArray: ...
+    def iter_planes(self, start: int, stop: int) -> Iterator[AnyArray]: ...
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An opened file: its voxels, and the voxel size (z, y, x) in nm or None where the file does not say."""
+
+    voxels: Voxels
+    voxel_size_nm: tuple[float, float, float] | None
+
+
+@dataclass(frozen=True)
+class FlatFile:
+    """Uncompressed voxels in one file, memory-mapped piece by piece.
+
+    Parameters
+    ----------
+    path : Path
+    shape : (z, y, x)
+    stored_dtype : numpy dtype
+        With the file's byte order.
+    offsets : tuple of int
+        Byte offset of the first plane, the others following at once; or of every plane.
+    channels : int
+        Values per voxel, the fastest axis; 0 where a voxel is one value.
+    """
+
+    path: Path
+    shape: Shape
+    stored_dtype: np.dtype[Any]
+    offsets: tuple[int, ...]
+    channels: int = 0
+
+    random_access = True
+    sequential = False
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.stored_dtype.newbyteorder("=")
+
+    @property
+    def plane_bytes(self) -> int:
+        return self.shape[1] * self.shape[2] * max(self.channels, 1) * self.stored_dtype.itemsize
+
+    def check_complete(self) -> FlatFile:
+        """Return this layout, or raise `InputError` if the file ends before the voxels do."""
+        last = self.offsets[0] + self.plane_bytes * self.shape[0]
+        expected = last if len(self.offsets) == 1 else max(self.offsets) + self.plane_bytes
+        found = self.path.stat().st_size
+        if found < expected:
+            raise InputError(
+                self.path,
+                f"{expected:,} bytes, enough for {describe_shape(self.shape)} voxels of {self.stored_dtype.name}",
+                f"{found:,} bytes",
+                COPY_AGAIN,
+            )
+        return self
+
+    def read(self, z: slice, y: slice, x: slice) -> AnyArray:
+        """Return the voxels of a box, (z, y, x), of type `dtype`."""
+        planes = range(self.shape[0])[z]
+        size = (len(planes), len(range(self.shape[1])[y]), len(range(self.shape[2])[x]))
+        box = np.empty(size + self._channel_axis, self.dtype)
+        at_once = max(1, CHUNK_BYTES // max(self.plane_bytes, 1))
+        for start in range(0, len(planes) if box.size else 0, at_once):
+            some = planes[start : start + at_once]
+            box[start : start + at_once] = self._map(some)[:, y, x]
+        return to_grey(box) if self.channels else box
+
+    def iter_planes(self, start: int, stop: int) -> Iterator[AnyArray]:
+        for index in range(start, stop):
+            yield self.read(slice(index, index + 1), slice(None), slice(None))[0]
+
+    @property
+    def _channel_axis(self) -> tuple[int, ...]:
+        return (self.channels,) if self.channels else ()
+
+    def _map(self, planes: range) -> AnyArray:
+        """Return these planes as one mapped array, or one copied together where each lies by itself."""
+        plane_shape = (self.shape[1], self.shape[2], *self._channel_axis)
+        if len(self.offsets) > 1:
+            return np.concatenate([self._map_at(self.offsets[plane], (1, *plane_shape)) for plane in planes])
+        span = planes[-1] - planes[0] + 1
+        return self._map_at(self.offsets[0] + planes[0] * self.plane_bytes, (span, *plane_shape))[:: planes.step]
+
+    def _map_at(self, offset: int, shape: tuple[int, ...]) -> AnyArray:
+        try:
+            return np.memmap(self.path, self.stored_dtype, "r", offset, shape)
+        except ValueError:
+            raise InputError(
+                self.path,
+                f"at least {offset + math.prod(shape) * self.stored_dtype.itemsize:,} bytes",
+                f"{self.path.stat().st_size:,} bytes; it shrank while it was read",
+                COPY_AGAIN,
+            ) from None
+
+
+@dataclass(frozen=True)
+class PackedStream:
+    """Voxels one after another in a compressed stream: to reach any, all before it must be decompressed.
+
+    Parameters
+    ----------
+    path : Path
+    compression : {'gzip', 'bz2'}
+    shape : (z, y, x)
+    stored_dtype : numpy dtype
+        With the file's byte order.
+    start : int
+        Where in the file the compressed stream begins.
+    skip : int
+        Bytes of the decompressed stream before the first voxel.
+    channels : int
+        Values per voxel, the fastest axis; 0 where a voxel is one value.
+    """
+
+    path: Path
+    compression: str
+    shape: Shape
+    stored_dtype: np.dtype[Any]
+    start: int = 0
+    skip: int = 0
+    channels: int = 0
+
+    random_access = False
+    sequential = True
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.stored_dtype.newbyteorder("=")
+
+    def read(self, z: slice, y: slice, x: slice) -> AnyArray:
+        """Return the voxels of a box, (z, y, x), of type `dtype`."""
+        return read_by_planes(self, z, y, x)
+
+    def iter_planes(self, start: int, stop: int) -> Iterator[AnyArray]:
+        plane_shape = (self.shape[1], self.shape[2], *((self.channels,) if self.channels else ()))
+        plane_bytes = math.prod(plane_shape) * self.stored_dtype.itemsize
+        needed = self.skip + plane_bytes * self.shape[0]
+        with open_packed(self.path, self.compression, self.start) as stream:
+            position = _skip(stream, self.skip + start * plane_bytes)
+            for _ in range(start, stop):
+                data = _read_up_to(stream, plane_bytes)
+                position += len(data)
+                if len(data) < plane_bytes:
+                    raise InputError(
+                        self.path,
+                        f"{needed:,} bytes when unpacked, enough for {describe_shape(self.shape)} voxels "
+                        f"of {self.stored_dtype.name}",
+                        f"{position:,} bytes",
+                        COPY_AGAIN,
+                    )
+                plane = np.frombuffer(data, self.stored_dtype).reshape(plane_shape).astype(self.dtype, copy=False)
+                yield to_grey(plane) if self.channels else plane
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """Voxels times a slope plus an intercept, as float64, the way NIfTI stores calibrated values."""
+
+    stored: Voxels
+    slope: float
+    intercept: float
+
+    dtype = np.dtype(np.float64)
+
+    @property
+    def shape(self) -> Shape:
+        return self.stored.shape
+
+    @property
+    def random_access(self) -> bool:
+        return self.stored.random_access
+
+    @property
+    def sequential(self) -> bool:
+        return self.stored.sequential
+
+    def read(self, z: slice, y: slice, x: slice) -> AnyArray:
+        """Return the scaled voxels of a box, (z, y, x)."""
+        return self._scale(self.stored.read(z, y, x))
+
+    def iter_planes(self, start: int, stop: int) -> Iterator[AnyArray]:
+        return map(self._scale, self.stored.iter_planes(start, stop))
+
+    def _scale(self, values: AnyArray) -> AnyArray:
+        return np.asarray(values.astype(np.float64) * self.slope + self.intercept)
+
+
+def read_by_planes(voxels: Voxels, z: slice, y: slice, x: slice) -> AnyArray:
+    """Return a box of voxels of which only whole planes can be had."""
+    planes = range(voxels.shape[0])[z]
+    size = (len(planes), len(range(voxels.shape[1])[y]), len(range(voxels.shape[2])[x]))
+    box = np.empty(size, voxels.dtype)
+    if box.size:
+        for index, plane in enumerate(voxels.iter_planes(planes[0], planes[-1] + 1)):
+            if index % planes.step == 0:
+                box[index // planes.step] = plane[y, x]
+    return box
+
+
+@contextlib.contextmanager
+def open_packed(path: Path, compression: str, start: int = 0) -> Iterator[BinaryIO]:
+    """Open a compressed stream for reading; what is wrong with it is raised as `InputError`."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(start)
+            unpack = gzip.GzipFile(fileobj=file) if compression == "gzip" else bz2.BZ2File(file)
+            with unpack:
+                yield cast(BinaryIO, unpack)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise _damaged(path, compression, error) from None
+    except OSError as error:
+        # bz2 says "Invalid data stream" with a plain OSError; one of the system has a number.
+        if error.errno is not None:
+            raise
+        raise _damaged(path, compression, error) from None
+
+
+def check_side_lengths(path: Path, shape: tuple[int, ...]) -> Shape:
+    """Return a (z, y, x) shape from a header, or raise `InputError` if a side is not at least 1."""
+    z, y, x = (int(side) for side in shape)
+    if min(z, y, x) < 1:
+        raise InputError(path, "sides of at least 1 voxel", describe_shape((z, y, x)), "check how it was written")
+    return z, y, x
+
+
+def checked_voxel_size(sizes: tuple[Any, Any, Any]) -> tuple[float, float, float] | None:
+    """Return a voxel size (z, y, x), or None if any side is zero, negative or no number."""
+    z, y, x = (float(size) for size in sizes)
+    if not all(math.isfinite(size) and size > 0 for size in (z, y, x)):
+        return None
+    return z, y, x
+
+
+def describe_shape(shape: tuple[int, ...]) -> str:
+    """Spell a shape: 250 × 250 × 250."""
+    return " × ".join(str(side) for side in shape)
+
+
+def _damaged(path: Path, compression: str, error: Exception) -> InputError:
+    return InputError(path, f"a complete {compression} stream", f"a damaged or cut-off one ({error})", COPY_AGAIN)
+
+
+def _read_up_to(stream: BinaryIO, size: int) -> bytearray:
+    """Read `size` bytes, fewer only at the stream's end."""
+    data = bytearray(size)
+    view, filled = memoryview(data), 0
+    while filled < size:
+        count = stream.readinto(view[filled:])  # type: ignore[attr-defined]
+        if not count:
+            break
+        filled += count
+    del view
+    return data[:filled] if filled < size else data
+
+
+def _skip(stream: BinaryIO, size: int) -> int:
+    """Read and drop `size` bytes; return how many there were."""
+    dropped = 0
+    while dropped < size:
+        data = stream.read(min(CHUNK_BYTES, size - dropped))
+        if not data:
+            break
+        dropped += len(data)
+    return dropped

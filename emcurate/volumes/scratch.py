@@ -1,0 +1,139 @@
+"""Random access to packed volumes: copies unpacked to scratch files, batch by batch."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from emcurate.errors import InputError
+from emcurate.files import partial_path
+from emcurate.running.jobs import Report, run_jobs
+from emcurate.volumes.layouts import FlatFile
+from emcurate.volumes.volume import Volume, iter_plane_blocks
+
+# Voxels whose volumes are worked on together: many small volumes share the processes, and the scratch copies of
+# compressed ones never take more disk than this (or than the largest volume).
+BATCH_VOXELS = 1 << 35
+
+
+@contextlib.contextmanager
+def unpacked(volume: Volume, scratch_directory: Path) -> Iterator[Volume]:
+    """Give the same volume with random access: itself, or a copy unpacked to a hidden file in `scratch_directory`.
+
+    The copy is uncompressed grey voxels, as large as the volume; it is written block by block, never held in memory,
+    and removed at the end of the block.
+    """
+    if volume.random_access:
+        yield volume
+        return
+    copy, file = _reserve(volume, scratch_directory)
+    try:
+        for job in _unpacking_jobs(volume, file):
+            unpack_block(job)
+        yield copy
+    finally:
+        file.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def all_unpacked(
+    volumes: Sequence[Volume],
+    scratch_directory: Path,
+    report: Report,
+    *,
+    processes: int | None = None,
+    scheduler: str | None = None,
+) -> Iterator[list[Volume]]:
+    """Give several volumes with random access, like `unpacked`, the work divided over processes.
+
+    A volume that cannot be unpacked is reported and left out.
+    """
+    copies: dict[Path, tuple[Volume, Path]] = {}
+    jobs: list[UnpackJob] = []
+    try:
+        for volume in volumes:
+            if not volume.random_access:
+                try:
+                    copies[volume.path] = _reserve(volume, scratch_directory)
+                except InputError as error:
+                    report.fail(error)
+                    continue
+                jobs += _unpacking_jobs(volume, copies[volume.path][1])
+        waiting: dict[Path, int] = defaultdict(int)
+        for job in jobs:
+            waiting[job.path] += 1
+        if jobs:
+            for job, _ in run_jobs(
+                unpack_block, jobs, report, processes=processes, scheduler=scheduler, unit="unpacked block"
+            ):
+                waiting[job.path] -= 1
+        ready = [copies[v.path][0] if v.path in copies else v for v in volumes if v.random_access or v.path in copies]
+        yield [volume for volume in ready if not waiting[volume.path]]
+    finally:
+        for _, file in copies.values():
+            file.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class UnpackJob:
+    """Planes `start` to `stop` of a volume, to be written at their place in an uncompressed file."""
+
+    volume: Volume
+    start: int
+    stop: int
+    file: Path
+
+    @property
+    def path(self) -> Path:
+        return self.volume.path
+
+
+def unpack_block(job: UnpackJob) -> None:
+    """Write some planes of a volume to the file that holds its unpacked copy."""
+    _, height, width = job.volume.shape
+    with open(job.file, "r+b") as file:
+        file.seek(job.start * height * width * job.volume.dtype.itemsize)
+        for plane in job.volume.voxels.iter_planes(job.start, job.stop):
+            file.write(np.ascontiguousarray(plane).data)
+
+
+def _reserve(volume: Volume, directory: Path) -> tuple[Volume, Path]:
+    """Return a volume of flat voxels in a fresh scratch file of the right size, and that file."""
+    needed, free = volume.size * volume.dtype.itemsize, shutil.disk_usage(directory).free
+    if needed > free:
+        raise InputError(
+            directory,
+            f"{needed:,} bytes free, to unpack {volume.path}",
+            f"{free:,} bytes",
+            "make room, or write to another disk",
+        )
+    file = partial_path(directory)
+    with open(file, "wb") as created:
+        created.truncate(needed)
+    return replace(volume, voxels=FlatFile(file, volume.shape, volume.dtype, (0,))), file
+
+
+def _unpacking_jobs(volume: Volume, file: Path) -> list[UnpackJob]:
+    if volume.voxels.sequential:
+        return [UnpackJob(volume, 0, volume.shape[0], file)]
+    return [UnpackJob(volume, start, stop, file) for start, stop in iter_plane_blocks(volume)]
+
+
+def make_batches(volumes: Iterable[Volume]) -> Iterator[list[Volume]]:
+    """Yield volumes in groups of at most `BATCH_VOXELS`, or of one volume larger than that."""
+    batch: list[Volume] = []
+    voxels = 0
+    for volume in volumes:
+        if batch and voxels + volume.size > BATCH_VOXELS:
+            yield batch
+            batch, voxels = [], 0
+        batch.append(volume)
+        voxels += volume.size
+    if batch:
+        yield batch

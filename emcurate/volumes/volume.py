@@ -1,0 +1,191 @@
+"""Open a volume of any format lazily: its voxels (z, y, x), its voxel size, its name; and choose its grey limits."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from emcurate import naming
+from emcurate.errors import DataWarning, InputError
+from emcurate.files import fingerprint, list_entries
+from emcurate.images.pixels import (
+    check_pixel_type,
+)
+from emcurate.running import claims
+from emcurate.running.jobs import Report
+from emcurate.volumes.formats import VOLUME_SUFFIXES, find_opener, is_slices_directory
+from emcurate.volumes.formats.slices import list_slices
+from emcurate.volumes.formats.tiff import is_single_image
+from emcurate.volumes.layouts import Shape, Voxels
+
+VoxelSize = tuple[float, float, float]
+
+# Voxels measured or unpacked at a time: enough to be worth a job, little enough for a few dozen processes.
+BLOCK_BYTES = 1 << 27
+
+
+@dataclass(frozen=True)
+class Volume:
+    """An opened volume: what its headers say, and how to read any box of it. Small, and picklable.
+
+    Parameters
+    ----------
+    path : Path
+        The file, or the directory of slices.
+    name : str
+        The dataset's name.
+    voxels : Voxels
+        How the voxels lie on disk.
+    voxel_size_nm : (z, y, x) or None
+        None where it is unknown.
+    """
+
+    path: Path
+    name: str
+    voxels: Voxels
+    voxel_size_nm: VoxelSize | None
+
+    @property
+    def shape(self) -> Shape:
+        """Voxels along (z, y, x)."""
+        return self.voxels.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of the grey values that `read` returns, in native byte order."""
+        return self.voxels.dtype
+
+    @property
+    def size(self) -> int:
+        """The number of voxels."""
+        return math.prod(self.shape)
+
+    @property
+    def random_access(self) -> bool:
+        """Whether any box is read at the cost of that box alone; if not, see `unpacked`."""
+        return self.voxels.random_access
+
+    @property
+    def sequential(self) -> bool:
+        """Whether a box costs all that lies before it in the file, as in a compressed stream."""
+        return self.voxels.sequential
+
+    def read(self, z: slice = slice(None), y: slice = slice(None), x: slice = slice(None)) -> npt.NDArray[Any]:
+        """Return the voxels of a box as a (z, y, x) array of `dtype`; slices may have a positive step."""
+        return self.voxels.read(z, y, x)
+
+
+def list_volumes(directory: Path, exclude: Iterable[Path] = ()) -> list[Path]:
+    """List the volumes directly in a directory, in natural order: volume files, and sub-directories of slices.
+
+    `exclude` are directories to leave out, such as an output directory that lies among the volumes.
+
+    Raises
+    ------
+    InputError
+        If the directory seems to hold the slices of one volume.
+    """
+    left_out = set(exclude)
+    found = [path for path in list_entries(directory) if path not in left_out and _may_be_volume(path)]
+    slices = list_slices(directory)
+    if len(slices) >= 2 and all(path in slices and is_single_image(path) for path in found):
+        raise InputError(
+            directory,
+            "volume files, or a sub-directory of slices for each volume",
+            f"{len(slices)} 2D images directly in it",
+            f"name {directory.parent} instead, if they are the slices of one volume",
+        )
+    return found
+
+
+def open_volume(path: Path, voxel_size_nm: VoxelSize | None = None) -> Volume:
+    """Open a volume file or a directory of slices; headers only are read.
+
+    Parameters
+    ----------
+    path : Path
+    voxel_size_nm : (z, y, x), optional
+        Overrides what the file says.
+
+    Raises
+    ------
+    InputError
+        If it cannot be used as a volume: no known format, damaged, incomplete, or not three-dimensional.
+    """
+    opener = find_opener(path)
+    if opener is None:
+        known = ", ".join(suffix for suffix in VOLUME_SUFFIXES if not suffix.endswith((".gz", ".bz2")))
+        raise InputError(path, f"a volume ({known} or a directory of slices)", "another kind of file", "convert it")
+    opened = opener(path)
+    volume = Volume(path, dataset_name(path), opened.voxels, voxel_size_nm or opened.voxel_size_nm)
+    check_pixel_type(volume.dtype, path)
+    return volume
+
+
+def dataset_name(path: Path) -> str:
+    """Return the dataset's name: a file's name without its extension, or the directory's name."""
+    # A directory of slices may be called "sample 1.5"; what follows its last dot is no extension.
+    return path.name if is_slices_directory(path) else naming.strip_extension(path.name)
+
+
+def fingerprint_volume(path: Path) -> str:
+    """Return what changes when any file of a volume is changed; see `files.fingerprint`.
+
+    What cannot be read has a fingerprint too: opening it is what reports it, without stopping the others.
+    """
+    try:
+        found = fingerprint(path)
+        if path.suffix.lower() == ".nhdr":
+            from emcurate.volumes.formats.nrrd import data_file
+
+            data = data_file(path)
+            found += f"; {fingerprint(data)}" if data else ""
+    except (InputError, OSError):
+        return "unreadable"
+    return found
+
+
+def refuse_bad_names(paths: Iterable[Path], report: Report) -> list[Path]:
+    """Return the volumes whose dataset name can be used and is theirs alone; report the others."""
+    return claims.refuse_bad_names({path: [(dataset_name(path), path)] for path in paths}, report)
+
+
+def is_anisotropic(voxel_size_nm: VoxelSize | None, threshold: float) -> bool:
+    """Return whether z differs from x by more than `threshold`, relative to x; an unknown size is isotropic."""
+    if voxel_size_nm is None:
+        return False
+    z, _, x = voxel_size_nm
+    return abs(z - x) / x > threshold
+
+
+def warn_of_unknown_voxel_size(volume: Volume) -> None:
+    """Warn, with a `DataWarning`, where a volume's voxel size is unknown and therefore taken as isotropic."""
+    if volume.voxel_size_nm is None:
+        message = (
+            f"{volume.path}: the voxel size is unknown and taken as isotropic; give it with --voxel-size Z Y X (nm)"
+        )
+        warnings.warn(message, DataWarning, stacklevel=2)
+
+
+def iter_plane_blocks(volume: Volume) -> Iterator[tuple[int, int]]:
+    """Yield ``(start, stop)`` of runs of planes that take at most `BLOCK_BYTES`, of one plane at least."""
+    depth, height, width = volume.shape
+    planes = max(1, BLOCK_BYTES // max(1, height * width * volume.dtype.itemsize))
+    for start in range(0, depth, planes):
+        yield start, min(start + planes, depth)
+
+
+def _may_be_volume(path: Path) -> bool:
+    if find_opener(path) is None:
+        return False
+    try:
+        return not is_slices_directory(path) or bool(list_slices(path))
+    except PermissionError:
+        return True  # for opening it to report

@@ -1,0 +1,97 @@
+import os
+import pickle
+from pathlib import Path
+
+import dask.array
+import numpy as np
+import pytest
+
+from emcurate.errors import InputError
+from emcurate.patches.pathlists import PathList, same_paths, write_path_list
+
+PATHS = [f"/data/sets/ö {i}-LOC-2d_0_0.tiff" for i in range(25)]
+
+
+@pytest.fixture
+def directory(tmp_path):
+    directory = tmp_path / "deduplicated_fpaths.npz"
+    write_path_list(directory, PATHS, chunk_paths=10)
+    return directory
+
+
+def test_dask_reads_what_we_write(directory):
+    assert dask.array.from_npy_stack(str(directory)).compute().tolist() == PATHS
+
+
+def test_we_read_what_dask_writes(tmp_path):
+    array = dask.array.from_array(np.array(PATHS), chunks=7)
+    dask.array.to_npy_stack(str(tmp_path / "list.npz"), array)
+    assert list(PathList(tmp_path / "list.npz")) == PATHS
+
+
+def test_items_slices_and_length(directory):
+    paths = PathList(directory)
+    assert len(paths) == 25
+    assert [paths[i] for i in (0, 9, 10, 24, -1)] == [PATHS[i] for i in (0, 9, 10, 24, -1)]
+    assert paths[8:12] == PATHS[8:12]
+    with pytest.raises(IndexError):
+        paths[25]
+
+
+def test_info_is_neither_needed_nor_unpickled(directory, tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "sprung"),)
+
+    (directory / "info").write_bytes(pickle.dumps(Trap()))
+    assert list(PathList(directory)) == PATHS
+    (directory / "info").unlink()
+    assert list(PathList(directory)) == PATHS
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_chunks_are_read_in_the_order_of_their_numbers(tmp_path):
+    paths = [f"/p/{i}" for i in range(12)]
+    write_path_list(tmp_path / "list.npz", paths, chunk_paths=1)
+    assert list(PathList(tmp_path / "list.npz")) == paths
+
+
+def test_relative_paths_are_written_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_path_list(Path("list.npz"), ["a.tiff"])
+    assert list(PathList(Path("list.npz"))) == [str(tmp_path / "a.tiff")]
+
+
+def test_reroot_moves_only_what_lies_below(directory):
+    paths = list(PathList(directory, reroot=("/data/sets", "/mnt/new")))
+    assert paths[0] == "/mnt/new/ö 0-LOC-2d_0_0.tiff"
+    assert list(PathList(directory, reroot=("/data/set", "/mnt/new"))) == PATHS
+
+
+def test_an_empty_list(tmp_path):
+    assert write_path_list(tmp_path / "list.npz", []) == 0
+    assert list(PathList(tmp_path / "list.npz")) == []
+    assert same_paths(tmp_path / "list.npz", [])
+
+
+def test_same_paths(directory, tmp_path):
+    assert same_paths(directory, PATHS)
+    assert not same_paths(directory, PATHS[::-1])
+    assert not same_paths(directory, PATHS[:-1])
+    assert not same_paths(tmp_path / "none", PATHS)
+
+
+def test_problems_are_named(directory, tmp_path):
+    with pytest.raises(InputError, match="expected a path list"):
+        PathList(tmp_path / "none")
+    with pytest.raises(InputError, match=r"0\.npy, 1\.npy"):
+        PathList(tmp_path)
+    (directory / "1.npy").unlink()
+    with pytest.raises(InputError, match=r"no 1\.npy"):
+        PathList(directory)
+    np.save(directory / "1.npy", np.zeros(3))
+    with pytest.raises(InputError, match="1-D array of strings"):
+        PathList(directory)
+    np.save(directory / "1.npy", np.array(["a", None], dtype=object), allow_pickle=True)
+    with pytest.raises(InputError, match="only pickle can read"):
+        PathList(directory)

@@ -1,0 +1,139 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+
+from emcurate.errors import DataWarning, InputError
+from emcurate.running.jobs import Report, run_ahead, run_jobs
+
+
+def square(number):
+    if number == 3:
+        raise InputError("three.tif", "a number that is not 3", "3", "leave it out")
+    if number == 5:
+        raise ZeroDivisionError("five")
+    if number % 2:
+        warnings.warn("odd numbers occur", DataWarning, stacklevel=1)
+    warnings.warn("chatter", UserWarning, stacklevel=1)
+    return number**2
+
+
+def die_at_four(number):
+    if number == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_failures_and_warnings_are_collected_and_the_others_go_on(processes):
+    report = Report("test")
+    done = dict(run_jobs(square, range(8), report, processes=processes))
+    assert done == {n: n**2 for n in range(8) if n not in (3, 5)}
+    assert report.warnings == ["odd numbers occur"]
+    assert len(report.failures) == 2
+    assert "three.tif: expected a number that is not 3, found 3; leave it out" in report.failures
+    assert any("ZeroDivisionError: five" in failure for failure in report.failures)
+
+
+def test_a_killed_worker_costs_only_its_own_input():
+    report = Report("test")
+    done = dict(run_jobs(die_at_four, range(40), report, processes=2))
+    assert sorted(done) == [n for n in range(40) if n != 4]
+    assert len(report.failures) == 1
+    assert "was killed" in report.failures[0]
+
+
+def test_running_ahead_keeps_order_and_errors():
+    def count():
+        yield from range(5)
+        raise ZeroDivisionError
+
+    seen = []
+    with pytest.raises(ZeroDivisionError):
+        for number in run_ahead(count()):
+            seen.append(number)
+    assert seen == list(range(5))
+    assert list(run_ahead(range(100))) == list(range(100))
+
+
+def test_running_ahead_fetches_no_more_than_asked():
+    fetched = []
+    ahead = run_ahead((fetched.append(i) or i for i in range(1000)), ahead=3)
+    assert next(ahead) == 0
+    wait_until(lambda: len(fetched) >= 4)
+    ahead.close()
+    time.sleep(0.3)
+    assert len(fetched) < 10
+
+
+def test_no_inputs():
+    report = Report("test")
+    assert list(run_jobs(square, [], report)) == []
+    assert not report.failures
+
+
+def test_jobs_run_on_a_dask_cluster():
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+        report = Report("test")
+        done = dict(run_jobs(square, range(20), report, scheduler=cluster.scheduler_address))
+    assert done == {n: n**2 for n in range(20) if n not in (3, 5)}
+    assert len(report.failures) == 2
+    assert report.warnings == ["odd numbers occur"]
+
+
+def test_no_scheduler_at_the_address():
+    pytest.importorskip("distributed")
+    with pytest.raises(InputError, match="--scheduler"):
+        list(run_jobs(square, [1], Report("test"), scheduler="not an address"))
+
+
+SLEEPER = """
+import os, sys, time
+sys.path.insert(0, {root!r})
+from emcurate.running.jobs import Report, run_jobs
+
+def sleep(path):
+    open(path, "w").write(str(os.getpid()))
+    time.sleep(600)
+
+if __name__ == "__main__":
+    list(run_jobs(sleep, [sys.argv[1] + "/1", sys.argv[1] + "/2"], Report("sleep"), processes=2))
+"""
+
+
+def test_workers_end_when_the_main_process_is_killed(tmp_path, root):
+    script = tmp_path / "sleeper.py"
+    script.write_text(SLEEPER.format(root=str(root)))
+    main = subprocess.Popen([sys.executable, str(script), str(tmp_path)], stderr=subprocess.DEVNULL)
+    pids = [int(read_when_there(tmp_path / name)) for name in ("1", "2")]
+    main.kill()
+    main.wait()
+    for pid in pids:
+        wait_until(lambda pid=pid: not is_running(pid))
+
+
+def read_when_there(path):
+    wait_until(lambda: path.exists() and path.read_text())
+    return path.read_text()
+
+
+def is_running(pid):
+    try:
+        return (
+            Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z" if Path("/proc").exists() else not os.kill(pid, 0)
+        )
+    except OSError:
+        return False
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -1,0 +1,329 @@
+"""Classifying: labels win, interrupted runs go on, grown lists cost only their new patches, bad files are named."""
+
+import csv
+import importlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from emcurate.classifier import network as classifier
+from emcurate.classifier.batches import BatchJobs, read_batch
+from emcurate.classifier.weights import InputFormat, write_card
+from emcurate.fetching import downloads
+from emcurate.patches import labels
+from emcurate.patches.pathlists import PathList, write_path_list
+from tests.patch_sets import make_patch_set
+from tests.web import serve
+
+classify_nn = importlib.import_module("filtered.classify_nn")
+
+FORMAT = InputFormat(image_size=32)
+SHEETS = ["nn_least_certain.png", "nn_surest_informative.png", "nn_surest_uninformative.png"]
+
+
+# bfloat16 moves the scores of these random weights by up to 0.06; of trained ones by 0.005.
+TOLERANCE = 0.1
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_batches():
+    """Several batches even of so few patches."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(classifier, "BATCH_CPU_MOST", 8)
+        yield
+
+
+@pytest.fixture(scope="module")
+def patch_set(tmp_path_factory):
+    return make_patch_set(tmp_path_factory.mktemp("patches"))
+
+
+def read_pixels(patch_set):
+    return read_batch(BatchJobs(patch_set.paths, np.arange(len(patch_set.paths)), 99, 32)[0]).pixels
+
+
+@pytest.fixture(scope="module")
+def weights(patch_set, tmp_path_factory):
+    """Random weights, their head turned so that scores spread over 0 to 1 and half are above 0.5."""
+    classifier.use_threads(1)
+    torch.manual_seed(0)
+    network = classifier.build_network()
+    inputs = classifier.evaluation_input(torch.from_numpy(read_pixels(patch_set)), FORMAT)
+    with torch.no_grad():
+        for _ in range(20):
+            network(inputs)
+        network.eval()
+        logits = network(inputs)
+        scale = 2 / logits.std()
+        network.fc.weight *= scale
+        network.fc.bias.copy_((network.fc.bias - logits.median()) * scale)
+    path = tmp_path_factory.mktemp("weights") / "weights.pth"
+    classifier.save_weights(path, network.state_dict())
+    write_card(path, FORMAT, 0.5, {})
+    return path
+
+
+@pytest.fixture(scope="module")
+def truth_scores(patch_set, weights):
+    """What plain float32 gives."""
+    network = classifier.load_classifier(weights)
+    with torch.inference_mode():
+        logits = network(classifier.evaluation_input(torch.from_numpy(read_pixels(patch_set)), FORMAT))
+    return torch.sigmoid(logits).squeeze(1).numpy()
+
+
+def classify(fpaths, savedir, weights, *flags, processes=1):
+    arguments = [str(fpaths), str(savedir), "--weights", str(weights), "--device", "cpu", "-p", str(processes)]
+    return classify_nn.main([*arguments, *map(str, flags)])
+
+
+@pytest.fixture(scope="module")
+def classified(patch_set, weights, tmp_path_factory):
+    """A finished run with labels."""
+    savedir = tmp_path_factory.mktemp("classified")
+    assert classify(patch_set.fpaths, savedir, weights, "--labels", patch_set.labels) == 0
+    return savedir
+
+
+def results(savedir):
+    """Every result as bytes, path list included."""
+    files = [path for path in savedir.rglob("*") if path.is_file() and ".emcurate" not in path.parts]
+    return {str(path.relative_to(savedir)): path.read_bytes() for path in files}
+
+
+def shard_count(savedir):
+    shards = (savedir / ".emcurate" / "classify_nn").rglob("*.npy")
+    return sum(len(np.load(path, allow_pickle=False)) for path in shards)
+
+
+# ---- pure functions
+
+
+def test_labels_win_and_unreadable_patches_are_not_kept():
+    scores = np.array([0.9, 0.5, 0.1, np.nan, 0.9, 0.1, np.nan], np.float32)
+    codes = np.array([2, 2, 2, 2, 0, 1, 1], np.uint8)
+    predictions = classify_nn.predict(scores, codes, 0.5)
+    assert predictions.dtype == np.uint8
+    assert predictions.tolist() == [1, 0, 0, 0, 0, 1, 1]
+    assert classify_nn.predict(scores, codes, 0.05).tolist() == [1, 1, 1, 0, 0, 1, 1]
+
+
+def test_sheets_show_the_surest_and_the_least_certain():
+    scores = np.array([0.9, 0.99, 0.2, 0.01, 0.55, 0.45, np.nan, 0.999], np.float32)
+    codes = np.array([2, 2, 2, 2, 2, 2, 2, 1], np.uint8)
+    chosen = classify_nn.choose_tiles(scores, codes, 0.5, 2)
+    assert {name: positions.tolist() for name, positions in chosen.items()} == {
+        "surest_informative": [1, 0],
+        "surest_uninformative": [3, 2],
+        "least_certain": [4, 5],
+    }
+
+
+def test_counts_add_up():
+    scores = np.array([0.9, 0.1, np.nan, 0.9, 0.1], np.float32)
+    codes = np.array([2, 2, 2, 0, 1], np.uint8)
+    predictions = classify_nn.predict(scores, codes, 0.5)
+    counts = classify_nn.count_by_dataset(["b", "a", "a", "b", "b"], scores, codes, predictions)
+    assert [list(vars(row).values()) for row in counts.values()] == [[2, 0, 0, 0, 1, 1, 0], [3, 1, 1, 1, 0, 0, 2]]
+    assert list(counts) == ["a", "b"]
+
+
+# ---- whole runs
+
+
+def test_results_are_parallel_to_the_list_and_agree_with_plain_float32(classified, patch_set, truth_scores):
+    scores = np.load(classified / "nn_scores.npy", allow_pickle=False)
+    predictions = np.load(classified / "nn_predictions.npy", allow_pickle=False)
+    assert (scores.dtype, predictions.dtype) == (np.float32, np.uint8)
+    np.testing.assert_allclose(scores, truth_scores, atol=TOLERANCE)
+    expected = np.where(np.arange(40) < 24, patch_set.truth, truth_scores > 0.5)
+    sure = (np.arange(40) < 24) | (np.abs(truth_scores - 0.5) > 1e-5)
+    np.testing.assert_array_equal(predictions[sure], expected[sure])
+    assert 0 < predictions[24:].sum() < 16
+    kept = list(PathList(classified / "nn_filtered_fpaths.npz"))
+    assert kept == [path for path, wanted in zip(patch_set.paths, predictions, strict=True) if wanted]
+
+
+def test_counts_and_sheets_are_written(classified):
+    with open(classified / "nn_counts.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["dataset"] for row in rows] == ["set 0", "set 1", "set 2", "set 3"]
+    assert sum(int(row["patches"]) for row in rows) == 40
+    assert sum(int(row["labelled_informative"]) for row in rows) == 12
+    kept = np.load(classified / "nn_predictions.npy", allow_pickle=False).sum()
+    assert sum(int(row["kept"]) for row in rows) == kept
+    assert [path.name for path in sorted(classified.glob("*.png"))] == SHEETS
+    for name in SHEETS:
+        assert np.asarray(Image.open(classified / name).convert("L")).std() > 5
+
+
+def test_scores_near_the_threshold_are_those_of_float32(patch_set, weights, truth_scores, tmp_path, monkeypatch):
+    monkeypatch.setattr(classify_nn, "RECHECK_MARGIN", 2.0)
+    assert classify(patch_set.fpaths, tmp_path, weights, "--precision", "bfloat16") == 0
+    scores = np.load(tmp_path / "nn_scores.npy", allow_pickle=False)
+    np.testing.assert_allclose(scores, truth_scores, atol=1e-5)
+
+
+def test_same_command_again_does_nothing(classified, patch_set, weights, capsys):
+    before = results(classified)
+    assert classify(patch_set.fpaths, classified, weights, "--labels", patch_set.labels) == 0
+    out = capsys.readouterr().out
+    assert "nothing new" in out and "0 patches scored, 40 scored before" in out
+    assert results(classified) == before
+
+
+def test_results_do_not_depend_on_the_number_of_processes(classified, patch_set, weights, tmp_path):
+    assert classify(patch_set.fpaths, tmp_path, weights, "--labels", patch_set.labels, processes=2) == 0
+    assert results(tmp_path) == results(classified)
+
+
+class Killed(BaseException):
+    """Ends a run from within, as a kill would."""
+
+
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(
+    classified, patch_set, weights, tmp_path, monkeypatch, capsys
+):
+    finish, calls = classifier.Scorer.finish, []
+
+    def finish_and_die(started):
+        calls.append(1)
+        if len(calls) > 2:
+            raise Killed
+        return finish(started)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(classifier.Scorer, "finish", staticmethod(finish_and_die))
+        with pytest.raises(Killed):
+            classify(patch_set.fpaths, tmp_path, weights, "--labels", patch_set.labels)
+    assert results(tmp_path) == {}
+    assert classify(patch_set.fpaths, tmp_path, weights, "--labels", patch_set.labels) == 0
+    assert "24 patches scored, 16 scored before" in capsys.readouterr().out
+    assert results(tmp_path) == results(classified)
+
+
+def test_only_new_patches_of_a_grown_list_are_scored(patch_set, weights, tmp_path, capsys):
+    some = tmp_path / "some.npz"
+    write_path_list(some, patch_set.paths[10:30])
+    assert classify(some, tmp_path / "out", weights) == 0
+    capsys.readouterr()
+    # New patches come before, between and after; their order in the list does not matter.
+    mixed = patch_set.paths[20:] + patch_set.paths[:20]
+    write_path_list(tmp_path / "all.npz", mixed)
+    assert classify(tmp_path / "all.npz", tmp_path / "out", weights) == 0
+    assert "20 patches scored, 20 scored before" in capsys.readouterr().out
+    assert classify(tmp_path / "all.npz", tmp_path / "fresh", weights) == 0
+    assert results(tmp_path / "out") == results(tmp_path / "fresh")
+
+
+def test_new_labels_change_decisions_but_score_nothing_again(classified, patch_set, weights, tmp_path, capsys):
+    shutil.copytree(classified, tmp_path / "out")
+    flipped = labels.new_labels(40)
+    flipped[:] = labels.UNINFORMATIVE
+    labels.save_labels(tmp_path / "labels.npy", flipped)
+    assert classify(patch_set.fpaths, tmp_path / "out", weights, "--labels", tmp_path / "labels.npy") == 0
+    assert "0 patches scored, 40 scored before" in capsys.readouterr().out
+    assert not np.load(tmp_path / "out" / "nn_predictions.npy", allow_pickle=False).any()
+    assert list(PathList(tmp_path / "out" / "nn_filtered_fpaths.npz")) == []
+
+
+def test_another_threshold_or_other_weights_need_overwrite(classified, patch_set, weights, tmp_path, capsys):
+    shutil.copytree(classified, tmp_path / "out")
+    before = results(tmp_path / "out")
+    assert classify(patch_set.fpaths, tmp_path / "out", weights, "--threshold", "0.9") == 1
+    assert "threshold" in capsys.readouterr().err
+    assert results(tmp_path / "out") == before
+    assert classify(patch_set.fpaths, tmp_path / "out", weights, "--threshold", "0.9", "--overwrite") == 0
+    scores = np.load(tmp_path / "out" / "nn_scores.npy", allow_pickle=False)
+    predictions = np.load(tmp_path / "out" / "nn_predictions.npy", allow_pickle=False)
+    np.testing.assert_array_equal(predictions, scores > 0.9)
+
+
+def test_files_of_another_origin_are_not_replaced(patch_set, weights, tmp_path, capsys):
+    np.save(tmp_path / "nn_predictions.npy", np.arange(3))
+    assert classify(patch_set.fpaths, tmp_path, weights) == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert np.load(tmp_path / "nn_predictions.npy", allow_pickle=False).tolist() == [0, 1, 2]
+
+
+def test_unreadable_patches_are_named_and_stay_in_their_place(patch_set, weights, truth_scores, tmp_path, capsys):
+    paths = list(patch_set.paths)
+    paths[30] = str(tmp_path / "set 2-LOC-0_030_0_0.tiff")  # missing
+    paths[31] = str(tmp_path / "set 3-LOC-0_031_0_0.tiff")
+    (tmp_path / "set 3-LOC-0_031_0_0.tiff").write_bytes(b"II*\0")
+    write_path_list(tmp_path / "fpaths.npz", paths)
+    for _ in range(2):
+        assert classify(tmp_path / "fpaths.npz", tmp_path / "out", weights) == 1
+        error = capsys.readouterr().err
+        assert f"{paths[30]}: expected a section or patch, found no such file" in error
+        assert paths[31] in error
+    scores = np.load(tmp_path / "out" / "nn_scores.npy", allow_pickle=False)
+    assert np.flatnonzero(np.isnan(scores)).tolist() == [30, 31]
+    assert np.load(tmp_path / "out" / "nn_predictions.npy", allow_pickle=False)[30:32].tolist() == [0, 0]
+    good = [i for i in range(40) if i not in (30, 31)]
+    np.testing.assert_allclose(scores[good], truth_scores[good], atol=TOLERANCE)
+
+
+def test_moved_patches_are_found_with_reroot(patch_set, weights, tmp_path):
+    write_path_list(tmp_path / "old.npz", [p.replace(str(patch_set.fpaths.parent), "/gone") for p in patch_set.paths])
+    assert classify(tmp_path / "old.npz", tmp_path / "out", weights, "--reroot", "/gone", patch_set.fpaths.parent) == 0
+
+
+@pytest.mark.parametrize("wrong", ["labels", "weights", "empty", "list"])
+def test_what_cannot_be_used_is_named(patch_set, weights, tmp_path, capsys, wrong):
+    fpaths, flags = patch_set.fpaths, []
+    if wrong == "labels":
+        labels.save_labels(tmp_path / "labels.npy", labels.new_labels(39))
+        flags, message = ["--labels", tmp_path / "labels.npy"], "expected 40 labels"
+    elif wrong == "weights":
+        (tmp_path / "weights.pth").write_bytes(b"no weights")
+        weights, message = tmp_path / "weights.pth", "weights.pth: expected a PyTorch state dict"
+    elif wrong == "empty":
+        write_path_list(tmp_path / "empty.npz", [])
+        fpaths, message = tmp_path / "empty.npz", "found an empty one"
+    else:
+        fpaths, message = tmp_path, "expected a path list with chunks"
+    assert classify(fpaths, tmp_path / "out", weights, *flags) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_weights_can_be_downloaded_and_are_checked(patch_set, weights, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("EMCURATE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(downloads, "FIRST_PAUSE_SECONDS", 0.01)
+    body = weights.read_bytes()
+
+    def answer(handler):
+        content = body if handler.path.endswith("right.pth") else bytes(len(body))
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(content)))
+        handler.end_headers()
+        handler.wfile.write(content)
+
+    with serve(answer) as site:
+        assert classify(patch_set.fpaths, tmp_path / "out", f"{site}/wrong.pth") == 1
+        assert "check the address; what came was not kept" in capsys.readouterr().err
+        monkeypatch.setattr(classify_nn, "PUBLISHED_URL", f"{site}/right.pth")
+        flags = [str(patch_set.fpaths), str(tmp_path / "out"), "-p", "1"]
+        write_path_list(tmp_path / "two.npz", patch_set.paths[:2])
+        assert classify_nn.main([str(tmp_path / "two.npz"), *flags[1:]]) == 0
+        assert "SHA-256" in capsys.readouterr().out
+    # Offline now, and not in the cache.
+    assert classify(patch_set.fpaths, tmp_path / "other", f"{site}/third.pth") == 1
+    error = capsys.readouterr().err
+    assert "name the file with --weights" in error and "Traceback" not in error
+
+
+def test_the_script_runs_from_anywhere(patch_set, weights, classified, tmp_path, root):
+    command = [sys.executable, str(root / "filtered" / "classify_nn.py"), str(patch_set.fpaths), "out"]
+    flags = ["--weights", str(weights), "--labels", str(patch_set.labels), "-p", "1", "--device", "cpu"]
+    done = subprocess.run([*command, *flags], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "classify_nn: 40 patches scored" in done.stdout
+    assert sorted(results(tmp_path / "out")) == sorted(results(classified))
+    scores = np.load(tmp_path / "out" / "nn_scores.npy", allow_pickle=False)
+    np.testing.assert_allclose(scores, np.load(classified / "nn_scores.npy", allow_pickle=False), atol=TOLERANCE)

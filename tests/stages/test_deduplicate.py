@@ -1,0 +1,237 @@
+import csv
+import importlib
+import subprocess
+import sys
+
+import cv2
+import dask.array
+import numpy as np
+import pytest
+import tifffile
+
+from emcurate.patches import datasets as patches
+
+deduplicate = importlib.import_module("deduplicated.deduplicate")
+
+RNG = np.random.default_rng(0)
+
+
+def write_patches(directory, dataset, hashes, first=0):
+    """Patches with given hashes; the pixels only matter to --order sharpest."""
+    directory.mkdir(exist_ok=True)
+    for i, bits in enumerate(hashes, first):
+        stem = f"{dataset}-LOC-0_{i // 10:03d}_{i % 10 * 64}_0"
+        np.save(directory / f"{stem}.npy", bits)
+        noise = np.random.default_rng(i).integers(0, 256, (16, 16)).astype(np.uint8)
+        tifffile.imwrite(directory / f"{stem}.tiff", cv2.GaussianBlur(noise, (0, 0), 0.3 + (i * 7 % 11) / 5))
+
+
+def make_hashes(count, side=8):
+    centres = RNG.random((max(1, count // 8), side, side)) < 0.5
+    return centres[RNG.integers(0, len(centres), count)] ^ (RNG.random((count, side, side)) < 0.06)
+
+
+@pytest.fixture
+def patchdir(tmp_path):
+    write_patches(tmp_path / "patches", "fly", make_hashes(90))
+    write_patches(tmp_path / "patches", "two words.ö", make_hashes(40))
+    return tmp_path / "patches"
+
+
+def load_hashes(patchdir, dataset):
+    paths = sorted(patchdir.glob(f"{dataset}-LOC-*.npy"))
+    return {path.stem: np.load(path) for path in paths}
+
+
+def read_groups(savedir, dataset):
+    with open(savedir / f"{dataset}_groups.csv", newline="") as file:
+        return {row["patch"]: (row["exemplar"], int(row["distance"])) for row in csv.DictReader(file)}
+
+
+def read_results(savedir):
+    return {
+        p.relative_to(savedir): p.read_bytes() for p in savedir.rglob("*") if p.is_file() and ".emcurate" not in p.parts
+    }
+
+
+def naive_exemplars(hashes, names, distance):
+    kept = []
+    for name in names:
+        if all(np.count_nonzero(hashes[name] != hashes[other]) > distance for other in kept):
+            kept.append(name)
+    return kept
+
+
+def test_order_by_name_equals_the_naive_loop(patchdir, tmp_path):
+    assert deduplicate.main([str(patchdir), str(tmp_path / "out"), "--order", "name", "-d", "9"]) == 0
+    every = []
+    for dataset in ("fly", "two words.ö"):
+        hashes = load_hashes(patchdir, dataset)
+        expected = naive_exemplars(hashes, sorted(hashes), 9)
+        assert 1 < len(expected) < len(hashes)
+        paths = [str(patchdir / f"{name}.tiff") for name in sorted(expected)]
+        assert np.load(tmp_path / "out" / f"{dataset}_exemplars.npy").tolist() == paths
+        every += paths
+    assert dask.array.from_npy_stack(str(tmp_path / "out" / "deduplicated_fpaths.npz")).compute().tolist() == every
+
+
+@pytest.mark.parametrize("order", ["random", "name", "sharpest"])
+@pytest.mark.parametrize("distance", [0, 5, 12])
+def test_exemplars_are_far_apart_and_duplicates_close_to_theirs(patchdir, tmp_path, order, distance):
+    savedir = tmp_path / "out"
+    assert deduplicate.main([str(patchdir), str(savedir), "--order", order, "--min_distance", str(distance)]) == 0
+    hashes, groups = load_hashes(patchdir, "fly"), read_groups(savedir, "fly")
+    assert set(groups) == set(hashes)
+    exemplars = {e for e, _ in groups.values()}
+    for first in exemplars:
+        assert groups[first] == (first, 0)
+        for second in exemplars - {first}:
+            assert np.count_nonzero(hashes[first] != hashes[second]) > distance
+    for patch, (exemplar, stated) in groups.items():
+        assert np.count_nonzero(hashes[patch] != hashes[exemplar]) == stated <= distance
+
+
+def test_sharpest_keeps_the_sharpest_of_each_group(patchdir, tmp_path):
+    deduplicate.main([str(patchdir), str(tmp_path / "out"), "--order", "sharpest"])
+    hashes = load_hashes(patchdir, "fly")
+    sharpness = {n: cv2.Laplacian(tifffile.imread(patchdir / f"{n}.tiff"), cv2.CV_64F).var() for n in hashes}
+    by_sharpness = sorted(hashes, key=lambda name: (-sharpness[name], name))
+    expected = sorted(naive_exemplars(hashes, by_sharpness, 12))
+    assert sorted({e for e, _ in read_groups(tmp_path / "out", "fly").values()}) == expected
+    assert expected != sorted(naive_exemplars(hashes, sorted(hashes), 12))
+
+
+def test_random_order_follows_the_seed_and_not_the_other_datasets(patchdir, tmp_path):
+    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        deduplicate.main([str(patchdir), str(tmp_path / name), "--seed", seed])
+    assert read_groups(tmp_path / "a", "fly") == read_groups(tmp_path / "b", "fly")
+    assert read_groups(tmp_path / "a", "fly") != read_groups(tmp_path / "c", "fly")
+    for path in patchdir.glob("two words*"):
+        path.unlink()
+    deduplicate.main([str(patchdir), str(tmp_path / "alone"), "--seed", "1"])
+    assert read_groups(tmp_path / "alone", "fly") == read_groups(tmp_path / "a", "fly")
+
+
+@pytest.mark.parametrize("order", ["random", "sharpest"])
+def test_any_number_of_processes_gives_the_same_bytes(patchdir, tmp_path, order, monkeypatch):
+    monkeypatch.setattr(patches, "CHUNK_PATCHES", 7)
+    for processes in ("1", "2"):
+        deduplicate.main([str(patchdir), str(tmp_path / processes), "-p", processes, "--order", order])
+    assert read_results(tmp_path / "1") == read_results(tmp_path / "2")
+
+
+def test_only_what_is_new_or_changed_is_done_again(patchdir, tmp_path, capsys):
+    savedir = tmp_path / "out"
+
+    def run(*arguments):
+        capsys.readouterr()
+        assert deduplicate.main([str(patchdir), str(savedir), *arguments]) == 0
+        return capsys.readouterr().out
+
+    assert "2 datasets done" in run()
+    before = read_results(savedir)
+    assert "0 datasets done, 2 datasets unchanged" in run()
+    assert read_results(savedir) == before
+
+    write_patches(patchdir, "new", make_hashes(5))
+    text = run()
+    assert "new: new" in text
+    assert "1 datasets done, 2 datasets unchanged" in text
+
+    write_patches(patchdir, "fly", make_hashes(1), first=90)
+    text = run()
+    assert "fly: again: its input has changed" in text
+    assert "1 datasets done, 2 datasets unchanged" in text
+
+    text = run("-d", "3")
+    assert text.count("parameters changed, from min_distance 12 to min_distance 3") == 3
+    assert "3 datasets done, 0 datasets unchanged" in text
+    listed = dask.array.from_npy_stack(str(savedir / "deduplicated_fpaths.npz")).compute().tolist()
+    assert listed == [
+        path for name in ("fly", "new", "two words.ö") for path in np.load(savedir / f"{name}_exemplars.npy").tolist()
+    ]
+
+
+def test_an_interrupted_run_is_finished_with_the_same_bytes(patchdir, tmp_path):
+    whole, cut_short = tmp_path / "whole", tmp_path / "cut"
+    deduplicate.main([str(patchdir), str(whole)])
+    deduplicate.main([str(patchdir), str(cut_short)])
+    (cut_short / "fly_groups.csv").unlink()
+    (cut_short / ".emcurate" / "deduplicate.jsonl").unlink()
+    (cut_short / "deduplicated_fpaths.npz" / "0.npy").unlink()
+    deduplicate.main([str(patchdir), str(cut_short)])
+    assert read_results(cut_short) == read_results(whole)
+
+
+def test_a_users_own_file_is_not_overwritten(patchdir, tmp_path, capsys):
+    savedir = tmp_path / "out"
+    savedir.mkdir()
+    (savedir / "fly_groups.csv").write_text("mine")
+    assert deduplicate.main([str(patchdir), str(savedir)]) == 1
+    assert "fly_groups.csv" in capsys.readouterr().err
+    assert (savedir / "fly_groups.csv").read_text() == "mine"
+    assert (savedir / "two words.ö_exemplars.npy").exists()
+
+
+def test_bad_hashes_are_named_and_the_rest_done(patchdir, tmp_path, capsys):
+    broken, alone, other = sorted(patchdir.glob("fly*.npy"))[:3]
+    broken.write_bytes(b"\x93NUMPY")
+    alone.unlink()
+    np.save(patchdir / "two words.ö-LOC-0_000_0_0.npy", np.zeros((4, 4), bool))
+    other.with_suffix(".tiff").unlink()
+    np.save(patchdir / "odd-LOC-name.npy", np.zeros((8, 8), bool))
+    tifffile.imwrite(patchdir / "odd-LOC-name.tiff", np.zeros((8, 8), np.uint8))
+    assert deduplicate.main([str(patchdir), str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    for name in (broken.name, alone.with_suffix(".tiff").name, other.name, "odd-LOC-name"):
+        assert name in error
+    assert "--hash_size" in error
+    assert len(read_groups(tmp_path / "out", "fly")) == 87
+
+
+def test_a_dataset_of_which_nothing_can_be_read(patchdir, tmp_path, capsys):
+    for path in patchdir.glob("fly*.npy"):
+        path.write_bytes(b"")
+    assert deduplicate.main([str(patchdir), str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert error.count("fly-LOC-") == 90
+    assert "Traceback" not in error
+    assert not (tmp_path / "out" / "fly_exemplars.npy").exists()
+    assert (tmp_path / "out" / "two words.ö_exemplars.npy").exists()
+
+
+def test_patches_that_are_gone_leave_the_list(patchdir, tmp_path, capsys):
+    savedir = tmp_path / "out"
+    deduplicate.main([str(patchdir), str(savedir)])
+    for path in patchdir.glob("fly*"):
+        path.unlink()
+    assert deduplicate.main([str(patchdir), str(savedir)]) == 0
+    assert "fly: its patches are gone" in capsys.readouterr().err
+    listed = dask.array.from_npy_stack(str(savedir / "deduplicated_fpaths.npz")).compute()
+    assert all("two words" in path for path in listed)
+
+
+def test_no_patches(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert deduplicate.main([str(tmp_path / "empty"), str(tmp_path / "out")]) == 1
+    assert "expected patches and hashes" in capsys.readouterr().err
+
+
+def test_real_near_duplicate_frames_collapse(real_data, tmp_path):
+    cleanup2d, crop = (importlib.import_module(f"raw.{name}") for name in ("cleanup2d", "crop_patches"))
+    cleanup2d.main([str(real_data / "images2d"), str(tmp_path / "s")])
+    crop.main([str(tmp_path / "s"), str(tmp_path / "p")])
+    deduplicate.main([str(tmp_path / "p"), str(tmp_path / "d")])
+    groups = read_groups(tmp_path / "d", "ti_tem_near_duplicates")
+    # Eight frames of two by two patches each show four places.
+    assert len(groups) == 32
+    assert len({exemplar for exemplar, _ in groups.values()}) <= 8
+
+
+def test_script_runs_from_any_directory(patchdir, tmp_path, root):
+    command = [sys.executable, str(root / "deduplicated" / "deduplicate.py"), "patches", "out", "-d", "12"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    first = np.load(tmp_path / "out" / "fly_exemplars.npy")[0]
+    assert first.startswith(str(patchdir))

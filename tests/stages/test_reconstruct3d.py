@@ -1,0 +1,200 @@
+import gzip
+import importlib
+import itertools
+import shutil
+import subprocess
+import sys
+
+import mrcfile
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from emcurate import naming
+from emcurate.patches.pathlists import write_path_list
+from emcurate.volumes.boxes import Box, measure_overlap
+
+reconstruct3d = importlib.import_module("3d.reconstruct3d")
+cross_section3d = importlib.import_module("raw.cross_section3d")
+crop_patches = importlib.import_module("raw.crop_patches")
+
+RNG = np.random.default_rng(0)
+SHAPE = (70, 150, 100)
+VOLUME = RNG.integers(0, 256, SHAPE).astype(np.uint8)
+
+
+@pytest.fixture
+def voldir(tmp_path):
+    voldir = tmp_path / "volumes"
+    voldir.mkdir()
+    tifffile.imwrite(
+        voldir / "block ö.tif", VOLUME, imagej=True, resolution=(100, 100),
+        metadata={"axes": "ZYX", "spacing": 0.01, "unit": "um"},
+    )  # fmt: skip
+    return voldir
+
+
+def cut(tmp_path, voldir, crop, *arguments):
+    cross_section3d.main([str(voldir), str(tmp_path / "sections"), *arguments])
+    crop_patches.main([str(tmp_path / "sections"), str(tmp_path / "patches"), "-cs", str(crop)])
+    paths = sorted((tmp_path / "patches").glob("*.tiff"))
+    assert paths
+    write_path_list(tmp_path / "filtered.npz", paths)
+    return paths
+
+
+def run(tmp_path, voldir, *arguments):
+    return reconstruct3d.main([str(tmp_path / "filtered.npz"), str(voldir), str(tmp_path / "out"), *arguments])
+
+
+def read_boxes(directory, volume):
+    """Each saved box, its voxels compared with those of the volume at the place its name tells."""
+    boxes = []
+    for path in sorted(directory.glob("*.npy")):
+        place = naming.parse_subvolume(path.stem)
+        stored = np.load(path)
+        voxels = stored.transpose([place.axes.index(axis) for axis in "zyx"])
+        stop = tuple(start + side for start, side in zip(place.start, voxels.shape, strict=True))
+        box = Box(place.start, stop)
+        assert np.array_equal(voxels, volume[box.slices])
+        boxes.append((place, box, stored))
+    return boxes
+
+
+@pytest.mark.parametrize(("crop", "nz"), [(64, 32), (128, 64), (224, 40), (30, 29)])
+@pytest.mark.parametrize("cross_plane", [False, True])
+def test_boxes_hold_the_volumes_voxels_and_do_not_overlap(tmp_path, voldir, crop, nz, cross_plane):
+    cut(tmp_path, voldir, crop, "-s", "3")
+    assert run(tmp_path, voldir, "-nz", str(nz), *(["--cross-plane"] if cross_plane else [])) == 0
+    boxes = read_boxes(tmp_path / "out", VOLUME)
+    assert boxes
+    for place, box, stored in boxes:
+        assert (place.dataset, place.isotropic, place.widths) == ("block ö", True, (2, 3, 2))
+        assert min(box.shape) >= nz // 2
+        assert place.axes == "zyx" or cross_plane
+        assert not cross_plane or stored.shape[0] == min(stored.shape)
+    for (_, first, _), (_, second, _) in itertools.combinations(boxes, 2):
+        assert measure_overlap(first, second) <= 0.1
+
+
+def test_only_intervals_with_enough_informative_patches(tmp_path, voldir):
+    paths = cut(tmp_path, voldir, 64, "-a", "0")
+    # Of the column at (64, 0): 4 sections in 0..31, which is more than 32 // 10, and 3 in 32..63, which is not.
+    wanted = {f"block ö-LOC-0_{z:02d}_64_0" for z in (1, 5, 9, 31, 40, 41, 42)}
+    write_path_list(tmp_path / "filtered.npz", [p for p in paths if p.stem in wanted])
+    assert run(tmp_path, voldir, "-nz", "32") == 0
+    assert [p.name for p in (tmp_path / "out").glob("*.npy")] == ["block ö-LOC-3d-ANISO-00_064_00_zyx.npy"]
+    ((_, box, _),) = read_boxes(tmp_path / "out", VOLUME)
+    assert box.shape == (32, 64, 64)
+
+
+def test_anisotropic_means_only_plane_0_occurs(tmp_path, voldir):
+    cut(tmp_path, voldir, 64, "-a", "0", "2", "-s", "2")
+    run(tmp_path, voldir, "-nz", "32")
+    assert {place.isotropic for place, _, _ in read_boxes(tmp_path / "out", VOLUME)} == {True}
+
+
+@pytest.mark.parametrize("kind", ["mrc", "mrc.gz", "float mrc", "slices", "lzw"])
+def test_other_formats_and_types(tmp_path, kind):
+    voldir = tmp_path / "volumes"
+    voldir.mkdir()
+    volume = VOLUME
+    if kind == "slices":
+        (voldir / "block").mkdir()
+        for z, plane in enumerate(VOLUME):
+            Image.fromarray(plane).save(voldir / "block" / f"{z}.png")
+    elif kind == "lzw":
+        tifffile.imwrite(voldir / "block.tif", VOLUME, compression="lzw", photometric="minisblack")
+    else:
+        volume = VOLUME.astype(np.float32) / 7 if kind == "float mrc" else VOLUME.astype(np.uint16)
+        with mrcfile.new(voldir / "block.mrc") as mrc:
+            mrc.set_data(volume)
+        if kind == "mrc.gz":
+            packed = gzip.compress((voldir / "block.mrc").read_bytes())
+            (voldir / "block.mrc").unlink()
+            (voldir / "block.mrc.gz").write_bytes(packed)
+    cut(tmp_path, voldir, 64, "-s", "4")
+    assert run(tmp_path, voldir, "-nz", "32") == 0
+    boxes = read_boxes(tmp_path / "out", volume)
+    assert boxes
+    assert {stored.dtype for _, _, stored in boxes} == {volume.dtype}
+    assert [p.name for p in (tmp_path / "out").glob(".*")] == [".emcurate"]
+
+
+def files_of(directory):
+    return {p.name: p.read_bytes() for p in directory.glob("*.npy")}
+
+
+def test_rerun_interrupted_run_and_changed_list(tmp_path, voldir, capsys):
+    paths = cut(tmp_path, voldir, 64, "-s", "3")
+    run(tmp_path, voldir, "-nz", "32")
+    before = files_of(tmp_path / "out")
+    capsys.readouterr()
+    assert run(tmp_path, voldir, "-nz", "32") == 0
+    assert "0 subvolumes written, 1 volumes already done" in capsys.readouterr().out
+
+    next((tmp_path / "out").glob("*.npy")).unlink()
+    assert run(tmp_path, voldir, "-nz", "32") == 0
+    assert files_of(tmp_path / "out") == before
+
+    write_path_list(tmp_path / "filtered.npz", [p for p in paths if "-LOC-0" in p.name])
+    assert run(tmp_path, voldir, "-nz", "32") == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert files_of(tmp_path / "out") == before
+    assert run(tmp_path, voldir, "-nz", "32", "--overwrite") == 0
+    assert all("-ANISO-" in name for name in files_of(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_any_number_of_processes_gives_the_same_bytes(tmp_path, voldir, processes):
+    cut(tmp_path, voldir, 64, "-s", "5")
+    run(tmp_path, voldir, "-nz", "32", "-p", processes)
+    shutil.move(tmp_path / "out", tmp_path / "first")
+    run(tmp_path, voldir, "-nz", "32", "-p", "1")
+    assert files_of(tmp_path / "first") == files_of(tmp_path / "out")
+
+
+def test_patches_that_are_gone_are_named_and_reroot_finds_them(tmp_path, voldir, capsys):
+    cut(tmp_path, voldir, 64, "-s", "3")
+    shutil.move(tmp_path / "patches", tmp_path / "moved")
+    assert run(tmp_path, voldir, "-nz", "32") == 1
+    error = capsys.readouterr().err
+    assert "no such file" in error
+    assert "--reroot" in error
+    assert "Traceback" not in error
+    moved = ["--reroot", str(tmp_path / "patches"), str(tmp_path / "moved")]
+    assert run(tmp_path, voldir, "-nz", "32", *moved) == 0
+    assert read_boxes(tmp_path / "out", VOLUME)
+
+
+def test_another_volume_of_the_same_name(tmp_path, voldir, capsys):
+    cut(tmp_path, voldir, 64, "-s", "3")
+    tifffile.imwrite(voldir / "block ö.tif", VOLUME[:, :60], photometric="minisblack")
+    assert run(tmp_path, voldir, "-nz", "32") == 1
+    assert "can have been cut from" in capsys.readouterr().err
+
+
+def test_patches_of_images_are_left_out_and_foreign_names_reported(tmp_path, voldir, capsys):
+    paths = cut(tmp_path, voldir, 64, "-s", "3")
+    write_path_list(tmp_path / "filtered.npz", [*paths, tmp_path / "grid-LOC-2d_0_0.tiff", tmp_path / "cat.png"])
+    assert run(tmp_path, voldir, "-nz", "32") == 1
+    captured = capsys.readouterr()
+    assert "1 patches of 2D images left out" in captured.out
+    assert "cat.png" in captured.err
+
+
+def test_no_volumes(tmp_path, voldir, capsys):
+    cut(tmp_path, voldir, 64, "-s", "9")
+    (tmp_path / "empty").mkdir()
+    assert run(tmp_path, tmp_path / "empty") == 1
+    assert "expected volumes" in capsys.readouterr().err
+
+
+def test_script_runs_from_any_directory(tmp_path, voldir, root):
+    cut(tmp_path, voldir, 64, "-s", "3")
+    script = str(root / "3d" / "reconstruct3d.py")
+    command = [sys.executable, script, "filtered.npz", "volumes", "out", "-nz", "32"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert read_boxes(tmp_path / "out", VOLUME)
