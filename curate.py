@@ -27,7 +27,7 @@ from typing import Any
 from emcurate import cli, naming
 from emcurate.errors import InputError
 from emcurate.files import list_files
-from emcurate.running.jobs import Report
+from emcurate.running.report import Report
 
 NAME = "curate"
 

@@ -22,7 +22,6 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -31,8 +30,9 @@ from emcurate.errors import InputError
 from emcurate.files import describe_content, make_output_directory, npy_bytes, write_once
 from emcurate.images.sections import read_size
 from emcurate.patches.pathlists import PathList
-from emcurate.running.jobs import Report, run_jobs
+from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Entry, Ledger
+from emcurate.running.report import Report
 from emcurate.volumes.boxes import Box, Column, find_candidates, suppress_overlapping
 from emcurate.volumes.scratch import all_unpacked
 from emcurate.volumes.volume import (
@@ -168,12 +168,10 @@ def run(
     cross_plane: bool = False,
     reroot: tuple[str, str] | None = None,
     overwrite: bool = False,
-    processes: int | None = None,
-    scheduler: str | None = None,
+    workers: Workers = Workers(),
 ) -> Report:
     """Save the subvolumes of every volume in `voldir` that has informative patches; see the module's docstring."""
     report = Report(STAGE)
-    workers: dict[str, Any] = {"processes": processes, "scheduler": scheduler}
     report.count("subvolumes written", 0)
     datasets = group_patches(PathList(filtered, reroot), report)
     paths = {dataset_name(path): path for path in refuse_bad_names(list_volumes(voldir, [savedir]), report)}
@@ -208,14 +206,14 @@ def run(
 
     jobs: dict[str, list[BoxJob]] = {}
     with ExitStack() as scratch:
-        for volume in open_for_boxes([paths[name] for name in todo], savedir, scratch, report, **workers):
+        for volume in open_for_boxes([paths[name] for name in todo], savedir, scratch, report, workers):
             try:
                 jobs[volume.name] = plan_jobs(volume, datasets[volume.name], nz, cross_plane, savedir, overwrite)
             except InputError as error:
                 report.fail(error)
         saved: dict[str, int] = defaultdict(int)
         everything = [job for boxes in jobs.values() for job in boxes]
-        for job, written in run_jobs(save_box, everything, report, unit="subvolume", **workers):
+        for job, written in workers.run(save_box, everything, report, unit="subvolume"):
             saved[job.volume.name] += 1
             report.count("subvolumes written" if written else "subvolumes already there")
     for name, boxes in jobs.items():
@@ -227,7 +225,7 @@ def run(
 
 
 def open_for_boxes(
-    paths: Sequence[Path], scratch_directory: Path, scratch: ExitStack, report: Report, **workers: Any
+    paths: Sequence[Path], scratch_directory: Path, scratch: ExitStack, report: Report, workers: Workers
 ) -> list[Volume]:
     """Open volumes; one that can only be read from its start is unpacked, until `scratch` closes."""
     opened = []
@@ -237,7 +235,7 @@ def open_for_boxes(
         except InputError as error:
             report.fail(error)
     sequential = [volume for volume in opened if volume.voxels.sequential]
-    unpacked = scratch.enter_context(all_unpacked(sequential, scratch_directory, report, **workers))
+    unpacked = scratch.enter_context(all_unpacked(sequential, scratch_directory, report, workers))
     return [volume for volume in opened if not volume.voxels.sequential] + unpacked
 
 

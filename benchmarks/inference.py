@@ -29,7 +29,8 @@ from emcurate.classifier.batches import BatchJobs, read_batch
 from emcurate.classifier.weights import Weights, describe_weights
 from emcurate.images.sections import write_section
 from emcurate.patches.pathlists import PathList
-from emcurate.running.jobs import Report, default_processes
+from emcurate.running.jobs import default_processes
+from emcurate.running.report import Report
 
 if __name__ != "__mp_main__":  # the processes that decode need none of these, and would wait seconds for them
     import torch

@@ -18,7 +18,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from emcurate.running.jobs import default_processes
+from emcurate.running.jobs import Workers, default_processes
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -56,7 +56,7 @@ def main() -> None:
                 out.mkdir()
                 start = time.perf_counter()
                 if processes:
-                    crop_patches.run(sections, out, processes=processes)
+                    crop_patches.run(sections, out, workers=Workers(processes))
                 else:
                     plain_loop(sections, out)
                 seconds = time.perf_counter() - start

@@ -20,7 +20,7 @@ from emcurate import cli
 from emcurate.fetching.archives import Limits, unpack_zip
 from emcurate.fetching.hub import HubFile, fetch_from_hub
 from emcurate.files import make_output_directory
-from emcurate.running.jobs import Report
+from emcurate.running.report import Report
 
 STAGE = "download_trimmed"
 

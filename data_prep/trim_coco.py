@@ -34,7 +34,8 @@ from emcurate import cli
 from emcurate.errors import InputError
 from emcurate.fetching.gathering import Link, gather
 from emcurate.files import list_entries, make_output_directory, write_once
-from emcurate.running.jobs import Report
+from emcurate.running.jobs import Workers
+from emcurate.running.report import Report
 from emcurate.trimming.balance import Share, draw_balance
 from emcurate.trimming.categories import resolve_targets
 from emcurate.trimming.coco import AnnotationSet, Image, read_annotations, select_records
@@ -81,8 +82,7 @@ class Options:
     masks: bool
     layout: str
     overwrite: bool
-    processes: int | None
-    scheduler: str | None
+    workers: Workers
 
 
 @dataclass(frozen=True)
@@ -182,8 +182,7 @@ def run(
     layout: str = "plain",
     list_categories: bool = False,
     overwrite: bool = False,
-    processes: int | None = None,
-    scheduler: str | None = None,
+    workers: Workers = Workers(),
 ) -> Report:
     """Trim the training and the validation set, or one of them; see the module's docstring."""
     report = Report(STAGE)
@@ -207,7 +206,7 @@ def run(
         report.count("categories", len(categories))
         return report
     ids = resolve_targets(targets or [str(i) for i in DEFAULT_TARGETS], categories, splits[0].annotations[0])
-    options = Options(output, seed, skip_empty, link, download, masks, layout, overwrite, processes, scheduler)
+    options = Options(output, seed, skip_empty, link, download, masks, layout, overwrite, workers)
     report.count("files written", 0)
     for split in splits:
         try:
@@ -259,8 +258,7 @@ def trim(split: Split, targets: Sequence[int], names: dict[int, str], options: O
         download=options.download,
         link=options.link,
         overwrite=overwrite,
-        processes=options.processes,
-        scheduler=options.scheduler,
+        workers=options.workers,
     )
     if options.layout == "imagefolder":
         path, metadata = folder / "metadata.jsonl", make_metadata(content, union, present)
@@ -422,7 +420,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the script; return its exit status."""
     parser = build_parser()
-    arguments = vars(parser.parse_args(argv))
+    arguments = cli.parse_arguments(parser, argv)
     if not arguments["train_annotations"] and not arguments["val_annotations"]:
         parser.error("expected --train-annotations, --val-annotations or both, found neither")
     for split in ("train", "val"):

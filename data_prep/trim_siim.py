@@ -28,7 +28,8 @@ from emcurate import cli
 from emcurate.errors import InputError
 from emcurate.fetching.gathering import Link, Placement, place_all, report_missing
 from emcurate.files import make_output_directory, write_once
-from emcurate.running.jobs import Report
+from emcurate.running.jobs import Workers
+from emcurate.running.report import Report
 from emcurate.trimming.table import Table, read_table
 
 STAGE = "trim_siim"
@@ -198,8 +199,7 @@ def run(
     seed: int = SEED,
     link: Link = "copy",
     overwrite: bool = False,
-    processes: int | None = None,
-    scheduler: str | None = None,
+    workers: Workers = Workers(),
 ) -> Report:
     """Trim a metadata file; see the module's docstring."""
     report = Report(STAGE)
@@ -239,7 +239,7 @@ def run(
                 missing.append(name)
             else:
                 placements.append(Placement(folder / path.name, path, None, link, overwrite))
-        place_all(placements, report, processes=processes, scheduler=scheduler)
+        place_all(placements, report, workers)
         advice = "complete the images; looked for " + " ".join(IMAGE_SUFFIXES)
         report_missing(report, missing, str(images), output / "missing_images.txt", advice)
     return report

@@ -31,8 +31,9 @@ from emcurate.patches.datasets import list_datasets, read_hashes
 from emcurate.patches.duplicates import find_groups
 from emcurate.patches.pathlists import same_paths, write_path_list
 from emcurate.pictures.contact_sheets import DROPPED, KEPT, Group, Tile, draw_contact_sheet
-from emcurate.running.jobs import Report, default_processes, progress, run_jobs
+from emcurate.running.jobs import Workers, progress
 from emcurate.running.ledger import Entry, Ledger, Plan
+from emcurate.running.report import Report
 
 STAGE = "deduplicate"
 MIN_DISTANCE = 12  # bits of the 64 of a hash of side 8, as published
@@ -134,12 +135,10 @@ def run(
     order: str = "random",
     seed: int = SEED,
     overwrite: bool = False,
-    processes: int | None = None,
-    scheduler: str | None = None,
+    workers: Workers = Workers(),
 ) -> Report:
     """Deduplicate every dataset in `patchdir`; see the module's docstring."""
     report = Report(STAGE)
-    workers = {"processes": processes, "scheduler": scheduler}
     with_pixels = order == "sharpest"
     datasets = list_datasets(patchdir, with_pixels, report)
     if not datasets and not report.failures:
@@ -153,10 +152,10 @@ def run(
     todo = [datasets[name] for name in (*plan.new, *plan.stale)]
 
     pictures = []
-    hashes = read_hashes(todo, patchdir, with_pixels, report, **workers)
+    hashes = read_hashes(todo, patchdir, with_pixels, report, workers)
     for name, read in progress(hashes.items(), total=len(hashes), label=STAGE, unit="dataset"):
         taken = order_patches(name, len(read.stems), order, seed, read.sharpness)
-        groups = find_groups(read.stems, read.bits, taken, min_distance, processes or default_processes())
+        groups = find_groups(read.stems, read.bits, taken, min_distance, workers.cores)
         exemplars = [str(patchdir / f"{stem}.tiff") for stem in groups.exemplars()]
         replace = overwrite or name in ledger.entries
         try:
@@ -172,7 +171,7 @@ def run(
         pictures.append(PictureJob(name, picture_path(savedir, name), patchdir, largest))
         if not read.complete:
             fingerprints.pop(name)  # so that it is done again when what is missing is mended
-    for job, outputs in run_jobs(draw_groups, pictures, report, unit="picture", **workers):
+    for job, outputs in workers.run(draw_groups, pictures, report, unit="picture"):
         if job.dataset in fingerprints:
             ledger.record(job.dataset, Entry(fingerprints[job.dataset], parameters, outputs))
     finished = sorted(name for name in datasets if exemplars_path(savedir, name).exists())

@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw
 
 from emcurate import cli
 from emcurate.files import make_output_directory, write_once
-from emcurate.running.jobs import Report
+from emcurate.running.report import Report
 
 STAGE = "make_classification_sets"
 SEED = 7

@@ -27,7 +27,7 @@ from PIL import Image
 
 from emcurate import cli
 from emcurate.files import atomic_path, make_output_directory
-from emcurate.running.jobs import Report
+from emcurate.running.report import Report
 
 STAGE = "make_corpus"
 SEED = 7

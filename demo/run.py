@@ -33,7 +33,7 @@ from emcurate.patches.labels import INFORMATIVE, NONE, UNINFORMATIVE, save_label
 from emcurate.patches.pathlists import PathList
 from emcurate.pictures.contact_sheets import DROPPED, KEPT, Group, Tile, draw_contact_sheet
 from emcurate.pictures.contact_sheets import UNINFORMATIVE as UNINFORMATIVE_MARK
-from emcurate.running.jobs import Report
+from emcurate.running.report import Report
 
 STAGE = "demo"
 ROOT = Path(__file__).resolve().parent.parent

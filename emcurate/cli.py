@@ -15,7 +15,8 @@ from typing import Any
 
 from emcurate.errors import InputError
 from emcurate.images.pixels import Rescale
-from emcurate.running.jobs import Report, default_processes
+from emcurate.running.jobs import Workers, default_processes
+from emcurate.running.report import Report
 
 STATUS_DONE = 0
 STATUS_FAILED = 1
@@ -42,7 +43,7 @@ def add_processes_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def add_job_flags(parser: argparse.ArgumentParser) -> None:
-    """Add ``-p/--processes`` and ``--scheduler``, which go to `jobs.run_jobs`."""
+    """Add ``-p/--processes`` and ``--scheduler``, which come back as `Workers`."""
     add_processes_flag(parser)
     parser.add_argument(
         "--scheduler",
@@ -61,7 +62,7 @@ def add_overwrite_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def add_rescale_flags(parser: argparse.ArgumentParser) -> None:
-    """Add ``--rescale`` and ``--percentiles``; read them back with `rescale_from`."""
+    """Add ``--rescale`` and ``--percentiles``; they come back as one `Rescale`."""
     group = parser.add_argument_group("grey values", "how pixels that are not uint8 become uint8")
     group.add_argument(
         "--rescale",
@@ -115,8 +116,10 @@ def run_stage(run: Callable[..., Report], parser: argparse.ArgumentParser, argv:
 
 
 def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Return the arguments by name, those of `add_rescale_flags` as one `rescale`."""
+    """Return the arguments by name; those of `add_rescale_flags` as one `rescale`, of `add_job_flags` as `workers`."""
     arguments = vars(parser.parse_args(argv))
+    if "processes" in arguments:
+        arguments["workers"] = Workers(arguments.pop("processes"), arguments.pop("scheduler", None))
     if "percentiles" in arguments:
         arguments["rescale"] = pop_rescale(parser, arguments)
     return arguments

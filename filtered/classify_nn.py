@@ -33,15 +33,16 @@ import numpy.typing as npt
 
 from emcurate import cli, naming
 from emcurate.classifier.batches import BatchJobs, read_batch
-from emcurate.classifier.scoring import Keys, ScoreStore, patch_keys
+from emcurate.classifier.scoring import Keys, ScoreStore, patch_keys, run_ahead
 from emcurate.classifier.weights import PUBLISHED_URL, Weights, describe_weights, fetch_weights, is_url
 from emcurate.errors import InputError
 from emcurate.files import make_output_directory, npy_bytes, write_bytes, write_once
 from emcurate.patches.labels import CODE_INFORMATIVE, CODE_NONE, CODE_UNINFORMATIVE, encode_labels, load_labels
 from emcurate.patches.pathlists import PathList, same_paths, write_path_list
 from emcurate.pictures import contact_sheets as pictures
-from emcurate.running.jobs import Report, default_processes, run_ahead, run_jobs
+from emcurate.running.jobs import Workers
 from emcurate.running.ledger import LEDGER_DIRECTORY, Entry, Ledger
+from emcurate.running.report import Report
 
 if TYPE_CHECKING:
     import torch
@@ -222,7 +223,7 @@ def look_up_or_compute(
         report.count("patches scored", len(done))
 
     try:
-        for _, batch in run_ahead(run_jobs(read_batch, jobs, report, processes=processes, unit="batch")):
+        for _, batch in run_ahead(Workers(processes).run(read_batch, jobs, report, unit="batch")):
             for error in batch.errors:
                 report.fail(error)
             if len(batch.positions):
@@ -248,7 +249,7 @@ def run(
     accept_changed_weights: bool = False,
     reroot: tuple[str, str] | None = None,
     overwrite: bool = False,
-    processes: int | None = None,
+    workers: Workers = Workers(),
 ) -> Report:
     """Classify the patches of `fpaths`; see the module's docstring."""
     report = Report(STAGE)
@@ -272,7 +273,7 @@ def run(
 
     chosen = classifier.choose_device(device)
     number_type = classifier.choose_precision(chosen, precision)
-    computing = Computing(found, chosen, number_type, processes or default_processes())
+    computing = Computing(found, chosen, number_type, workers.cores)
     scores = score_patches(paths, computing, threshold, savedir / LEDGER_DIRECTORY / STAGE, report)
     predictions = predict(scores, codes, threshold)
     kept = [paths[int(i)] for i in np.flatnonzero(predictions)]

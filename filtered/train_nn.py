@@ -44,8 +44,9 @@ from emcurate.files import fingerprint, make_output_directory, write_bytes
 from emcurate.patches.labels import CODE_INFORMATIVE, CODE_NONE, CODE_UNINFORMATIVE, encode_labels, load_labels
 from emcurate.patches.pathlists import PathList
 from emcurate.pictures import contact_sheets as pictures
-from emcurate.running.jobs import Report, default_processes, run_jobs
+from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Entry, Ledger
+from emcurate.running.report import Report
 
 if TYPE_CHECKING:
     from emcurate.classifier.network import DeviceName, PrecisionName
@@ -98,11 +99,11 @@ def check_enough(codes: npt.NDArray[np.uint8], labels: Path) -> None:
 
 
 def read_labelled(
-    paths: PathList, codes: npt.NDArray[np.uint8], recipe: Recipe, labels: Path, report: Report, processes: int
+    paths: PathList, codes: npt.NDArray[np.uint8], recipe: Recipe, labels: Path, report: Report, workers: Workers
 ) -> Patches:
     """Read the labelled patches and choose those that validate; what cannot be read is reported and left out."""
     jobs = BatchJobs(paths, np.flatnonzero(codes != CODE_NONE), READ_AT_ONCE, recipe.image_size)
-    batches = [batch for _, batch in run_jobs(read_batch, jobs, report, processes=processes, unit="batch")]
+    batches = [batch for _, batch in workers.run(read_batch, jobs, report, unit="batch")]
     batches.sort(key=lambda batch: int(batch.positions[0]) if len(batch.positions) else -1)
     for error in (error for batch in batches for error in batch.errors):
         report.fail(error)
@@ -148,7 +149,7 @@ def run(
     resume: bool = False,
     reroot: tuple[str, str] | None = None,
     overwrite: bool = False,
-    processes: int | None = None,
+    workers: Workers = Workers(),
     **settings: Any,
 ) -> Report:
     """Train on the labelled patches of `fpaths`; see the module's docstring. `settings` are fields of `Recipe`."""
@@ -171,13 +172,13 @@ def run(
 
     chosen = classifier.choose_device(device)
     number_type = classifier.choose_training_precision(chosen, precision)
-    classifier.use_threads(processes or default_processes())
+    classifier.use_threads(workers.cores)
     start = find_start_weights(recipe)
     identity = [data, parameters, start and hash_file(start), chosen, number_type]
     run_id = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     workdir = training.open_workdir(savedir, run_id, resume, overwrite)
     trainer = training.Trainer(recipe, start, chosen, number_type)
-    patches = read_labelled(paths, codes, recipe, labels, report, processes or default_processes())
+    patches = read_labelled(paths, codes, recipe, labels, report, workers)
     warn_of_few(patches, labels, report)
     done = training.fit(trainer, patches.pixels, patches.truth, patches.held, workdir, run_id, report)
     classifier.load_start_weights(trainer.network, workdir / training.BEST_FILE)

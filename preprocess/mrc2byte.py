@@ -26,8 +26,9 @@ from emcurate import cli
 from emcurate.errors import InputError
 from emcurate.files import describe_content, fingerprint, list_files, make_output_directory, move_once, partial_path
 from emcurate.images.pixels import Rescale, convert
-from emcurate.running.jobs import Report, run_jobs
+from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Entry, Ledger
+from emcurate.running.report import Report
 from emcurate.volumes.formats.mrc import (
     HEADER_BYTES,
     MrcHeader,
@@ -203,8 +204,7 @@ def run(
     rescale: Rescale = Rescale(),
     overwrite: bool = False,
     dry_run: bool = False,
-    processes: int | None = None,
-    scheduler: str | None = None,
+    workers: Workers = Workers(),
 ) -> Report:
     """Make the MRC files of `mrcdir` unsigned; see the module's docstring."""
     report = Report(STAGE)
@@ -229,7 +229,7 @@ def run(
         report.count("already done", len(plan.done))
         todo = [job for job in todo if job.path.name not in plan.done]
     lines: dict[Path, str] = {}
-    for job, outcome in run_jobs(make_unsigned, todo, report, processes=processes, scheduler=scheduler):
+    for job, outcome in workers.run(make_unsigned, todo, report):
         if ledger is not None:
             ledger.record(job.path.name, Entry(fingerprints[job.path.name], parameters, outputs=1))
         report.count(outcome.done)

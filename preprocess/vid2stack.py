@@ -24,8 +24,9 @@ from emcurate import cli
 from emcurate.errors import DataWarning, InputError
 from emcurate.files import describe_content, fingerprint, list_files, make_output_directory, move_once, partial_path
 from emcurate.images.pixels import to_grey
-from emcurate.running.jobs import Report, run_jobs
+from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Entry, Ledger
+from emcurate.running.report import Report
 from emcurate.volumes.formats import mrc, nrrd, tiff
 from emcurate.volumes.volume import VoxelSize, dataset_name, refuse_bad_names
 
@@ -112,8 +113,7 @@ def run(
     format: str = "tif",
     voxel_size: Sequence[float] | None = None,
     overwrite: bool = False,
-    processes: int | None = None,
-    scheduler: str | None = None,
+    workers: Workers = Workers(),
 ) -> Report:
     """Convert every video of `viddir`; see the module's docstring."""
     report = Report(STAGE)
@@ -135,7 +135,7 @@ def run(
     report.count("volumes written", 0)
     report.count("already done", len(plan.done))
     todo = [jobs[key] for key in [*plan.new, *plan.stale]]
-    for job, written in run_jobs(convert_video, todo, report, processes=processes, scheduler=scheduler, unit="video"):
+    for job, written in workers.run(convert_video, todo, report, unit="video"):
         ledger.record(job.volume.name, Entry(fingerprints[job.volume.name], parameters, outputs=1))
         report.count("volumes written" if written else "already done")
     return report

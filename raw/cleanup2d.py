@@ -31,8 +31,9 @@ from emcurate.images.pixels import Rescale, to_uint8
 from emcurate.images.reading import IMAGE_SUFFIXES, read_image
 from emcurate.images.sections import write_section
 from emcurate.running.claims import refuse_bad_names
-from emcurate.running.jobs import Report, run_jobs
+from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Entry, Ledger
+from emcurate.running.report import Report
 
 STAGE = "cleanup2d"
 
@@ -87,8 +88,7 @@ def run(
     *,
     rescale: Rescale = Rescale(),
     overwrite: bool = False,
-    processes: int | None = None,
-    scheduler: str | None = None,
+    workers: Workers = Workers(),
 ) -> Report:
     """Convert every image of `imdir`; see the module's docstring."""
     report = Report(STAGE)
@@ -119,7 +119,7 @@ def run(
     report.count("sections written", 0)
     report.count("already done", len(plan.done))
     todo = [jobs[key] for key in [*plan.new, *plan.stale]]
-    for job, written in run_jobs(convert_image, todo, report, processes=processes, scheduler=scheduler, unit="image"):
+    for job, written in workers.run(convert_image, todo, report, unit="image"):
         key = str(job.path.relative_to(imdir))
         ledger.record(key, Entry(fingerprints[key], parameters, outputs=1))
         report.count("sections written" if written else "already done")

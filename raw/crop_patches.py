@@ -31,8 +31,9 @@ from emcurate.files import (
 from emcurate.images.sections import read_section, write_section
 from emcurate.patches.datasets import list_by_section
 from emcurate.patches.hashing import compute_dhash
-from emcurate.running.jobs import Report, run_jobs
+from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Entry, Ledger
+from emcurate.running.report import Report
 
 STAGE = "crop_patches"
 CROP_SIZE = 224  # pixels a side, what ImageNet networks take and CEM500K published
@@ -104,8 +105,7 @@ def run(
     crop_size: int = CROP_SIZE,
     hash_size: int = HASH_SIZE,
     overwrite: bool = False,
-    processes: int | None = None,
-    scheduler: str | None = None,
+    workers: Workers = Workers(),
 ) -> Report:
     """Cut every section of `imdir`; see the module's docstring."""
     report = Report(STAGE)
@@ -133,9 +133,7 @@ def run(
         )
         for stem in (*plan.new, *plan.stale)
     ]
-    for job, (patches, written) in run_jobs(
-        cut_section, jobs, report, processes=processes, scheduler=scheduler, unit="section"
-    ):
+    for job, (patches, written) in workers.run(cut_section, jobs, report, unit="section"):
         stem = job.path.stem
         ledger.record(stem, Entry(fingerprints[stem], parameters, patches * FILES_PER_PATCH))
         report.count("sections cut")

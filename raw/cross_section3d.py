@@ -29,8 +29,9 @@ from emcurate.files import (
 )
 from emcurate.images.pixels import Limits, Rescale, convert
 from emcurate.images.sections import write_section
-from emcurate.running.jobs import Report, run_jobs
+from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Entry, Ledger, Plan
+from emcurate.running.report import Report
 from emcurate.volumes.limits import find_limits
 from emcurate.volumes.scratch import all_unpacked, make_batches
 from emcurate.volumes.sections import count_sections, divide, name_sections, remove_other_sections, section_name
@@ -138,17 +139,15 @@ def cut_volumes(
     savedir: Path,
     report: Report,
     overwrite: bool,
-    processes: int | None,
-    scheduler: str | None,
+    workers: Workers,
 ) -> Iterator[Volume]:
     """Cut some volumes, the work divided over processes within each; yield those that are finished."""
-    where: dict[str, Any] = {"processes": processes, "scheduler": scheduler}
     planes = {volume.path: choose_planes(volume, settings) for volume in volumes}
     # Whole planes of a TIFF or of a directory of slices are read as they are; anything else is decoded once first.
     packed = [v for v in volumes if v.sequential or any(planes[v.path])]
-    with all_unpacked(packed, savedir, report, **where) as unpacked:
+    with all_unpacked(packed, savedir, report, workers) as unpacked:
         ready = unpacked + [volume for volume in volumes if volume not in packed]
-        limits = find_limits([v for v in ready if planes[v.path]], settings.rescale, report, **where)
+        limits = find_limits([v for v in ready if planes[v.path]], settings.rescale, report, workers)
         jobs = [
             CutJob(volume, plane, indices, limits[volume.path], savedir, overwrite)
             for volume in ready
@@ -156,7 +155,7 @@ def cut_volumes(
             for plane, indices in divide(volume, planes[volume.path], settings.spacing)
         ]
         missing = Counter(job.path for job in jobs)
-        for job, written in run_jobs(cut_sections, jobs, report, **where, unit="slab"):
+        for job, written in workers.run(cut_sections, jobs, report, unit="slab"):
             report.count("sections written", written)
             if written < len(job.indices):
                 report.count("sections already there", len(job.indices) - written)
@@ -175,8 +174,7 @@ def run(
     voxel_size: Sequence[float] | None = None,
     rescale: Rescale = Rescale(),
     overwrite: bool = False,
-    processes: int | None = None,
-    scheduler: str | None = None,
+    workers: Workers = Workers(),
 ) -> Report:
     """Cut every volume of `voldir`; see the module's docstring."""
     report = Report(STAGE)
@@ -208,7 +206,7 @@ def run(
     report.count("sections written", 0)
     report.count("volumes already done", len(plan.done))
     opening = [jobs[key] for key in todo]
-    opened = run_jobs(open_for_cutting, opening, report, processes=processes, scheduler=scheduler, unit="volume")
+    opened = workers.run(open_for_cutting, opening, report, unit="volume")
     order = {path: at for at, path in enumerate(paths)}
     volumes = sorted((volume for _, volume in opened), key=lambda volume: order[volume.path])
     for batch in make_batches(volumes):
@@ -219,7 +217,7 @@ def run(
             ledger.record(key, Entry(fingerprints[key], parameters, UNFINISHED))
         if overwrite:
             remove_other_sections(savedir, batch, names)
-        for volume in cut_volumes(batch, settings, savedir, report, overwrite, processes, scheduler):
+        for volume in cut_volumes(batch, settings, savedir, report, overwrite, workers):
             key = volume.path.name
             ledger.record(key, Entry(fingerprints[key], parameters, len(names[volume.path])))
             report.count("volumes cut")

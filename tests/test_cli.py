@@ -4,7 +4,7 @@ import pytest
 
 from emcurate import cli
 from emcurate.errors import InputError
-from emcurate.running.jobs import Report
+from emcurate.running.report import Report
 
 
 @pytest.fixture

@@ -6,11 +6,15 @@ patch that was moved or changed counts as new, and the order of the path list do
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import queue
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +31,8 @@ SHARD_SECONDS = 30.0
 # Beyond this many, shards are merged into one when they are read.
 SHARDS_AT_MOST = 256
 
+Value = TypeVar("Value")
+
 Keys = npt.NDArray[np.uint64]
 Scores = npt.NDArray[np.float32]
 
@@ -37,6 +43,40 @@ def patch_keys(paths: Iterable[str], count: int) -> Keys:
     A file that is missing has a key too, under which no score is ever kept.
     """
     return np.fromiter((_key(path) for path in paths), np.uint64, count)
+
+
+def run_ahead(iterable: Iterable[Value], ahead: int = 2) -> Iterator[Value]:
+    """Yield what an iterable yields while a thread already fetches the next `ahead` items.
+
+    For work that waits or leaves the interpreter, such as decoding, beside work that does too, such as a network.
+    """
+    ready: queue.Queue[tuple[bool, Any]] = queue.Queue(ahead)
+    stopped = threading.Event()
+
+    def put(item: tuple[bool, Any]) -> None:
+        while not stopped.is_set():
+            with contextlib.suppress(queue.Full):
+                ready.put(item, timeout=0.1)
+                return
+
+    def fetch() -> None:
+        try:
+            for value in iterable:
+                put((True, value))
+                if stopped.is_set():
+                    return
+            put((False, None))
+        except BaseException as error:  # raised again where it is waited for
+            put((False, error))
+
+    threading.Thread(target=fetch, daemon=True).start()
+    try:
+        while (item := ready.get())[0]:
+            yield item[1]
+        if item[1] is not None:
+            raise item[1]
+    finally:
+        stopped.set()
 
 
 class ScoreStore:

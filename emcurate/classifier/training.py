@@ -21,8 +21,9 @@ from emcurate.classifier.recipe import Recipe, balanced_weights, count_batches, 
 from emcurate.classifier.weights import InputFormat
 from emcurate.errors import InputError
 from emcurate.files import make_output_directory, write_bytes
-from emcurate.running.jobs import Report, progress
+from emcurate.running.jobs import progress
 from emcurate.running.ledger import LEDGER_DIRECTORY
+from emcurate.running.report import Report
 
 # About as many as batch norm's running averages reach back over in batches of 64.
 BATCH_NORM_PATCHES = 512

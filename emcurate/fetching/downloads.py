@@ -26,7 +26,8 @@ from urllib.parse import urlsplit
 from tqdm import tqdm
 
 from emcurate.errors import InputError
-from emcurate.running.jobs import Report, progress
+from emcurate.running.jobs import progress
+from emcurate.running.report import Report
 
 try:
     import fcntl

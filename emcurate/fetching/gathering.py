@@ -19,7 +19,8 @@ from emcurate.fetching.archives import extract_entry, make_parents, open_zip, sa
 from emcurate.fetching.downloads import Download, fetch_all
 from emcurate.fetching.safe_names import EscapeError, join_inside
 from emcurate.files import atomic_path, remove_stale_partials, write_bytes
-from emcurate.running.jobs import Report, run_jobs
+from emcurate.running.jobs import Workers
+from emcurate.running.report import Report
 
 Link = Literal["copy", "hard", "symbolic"]
 
@@ -123,8 +124,7 @@ def gather(
     download: bool = False,
     link: Link = "copy",
     overwrite: bool = False,
-    processes: int | None = None,
-    scheduler: str | None = None,
+    workers: Workers = Workers(),
 ) -> set[str]:
     """Bring chosen images to a directory, and return the names of those that are there.
 
@@ -170,7 +170,7 @@ def gather(
             missing.append(name)
     for parent in {path.parent for path in names if path.parent.is_dir()}:
         remove_stale_partials(parent)
-    there = place_all(placements, report, processes=processes, scheduler=scheduler)
+    there = place_all(placements, report, workers)
     todo = []
     for item in downloads:
         if item.path.exists():
@@ -188,13 +188,11 @@ def gather(
     return {names[path] for path in there}
 
 
-def place_all(
-    placements: Sequence[Placement], report: Report, *, processes: int | None = None, scheduler: str | None = None
-) -> set[Path]:
+def place_all(placements: Sequence[Placement], report: Report, workers: Workers = Workers()) -> set[Path]:
     """Bring many files to their places and count them; return those that are there now. Failures go to `report`."""
     there = set()
     report.count("images placed", 0)
-    for job, written in run_jobs(place, placements, report, processes=processes, scheduler=scheduler, unit="image"):
+    for job, written in workers.run(place, placements, report, unit="image"):
         report.count("images placed" if written else "images already there")
         there.add(job.path)
     return there

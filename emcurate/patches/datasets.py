@@ -8,7 +8,6 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -18,7 +17,8 @@ from emcurate import naming
 from emcurate.errors import InputError
 from emcurate.images.sections import read_section
 from emcurate.patches.hashing import BoolArray, read_hash
-from emcurate.running.jobs import Report, run_jobs
+from emcurate.running.jobs import Workers
+from emcurate.running.report import Report
 
 PATCH_EXTENSION, HASH_EXTENSION = "tiff", "npy"
 
@@ -127,12 +127,12 @@ def list_datasets(patchdir: Path, with_pixels: bool, report: Report) -> dict[str
 
 
 def read_hashes(
-    datasets: Sequence[Dataset], patchdir: Path, with_sharpness: bool, report: Report, **workers: Any
+    datasets: Sequence[Dataset], patchdir: Path, with_sharpness: bool, report: Report, workers: Workers
 ) -> dict[str, Hashes]:
     """Read the hashes of whole datasets, divided among the workers in pieces of equal size.
 
     What cannot be read, or has another size than most of its dataset's, is reported and left out; so is a dataset of
-    which nothing is left. `workers` are `run_jobs`' arguments.
+    which nothing is left.
     """
     jobs = [
         ChunkJob(dataset.name, patchdir, tuple(dataset.stems[start : start + CHUNK_PATCHES]), with_sharpness)
@@ -140,7 +140,7 @@ def read_hashes(
         for start in range(0, len(dataset.stems), CHUNK_PATCHES)
     ]
     chunks: dict[str, list[Chunk]] = defaultdict(list)
-    for job, chunk in run_jobs(read_chunk, jobs, report, unit="chunk", **workers):
+    for job, chunk in workers.run(read_chunk, jobs, report, unit="chunk"):
         report.failures.extend(chunk.problems)
         if chunk.stems:
             chunks[job.dataset].append(chunk)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from emcurate import naming
 from emcurate.errors import InputError
-from emcurate.running.jobs import Report
+from emcurate.running.report import Report
 
 
 def refuse_bad_names(claims: Mapping[Path, Sequence[tuple[str, Path]]], report: Report) -> list[Path]:

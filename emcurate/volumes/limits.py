@@ -20,7 +20,8 @@ from emcurate.images.pixels import (
     sample_step,
     warn_of_oddities,
 )
-from emcurate.running.jobs import Report, run_jobs
+from emcurate.running.jobs import Workers
+from emcurate.running.report import Report
 from emcurate.volumes.volume import Volume, iter_plane_blocks
 
 
@@ -65,9 +66,7 @@ def find_limits(
     volumes: Sequence[Volume],
     rescale: Rescale,
     report: Report,
-    *,
-    processes: int | None = None,
-    scheduler: str | None = None,
+    workers: Workers = Workers(),
 ) -> dict[Path, Limits]:
     """Measure volumes, the work divided over processes, and return the limits of each by its path.
 
@@ -76,9 +75,7 @@ def find_limits(
     jobs = [job for volume in volumes for job in measuring_jobs(volume, rescale)]
     parts: dict[Path, list[tuple[int, Statistics]]] = defaultdict(list)
     if jobs:
-        for job, statistics in run_jobs(
-            measure_block, jobs, report, processes=processes, scheduler=scheduler, unit="measured block"
-        ):
+        for job, statistics in workers.run(measure_block, jobs, report, unit="measured block"):
             parts[job.path].append((job.start, statistics))
     limits = {}
     for volume in volumes:

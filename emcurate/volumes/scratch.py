@@ -13,7 +13,8 @@ import numpy as np
 
 from emcurate.errors import InputError
 from emcurate.files import partial_path
-from emcurate.running.jobs import Report, run_jobs
+from emcurate.running.jobs import Workers
+from emcurate.running.report import Report
 from emcurate.volumes.layouts import FlatFile
 from emcurate.volumes.volume import Volume, iter_plane_blocks
 
@@ -46,9 +47,7 @@ def all_unpacked(
     volumes: Sequence[Volume],
     scratch_directory: Path,
     report: Report,
-    *,
-    processes: int | None = None,
-    scheduler: str | None = None,
+    workers: Workers = Workers(),
 ) -> Iterator[list[Volume]]:
     """Give several volumes with random access, like `unpacked`, the work divided over processes.
 
@@ -69,9 +68,7 @@ def all_unpacked(
         for job in jobs:
             waiting[job.path] += 1
         if jobs:
-            for job, _ in run_jobs(
-                unpack_block, jobs, report, processes=processes, scheduler=scheduler, unit="unpacked block"
-            ):
+            for job, _ in workers.run(unpack_block, jobs, report, unit="unpacked block"):
                 waiting[job.path] -= 1
         ready = [copies[v.path][0] if v.path in copies else v for v in volumes if v.random_access or v.path in copies]
         yield [volume for volume in ready if not waiting[volume.path]]

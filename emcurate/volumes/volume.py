@@ -19,7 +19,7 @@ from emcurate.images.pixels import (
     check_pixel_type,
 )
 from emcurate.running import claims
-from emcurate.running.jobs import Report
+from emcurate.running.report import Report
 from emcurate.volumes.formats import VOLUME_SUFFIXES, find_opener, is_slices_directory
 from emcurate.volumes.formats.slices import list_slices
 from emcurate.volumes.formats.tiff import is_single_image

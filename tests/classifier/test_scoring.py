@@ -1,12 +1,13 @@
 """Scores are kept under keys that change when a patch does."""
 
 import os
+import time
 
 import numpy as np
 import pytest
 
 from emcurate.classifier import scoring as scores
-from emcurate.classifier.scoring import ScoreStore, patch_keys
+from emcurate.classifier.scoring import ScoreStore, patch_keys, run_ahead
 from emcurate.errors import InputError
 
 
@@ -71,3 +72,33 @@ def test_what_is_no_shard_is_refused(tmp_path):
     np.save(tmp_path / "000000.npy", np.zeros(3))
     with pytest.raises(InputError, match="delete it; its patches are scored again"):
         ScoreStore(tmp_path)
+
+
+def test_running_ahead_keeps_order_and_errors():
+    def count():
+        yield from range(5)
+        raise ZeroDivisionError
+
+    seen = []
+    with pytest.raises(ZeroDivisionError):
+        for number in run_ahead(count()):
+            seen.append(number)
+    assert seen == list(range(5))
+    assert list(run_ahead(range(100))) == list(range(100))
+
+
+def test_running_ahead_fetches_no_more_than_asked():
+    fetched = []
+    ahead = run_ahead((fetched.append(i) or i for i in range(1000)), ahead=3)
+    assert next(ahead) == 0
+    wait_until(lambda: len(fetched) >= 4)
+    ahead.close()
+    time.sleep(0.3)
+    assert len(fetched) < 10
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

@@ -7,7 +7,7 @@ import pytest
 from emcurate.errors import InputError
 from emcurate.fetching import downloads
 from emcurate.fetching.downloads import Download, NoAnswerError, fetch, fetch_all
-from emcurate.running.jobs import Report
+from emcurate.running.report import Report
 from tests.web import serve
 
 BODY = bytes(range(256)) * 4096  # 1 MiB

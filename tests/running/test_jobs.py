@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from emcurate.errors import DataWarning, InputError
-from emcurate.running.jobs import Report, run_ahead, run_jobs
+from emcurate.running.jobs import Workers
+from emcurate.running.report import Report
 
 
 def square(number):
@@ -32,7 +33,7 @@ def die_at_four(number):
 @pytest.mark.parametrize("processes", [1, 2])
 def test_failures_and_warnings_are_collected_and_the_others_go_on(processes):
     report = Report("test")
-    done = dict(run_jobs(square, range(8), report, processes=processes))
+    done = dict(Workers(processes).run(square, range(8), report))
     assert done == {n: n**2 for n in range(8) if n not in (3, 5)}
     assert report.warnings == ["odd numbers occur"]
     assert len(report.failures) == 2
@@ -42,38 +43,15 @@ def test_failures_and_warnings_are_collected_and_the_others_go_on(processes):
 
 def test_a_killed_worker_costs_only_its_own_input():
     report = Report("test")
-    done = dict(run_jobs(die_at_four, range(40), report, processes=2))
+    done = dict(Workers(2).run(die_at_four, range(40), report))
     assert sorted(done) == [n for n in range(40) if n != 4]
     assert len(report.failures) == 1
     assert "was killed" in report.failures[0]
 
 
-def test_running_ahead_keeps_order_and_errors():
-    def count():
-        yield from range(5)
-        raise ZeroDivisionError
-
-    seen = []
-    with pytest.raises(ZeroDivisionError):
-        for number in run_ahead(count()):
-            seen.append(number)
-    assert seen == list(range(5))
-    assert list(run_ahead(range(100))) == list(range(100))
-
-
-def test_running_ahead_fetches_no_more_than_asked():
-    fetched = []
-    ahead = run_ahead((fetched.append(i) or i for i in range(1000)), ahead=3)
-    assert next(ahead) == 0
-    wait_until(lambda: len(fetched) >= 4)
-    ahead.close()
-    time.sleep(0.3)
-    assert len(fetched) < 10
-
-
 def test_no_inputs():
     report = Report("test")
-    assert list(run_jobs(square, [], report)) == []
+    assert list(Workers().run(square, [], report)) == []
     assert not report.failures
 
 
@@ -81,7 +59,7 @@ def test_jobs_run_on_a_dask_cluster():
     distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
         report = Report("test")
-        done = dict(run_jobs(square, range(20), report, scheduler=cluster.scheduler_address))
+        done = dict(Workers(scheduler=cluster.scheduler_address).run(square, range(20), report))
     assert done == {n: n**2 for n in range(20) if n not in (3, 5)}
     assert len(report.failures) == 2
     assert report.warnings == ["odd numbers occur"]
@@ -90,20 +68,21 @@ def test_jobs_run_on_a_dask_cluster():
 def test_no_scheduler_at_the_address():
     pytest.importorskip("distributed")
     with pytest.raises(InputError, match="--scheduler"):
-        list(run_jobs(square, [1], Report("test"), scheduler="not an address"))
+        list(Workers(scheduler="not an address").run(square, [1], Report("test")))
 
 
 SLEEPER = """
 import os, sys, time
 sys.path.insert(0, {root!r})
-from emcurate.running.jobs import Report, run_jobs
+from emcurate.running.jobs import Workers
+from emcurate.running.report import Report
 
 def sleep(path):
     open(path, "w").write(str(os.getpid()))
     time.sleep(600)
 
 if __name__ == "__main__":
-    list(run_jobs(sleep, [sys.argv[1] + "/1", sys.argv[1] + "/2"], Report("sleep"), processes=2))
+    list(Workers(2).run(sleep, [sys.argv[1] + "/1", sys.argv[1] + "/2"], Report("sleep")))
 """
 
 

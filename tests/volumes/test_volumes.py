@@ -21,7 +21,8 @@ from PIL import Image
 from emcurate.errors import DataWarning, InputError
 from emcurate.files import partial_path
 from emcurate.images.pixels import Rescale, convert, to_uint8
-from emcurate.running.jobs import Report
+from emcurate.running.jobs import Workers
+from emcurate.running.report import Report
 from emcurate.volumes import scratch
 from emcurate.volumes import volume as volumes
 from emcurate.volumes.limits import find_limits
@@ -345,7 +346,7 @@ def test_limits_block_by_block_equal_those_of_the_whole(tmp_path, monkeypatch, m
     path = tmp_path / "v.tif"
     write_tiff(path, array)
     volume, rescale, report = open_volume(path), Rescale(method), Report("test")
-    limits = find_limits([volume], rescale, report, processes=processes)[path]
+    limits = find_limits([volume], rescale, report, Workers(processes))[path]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DataWarning)
         expected = to_uint8(array, rescale, path)
@@ -359,11 +360,11 @@ def test_a_volume_that_cannot_be_read_is_left_out_of_limits_and_copies(tmp_path)
     data = good.read_bytes()
     bad.write_bytes(data[: len(data) * 2 // 3])
     opened, report = [open_volume(bad), open_volume(good)], Report("test")
-    assert list(find_limits(opened, Rescale(), report, processes=1)) == [good]
+    assert list(find_limits(opened, Rescale(), report, Workers(1))) == [good]
     assert len(report.failures) == 1 and str(bad) in report.failures[0]
     scratch = tmp_path / "scratch"
     scratch.mkdir()
-    with all_unpacked(opened, scratch, Report("test"), processes=1) as ready:
+    with all_unpacked(opened, scratch, Report("test"), Workers(1)) as ready:
         assert [volume.path for volume in ready] == [good]
         np.testing.assert_array_equal(ready[0].read(), SHORTS)
     assert not list(scratch.iterdir())
