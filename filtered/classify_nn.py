@@ -33,8 +33,9 @@ import numpy.typing as npt
 
 from emcurate import cli, naming
 from emcurate.classifier.batches import BatchJobs, read_batch
+from emcurate.classifier.card import Weights, describe_weights
 from emcurate.classifier.scoring import Keys, ScoreStore, patch_keys
-from emcurate.classifier.weights import PUBLISHED_URL, Weights, describe_weights, fetch_weights, is_url
+from emcurate.classifier.weights import PUBLISHED_URL, fetch_weights, is_url
 from emcurate.errors import InputError
 from emcurate.files import make_output_directory, npy_bytes, write_bytes, write_once
 from emcurate.patches.labels import CODE_INFORMATIVE, CODE_NONE, CODE_UNINFORMATIVE, encode_labels, load_labels

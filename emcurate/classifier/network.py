@@ -22,8 +22,9 @@ from torchvision.models import ResNet34_Weights, resnet34
 from torchvision.models.resnet import BasicBlock
 from torchvision.transforms import v2
 
+from emcurate.classifier.card import InputFormat, hash_file
 from emcurate.classifier.recipe import Augmentation, FinetuneLayer
-from emcurate.classifier.weights import InputFormat, fetch_candidate, hash_file
+from emcurate.classifier.weights import fetch_candidate
 from emcurate.errors import InputError
 from emcurate.files import make_output_directory, write_bytes
 

@@ -9,8 +9,8 @@ import torch
 from torchvision.models import resnet18, resnet34
 
 from emcurate.classifier import network as classifier
+from emcurate.classifier.card import IMAGENET_MEAN, IMAGENET_STD, InputFormat
 from emcurate.classifier.recipe import Augmentation
-from emcurate.classifier.weights import IMAGENET_MEAN, IMAGENET_STD, InputFormat
 from emcurate.errors import InputError
 from tests.web import serve
 

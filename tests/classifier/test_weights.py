@@ -1,4 +1,4 @@
-"""Downloaded weights are checked and remembered; a card says how weights are to be used."""
+"""Downloaded weights are checked and remembered."""
 
 import contextlib
 import hashlib
@@ -156,34 +156,3 @@ def test_the_cache_is_where_the_variable_says(tmp_path, monkeypatch, site):
 
 def test_the_published_file_keeps_its_own_name():
     assert weights._cache_name(weights.PUBLISHED_URL) == NAME
-
-
-# ---- cards
-
-
-def test_a_card_says_how_weights_are_used(tmp_path):
-    path = tmp_path / NAME
-    path.write_bytes(BODY)
-    bare = weights.describe_weights(path)
-    assert (bare.input_format, bare.threshold) == (weights.InputFormat(224), 0.5)
-    other = weights.InputFormat(96, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
-    weights.write_card(path, other, 0.25, {"best_epoch": 3})
-    assert weights.describe_weights(path) == weights.Weights(path, hashlib.sha256(BODY).hexdigest(), other, 0.25)
-    assert json.loads(path.with_suffix(".json").read_text())["best_epoch"] == 3
-
-
-def test_a_card_of_other_weights_and_a_damaged_one_are_refused(tmp_path):
-    path = tmp_path / NAME
-    path.write_bytes(BODY)
-    weights.write_card(path, weights.InputFormat(), 0.5, {})
-    path.write_bytes(BODY[::-1])
-    with pytest.raises(InputError, match="copy weights and card together"):
-        weights.describe_weights(path)
-    path.with_suffix(".json").write_text('{"weights_sha256": "')
-    with pytest.raises(InputError, match="another or damaged file"):
-        weights.describe_weights(path)
-
-
-def test_missing_weights_are_named(tmp_path):
-    with pytest.raises(InputError, match="no such file; check --weights"):
-        weights.describe_weights(tmp_path / "none.pth")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from emcurate.classifier import network as classifier
 from emcurate.classifier.batches import BatchJobs, read_batch
-from emcurate.classifier.weights import InputFormat, write_card
+from emcurate.classifier.card import InputFormat, write_card
 from emcurate.fetching import downloads
 from emcurate.patches import labels
 from emcurate.patches.pathlists import PathList, write_path_list
