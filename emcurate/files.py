@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import filecmp
+import hashlib
 import io
 import itertools
 import os
@@ -84,6 +85,12 @@ def fingerprint(path: Path) -> str:
         return f"{len(stats)} files, {sum(stat.st_size for stat in stats)} bytes, {newest}"
     stat = path.stat()
     return f"{stat.st_size} bytes, {stat.st_mtime_ns}"
+
+
+def hash_file(path: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def make_output_directory(directory: Path) -> Path:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from emcurate.errors import InputError
-from emcurate.files import write_bytes
+from emcurate.files import hash_file, write_bytes
 
 WEIGHTS_FILE = "patch_quality_classifier_nn.pth"
 
@@ -39,12 +38,6 @@ class Weights:
     sha256: str
     input_format: InputFormat = InputFormat()
     threshold: float = THRESHOLD
-
-
-def hash_file(path: Path) -> str:
-    """Return a file's SHA-256 in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def card_path(weights: Path) -> Path:

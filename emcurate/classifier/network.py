@@ -22,11 +22,11 @@ from torchvision.models import ResNet34_Weights, resnet34
 from torchvision.models.resnet import BasicBlock
 from torchvision.transforms import v2
 
-from emcurate.classifier.card import InputFormat, hash_file
+from emcurate.classifier.card import InputFormat
 from emcurate.classifier.recipe import Augmentation, FinetuneLayer
 from emcurate.classifier.weights import fetch_candidate
 from emcurate.errors import InputError
-from emcurate.files import make_output_directory, write_bytes
+from emcurate.files import hash_file, make_output_directory, write_bytes
 
 FEATURES = 512  # what a ResNet34's last layer gives its head
 

@@ -14,10 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from emcurate.classifier.card import LEAST_BYTES, hash_file
+from emcurate.classifier.card import LEAST_BYTES
 from emcurate.errors import InputError
 from emcurate.fetching.downloads import NoAnswerError, fetch
-from emcurate.files import make_output_directory, write_bytes
+from emcurate.files import hash_file, make_output_directory, write_bytes
 
 PUBLISHED_URL = "https://zenodo.org/record/6458015/files/patch_quality_classifier_nn.pth?download=1"
 

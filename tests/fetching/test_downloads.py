@@ -191,9 +191,7 @@ def test_other_addresses_are_refused(tmp_path, url):
 
 def test_without_an_answer_the_network_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(downloads, "FIRST_PAUSE_SECONDS", 0.01)
-    with pytest.raises(
-        NoAnswerError, match=r"an answer from 127.0.0.1:9, found none \(.*refused\); check the network"
-    ):
+    with pytest.raises(NoAnswerError, match=r"an answer from 127.0.0.1:9, found none \(.*refused\); check the network"):
         fetch("http://127.0.0.1:9/a", tmp_path / "a")
     assert only(tmp_path) == []
 
