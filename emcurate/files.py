@@ -27,6 +27,8 @@ _PARTIAL = re.compile(r"\.emcurate-(?P<host>.*)-(?P<pid>\d+)-\d+\.partial")
 _HOST = re.sub(r"[^\w.]", "_", socket.gethostname())
 _counter = itertools.count()
 
+_VERY_BYTES = "the very bytes this run would write"
+
 
 def natural_key(name: str) -> tuple[list[str | int], str]:
     """Return a key that sorts ``2.png`` before ``10.png``; the name itself breaks ties such as 1 and 01."""
@@ -188,12 +190,7 @@ def write_once(path: Path, data: bytes, *, overwrite: bool = False) -> bool:
     if not overwrite and path.exists():
         if path.stat().st_size == len(data) and path.read_bytes() == data:
             return False
-        raise InputError(
-            path,
-            "no such file, or the very bytes this run would write",
-            "a file with other content",
-            "use another output directory, or --overwrite to replace it",
-        )
+        raise taken_by_other(path, _VERY_BYTES)
     write_bytes(path, data)
     return True
 
@@ -207,16 +204,17 @@ def move_once(partial: Path, path: Path, *, overwrite: bool = False) -> bool:
         if not overwrite and path.exists():
             if filecmp.cmp(partial, path, shallow=False):
                 return False
-            raise InputError(
-                path,
-                "no such file, or the very bytes this run would write",
-                "a file with other content",
-                "use another output directory, or --overwrite to replace it",
-            )
+            raise taken_by_other(path, _VERY_BYTES)
         partial.replace(path)
         return True
     finally:
         partial.unlink(missing_ok=True)
+
+
+def taken_by_other(path: Path, wanted: str, found: str = "a file with other content") -> InputError:
+    """Return the error of a place where something else lies than the `wanted` that a run would put there."""
+    advice = "use another output directory, or --overwrite to replace it"
+    return InputError(path, f"no such file, or {wanted}", found, advice)
 
 
 def npy_bytes(array: npt.ArrayLike) -> bytes:

@@ -51,6 +51,9 @@ def fetch_from_hub(file: HubFile) -> Path:
         )
     except ImportError:
         raise InputError(str(file), "the package huggingface-hub", "none", "pip install huggingface-hub") from None
+    except ValueError as error:  # the library takes the address apart when it is imported
+        address = os.environ.get("HF_ENDPOINT", "")
+        raise InputError(address, "a web address in HF_ENDPOINT", str(error), "correct or unset it") from None
     # The library's errors share a base with those of the HTTP library under it, which it lets through here and there.
     failures: Any = (OSError, *HfHubHTTPError.__bases__)
     # Given explicitly, though the library reads it too: it does so only once, when it is first imported.
@@ -87,16 +90,16 @@ def fetch_from_hub(file: HubFile) -> Path:
         cause = error.__cause__ or error
         found = f"no answer, and no copy in the cache ({_first_line(cause)})"
         advice = "check the network connection, HF_ENDPOINT and HF_HUB_OFFLINE, and run the same command again"
-    except ValueError as error:  # the library's for a download by force that cannot be
-        found = f"a damaged copy in the cache, and no answer ({_first_line(error.__cause__ or error)})"
-        advice = "check the network connection, HF_ENDPOINT and HF_HUB_OFFLINE, and run the same command again"
     except failures as error:
         status = getattr(getattr(error, "response", None), "status_code", None)
         if status == 404:
             found, advice = "none of that name in the repository", "check --file and --revision"
         else:
             found = f"a download that failed ({_first_line(error)})"
-            advice = "run the same command again later"
+            advice = "check HF_ENDPOINT if it is set, and run the same command again later"
+    except ValueError as error:  # the library's for a download by force that cannot be
+        found = f"a damaged copy in the cache, and no answer ({_first_line(error.__cause__ or error)})"
+        advice = "check the network connection, HF_ENDPOINT and HF_HUB_OFFLINE, and run the same command again"
     raise InputError(str(file), "a file on the Hugging Face Hub", found, advice) from None
 
 

@@ -267,6 +267,17 @@ def test_offline_with_a_copy_in_the_cache(hub, tmp_path, monkeypatch):
     assert tree(tmp_path / "p") == FILES
 
 
+@pytest.mark.parametrize("address", ["http://127.0.0.1:port", "http://[::1", "127.0.0.1"])
+def test_endpoint_that_is_no_address_is_named(tmp_path, root, address):
+    # In a process of its own, since the library looks at the address when it is first imported.
+    environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0"}
+    command = [sys.executable, root / "data_prep" / "download_trimmed.py", "cocostuff"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "HF_ENDPOINT" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_evil_archive(hub, tmp_path, capsys):
     hub.files["me/evil/resolve/main/data.zip"] = make_zip({"fine": b"x", "../evil": b"x"})
     assert run("cocostuff", "--repository", "me/evil", "-o", tmp_path / "o") == 1
