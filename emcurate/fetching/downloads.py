@@ -38,8 +38,7 @@ CONNECTIONS = 16
 # So many files in a row without any answer mean that the network or the server is gone: the rest is not tried.
 UNANSWERED_BEFORE_GIVING_UP = 2 * CONNECTIONS
 
-# Nothing is packed for the way: the length a server announces is then the file's.
-HEADERS = {"User-Agent": "emcurate", "Accept-Encoding": "identity"}
+USER_AGENT = "emcurate"
 
 
 class NoAnswerError(InputError):
@@ -69,7 +68,7 @@ def open_session(retries: int = RETRIES, connections: int = CONNECTIONS) -> requ
         raise_on_status=False,
     )
     session = requests.Session()
-    session.headers.update(HEADERS)
+    session.headers["User-Agent"] = USER_AGENT
     # All threads share the session. Without cookies nothing in it changes.
     session.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
     for scheme in ("http://", "https://"):
