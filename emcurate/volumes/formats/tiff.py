@@ -16,7 +16,13 @@ import numpy.typing as npt
 import tifffile
 
 from emcurate.errors import InputError
-from emcurate.images.reading import TIFF_DAMAGE, check_tiff_complete, grey_of_page, is_auxiliary_page
+from emcurate.images.tiff_pages import (
+    TIFF_DAMAGE,
+    check_tiff_complete,
+    grey_type_of_page,
+    is_auxiliary_page,
+    read_grey_page,
+)
 from emcurate.volumes.layouts import (
     COPY_AGAIN,
     FlatFile,
@@ -67,7 +73,7 @@ class TiffPages:
             for z in range(start, stop):
                 try:
                     page = tiff.pages[self.indices[z]].aspage()
-                    plane = grey_of_page(page, page.asarray(maxworkers=1))
+                    plane = read_grey_page(self.path, page, threads=1)
                 except TIFF_DAMAGE as error:
                     found = f"damaged data ({str(error).strip() or type(error).__name__})"
                     raise InputError(
@@ -233,8 +239,7 @@ def _find_voxels(path: Path, tiff: tifffile.TiffFile, series: Any) -> Voxels:
             path, f"{depth} pages of {describe_shape(shape[1:])}", f"{len(series.pages)}", "export it as a plain stack"
         )
     check_tiff_complete(path, [page.aspage() for page in series.pages])
-    first = page.aspage()
-    dtype = grey_of_page(first, np.zeros((1,) * len(first.shape[:-1]) + first.shape[-1:], first.dtype)).dtype
+    dtype = grey_type_of_page(path, page.aspage())
     indices = tuple(page.index for page in series.pages)
     in_order = range(indices[0], indices[0] + depth)
     return TiffPages(path, shape, dtype.newbyteorder("="), in_order if tuple(in_order) == indices else indices)
