@@ -35,7 +35,7 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)
 # What tifffile and its codecs answer a damaged file with.
 TIFF_DAMAGE = (
     *(OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError),
-    *(struct.error, zlib.error, RuntimeError, MemoryError),
+    *(struct.error, zlib.error, RuntimeError, MemoryError, tifffile.TiffFileError),
 )
 
 # Of these compressions tifffile decodes YCbCr to red, green and blue by itself.

@@ -24,6 +24,7 @@ from emcurate.images.pixels import Rescale, convert, to_uint8
 from emcurate.running.jobs import Report
 from emcurate.volumes import scratch
 from emcurate.volumes import volume as volumes
+from emcurate.volumes.formats import tiff
 from emcurate.volumes.limits import find_limits
 from emcurate.volumes.scratch import all_unpacked, unpacked
 from emcurate.volumes.volume import (
@@ -318,6 +319,49 @@ def test_damaged_headers_are_refused_or_read_never_crashed_on(tmp_path, name):
 )
 def test_is_anisotropic(voxel, threshold, anisotropic):
     assert is_anisotropic(voxel, threshold) == anisotropic
+
+
+def write_sized(path, z, x):
+    """Write a volume of any format with voxels of z x x x x nm, by a library that is not ours."""
+    if path.suffix == ".tif":
+        metadata = {"axes": "ZYX", "unit": "nm", "spacing": z}
+        write_tiff(path, BYTES, imagej=True, resolution=(1 / x, 1 / x), metadata=metadata)
+    elif path.suffix == ".mrc":
+        with mrcfile.new(path) as file:
+            file.set_data(SHORTS)
+            file.voxel_size = (10 * x, 10 * x, 10 * z)
+    elif path.suffix == ".nrrd":
+        directions = {"space directions": np.diag([x, x, z]), "space units": ["nm"] * 3, "space dimension": 3}
+        nrrd.write(str(path), BYTES.T, directions)
+    else:
+        image = nibabel.Nifti1Image(BYTES.T, np.diag([x / 1000, x / 1000, z / 1000, 1]))
+        image.header.set_xyzt_units("micron")
+        image.to_filename(path)
+    return open_volume(path)
+
+
+@pytest.mark.parametrize("name", ["v.tif", "v.mrc", "v.nrrd", "v.nii"])
+@pytest.mark.parametrize("x", [10, 5, 4, 8, 3.3, 7.7, 13, 0.3, 25])
+def test_exactly_a_fifth_is_no_more_than_a_fifth_in_any_format(tmp_path, name, x):
+    for times, anisotropic in ((1.2, False), (0.8, False), (1.201, True), (0.799, True)):
+        volume = write_sized(tmp_path / f"{times}{name}", times * x, x)
+        assert volume.voxel_size_nm == pytest.approx((times * x, x, x), rel=1e-5)
+        assert is_anisotropic(volume.voxel_size_nm, 0.2) == anisotropic
+
+
+@pytest.mark.parametrize("x", [10, 13, 40])
+def test_exactly_a_fifth_in_a_file_of_imagejs(tmp_path, x):
+    # ImageJ writes pixels per unit as a whole number of millionths.
+    resolution = (int(1e6 / x), 10**6)
+    metadata = {"axes": "ZYX", "unit": "nm", "spacing": 1.2 * x}
+    write_tiff(tmp_path / "v.tif", BYTES, imagej=True, resolution=(resolution, resolution), metadata=metadata)
+    assert not is_anisotropic(open_volume(tmp_path / "v.tif").voxel_size_nm, 0.2)
+
+
+def test_volumes_of_one_slice_are_no_slices_of_one_volume(tmp_path):
+    for name in ("a.tif", "b.tif"):
+        tiff.write_stack(tmp_path / name, iter(BYTES[:1]), None, None)
+    assert [path.name for path in list_volumes(tmp_path)] == ["a.tif", "b.tif"]
 
 
 def test_override_of_the_voxel_size(tmp_path):

@@ -100,11 +100,12 @@ def open_voxels(path: Path) -> Opened:
 
 
 def is_single_image(path: Path) -> bool:
-    """Return whether a file is a readable TIFF with one 2D image in it."""
+    """Return whether a file is a readable TIFF with one 2D image in it, and no volume of a single slice."""
     try:
         with tifffile.TiffFile(path) as tiff:
             pages = sum(not is_auxiliary_page(page) for page in tiff.pages)
-            return pages == 1 and max(_depth(series) for series in tiff.series) == 1
+            one = pages == 1 and max(_depth(series) for series in tiff.series) == 1
+            return one and _declared_shape(tiff) is None
     except TIFF_DAMAGE:
         return False
 
@@ -264,12 +265,16 @@ def _find_flat(path: Path, tiff: tifffile.TiffFile, series: Any, shape: Shape) -
 
 
 def _declared_shape(tiff: tifffile.TiffFile) -> tuple[int, int, int] | None:
-    """Return the volume's shape that tifffile noted in a file of one page: a volume with a side of 1 is a single page.
+    """Return the volume's shape that a file of one page says it holds; None where it is a 2D image.
 
-    It need not be the page's: a volume of (5, 9, 1) is written as a page of 5 × 9.
+    tifffile notes the shape, which need not be the page's: a volume of (5, 9, 1) is written as a page of 5 × 9. In
+    ImageJ's description ``slices=1``, which neither ImageJ nor tifffile writes of an image, declares a stack of one
+    slice; `write_stack` does.
     """
-    shape = (tiff.shaped_metadata or ({},))[0].get("shape", ())
     page = tiff.pages.first
+    if tiff.is_imagej and (tiff.imagej_metadata or {}).get("slices") == 1:
+        return 1, page.imagelength, page.imagewidth
+    shape = (tiff.shaped_metadata or ({},))[0].get("shape", ())
     if len(shape) != 3 or page.samplesperpixel != 1 or math.prod(shape) != page.imagelength * page.imagewidth:
         return None
     return shape[0], shape[1], shape[2]
