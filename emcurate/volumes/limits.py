@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from emcurate.errors import DataWarning
@@ -71,22 +70,53 @@ def find_limits(
 ) -> dict[Path, Limits]:
     """Measure volumes, the work divided over processes, and return the limits of each by its path.
 
-    A volume that cannot be read is reported and left out.
+    A volume that cannot be read is reported and left out. Statistics are held only of volumes under way: those of a
+    volume are dropped when its limits are known.
     """
-    jobs = [job for volume in volumes for job in measuring_jobs(volume, rescale)]
-    parts: dict[Path, list[tuple[int, Statistics]]] = defaultdict(list)
-    if jobs:
+    jobs = {volume.path: measuring_jobs(volume, rescale) for volume in volumes}
+    under_way = {volume.path: _UnderWay(volume, len(jobs[volume.path])) for volume in volumes}
+    found: dict[Path, tuple[Limits, list[str]]] = {}
+    for volume in volumes:
+        if not jobs[volume.path]:
+            found[volume.path] = under_way.pop(volume.path).finish(rescale)
+    all_jobs = [job for volume in volumes for job in jobs[volume.path]]
+    if all_jobs:
         for job, statistics in run_jobs(
-            measure_block, jobs, report, processes=processes, scheduler=scheduler, unit="measured block"
+            measure_block, all_jobs, report, processes=processes, scheduler=scheduler, unit="measured block"
         ):
-            parts[job.path].append((job.start, statistics))
+            under_way[job.path].add(job.start, statistics)
+            if not under_way[job.path].blocks_left:
+                found[job.path] = under_way.pop(job.path).finish(rescale)
+    # In the order of the volumes, whichever was measured first.
     limits = {}
     for volume in volumes:
-        measured = [statistics for _, statistics in sorted(parts[volume.path], key=lambda part: part[0])]
-        if len(measured) == len(measuring_jobs(volume, rescale)):
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always", DataWarning)
-                limits[volume.path] = choose_volume_limits(volume, rescale, measured)
-            for warning in caught:
-                report.warn(str(warning.message))
+        if volume.path in found:
+            limits[volume.path], messages = found[volume.path]
+            for message in messages:
+                report.warn(message)
     return limits
+
+
+@dataclass
+class _UnderWay:
+    """A volume of which some blocks are measured: how many are left, and by first plane what is known of the others."""
+
+    volume: Volume
+    blocks_left: int
+    parts: list[tuple[int, Statistics]] = field(default_factory=list)
+
+    def add(self, start: int, statistics: Statistics) -> None:
+        """Take the statistics of the block that begins with plane `start`."""
+        self.blocks_left -= 1
+        self.parts.append((start, statistics))
+        if statistics.sample is None or statistics.sample.counts is not None:
+            # Extremes and counts are the same in whatever order they come, so one sum is enough.
+            self.parts = [(0, merge_statistics(part for _, part in self.parts))]
+
+    def finish(self, rescale: Rescale) -> tuple[Limits, list[str]]:
+        """Return the limits of the volume, all of it being measured, and what its owner may not expect."""
+        measured = [statistics for _, statistics in sorted(self.parts, key=lambda part: part[0])]
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", DataWarning)
+            limits = choose_volume_limits(self.volume, rescale, measured)
+        return limits, [str(warning.message) for warning in caught]

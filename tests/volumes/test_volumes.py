@@ -6,6 +6,7 @@ import bz2
 import gzip
 import os
 import pickle
+import tracemalloc
 import warnings
 from pathlib import Path
 
@@ -395,6 +396,33 @@ def test_limits_block_by_block_equal_those_of_the_whole(tmp_path, monkeypatch, m
         expected = to_uint8(array, rescale, path)
     np.testing.assert_array_equal(convert(volume.read(), limits), expected)
     assert report.warnings == [str(w.message) for w in caught]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "uint16"])
+def test_limits_of_many_volumes_are_not_found_with_all_their_samples_in_memory(tmp_path, dtype):
+    array = RNG.integers(0, 60000, (16, 128, 256)).astype(dtype)
+    for index in range(16):
+        tifffile.imwrite(tmp_path / f"{index}.tif", array, photometric="minisblack")
+    opened = [open_volume(tmp_path / f"{index}.tif") for index in range(16)]
+    tracemalloc.start()
+    limits = find_limits(opened, Rescale("percentile"), Report("test"), processes=1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    low, high = np.percentile(array.astype(np.float64), (0.1, 99.9)).tolist()
+    assert list(limits) == [volume.path for volume in opened]
+    assert {(found.low, found.high) for found in limits.values()} == {(low, high)}
+    # One volume as stored, its sample, and the sample in float64: not 16 of them.
+    assert peak < 8 * array.size * 4
+
+
+def test_limits_and_warnings_come_in_the_order_of_the_volumes(tmp_path):
+    paths = [tmp_path / f"{index}.tif" for index in range(4)]
+    for index, path in enumerate(paths):
+        write_tiff(path, np.zeros(SHAPE, np.uint8) if index == 1 else np.abs(SHORTS) % (1 + index * 10))
+    report = Report("test")
+    limits = find_limits([open_volume(path) for path in paths], Rescale(), report, processes=2)
+    assert list(limits) == paths
+    assert [message.partition(":")[0] for message in report.warnings] == [str(paths[2]), str(paths[3])]
 
 
 def test_a_volume_that_cannot_be_read_is_left_out_of_limits_and_copies(tmp_path):
