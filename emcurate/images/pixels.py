@@ -30,8 +30,9 @@ PERCENTILE_SAMPLE = 1 << 26
 # Pixels converted at a time, so that the float64 intermediate takes 8 MiB whatever the image's size.
 BLOCK_PIXELS = 1 << 20
 
-# Above this, 255 * (high - low) could overflow float64; such pixels are scaled down first.
+# Above this, 255 * (high - low) could overflow float64; such pixels are divided first, by a power of two, exactly.
 LARGEST_SAFE = 1e305
+OVERFLOW_DIVISOR = 1024
 
 # The dtype rule deserves a warning when less than this part of the grey range is used.
 NARROW_RANGE = 0.1
@@ -309,7 +310,7 @@ def _scale(values: AnyArray, limits: Limits) -> UInt8Array:
     low, high = limits.low, limits.high
     scaled = values.astype(np.float64)
     if max(abs(low), abs(high)) > LARGEST_SAFE:
-        scaled, low, high = scaled / 1024, low / 1024, high / 1024
+        scaled, low, high = (value / OVERFLOW_DIVISOR for value in (scaled, low, high))
     with np.errstate(invalid="ignore"):
         # In the order the rule is written: a product with 255 / (high - low) would miss exact halves.
         scaled -= low

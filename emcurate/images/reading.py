@@ -32,6 +32,9 @@ PACKING_RATIO_AT_MOST = 5000
 UNDOUBTED_BYTES = 1 << 30
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# Where the header chunk of a PNG, which always comes first, has its bit depth and its colour type.
+_PNG_DEPTH_BYTE = 24
+_PNG_COLOUR_TYPE_BYTE = 25
 _PNG_COLOUR_OR_ALPHA = (2, 4, 6)  # PNG colour types that Pillow cuts down from 16 to 8 bits
 _REREAD = "check that it opens in an image viewer, or export it again"
 
@@ -155,8 +158,12 @@ def _read_with_pillow(path: Path) -> npt.NDArray[Any]:
 
 
 def _is_deep_colour_png(head: bytes) -> bool:
-    # Bytes 24 and 25 are the bit depth and colour type of the header chunk, which always comes first.
-    return head.startswith(_PNG_SIGNATURE) and len(head) > 25 and head[24] == 16 and head[25] in _PNG_COLOUR_OR_ALPHA
+    return (
+        head.startswith(_PNG_SIGNATURE)
+        and len(head) > _PNG_COLOUR_TYPE_BYTE
+        and head[_PNG_DEPTH_BYTE] == 16
+        and head[_PNG_COLOUR_TYPE_BYTE] in _PNG_COLOUR_OR_ALPHA
+    )
 
 
 def _read_deep_png(path: Path) -> npt.NDArray[Any]:

@@ -45,6 +45,9 @@ CLASSIC_TIFF_BYTES = 1 << 31
 # Where in a file that tifffile wrote the description of its first page lies at the latest.
 IMAGEJ_HEAD_BYTES = 4096
 
+# An entry of a directory begins with two numbers of 16 bits, the tag's and its type's; then come count and value.
+TAG_AND_TYPE_BYTES = 4
+
 # Bytes of a value of each type a tag can have (TIFF 6.0, section 2, and BigTIFF).
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 
@@ -185,10 +188,11 @@ def _ends_of_values(tiff: tifffile.TiffFile) -> Iterator[int]:
     entries = file.read(tags * form.tagsize)
     for start in range(0, len(entries), form.tagsize):
         entry = entries[start : start + form.tagsize]
-        kind, count = struct.unpack(form.tagformat1, entry[:4])[1], struct.unpack_from(form.offsetformat, entry, 4)[0]
+        kind = struct.unpack(form.tagformat1, entry[:TAG_AND_TYPE_BYTES])[1]
+        count = struct.unpack_from(form.offsetformat, entry, TAG_AND_TYPE_BYTES)[0]
         length = count * _TYPE_BYTES.get(kind, 0)
         if length > form.offsetsize:
-            yield struct.unpack_from(form.offsetformat, entry, 4 + form.offsetsize)[0] + length
+            yield struct.unpack_from(form.offsetformat, entry, TAG_AND_TYPE_BYTES + form.offsetsize)[0] + length
 
 
 def _find_series(path: Path, tiff: tifffile.TiffFile) -> Any:
