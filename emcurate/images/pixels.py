@@ -310,7 +310,7 @@ def _scale(values: AnyArray, limits: Limits) -> UInt8Array:
     low, high = limits.low, limits.high
     scaled = values.astype(np.float64)
     if max(abs(low), abs(high)) > LARGEST_SAFE:
-        scaled, low, high = (value / OVERFLOW_DIVISOR for value in (scaled, low, high))
+        scaled, low, high = scaled / OVERFLOW_DIVISOR, low / OVERFLOW_DIVISOR, high / OVERFLOW_DIVISOR
     with np.errstate(invalid="ignore"):
         # In the order the rule is written: a product with 255 / (high - low) would miss exact halves.
         scaled -= low
