@@ -60,6 +60,27 @@ def choose_volume_limits(volume: Volume, rescale: Rescale, statistics: Iterable[
     return limits
 
 
+@dataclass(frozen=True)
+class FoundLimits:
+    """The limits of a volume, and what its owner may not expect of it."""
+
+    limits: Limits
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A block to be measured for `find_limits`; `whole` if it is all of its volume."""
+
+    job: MeasureJob
+    rescale: Rescale
+    whole: bool
+
+    @property
+    def path(self) -> Path:
+        return self.job.path
+
+
 def find_limits(
     volumes: Sequence[Volume],
     rescale: Rescale,
@@ -70,29 +91,35 @@ def find_limits(
 ) -> dict[Path, Limits]:
     """Measure volumes, the work divided over processes, and return the limits of each by its path.
 
-    A volume that cannot be read is reported and left out. Statistics are held only of volumes under way: those of a
-    volume are dropped when its limits are known.
+    A volume that cannot be read is reported and left out. Statistics are held only of volumes under way: a volume of
+    one block has its limits chosen where it is measured, those of another are dropped when its limits are known.
     """
-    jobs = {volume.path: measuring_jobs(volume, rescale) for volume in volumes}
-    under_way = {volume.path: _UnderWay(volume, len(jobs[volume.path])) for volume in volumes}
-    found: dict[Path, tuple[Limits, list[str]]] = {}
+    blocks: list[_Block] = []
+    under_way: dict[Path, _UnderWay] = {}
+    found: dict[Path, FoundLimits] = {}
     for volume in volumes:
-        if not jobs[volume.path]:
-            found[volume.path] = under_way.pop(volume.path).finish(rescale)
-    all_jobs = [job for volume in volumes for job in jobs[volume.path]]
-    if all_jobs:
-        for job, statistics in run_jobs(
-            measure_block, all_jobs, report, processes=processes, scheduler=scheduler, unit="measured block"
+        jobs = measuring_jobs(volume, rescale)
+        blocks += [_Block(job, rescale, whole=len(jobs) == 1) for job in jobs]
+        under_way[volume.path] = _UnderWay(volume, len(jobs))
+        if not jobs:
+            found[volume.path] = _finish(volume, rescale, [])
+    if blocks:
+        for block, measured in run_jobs(
+            _measure_block, blocks, report, processes=processes, scheduler=scheduler, unit="measured block"
         ):
-            under_way[job.path].add(job.start, statistics)
-            if not under_way[job.path].blocks_left:
-                found[job.path] = under_way.pop(job.path).finish(rescale)
+            if isinstance(measured, FoundLimits):
+                found[block.path] = measured
+                continue
+            of_volume = under_way[block.path]
+            of_volume.add(block.job.start, measured)
+            if not of_volume.blocks_left:
+                found[block.path] = _finish(of_volume.volume, rescale, of_volume.take_statistics())
     # In the order of the volumes, whichever was measured first.
     limits = {}
     for volume in volumes:
         if volume.path in found:
-            limits[volume.path], messages = found[volume.path]
-            for message in messages:
+            limits[volume.path] = found[volume.path].limits
+            for message in found[volume.path].warnings:
                 report.warn(message)
     return limits
 
@@ -113,10 +140,20 @@ class _UnderWay:
             # Extremes and counts are the same in whatever order they come, so one sum is enough.
             self.parts = [(0, merge_statistics(part for _, part in self.parts))]
 
-    def finish(self, rescale: Rescale) -> tuple[Limits, list[str]]:
-        """Return the limits of the volume, all of it being measured, and what its owner may not expect."""
-        measured = [statistics for _, statistics in sorted(self.parts, key=lambda part: part[0])]
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", DataWarning)
-            limits = choose_volume_limits(self.volume, rescale, measured)
-        return limits, [str(warning.message) for warning in caught]
+    def take_statistics(self) -> list[Statistics]:
+        """Return what is known of the blocks in the order of z, and hold it no longer."""
+        parts, self.parts = sorted(self.parts, key=lambda part: part[0]), []
+        return [statistics for _, statistics in parts]
+
+
+def _measure_block(block: _Block) -> Statistics | FoundLimits:
+    statistics = measure_block(block.job)
+    return _finish(block.job.volume, block.rescale, [statistics]) if block.whole else statistics
+
+
+def _finish(volume: Volume, rescale: Rescale, statistics: Iterable[Statistics]) -> FoundLimits:
+    """Return the limits of a volume from the statistics of all its blocks, warnings kept for the order of volumes."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DataWarning)
+        limits = choose_volume_limits(volume, rescale, statistics)
+    return FoundLimits(limits, tuple(str(warning.message) for warning in caught))

@@ -398,11 +398,13 @@ def test_limits_block_by_block_equal_those_of_the_whole(tmp_path, monkeypatch, m
     assert report.warnings == [str(w.message) for w in caught]
 
 
+@pytest.mark.parametrize("blocks", [1, 4])
 @pytest.mark.parametrize("dtype", ["float32", "uint16"])
-def test_limits_of_many_volumes_are_not_found_with_all_their_samples_in_memory(tmp_path, dtype):
+def test_limits_of_many_volumes_are_not_found_with_all_their_samples_in_memory(tmp_path, monkeypatch, dtype, blocks):
     array = RNG.integers(0, 60000, (16, 128, 256)).astype(dtype)
     for index in range(16):
         tifffile.imwrite(tmp_path / f"{index}.tif", array, photometric="minisblack")
+    monkeypatch.setattr(volumes, "BLOCK_BYTES", array.nbytes // blocks)
     opened = [open_volume(tmp_path / f"{index}.tif") for index in range(16)]
     tracemalloc.start()
     limits = find_limits(opened, Rescale("percentile"), Report("test"), processes=1)
