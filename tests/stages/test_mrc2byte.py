@@ -27,15 +27,15 @@ IMOD = 1146047817
 
 
 @pytest.fixture
-def imod_words(path, byte_order):
-    """IMOD's stamp and flags, the header's words at bytes 152 and 156."""
-    return np.frombuffer(path.read_bytes()[152:160], f"{byte_order}i4").tolist()
-
-
 def mrcdir(tmp_path):
     directory = tmp_path / "maps"
     directory.mkdir()
     return directory
+
+
+def imod_words(path, byte_order):
+    """IMOD's stamp and flags, the header's words at bytes 152 and 156."""
+    return np.frombuffer(path.read_bytes()[152:160], f"{byte_order}i4").tolist()
 
 
 def write(path, array=SIGNED, *, stamp=None, order="<", low=None, high=None, labels=(), extended=b""):
