@@ -7,6 +7,7 @@ hidden name ending in ``.partial`` and then renamed. What a killed process left 
 from __future__ import annotations
 
 import contextlib
+import csv
 import filecmp
 import io
 import itertools
@@ -14,7 +15,7 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -210,6 +211,15 @@ def move_once(partial: Path, path: Path, *, overwrite: bool = False) -> bool:
         return True
     finally:
         partial.unlink(missing_ok=True)
+
+
+def csv_bytes(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
+    """Return a table as the bytes of a csv file; names that are no UTF-8 keep their bytes."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue().encode("utf-8", "surrogateescape")
 
 
 def npy_bytes(array: npt.ArrayLike) -> bytes:
