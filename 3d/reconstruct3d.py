@@ -3,7 +3,8 @@
 Reads:   FILTERED, a path list of informative patches (nn_filtered_fpaths.npz), and the patches' own sizes;
          VOLDIR, the volumes, of which only the boxes that are saved are read.
 Writes:  SAVEDIR/{dataset}-LOC-3d-{ISO or ANISO}-{z}_{y}_{x}_{axes}.npy, the voxels of a box as they are in the
-         volume: z_y_x is the box's first voxel, axes the order in which its axes are stored.
+         volume: z_y_x is the box's first voxel, axes the order in which its axes are stored. Where several boxes start
+         at one voxel, all but the best have their sides (z, y, x) in the name too.
 Example: python 3d/reconstruct3d.py work/filtered/nn_filtered_fpaths.npz corpus/volumes work/subvolumes
 
 Patches at one place of one plane make a column. Each column is divided into stretches of -nz sections; a stretch with
@@ -14,111 +15,41 @@ most informative patches is kept. ANISO marks a volume of which only plane 0 occ
 from __future__ import annotations
 
 import argparse
-import hashlib
-import os
 import sys
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from emcurate import cli, naming
 from emcurate.errors import InputError
-from emcurate.files import describe_content, make_output_directory, npy_bytes, write_once
-from emcurate.images.sections import read_size
+from emcurate.files import Output, describe_content, make_output_directory, note_output, npy_bytes, write_once
 from emcurate.patches.pathlists import PathList
 from emcurate.running.jobs import Workers
-from emcurate.running.ledger import Entry, Ledger
+from emcurate.running.ledger import Ledger, Source
 from emcurate.running.report import Report
-from emcurate.volumes.boxes import Box, Column, find_candidates, suppress_overlapping
-from emcurate.volumes.scratch import all_unpacked
-from emcurate.volumes.volume import (
-    Volume,
-    dataset_name,
-    fingerprint_volume,
-    list_volumes,
-    open_volume,
-    refuse_bad_names,
-)
+from emcurate.volumes.boxes import Box
+from emcurate.volumes.columns import Choice, account_for, choose_boxes, group_patches
+from emcurate.volumes.corpus import fingerprint_volume, list_volumes, refuse_bad_names
+from emcurate.volumes.scratch import ready_to_read
+from emcurate.volumes.volume import Volume, dataset_name, open_volume
 
 STAGE = "reconstruct3d"
 NZ = 224  # sections of a column that make a box, as published
-IOU_THRESHOLD = 0.1  # boxes that share more than this are taken for one
-
-
-@dataclass
-class Informative:
-    """The informative patches of one dataset: by plane and place, the sections and one of the patches' paths."""
-
-    sections: dict[tuple[int, int, int], set[int]] = field(default_factory=lambda: defaultdict(set))
-    example: dict[tuple[int, int, int], str] = field(default_factory=dict)
-
-    @property
-    def isotropic(self) -> bool:
-        """Whether patches of other planes than 0 occur."""
-        return any(plane != 0 for plane, _, _ in self.sections)
-
-    def fingerprint(self) -> str:
-        """Return what changes when the set of patches does."""
-        text = repr(sorted((place, sorted(sections)) for place, sections in self.sections.items()))
-        return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
 class BoxJob:
-    """One box to save."""
+    """One box to save; its key is its volume's dataset."""
 
+    key: str
     path: Path  # the subvolume's, to be written
     volume: Volume
     box: Box
     axes: str
-    overwrite: bool
-
-
-def group_patches(paths: Iterable[str], report: Report) -> dict[str, Informative]:
-    """Return the informative patches of volumes by dataset; those of 2D images are counted and left out."""
-    datasets: dict[str, Informative] = defaultdict(Informative)
-    for path in paths:
-        try:
-            patch = naming.parse_patch(Path(path).stem)
-        except naming.GrammarError as error:
-            report.fail(f"{path}: {error}; only patches of raw/crop_patches.py belong in the path list")
-            continue
-        if isinstance(patch.section, naming.ImageSection):
-            report.count("patches of 2D images left out")
-            continue
-        place = patch.section.plane, patch.y, patch.x
-        datasets[patch.dataset].sections[place].add(patch.section.index)
-        datasets[patch.dataset].example.setdefault(place, path)
-    return datasets
-
-
-def find_boxes(informative: Informative, volume: Volume, nz: int) -> list[Box]:
-    """Return the boxes to save of one volume, the best first."""
-    columns = {}
-    for (plane, y, x), sections in informative.sections.items():
-        height, width = read_size(Path(informative.example[plane, y, x]))
-        column = Column(plane, y, x, height, width)
-        check_column(column, max(sections), volume, informative.example[plane, y, x])
-        columns[column] = sections
-    kept = suppress_overlapping(find_candidates(columns, volume.shape, nz), IOU_THRESHOLD)
-    return [box for box in kept if min(box.shape) >= nz // 2]
-
-
-def check_column(column: Column, last_section: int, volume: Volume, patch: str) -> None:
-    """Raise `InputError` unless the patches of a column lie inside the volume."""
-    sides = [side for axis, side in enumerate(volume.shape) if axis != column.plane]
-    inside = column.y + column.height <= sides[0] and column.x + column.width <= sides[1]
-    if not inside or last_section >= volume.shape[column.plane]:
-        raise InputError(
-            volume.path,
-            f"a volume that {Path(patch).name} can have been cut from",
-            "one of " + " x ".join(map(str, volume.shape)) + " voxels (z, y, x)",
-            "name the directory of the volumes the sections were cut from",
-        )
+    replace: bool
 
 
 def choose_axes(shape: Sequence[int], cross_plane: bool) -> str:
@@ -129,34 +60,34 @@ def choose_axes(shape: Sequence[int], cross_plane: bool) -> str:
     return "zyx"[shortest] + "zyx"[:shortest] + "zyx"[shortest + 1 :]
 
 
-def save_box(job: BoxJob) -> bool:
-    """Write the voxels of a box; return whether they were not there yet."""
+def save_box(job: BoxJob) -> tuple[Output, bool]:
+    """Write the voxels of a box; return what was written, and whether it was not there yet."""
     voxels = job.volume.read(*job.box.slices)
-    stored = np.ascontiguousarray(voxels.transpose(["zyx".index(axis) for axis in job.axes]))
-    return write_once(job.path, npy_bytes(stored), overwrite=job.overwrite)
+    data = npy_bytes(np.ascontiguousarray(voxels.transpose(["zyx".index(axis) for axis in job.axes])))
+    written = write_once(job.path, data, overwrite=job.replace)
+    return note_output(job.path, job.path.parent, data), written
 
 
-def plan_jobs(
-    volume: Volume, informative: Informative, nz: int, cross_plane: bool, savedir: Path, overwrite: bool
-) -> list[BoxJob]:
-    """Return the jobs that save the boxes of one volume."""
+def name_boxes(boxes: Sequence[Box], volume: Volume, isotropic: bool, cross_plane: bool) -> dict[str, Box]:
+    """Return the boxes of a volume by the names of their files; of those that start at one voxel the best comes first.
+
+    All but that one have their extent in the name.
+    """
     z, y, x = (naming.index_width(side) for side in volume.shape)
-    jobs = []
-    for box in find_boxes(informative, volume, nz):
+    names: dict[str, Box] = {}
+    starts: set[tuple[int, int, int]] = set()
+    for box in boxes:
+        extent = box.shape if box.start in starts else None
+        starts.add(box.start)
         axes = choose_axes(box.shape, cross_plane)
-        name = naming.Subvolume(volume.name, informative.isotropic, box.start, axes, (z, y, x)).stem
-        jobs.append(BoxJob(savedir / f"{name}.npy", volume, box, axes, overwrite))
-    return jobs
+        names[f"{naming.Subvolume(volume.name, isotropic, box.start, axes, (z, y, x), extent).stem}.npy"] = box
+    return names
 
 
-def list_subvolumes(savedir: Path) -> dict[str, list[Path]]:
-    """Return the subvolumes in a directory by dataset."""
-    found: dict[str, list[Path]] = defaultdict(list)
-    for name in os.listdir(savedir):
-        dataset, mark, place = name.partition(naming.MARK)
-        if mark and place.startswith("3d-") and name.endswith(".npy"):
-            found[dataset].append(savedir / name)
-    return found
+def dataset_of(name: str) -> str | None:
+    """Return the dataset that a file of this name is a subvolume of, None if it is none."""
+    dataset, mark, place = name.partition(naming.MARK)
+    return dataset if mark and place.startswith("3d-") and name.endswith(".npy") else None
 
 
 def run(
@@ -168,13 +99,15 @@ def run(
     cross_plane: bool = False,
     reroot: tuple[str, str] | None = None,
     overwrite: bool = False,
+    prune: bool = False,
     workers: Workers = Workers(),
 ) -> Report:
     """Save the subvolumes of every volume in `voldir` that has informative patches; see the module's docstring."""
     report = Report(STAGE)
     report.count("subvolumes written", 0)
     datasets = group_patches(PathList(filtered, reroot), report)
-    paths = {dataset_name(path): path for path in refuse_bad_names(list_volumes(voldir, [savedir]), report)}
+    volumes = refuse_bad_names(list_volumes(voldir, report, exclude=[savedir]), report)
+    paths = {dataset_name(path): path for path in volumes}
     if not paths and not report.failures:
         raise InputError(voldir, "volumes", describe_content(voldir), "name the directory the sections were cut from")
     make_output_directory(savedir)
@@ -184,59 +117,43 @@ def run(
     ):
         if left_out:
             report.count(noun, len(left_out))
-
-    names = sorted(paths.keys() & datasets.keys())
-    ledger = Ledger(savedir, STAGE)
+    sources = {
+        name: Source(paths[name], f"{fingerprint_volume(paths[name])}; {datasets[name].fingerprint()}", name)
+        for name in sorted(paths.keys() & datasets.keys())
+    }
     parameters = {"nz": nz, "cross_plane": cross_plane}
-    prints = {name: f"{fingerprint_volume(paths[name])}; {datasets[name].fingerprint()}" for name in names}
-    present = list_subvolumes(savedir)
-    plan = ledger.plan(prints, parameters, {name: len(present[name]) for name in names})
+    ledger = Ledger(savedir, STAGE, parameters, product="subvolumes", owner_of=dataset_of)
+    plan = ledger.plan(sources, report, root=voldir, overwrite=overwrite, prune=prune)
     report.count("volumes already done", len(plan.done))
-    if not overwrite:
-        for name, reason in plan.stale.items():
-            report.fail(
-                InputError(
-                    savedir,
-                    f"subvolumes of {name} made from these patches",
-                    f"those of an earlier run ({reason})",
-                    "use another output directory, or --overwrite to replace them",
-                )
-            )
-    todo = [*plan.new, *(plan.stale if overwrite else ())]
 
-    jobs: dict[str, list[BoxJob]] = {}
-    with ExitStack() as scratch:
-        for volume in open_for_boxes([paths[name] for name in todo], savedir, scratch, report, workers):
+    opened = [
+        volume for _, volume in workers.run(open_volume, [paths[key] for key in plan.todo], report, unit="volume")
+    ]
+    opened.sort(key=lambda volume: volume.name)
+    choices: dict[str, Choice] = {}
+    jobs: list[BoxJob] = []
+    with ready_to_read(opened, savedir, report, workers, by_planes=[volume.path for volume in opened]) as ready:
+        for volume in ready:
+            name = volume.name
             try:
-                jobs[volume.name] = plan_jobs(volume, datasets[volume.name], nz, cross_plane, savedir, overwrite)
+                choices[name] = choose_boxes(datasets[name], volume, nz)
             except InputError as error:
                 report.fail(error)
-        saved: dict[str, int] = defaultdict(int)
-        everything = [job for boxes in jobs.values() for job in boxes]
-        for job, written in workers.run(save_box, everything, report, unit="subvolume"):
-            saved[job.volume.name] += 1
+                continue
+            named = name_boxes(choices[name].boxes, volume, datasets[name].isotropic, cross_plane)
+            for file, box in named.items():
+                axes = choose_axes(box.shape, cross_plane)
+                jobs.append(BoxJob(name, savedir / file, volume, box, axes, ledger.replaces(name)))
+        outputs: dict[str, list[Output]] = defaultdict(list)
+        for job, (output, written) in workers.run(save_box, jobs, report, unit="subvolume"):
+            outputs[job.key].append(output)
             report.count("subvolumes written" if written else "subvolumes already there")
-    for name, boxes in jobs.items():
-        if saved[name] == len(boxes):
-            for path in set(present[name] if overwrite else ()) - {job.path for job in boxes}:
-                path.unlink()
-            ledger.record(name, Entry(prints[name], parameters, len(boxes)))
+    for name, choice in choices.items():
+        if len(outputs[name]) == len(choice.boxes):
+            ledger.finish(name, outputs[name])
+    if choices:
+        report.note(account_for(choices.values(), nz))
     return report
-
-
-def open_for_boxes(
-    paths: Sequence[Path], scratch_directory: Path, scratch: ExitStack, report: Report, workers: Workers
-) -> list[Volume]:
-    """Open volumes; one that can only be read from its start is unpacked, until `scratch` closes."""
-    opened = []
-    for path in paths:
-        try:
-            opened.append(open_volume(path))
-        except InputError as error:
-            report.fail(error)
-    sequential = [volume for volume in opened if volume.voxels.sequential]
-    unpacked = scratch.enter_context(all_unpacked(sequential, scratch_directory, report, workers))
-    return [volume for volume in opened if not volume.voxels.sequential] + unpacked
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -257,7 +174,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--cross-plane", action="store_true", help="store each box with its shortest axis first; the name tells how"
     )
     cli.add_reroot_flag(parser)
-    cli.add_overwrite_flag(parser)
+    cli.add_ledger_flags(parser, "savedir")
     cli.add_job_flags(parser)
     return parser
 

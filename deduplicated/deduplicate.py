@@ -3,7 +3,8 @@
 Reads:   PATCHDIR/{section}_{y}_{x}.npy, the hashes crop_patches.py writes, each beside its patch.
 Writes:  SAVEDIR/{dataset}_exemplars.npy, the paths of the exemplars;
          SAVEDIR/{dataset}_groups.csv, for every patch its exemplar and the distance between their hashes;
-         SAVEDIR/{dataset}_groups.png, a picture of the largest groups, where there are duplicates;
+         SAVEDIR/groups.png, a picture of the largest groups of all datasets, if there are duplicates; with
+         --pictures all also SAVEDIR/{dataset}_groups.png of each;
          SAVEDIR/deduplicated_fpaths.npz/, the path list of the exemplars of all datasets.
 Example: python deduplicated/deduplicate.py work/patches work/deduplicated
 
@@ -17,114 +18,96 @@ from __future__ import annotations
 import argparse
 import sys
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from emcurate import cli
 from emcurate.errors import InputError
-from emcurate.files import describe_content, make_output_directory, npy_bytes, read_npy, write_once
-from emcurate.patches.datasets import list_datasets, read_hashes
-from emcurate.patches.duplicates import find_groups
+from emcurate.files import (
+    describe_content,
+    make_output_directory,
+    note_outputs,
+    npy_bytes,
+    read_npy,
+    refuse_same_directory,
+    write_once,
+)
+from emcurate.patches.datasets import Dataset, Hashes, list_datasets, read_hashes
+from emcurate.patches.duplicates import Groups, choose_largest, find_groups, order_patches, read_groups
 from emcurate.patches.pathlists import same_paths, write_path_list
-from emcurate.pictures.contact_sheets import DROPPED, KEPT, Group, Tile, draw_contact_sheet
+from emcurate.pictures.group_sheets import DUPLICATES_SHOWN, GROUPS_SHOWN, GroupSheet, draw_group_sheet
 from emcurate.running.jobs import Workers, progress
-from emcurate.running.ledger import Entry, Ledger, Plan
+from emcurate.running.ledger import Ledger, Plan, Source
 from emcurate.running.report import Report
 
 STAGE = "deduplicate"
 MIN_DISTANCE = 12  # bits of the 64 of a hash of side 8, as published
 ORDERS = ("random", "name", "sharpest")
 SEED = 0
-PATH_LIST = "deduplicated_fpaths.npz"
 
-FILES_PER_DATASET = 3  # exemplars, table, picture; the picture only where there are duplicates
-PICTURE_GROUPS = 12  # largest groups in a dataset's picture
-PICTURE_MEMBERS = 9  # duplicates shown of each
+PATH_LIST, PICTURE = "deduplicated_fpaths.npz", "groups.png"
+SUFFIXES = (EXEMPLARS, TABLE, DATASET_PICTURE) = ("_exemplars.npy", "_groups.csv", "_groups.png")
+
+ALL = "/"  # the ledger's key for what is made of all datasets together: no dataset has such a name
 LISTED_DATASETS = 20  # datasets named in the closing report
 
 
-@dataclass(frozen=True)
-class PictureJob:
-    """A dataset's largest groups, to be drawn: each a list of patches and distances, the exemplar first."""
-
-    dataset: str
-    path: Path
-    patchdir: Path
-    groups: tuple[list[tuple[str, int]], ...]
-
-
-def order_patches(
-    name: str, count: int, order: str, seed: int, sharpness: npt.NDArray[np.float64]
-) -> npt.NDArray[np.int64]:
-    """Return the order in which the patches of a dataset are taken, as positions in alphabetical order.
-
-    The random order depends on the seed and the dataset's name only, not on which other datasets there are.
-    """
-    if order == "random":
-        return np.random.default_rng([seed, zlib.crc32(name.encode())]).permutation(count)
-    if order == "sharpest":
-        return np.argsort(-sharpness, kind="stable")
-    return np.arange(count)
-
-
-def draw_groups(job: PictureJob) -> int:
-    """Draw a dataset's largest groups, if it has any; return how many files the dataset now has."""
-    if not job.groups:
-        job.path.unlink(missing_ok=True)
-        return FILES_PER_DATASET - 1
-    sheet = []
-    for (exemplar, _), *duplicates in job.groups:
-        tiles = [Tile(job.patchdir / f"{exemplar}.tiff", "exemplar", KEPT)]
-        tiles += [Tile(job.patchdir / f"{name}.tiff", f"{bits} bits away", DROPPED) for name, bits in duplicates]
-        sheet.append(Group(exemplar, tiles))
-    title = f"{job.dataset}: largest groups of near-duplicates, those that differ most first"
-    draw_contact_sheet(job.path, title, sheet, columns=PICTURE_MEMBERS + 1)
-    return FILES_PER_DATASET
-
-
-def exemplars_path(savedir: Path, dataset: str) -> Path:
-    """Return where the paths of a dataset's exemplars are kept."""
-    return savedir / f"{dataset}_exemplars.npy"
-
-
-def groups_path(savedir: Path, dataset: str) -> Path:
-    """Return where a dataset's table of groups is kept."""
-    return savedir / f"{dataset}_groups.csv"
-
-
-def picture_path(savedir: Path, dataset: str) -> Path:
-    """Return where the picture of a dataset's groups is kept."""
-    return savedir / f"{dataset}_groups.png"
-
-
-def count_outputs(savedir: Path, dataset: str) -> int:
-    """Return how many of a dataset's files are there."""
-    return sum(path(savedir, dataset).exists() for path in (exemplars_path, groups_path, picture_path))
-
-
-def write_path_list_of_all(datasets: Sequence[str], savedir: Path, report: Report) -> None:
-    """Write the path list of the exemplars of all datasets, unless it is there already."""
-    paths: list[str] = []
-    for name in datasets:
-        paths.extend(read_npy(exemplars_path(savedir, name)).tolist())
-    report.count("exemplars in all", len(paths))
-    if not same_paths(savedir / PATH_LIST, paths):
-        write_path_list(savedir / PATH_LIST, paths)
+def key_of(name: str) -> str | None:
+    """Return the ledger's key of a result by its file name, None if it is none."""
+    if name in (PATH_LIST, PICTURE):
+        return ALL
+    return next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), None)
 
 
 def describe_plan(plan: Plan, report: Report) -> None:
     """Say which datasets are done and why; long lists are cut short."""
-    reasons = {**dict.fromkeys(plan.new, "new"), **{key: f"again: {why}" for key, why in plan.stale.items()}}
-    for name in sorted(reasons)[:LISTED_DATASETS]:
-        report.note(f"{name}: {reasons[name]}")
-    if len(reasons) > LISTED_DATASETS:
-        report.note(f"... and {len(reasons) - LISTED_DATASETS:,} more datasets")
+    todo = sorted((name, why) for name, why in plan.todo.items() if name != ALL)
+    for name, why in todo[:LISTED_DATASETS]:
+        report.note(f"{name}: {why if why == 'new' else f'again: {why}'}")
+    if len(todo) > LISTED_DATASETS:
+        report.note(f"... and {len(todo) - LISTED_DATASETS:,} more datasets")
     report.count("datasets done", 0)
-    report.count("datasets unchanged", len(plan.done))
+    report.count("datasets unchanged", sum(name != ALL for name in plan.done))
+
+
+def refuse_large_distance(min_distance: int, name: str, read: Hashes) -> None:
+    """Raise `InputError` if the distance makes everything a duplicate of anything."""
+    bits = read.bits[0].size
+    if min_distance >= bits:
+        found = f"hashes of {bits} bits in {name}"
+        raise InputError(f"--min_distance {min_distance}", "fewer bits than a hash has", found, "give a smaller one")
+
+
+def write_groups(savedir: Path, name: str, groups: Groups, patchdir: Path, replace: bool) -> list[Path]:
+    """Write a dataset's exemplars and table; return the paths of both."""
+    exemplars = [str(patchdir / f"{stem}.tiff") for stem in groups.exemplars()]
+    files = {TABLE: groups.table(), EXEMPLARS: npy_bytes(np.array(exemplars))}
+    for suffix, data in files.items():
+        write_once(savedir / f"{name}{suffix}", data, overwrite=replace)
+    return [savedir / f"{name}{suffix}" for suffix in files]
+
+
+def write_path_list_of_all(names: Iterable[str], savedir: Path, report: Report) -> Path:
+    """Write the path list of the exemplars of all datasets, unless it is there already; return its path."""
+    paths: list[str] = []
+    for name in names:
+        paths.extend(read_npy(savedir / f"{name}{EXEMPLARS}").tolist())
+    report.count("exemplars in all", len(paths))
+    if not same_paths(savedir / PATH_LIST, paths):
+        write_path_list(savedir / PATH_LIST, paths)
+    return savedir / PATH_LIST
+
+
+def list_sources(datasets: Mapping[str, Dataset], patchdir: Path, pictures: str) -> dict[str, Source]:
+    """Return the datasets as the ledger sees them, and all of them together."""
+    sources = {
+        name: Source(patchdir, dataset.fingerprint(patchdir), name, settings={"pictures": pictures})
+        for name, dataset in datasets.items()
+    }
+    every = npy_bytes(np.array([source.fingerprint for source in sources.values()]))
+    return sources | {ALL: Source(patchdir, f"{zlib.crc32(every)} of {len(sources)} datasets", ALL)}
 
 
 def run(
@@ -134,50 +117,64 @@ def run(
     min_distance: int = MIN_DISTANCE,
     order: str = "random",
     seed: int = SEED,
+    pictures: str = "few",
     overwrite: bool = False,
+    prune: bool = False,
     workers: Workers = Workers(),
 ) -> Report:
     """Deduplicate every dataset in `patchdir`; see the module's docstring."""
     report = Report(STAGE)
+    refuse_same_directory(patchdir, savedir)
     with_pixels = order == "sharpest"
     datasets = list_datasets(patchdir, with_pixels, report)
     if not datasets and not report.failures:
         raise InputError(patchdir, "patches and hashes", describe_content(patchdir), "run raw/crop_patches.py first")
     make_output_directory(savedir)
-    ledger = Ledger(savedir, STAGE)
     parameters = {"min_distance": min_distance, "order": order, "seed": seed if order == "random" else None}
-    fingerprints = {name: dataset.fingerprint(patchdir) for name, dataset in datasets.items()}
-    plan = ledger.plan(fingerprints, parameters, {name: count_outputs(savedir, name) for name in datasets})
+    ledger = Ledger(savedir, STAGE, parameters, product="exemplars", owner_of=key_of)
+    sources = list_sources(datasets, patchdir, pictures)
+    plan = ledger.plan(sources, report, root=patchdir, overwrite=overwrite, prune=prune, renew=True)
     describe_plan(plan, report)
-    todo = [datasets[name] for name in (*plan.new, *plan.stale)]
 
-    pictures = []
+    groups: dict[str, Groups] = {}
+    written: dict[str, list[Path]] = {}
+    todo = [datasets[name] for name in plan.todo if name != ALL]
     hashes = read_hashes(todo, patchdir, with_pixels, report, workers)
     for name, read in progress(hashes.items(), total=len(hashes), label=STAGE, unit="dataset"):
+        refuse_large_distance(min_distance, name, read)
         taken = order_patches(name, len(read.stems), order, seed, read.sharpness)
-        groups = find_groups(read.stems, read.bits, taken, min_distance, workers.cores)
-        exemplars = [str(patchdir / f"{stem}.tiff") for stem in groups.exemplars()]
-        replace = overwrite or name in ledger.entries
+        found = find_groups(read.stems, read.bits, taken, min_distance, workers.cores)
         try:
-            write_once(groups_path(savedir, name), groups.table(), overwrite=replace)
-            write_once(exemplars_path(savedir, name), npy_bytes(np.array(exemplars)), overwrite=replace)
+            written[name] = write_groups(savedir, name, found, patchdir, ledger.replaces(name))
         except InputError as error:
             report.fail(error)
             continue
+        groups[name] = found
         report.count("datasets done")
-        report.count("patches", len(read.stems))
-        report.count("duplicates", len(read.stems) - len(exemplars))
-        largest = tuple(groups.largest(PICTURE_GROUPS, PICTURE_MEMBERS))
-        pictures.append(PictureJob(name, picture_path(savedir, name), patchdir, largest))
-        if not read.complete:
-            fingerprints.pop(name)  # so that it is done again when what is missing is mended
-    for job, outputs in workers.run(draw_groups, pictures, report, unit="picture"):
-        if job.dataset in fingerprints:
-            ledger.record(job.dataset, Entry(fingerprints[job.dataset], parameters, outputs))
-    finished = sorted(name for name in datasets if exemplars_path(savedir, name).exists())
-    write_path_list_of_all(finished, savedir, report)
-    for name in sorted(ledger.entries.keys() - datasets.keys()):
-        report.warn(f"{name}: its patches are gone from {patchdir}; its exemplars are left out of {PATH_LIST}")
+        report.count("patches", len(found.patches))
+        report.count("duplicates", len(found.patches) - len(found.exemplars()))
+    jobs = []
+    if pictures == "all":
+        for name, found in groups.items():
+            if largest := choose_largest([found], GROUPS_SHOWN, DUPLICATES_SHOWN):
+                jobs.append(GroupSheet(savedir / f"{name}{DATASET_PICTURE}", patchdir, name, largest))
+                written[name].append(jobs[-1].path)
+    finished = sorted({*plan.done, *written} - {ALL})
+    if ALL in plan.todo:
+        listed = [write_path_list_of_all(finished, savedir, report)]
+        earlier = (read_groups(savedir / f"{name}{TABLE}") for name in finished if name not in groups)
+        if largest := choose_largest([*groups.values(), *earlier], GROUPS_SHOWN, DUPLICATES_SHOWN):
+            jobs.append(GroupSheet(savedir / PICTURE, patchdir, "All datasets", largest))
+            listed.append(jobs[-1].path)
+            report.note(f"look at the largest groups: {savedir / PICTURE}")
+    drawn = {job.path for job, _ in workers.run(draw_group_sheet, jobs, report, unit="picture")}
+    undrawn = {job.path for job in jobs} - drawn
+    for name, paths in written.items():
+        # What could not be read whole is done again when it is mended.
+        if hashes[name].complete and not undrawn.intersection(paths):
+            ledger.finish(name, note_outputs(savedir, *paths))
+    if ALL in plan.todo and not undrawn.intersection(listed) and finished == sorted(datasets):
+        ledger.finish(ALL, note_outputs(savedir, *listed))
     return report
 
 
@@ -208,7 +205,13 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="seed of the random order (default: %(default)s)",
     )
-    cli.add_overwrite_flag(parser)
+    parser.add_argument(
+        "--pictures",
+        choices=("few", "all"),
+        default="few",
+        help="one picture of the largest groups, or also one of each dataset (default: %(default)s)",
+    )
+    cli.add_ledger_flags(parser, "savedir")
     cli.add_job_flags(parser)
     return parser
 

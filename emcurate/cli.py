@@ -7,6 +7,7 @@ Exit status 0: all done, or nothing new. 1: something failed, and the last lines
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from typing import Any
 from emcurate.errors import InputError
 from emcurate.images.pixels import Rescale
 from emcurate.running.jobs import Workers, default_processes
+from emcurate.running.ledger import verify
 from emcurate.running.report import Report
 
 STATUS_DONE = 0
@@ -52,6 +54,25 @@ def add_job_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_ledger_flags(parser: argparse.ArgumentParser, output: str) -> None:
+    """Add what decides over results of earlier runs: ``--overwrite``, ``--prune`` and ``--verify``.
+
+    `output` is the argument that names the output directory, for `prepare`.
+    """
+    group = parser.add_argument_group("results of earlier runs", "what is done is not done again")
+    group.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace results made with other parameters or from other input, and remove those whose input is gone: "
+        "afterwards the directory is that of a fresh run",
+    )
+    group.add_argument("--prune", action="store_true", help="remove results whose input is gone")
+    group.add_argument(
+        "--verify", action="store_true", help="only compare all results with the digests noted when they were written"
+    )
+    parser.set_defaults(output_argument=output)
+
+
 def add_overwrite_flag(parser: argparse.ArgumentParser) -> None:
     """Add ``--overwrite``, without which no earlier result is replaced by a different one."""
     parser.add_argument(
@@ -85,18 +106,22 @@ def add_rescale_flags(parser: argparse.ArgumentParser) -> None:
         "--percentiles",
         nargs=2,
         type=percentile,
-        default=(0.1, 99.9),
         metavar=("LOW", "HIGH"),
-        help="the limits of --rescale percentile (default: 0.1 99.9)",
+        help="the limits of --rescale percentile (default: {:g} {:g})".format(*Rescale.percentiles),
     )
 
 
 def pop_rescale(parser: argparse.ArgumentParser, arguments: dict[str, Any]) -> Rescale:
     """Take the flags of `add_rescale_flags` out of parsed arguments and return them as one value."""
-    low, high = arguments.pop("percentiles")
+    limits, method = arguments.pop("percentiles"), arguments.pop("rescale")
+    if limits is None:
+        return Rescale(method)
+    low, high = limits
     if low >= high:
         parser.error(f"argument --percentiles: expected LOW below HIGH, found {low:g} {high:g}")
-    return Rescale(arguments.pop("rescale"), (low, high))
+    if method != "percentile":
+        parser.error(f"argument --percentiles: expected --rescale percentile too, found {method or 'no --rescale'}")
+    return Rescale(method, (low, high))
 
 
 def add_voxel_size_flag(parser: argparse.ArgumentParser) -> None:
@@ -122,8 +147,21 @@ def add_reroot_flag(parser: argparse.ArgumentParser) -> None:
 
 def run_stage(run: Callable[..., Report], parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
     """Parse the command line, run the stage, print its closing report, return the exit status."""
+    return close(prepare(run, parser, argv), stage_of(parser))
+
+
+def prepare(
+    run: Callable[..., Report], parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
+) -> Callable[[], Report]:
+    """Parse the command line, which ends the program where it is wrong, and return what runs the stage."""
     arguments = parse_arguments(parser, argv)
-    return close(lambda: run(**arguments), Path(parser.prog).stem)
+    output = arguments.pop("output_argument", None)
+    if not arguments.pop("verify", False):
+        return lambda: run(**arguments)
+    directory, stage = arguments[output], stage_of(parser)
+    if directory is None:
+        parser.error(f"argument --verify: expected --{output} too, found none")
+    return lambda: verify_results(directory, stage)
 
 
 def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -136,8 +174,23 @@ def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None 
     return arguments
 
 
+def verify_results(directory: Path, stage: str) -> Report:
+    """Compare what a stage made in a directory with its ledger."""
+    report = Report(stage)
+    verify(directory, stage, report)
+    return report
+
+
+def stage_of(parser: argparse.ArgumentParser) -> str:
+    """Return the stage's name."""
+    return Path(parser.prog).stem
+
+
 def close(stage: Callable[[], Report], name: str) -> int:
     """Run a stage, print its closing report, and return the exit status; no user mistake ends in a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files may be no text, or none the terminal has
     report = Report(name)
     try:
         report = stage()

@@ -1,4 +1,4 @@
-"""Atomic writes, and listings in a fixed order.
+"""Atomic writes, listings in a fixed order, and what tells whether a file has changed.
 
 A file appears under its final name only when it is complete: it is written beside its destination under a
 hidden name ending in ``.partial`` and then renamed. What a killed process left behind is swept away by the next run.
@@ -17,15 +17,20 @@ import shutil
 import socket
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
 from emcurate.errors import InputError
 
 _PARTIAL = re.compile(r"\.emcurate-(?P<host>.*)-(?P<pid>\d+)-\d+\.partial")
 _HOST = re.sub(r"[^\w.]", "_", socket.gethostname())
 _counter = itertools.count()
+
+# Bytes read at a time to be digested: enough to keep the disk busy, little enough for many processes.
+DIGEST_CHUNK_BYTES = 1 << 22
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:
@@ -78,13 +83,67 @@ def describe_kinds(entries: Iterable[Path]) -> str:
 
 
 def fingerprint(path: Path) -> str:
-    """Return what changes when a file (or any file of a directory) is changed: its size and modification time."""
+    """Return what changes when a file, or any file directly in a directory, is changed, renamed, added or removed.
+
+    It comes from names, sizes and modification times; no content is read.
+    """
     if path.is_dir():
-        stats = [entry.stat() for entry in list_entries(path) if entry.is_file()]
-        newest = max((stat.st_mtime_ns for stat in stats), default=0)
-        return f"{len(stats)} files, {sum(stat.st_size for stat in stats)} bytes, {newest}"
+        return fingerprint_files(entry for entry in list_entries(path) if entry.is_file())
     stat = path.stat()
     return f"{stat.st_size} bytes, {stat.st_mtime_ns}"
+
+
+def fingerprint_files(paths: Iterable[Path]) -> str:
+    """Return what changes when any of several files does, or when two of them change names."""
+    digest, count = xxhash.xxh3_128(), 0
+    for path in paths:
+        stat = path.stat()
+        digest.update(f"{path.name}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode("utf-8", "surrogateescape"))
+        count += 1
+    return f"{count} files, {digest.hexdigest()}"
+
+
+class Output(NamedTuple):
+    """A file as it was written, which tells later whether it still is what it was.
+
+    `name` is relative to the output directory, with forward slashes; `size` is in bytes, `mtime_ns` in nanoseconds
+    since the epoch; `digest` is the content's XXH3 of 128 bits in hexadecimal (Collet, xxHash), which finds damage,
+    not malice.
+    """
+
+    name: str
+    size: int
+    mtime_ns: int
+    digest: str
+
+
+def digest_bytes(data: bytes | memoryview) -> str:
+    """Return the digest of some bytes, as `Output` keeps it."""
+    return xxhash.xxh3_128_hexdigest(data)
+
+
+def digest_file(path: Path) -> str:
+    """Return the digest of a file's content, as `Output` keeps it."""
+    digest = xxhash.xxh3_128()
+    with open(path, "rb") as file:
+        while chunk := file.read(DIGEST_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def note_output(path: Path, directory: Path, data: bytes | memoryview | None = None) -> Output:
+    """Describe a file below an output directory that was just written; with its content at hand it is not read."""
+    stat = path.stat()
+    digest = digest_file(path) if data is None else digest_bytes(data)
+    return Output(path.relative_to(directory).as_posix(), stat.st_size, stat.st_mtime_ns, digest)
+
+
+def note_outputs(directory: Path, *paths: Path) -> list[Output]:
+    """Describe files below an output directory that were just written, and all files in such directories."""
+    files: list[Path] = []
+    for path in paths:
+        files += sorted(found for found in path.rglob("*") if found.is_file()) if path.is_dir() else [path]
+    return [note_output(file, directory) for file in files]
 
 
 def make_output_directory(directory: Path) -> Path:
@@ -174,20 +233,18 @@ def write_bytes(path: Path, data: bytes | memoryview, *, durable: bool = False) 
 def write_once(path: Path, data: bytes, *, overwrite: bool = False) -> bool:
     """Write a file unless it is there with the same bytes; return whether it was written.
 
+    One with the same bytes is left as it is, its modification time too, so that what was made of it stays valid.
+
     Raises
     ------
     InputError
         If a file of that name holds something else and `overwrite` is not set.
     """
-    if not overwrite and path.exists():
-        if path.stat().st_size == len(data) and path.read_bytes() == data:
+    if path.exists():
+        if path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data:
             return False
-        raise InputError(
-            path,
-            "no such file, or the very bytes this run would write",
-            "a file with other content",
-            "use another output directory, or --overwrite to replace it",
-        )
+        if not overwrite:
+            raise _other_content(path)
     write_bytes(path, data)
     return True
 
@@ -198,15 +255,11 @@ def move_once(partial: Path, path: Path, *, overwrite: bool = False) -> bool:
     Returns whether it was moved. `partial` is gone afterwards in any case.
     """
     try:
-        if not overwrite and path.exists():
+        if path.exists():
             if filecmp.cmp(partial, path, shallow=False):
                 return False
-            raise InputError(
-                path,
-                "no such file, or the very bytes this run would write",
-                "a file with other content",
-                "use another output directory, or --overwrite to replace it",
-            )
+            if not overwrite:
+                raise _other_content(path)
         partial.replace(path)
         return True
     finally:
@@ -248,6 +301,15 @@ def read_npy(path: Path, mmap_mode: str | None = None) -> npt.NDArray[np.generic
     if not isinstance(array, np.ndarray):
         raise InputError(path, "a numpy .npy file", "an .npz archive", "name the .npy file itself")
     return array
+
+
+def _other_content(path: Path) -> InputError:
+    return InputError(
+        path,
+        "no such file, or the very bytes this run would write",
+        "a file with other content",
+        "use another output directory, or --overwrite to replace it",
+    )
 
 
 def _speaks_of_objects(error: Exception) -> bool:

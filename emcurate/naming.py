@@ -20,12 +20,18 @@ _EXTENSION = re.compile(
 _PATCH = re.compile(r"(?P<section>.+)_(?P<y>\d+)_(?P<x>\d+)", re.DOTALL)
 _VOLUME_PLACE = re.compile(r"(?P<plane>[012])_(?P<index>\d+)")
 _SUBVOLUME_PLACE = re.compile(
-    r"3d-(?P<kind>ISO|ANISO)-(?P<z>\d+)_(?P<y>\d+)_(?P<x>\d+)_(?P<axes>[xyz]{3})",
+    r"3d-(?P<kind>ISO|ANISO)-(?P<z>\d+)_(?P<y>\d+)_(?P<x>\d+)_(?P<axes>[xyz]{3})"
+    r"(_(?P<depth>\d+)x(?P<height>\d+)x(?P<width>\d+))?",
 )
 
 
 class GrammarError(ValueError):
-    """A name that does not follow the grammar."""
+    """A name that does not follow the grammar; `expected` and `found` say how."""
+
+    def __init__(self, expected: str, found: str) -> None:
+        super().__init__(f"expected {expected}, found {found}")
+        self.expected = expected
+        self.found = found
 
 
 def strip_extension(filename: str) -> str:
@@ -44,10 +50,15 @@ def check_dataset_name(name: str) -> str:
     Raises
     ------
     GrammarError
-        If it is empty or itself holds ``-LOC-``, which would make every name below it ambiguous.
+        If it is empty, or holds ``-LOC-`` or ends in ``-LOC``, which would make every name below it ambiguous; or if it
+        is no UTF-8, which tables and lists of names cannot hold.
     """
-    if not name or MARK in name:
-        raise GrammarError(f"expected a name without {MARK!r}, found {name!r}")
+    if not name or MARK in f"{name}-":
+        raise GrammarError(f"a name without {MARK!r}, and not ending in {MARK[:-1]!r}", f"{name!r}")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise GrammarError("a name in UTF-8", f"{name!r}, with bytes that are none") from None
     return name
 
 
@@ -101,7 +112,8 @@ class Patch:
 class Subvolume:
     """A box cut from a volume: its start voxel (z, y, x) and the order in which its axes are stored.
 
-    `widths` are the digits each start coordinate is padded to, so that names sort by place.
+    `widths` are the digits each start coordinate is padded to, so that names sort by place. `extent` is the box's sides
+    (z, y, x), given where another box starts at the same voxel.
     """
 
     dataset: str
@@ -109,12 +121,14 @@ class Subvolume:
     start: tuple[int, int, int]
     axes: str = "zyx"
     widths: tuple[int, int, int] = (1, 1, 1)
+    extent: tuple[int, int, int] | None = None
 
     @property
     def stem(self) -> str:
         kind = "ISO" if self.isotropic else "ANISO"
         place = "_".join(f"{at:0{width}d}" for at, width in zip(self.start, self.widths, strict=True))
-        return f"{self.dataset}{MARK}3d-{kind}-{place}_{self.axes}"
+        extent = "" if self.extent is None else "_" + "x".join(map(str, self.extent))
+        return f"{self.dataset}{MARK}3d-{kind}-{place}_{self.axes}{extent}"
 
 
 def parse_section(stem: str) -> Section:
@@ -132,7 +146,7 @@ def parse_section(stem: str) -> Section:
         return ImageSection(dataset, place.removeprefix("2d-"))
     match = _VOLUME_PLACE.fullmatch(place)
     if match is None:
-        raise GrammarError(f"expected a section name such as 'name{MARK}2d' or 'name{MARK}0_042', found {stem!r}")
+        raise GrammarError(f"a section name such as 'name{MARK}2d' or 'name{MARK}0_042'", f"{stem!r}")
     return VolumeSection(dataset, int(match["plane"]), int(match["index"]), len(match["index"]))
 
 
@@ -144,7 +158,7 @@ def parse_patch(stem: str) -> Patch:
     """
     match = _PATCH.fullmatch(stem)
     if match is None:
-        raise GrammarError(f"expected a patch name ending in _{{y}}_{{x}}, found {stem!r}")
+        raise GrammarError("a patch name ending in _{y}_{x}", f"{stem!r}")
     return Patch(parse_section(match["section"]), int(match["y"]), int(match["x"]))
 
 
@@ -157,7 +171,7 @@ def parse_subvolume(stem: str) -> Subvolume:
     dataset, place = _split(stem)
     match = _SUBVOLUME_PLACE.fullmatch(place)
     if match is None or sorted(match["axes"]) != ["x", "y", "z"]:
-        raise GrammarError(f"expected a subvolume name such as 'name{MARK}3d-ISO-000_012_224_zyx', found {stem!r}")
+        raise GrammarError(f"a subvolume name such as 'name{MARK}3d-ISO-000_012_224_zyx'", f"{stem!r}")
     texts = match["z"], match["y"], match["x"]
     return Subvolume(
         dataset,
@@ -165,6 +179,7 @@ def parse_subvolume(stem: str) -> Subvolume:
         (int(texts[0]), int(texts[1]), int(texts[2])),
         match["axes"],
         (len(texts[0]), len(texts[1]), len(texts[2])),
+        None if match["depth"] is None else (int(match["depth"]), int(match["height"]), int(match["width"])),
     )
 
 
@@ -176,5 +191,5 @@ def index_width(size: int) -> int:
 def _split(stem: str) -> tuple[str, str]:
     dataset, mark, place = stem.partition(MARK)
     if not mark or not dataset:
-        raise GrammarError(f"expected a name with a dataset before {MARK!r}, found {stem!r}")
+        raise GrammarError(f"a name with a dataset before {MARK!r}", f"{stem!r}")
     return dataset, place

@@ -15,19 +15,27 @@ import shutil
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from emcurate import cli
+from emcurate import cli, naming
 from emcurate.errors import InputError
-from emcurate.files import describe_content, fingerprint, list_files, make_output_directory, move_once, partial_path
+from emcurate.files import (
+    Output,
+    describe_content,
+    fingerprint,
+    list_files,
+    make_output_directory,
+    move_once,
+    note_output,
+    partial_path,
+)
 from emcurate.images.pixels import Rescale, convert
 from emcurate.running.jobs import Workers
-from emcurate.running.ledger import Entry, Ledger
+from emcurate.running.ledger import Ledger, Source
 from emcurate.running.report import Report
 from emcurate.volumes.formats.mrc import (
     HEADER_BYTES,
@@ -39,7 +47,7 @@ from emcurate.volumes.formats.mrc import (
 )
 from emcurate.volumes.limits import choose_volume_limits, measure_block, measuring_jobs
 from emcurate.volumes.scratch import unpacked
-from emcurate.volumes.volume import Volume, open_volume
+from emcurate.volumes.volume import VOLUMES, Volume, open_volume
 
 STAGE = "mrc2byte"
 MRC_SUFFIXES = (".mrc", ".map", ".rec", ".st", ".mrcs")
@@ -70,10 +78,11 @@ class ByteJob:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was done, a noun for the count, and the line of the audit."""
+    """What was done, a noun for the count; the line of the audit; and what was written in another directory."""
 
     done: str
     line: str
+    output: Output | None = None
 
 
 def judge(header: MrcHeader) -> str:
@@ -112,7 +121,8 @@ def make_unsigned(job: ByteJob) -> Outcome:
     if job.in_place:
         refuse_in_place(job, header, need)
     written = write_unsigned(job, header, need)
-    return Outcome("files made unsigned" if written else "already there", f"{line}; {plan}")
+    output = None if job.in_place else note_output(job.destination, job.destination.parent)
+    return Outcome("files made unsigned" if written else "already there", f"{line}; {plan}", output)
 
 
 def refuse_in_place(job: ByteJob, header: MrcHeader, need: str) -> None:
@@ -203,6 +213,7 @@ def run(
     outdir: Path | None = None,
     rescale: Rescale = Rescale(),
     overwrite: bool = False,
+    prune: bool = False,
     dry_run: bool = False,
     workers: Workers = Workers(),
 ) -> Report:
@@ -219,19 +230,24 @@ def run(
     if not dry_run:
         make_output_directory(outdir or mrcdir)
     # In place, an unsigned file says itself that it is done; in OUTDIR the ledger does.
-    ledger = Ledger(outdir, STAGE) if outdir is not None and not dry_run else None
-    parameters: dict[str, Any] = asdict(rescale)
-    fingerprints = {job.path.name: fingerprint(job.path) for job in todo}
-    if ledger is not None:
-        plan = ledger.plan(fingerprints, parameters, {job.path.name: job.destination.exists() for job in todo})
-        if not overwrite:
-            ledger.refuse_other_parameters(plan, parameters)
+    ledger = None
+    if outdir is not None and not dry_run:
+        sources = {
+            job.destination.name: Source(job.path, fingerprint(job.path), naming.strip_extension(job.path.name))
+            for job in todo
+        }
+        ledger = Ledger(outdir, STAGE, asdict(rescale), product=VOLUMES)
+        plan = ledger.plan(sources, report, root=mrcdir, overwrite=overwrite, prune=prune)
         report.count("already done", len(plan.done))
-        todo = [job for job in todo if job.path.name not in plan.done]
+        todo = [
+            replace(job, overwrite=ledger.replaces(job.destination.name))
+            for job in todo
+            if job.destination.name in plan.todo
+        ]
     lines: dict[Path, str] = {}
     for job, outcome in workers.run(make_unsigned, todo, report):
-        if ledger is not None:
-            ledger.record(job.path.name, Entry(fingerprints[job.path.name], parameters, outputs=1))
+        if ledger is not None and outcome.output is not None:
+            ledger.finish(job.destination.name, [outcome.output])
         report.count(outcome.done)
         lines[job.path] = outcome.line
     for job in todo:
@@ -249,11 +265,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--dry-run", action="store_true", help="only say what each file holds and what would be done")
     cli.add_rescale_flags(parser)
-    parser.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="convert other pixel types in place too, which loses information; with -o, replace other files there",
-    )
+    cli.add_ledger_flags(parser, "outdir")
     cli.add_job_flags(parser)
     return parser
 

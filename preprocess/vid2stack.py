@@ -20,15 +20,25 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from emcurate import cli
+from emcurate import cli, naming
 from emcurate.errors import DataWarning, InputError
-from emcurate.files import describe_content, fingerprint, list_files, make_output_directory, move_once, partial_path
+from emcurate.files import (
+    Output,
+    describe_content,
+    fingerprint,
+    list_files,
+    make_output_directory,
+    move_once,
+    note_output,
+    partial_path,
+)
 from emcurate.images.pixels import to_grey
+from emcurate.running.claims import refuse_bad_names
 from emcurate.running.jobs import Workers
-from emcurate.running.ledger import Entry, Ledger
+from emcurate.running.ledger import Ledger, Source
 from emcurate.running.report import Report
 from emcurate.volumes.formats import mrc, nrrd, tiff
-from emcurate.volumes.volume import VoxelSize, dataset_name, refuse_bad_names
+from emcurate.volumes.volume import VOLUMES, VoxelSize
 
 STAGE = "vid2stack"
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".m4v")
@@ -46,7 +56,12 @@ class VideoJob:
     volume: Path
     format: str
     voxel_size: VoxelSize | None
-    overwrite: bool
+    replace: bool
+
+    @property
+    def key(self) -> str:
+        """The video's key in the ledger: the name of its volume."""
+        return self.volume.name
 
 
 def grey_of_frame(frame: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -69,8 +84,8 @@ def read_frames(capture: Any, path: Path) -> Iterator[npt.NDArray[np.uint8]]:
         yield grey
 
 
-def convert_video(job: VideoJob) -> bool:
-    """Write one video's volume; return whether it was not there yet."""
+def convert_video(job: VideoJob) -> tuple[bool, Output]:
+    """Write one video's volume; return whether it was not there yet, and what it is."""
     os.environ.update(QUIET_FFMPEG)
     capture = cv2.VideoCapture(str(job.path))
     partial = partial_path(job.volume.parent)
@@ -84,7 +99,8 @@ def convert_video(job: VideoJob) -> bool:
         if count < announced:
             message = f"{job.path}: {count} frames were decoded of {announced} announced; the volume has {count} slices"
             warnings.warn(message, DataWarning, stacklevel=2)
-        return move_once(partial, job.volume, overwrite=job.overwrite)
+        written = move_once(partial, job.volume, overwrite=job.replace)
+        return written, note_output(job.volume, job.volume.parent)
     finally:
         capture.release()
         partial.unlink(missing_ok=True)
@@ -113,6 +129,7 @@ def run(
     format: str = "tif",
     voxel_size: Sequence[float] | None = None,
     overwrite: bool = False,
+    prune: bool = False,
     workers: Workers = Workers(),
 ) -> Report:
     """Convert every video of `viddir`; see the module's docstring."""
@@ -123,20 +140,23 @@ def run(
         raise InputError(viddir, expected, describe_content(viddir), "name the directory that holds them")
     size = None if voxel_size is None else (voxel_size[0], voxel_size[1], voxel_size[2])
     outdir = make_output_directory(outdir or viddir)
-    volumes = {path: outdir / f"{dataset_name(path)}.{format}" for path in refuse_bad_names(videos, report)}
-    # By the volume's name, which says the format too: a video may become a .tif one day and an .mrc another.
-    jobs = {volume.name: VideoJob(path, volume, format, size, overwrite) for path, volume in volumes.items()}
-    ledger = Ledger(outdir, STAGE)
-    parameters: dict[str, Any] = {"voxel_size": size}
-    fingerprints = {key: fingerprint(job.path) for key, job in jobs.items()}
-    plan = ledger.plan(fingerprints, parameters, {key: job.volume.exists() for key, job in jobs.items()})
-    if not overwrite:
-        ledger.refuse_other_parameters(plan, parameters)
+    names = {path: naming.strip_extension(path.name) for path in videos}
+    volumes = {
+        f"{names[path]}.{format}": path
+        for path in refuse_bad_names({path: [(name, path)] for path, name in names.items()}, report)
+    }
+    sources = {
+        key: Source(path, fingerprint(path), names[path], settings={"voxel_size": size})
+        for key, path in volumes.items()
+    }
+    among_inputs = outdir.samefile(viddir)
+    ledger = Ledger(outdir, STAGE, {}, product=VOLUMES, among_inputs=among_inputs)
+    plan = ledger.plan(sources, report, root=viddir, overwrite=overwrite, prune=prune)
     report.count("volumes written", 0)
     report.count("already done", len(plan.done))
-    todo = [jobs[key] for key in [*plan.new, *plan.stale]]
-    for job, written in workers.run(convert_video, todo, report, unit="video"):
-        ledger.record(job.volume.name, Entry(fingerprints[job.volume.name], parameters, outputs=1))
+    todo = [VideoJob(volumes[key], outdir / key, format, size, ledger.replaces(key)) for key in plan.todo]
+    for job, (written, output) in workers.run(convert_video, todo, report, unit="video"):
+        ledger.finish(job.key, [output])
         report.count("volumes written" if written else "already done")
     return report
 
@@ -156,7 +176,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--format", choices=FORMATS, default="tif", help="format of the volumes (default: %(default)s, for ImageJ)"
     )
     cli.add_voxel_size_flag(parser)
-    cli.add_overwrite_flag(parser)
+    cli.add_ledger_flags(parser, "outdir")
     cli.add_job_flags(parser)
     return parser
 

@@ -10,29 +10,27 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from emcurate import cli, naming
 from emcurate.errors import InputError
 from emcurate.files import (
+    Output,
     describe_content,
     describe_kinds,
     fingerprint,
-    list_entries,
-    list_files,
     make_output_directory,
+    note_output,
     refuse_same_directory,
 )
 from emcurate.images.pixels import Rescale, to_uint8
 from emcurate.images.reading import IMAGE_SUFFIXES, read_image
-from emcurate.images.sections import write_section
-from emcurate.running.claims import refuse_bad_names
+from emcurate.images.sections import encode_section, write_section
+from emcurate.running.claims import list_raw, refuse_bad_names
 from emcurate.running.jobs import Workers
-from emcurate.running.ledger import Entry, Ledger
+from emcurate.running.ledger import Ledger, Source
 from emcurate.running.report import Report
 
 STAGE = "cleanup2d"
@@ -40,33 +38,44 @@ STAGE = "cleanup2d"
 
 @dataclass(frozen=True)
 class ImageJob:
-    """One image to convert."""
+    """One image to convert; its key is its section's name."""
 
+    key: str
     path: Path
-    section: Path
+    savedir: Path
     rescale: Rescale
-    overwrite: bool
+    replace: bool
 
 
-def find_images(imdir: Path, savedir: Path) -> dict[Path, naming.ImageSection]:
-    """List the images of a directory and of its sub-directories, `savedir` left out, with the sections they become."""
-    found = {path: naming.ImageSection(naming.strip_extension(path.name)) for path in _list_images(imdir)}
-    for group in list_entries(imdir):
-        if group.is_dir() and group != savedir:
-            for path in _list_images(group):
-                found[path] = naming.ImageSection(group.name, naming.strip_extension(path.name))
+def find_images(imdir: Path, report: Report) -> dict[Path, naming.ImageSection]:
+    """List the images of a directory and of the groups in it, with the sections they become; what is not is named."""
+    found: dict[Path, naming.ImageSection] = {}
+    ignored: list[Path] = []
+
+    def take(entry: Path, group: Path | None) -> None:
+        stem = naming.strip_extension(entry.name)
+        if not entry.name.lower().endswith(IMAGE_SUFFIXES):
+            ignored.append(entry)
+        elif not entry.exists():
+            report.fail(InputError(entry, "an image", "a link that leads nowhere", "mend or remove the link"))
+        else:
+            found[entry] = naming.ImageSection(stem) if group is None else naming.ImageSection(group.name, stem)
+
+    for entry in list_raw(imdir, report):
+        if not entry.is_dir():
+            take(entry, None)
+            continue
+        try:
+            for image in list_raw(entry, report):
+                if not image.is_dir():
+                    take(image, entry)
+        except OSError as error:
+            report.fail(
+                InputError(entry, "a directory that can be read", str(error.strerror), "ask its owner for access")
+            )
+    if ignored:
+        report.note(f"left alone, not images by their extension: {describe_kinds(ignored)}")
     return found
-
-
-def list_ignored(imdir: Path, savedir: Path) -> list[Path]:
-    """List the files, in a directory and its sub-directories, that are no images by their extension."""
-    directories = [imdir, *(entry for entry in list_entries(imdir) if entry.is_dir() and entry != savedir)]
-    return [
-        path
-        for directory in directories
-        for path in list_entries(directory)
-        if path.is_file() and not path.name.lower().endswith(IMAGE_SUFFIXES)
-    ]
 
 
 def claim_names(path: Path, section: naming.ImageSection) -> list[tuple[str, Path]]:
@@ -76,10 +85,12 @@ def claim_names(path: Path, section: naming.ImageSection) -> list[tuple[str, Pat
     return [(section.dataset, path.parent), (f"{section.dataset}/{section.image}", path)]
 
 
-def convert_image(job: ImageJob) -> bool:
-    """Write one image's section; return whether it was not there yet."""
+def convert_image(job: ImageJob) -> tuple[bool, Output]:
+    """Write one image's section; return whether it was not there yet, and what it is."""
     pixels = to_uint8(read_image(job.path), job.rescale, job.path)
-    return write_section(job.section, pixels, overwrite=job.overwrite)
+    section = job.savedir / f"{job.key}.tiff"
+    written = write_section(section, pixels, overwrite=job.replace)
+    return written, note_output(section, job.savedir, encode_section(pixels))
 
 
 def run(
@@ -88,40 +99,34 @@ def run(
     *,
     rescale: Rescale = Rescale(),
     overwrite: bool = False,
+    prune: bool = False,
     workers: Workers = Workers(),
 ) -> Report:
     """Convert every image of `imdir`; see the module's docstring."""
     report = Report(STAGE)
     refuse_same_directory(imdir, savedir)
-    images = find_images(imdir, savedir)
-    if not images:
-        raise InputError(
-            imdir,
-            f"images ({', '.join(suffix[1:] for suffix in IMAGE_SUFFIXES[:9])}, ...)",
-            describe_content(imdir),
-            "name the directory that holds the images or their group directories",
-        )
-    if ignored := list_ignored(imdir, savedir):
-        report.note(f"left alone, not images by their extension: {describe_kinds(ignored)}")
+    images = find_images(imdir, report)
+    if not images and not report.failures:
+        expected = f"images ({', '.join(suffix[1:] for suffix in IMAGE_SUFFIXES[:9])}, ...)"
+        advice = "name the directory that holds the images or their group directories"
+        raise InputError(imdir, expected, describe_content(imdir), advice)
     make_output_directory(savedir)
-    ledger = Ledger(savedir, STAGE)
-    parameters: dict[str, Any] = asdict(rescale)
-    claims = {path: claim_names(path, section) for path, section in images.items()}
-    jobs = {
-        str(path.relative_to(imdir)): ImageJob(path, savedir / f"{images[path].stem}.tiff", rescale, overwrite)
-        for path in refuse_bad_names(claims, report)
+    sources = {
+        images[path].stem: Source(
+            path,
+            fingerprint(path),
+            images[path].dataset,
+            owner=path if images[path].image is None else path.parent,
+        )
+        for path in refuse_bad_names({path: claim_names(path, section) for path, section in images.items()}, report)
     }
-    fingerprints = {key: fingerprint(job.path) for key, job in jobs.items()}
-    present = Counter(key for key, job in jobs.items() if job.section.exists())
-    plan = ledger.plan(fingerprints, parameters, present)
-    if not overwrite:
-        ledger.refuse_other_parameters(plan, parameters)
+    ledger = Ledger(savedir, STAGE, asdict(rescale), product="sections", owner_of=naming.strip_extension)
+    plan = ledger.plan(sources, report, root=imdir, overwrite=overwrite, prune=prune)
     report.count("sections written", 0)
     report.count("already done", len(plan.done))
-    todo = [jobs[key] for key in [*plan.new, *plan.stale]]
-    for job, written in workers.run(convert_image, todo, report, unit="image"):
-        key = str(job.path.relative_to(imdir))
-        ledger.record(key, Entry(fingerprints[key], parameters, outputs=1))
+    todo = [ImageJob(key, sources[key].path, savedir, rescale, ledger.replaces(key)) for key in plan.todo]
+    for job, (written, output) in workers.run(convert_image, todo, report, unit="image"):
+        ledger.finish(job.key, [output])
         report.count("sections written" if written else "already done")
     return report
 
@@ -132,7 +137,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("imdir", type=cli.existing_directory, metavar="IMDIR", help="directory of 2D images")
     parser.add_argument("savedir", type=cli.output_directory, metavar="SAVEDIR", help="directory for the sections")
     cli.add_rescale_flags(parser)
-    cli.add_overwrite_flag(parser)
+    cli.add_ledger_flags(parser, "savedir")
     cli.add_job_flags(parser)
     return parser
 
@@ -140,10 +145,6 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the script; return its exit status."""
     return cli.run_stage(run, build_parser(), argv)
-
-
-def _list_images(directory: Path) -> list[Path]:
-    return list_files(directory, IMAGE_SUFFIXES)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 Reads:   sections IMDIR/{section}.tiff, as cleanup2d.py and cross_section3d.py write them.
 Writes:  PATCHDIR/{section}_{y}_{x}.tiff, the patch whose top-left pixel is row y, column x of the section, and
-         PATCHDIR/{section}_{y}_{x}.npy, its difference hash: a (hash_size, hash_size) boolean array.
+         PATCHDIR/{section}_{y}_{x}.npy, its hash (--hash), a (hash_size, hash_size) boolean array.
 Example: python raw/crop_patches.py work/sections work/patches
 
 The grid starts at the top-left corner and has max(1, round(side / crop_size)) patches a side: a remainder under half
@@ -20,19 +20,20 @@ from pathlib import Path
 from emcurate import cli, naming
 from emcurate.errors import InputError
 from emcurate.files import (
+    Output,
     describe_content,
-    fingerprint,
     list_files,
     make_output_directory,
+    note_output,
     npy_bytes,
     refuse_same_directory,
     write_once,
 )
-from emcurate.images.sections import read_section, write_section
-from emcurate.patches.datasets import list_by_section
-from emcurate.patches.hashing import compute_dhash
+from emcurate.images.sections import encode_section, read_section
+from emcurate.patches.hashing import HASHES, WAVELET_HASH, compute_hash
+from emcurate.running.claims import Notes
 from emcurate.running.jobs import Workers
-from emcurate.running.ledger import Entry, Ledger
+from emcurate.running.ledger import Ledger, Source
 from emcurate.running.report import Report
 
 STAGE = "crop_patches"
@@ -44,14 +45,15 @@ FILES_PER_PATCH = 2  # the patch and its hash
 
 @dataclass(frozen=True)
 class SectionJob:
-    """One section to cut; `earlier` are the files of an earlier cut, which the new one replaces."""
+    """One section to cut; its key is its name."""
 
+    key: str
     path: Path
     patchdir: Path
     crop_size: int
     hash_size: int
-    overwrite: bool
-    earlier: frozenset[str] = frozenset()
+    hash: str
+    replace: bool
 
 
 def iter_grid(height: int, width: int, crop_size: int) -> Iterator[tuple[slice, slice]]:
@@ -61,29 +63,34 @@ def iter_grid(height: int, width: int, crop_size: int) -> Iterator[tuple[slice, 
             yield rows, columns
 
 
-def cut_section(job: SectionJob) -> tuple[int, int]:
-    """Write the patches and hashes of one section; return how many patches it has and how many files were new."""
+def cut_section(job: SectionJob) -> tuple[list[Output], int]:
+    """Write the patches and hashes of one section; return all of them and how many were not there yet."""
     section = read_section(job.path)
     stem = naming.parse_section(job.path.stem)
-    names, written = set(), 0
+    outputs, written = [], 0
     for rows, columns in iter_grid(*section.shape, job.crop_size):
         patch = section[rows, columns]
         name = naming.Patch(stem, rows.start, columns.start).stem
-        bits = compute_dhash(patch, job.crop_size, job.hash_size)
-        written += write_section(job.patchdir / f"{name}.tiff", patch, overwrite=job.overwrite)
-        written += write_once(job.patchdir / f"{name}.npy", npy_bytes(bits), overwrite=job.overwrite)
-        names |= {f"{name}.tiff", f"{name}.npy"}
-    for name in job.earlier - names:
-        (job.patchdir / name).unlink(missing_ok=True)
-    return len(names) // FILES_PER_PATCH, written
+        bits = compute_hash(patch, job.crop_size, job.hash_size, job.hash)
+        for extension, data in (("tiff", encode_section(patch)), ("npy", npy_bytes(bits))):
+            path = job.patchdir / f"{name}.{extension}"
+            written += write_once(path, data, overwrite=job.replace)
+            outputs.append(note_output(path, job.patchdir, data))
+    return outputs, written
 
 
-def list_sections(imdir: Path, report: Report) -> dict[str, Path]:
+def section_of(name: str) -> str | None:
+    """Return the section that a file of this name is a patch or a hash of, None if it is neither."""
+    stem, _, extension = name.rpartition(".")
+    return stem.rsplit("_", 2)[0] if extension in ("tiff", "npy") and naming.MARK in stem else None
+
+
+def list_sections(imdir: Path, report: Report) -> dict[str, tuple[Path, naming.Section]]:
     """Return the sections of a directory by stem; files whose names do not parse are reported."""
-    sections: dict[str, Path] = {}
+    sections: dict[str, tuple[Path, naming.Section]] = {}
     for path in list_files(imdir, SECTION_SUFFIXES):
         try:
-            naming.parse_section(path.stem)
+            sections[path.stem] = path, naming.parse_section(path.stem)
         except naming.GrammarError:
             report.fail(
                 InputError(
@@ -93,8 +100,6 @@ def list_sections(imdir: Path, report: Report) -> dict[str, Path]:
                     "make sections with raw/cleanup2d.py or raw/cross_section3d.py first",
                 )
             )
-            continue
-        sections[path.stem] = path
     return sections
 
 
@@ -104,7 +109,9 @@ def run(
     *,
     crop_size: int = CROP_SIZE,
     hash_size: int = HASH_SIZE,
+    hash: str = HASHES[0],
     overwrite: bool = False,
+    prune: bool = False,
     workers: Workers = Workers(),
 ) -> Report:
     """Cut every section of `imdir`; see the module's docstring."""
@@ -116,28 +123,32 @@ def run(
             imdir, "sections (.tiff)", describe_content(imdir), "run raw/cleanup2d.py or raw/cross_section3d.py first"
         )
     make_output_directory(patchdir)
-    ledger = Ledger(patchdir, STAGE)
-    parameters = {"crop_size": crop_size, "hash_size": hash_size}
-    fingerprints = {stem: fingerprint(path) for stem, path in sections.items()}
-    files = list_by_section(patchdir)
-    plan = ledger.plan(fingerprints, parameters, {stem: len(names) for stem, names in files.items()})
-    if not overwrite:
-        ledger.refuse_other_parameters(plan, parameters)
+    notes = Notes(imdir)
+    sources = {
+        stem: Source(
+            path,
+            notes.fingerprint(path),
+            section.dataset,
+            owner=imdir,
+            is_part=isinstance(section, naming.VolumeSection),
+        )
+        for stem, (path, section) in sections.items()
+    }
+    parameters = {"crop_size": crop_size, "hash_size": hash_size, "hash": hash}
+    ledger = Ledger(patchdir, STAGE, parameters, product="patches", owner_of=section_of)
+    plan = ledger.plan(sources, report, root=imdir, overwrite=overwrite, prune=prune)
     report.count("sections cut", 0)
-    report.count("patches", sum(ledger.entries[stem].outputs for stem in plan.done) // FILES_PER_PATCH)
+    report.count("patches", sum(len(ledger.outputs_of(stem)) for stem in plan.done) // FILES_PER_PATCH)
     report.count("files written", 0)
     report.count("sections already done", len(plan.done))
     jobs = [
-        SectionJob(
-            sections[stem], patchdir, crop_size, hash_size, overwrite, frozenset(files[stem] if overwrite else ())
-        )
-        for stem in (*plan.new, *plan.stale)
+        SectionJob(stem, sources[stem].path, patchdir, crop_size, hash_size, hash, ledger.replaces(stem))
+        for stem in plan.todo
     ]
-    for job, (patches, written) in workers.run(cut_section, jobs, report, unit="section"):
-        stem = job.path.stem
-        ledger.record(stem, Entry(fingerprints[stem], parameters, patches * FILES_PER_PATCH))
+    for job, (outputs, written) in workers.run(cut_section, jobs, report, unit="section"):
+        ledger.finish(job.key, outputs)
         report.count("sections cut")
-        report.count("patches", patches)
+        report.count("patches", len(outputs) // FILES_PER_PATCH)
         report.count("files written", written)
     return report
 
@@ -165,14 +176,24 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="BITS",
         help="side of the hash (default: %(default)s)",
     )
-    cli.add_overwrite_flag(parser)
+    parser.add_argument(
+        "--hash",
+        choices=HASHES,
+        default=HASHES[0],
+        help="which of imagehash's hashes: difference, perceptual, average or wavelet (default: %(default)s)",
+    )
+    cli.add_ledger_flags(parser, "patchdir")
     cli.add_job_flags(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the script; return its exit status."""
-    return cli.run_stage(run, build_parser(), argv)
+    parser = build_parser()
+    given = parser.parse_args(argv)
+    if given.hash == WAVELET_HASH and given.hash_size & (given.hash_size - 1):
+        parser.error(f"argument --hash_size: expected a power of 2 for --hash {WAVELET_HASH}, found {given.hash_size}")
+    return cli.run_stage(run, parser, argv)
 
 
 def _cut_side(length: int, crop_size: int) -> list[slice]:

@@ -10,42 +10,26 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from emcurate import cli
 from emcurate.errors import InputError
-from emcurate.files import (
-    describe_content,
-    describe_kinds,
-    list_entries,
-    make_output_directory,
-    refuse_same_directory,
-)
+from emcurate.files import Output, describe_content, make_output_directory, note_output, refuse_same_directory
 from emcurate.images.pixels import Limits, Rescale, convert
-from emcurate.images.sections import write_section
+from emcurate.images.sections import encode_section, write_section
 from emcurate.running.jobs import Workers
-from emcurate.running.ledger import Entry, Ledger, Plan
+from emcurate.running.ledger import Ledger, Source
 from emcurate.running.report import Report
+from emcurate.volumes.corpus import fingerprint_volume, list_volumes, refuse_bad_names
 from emcurate.volumes.limits import find_limits
-from emcurate.volumes.scratch import all_unpacked, make_batches
-from emcurate.volumes.sections import count_sections, divide, name_sections, remove_other_sections, section_name
-from emcurate.volumes.volume import (
-    Volume,
-    VoxelSize,
-    dataset_name,
-    fingerprint_volume,
-    is_anisotropic,
-    list_volumes,
-    open_volume,
-    refuse_bad_names,
-    warn_of_unknown_voxel_size,
-)
+from emcurate.volumes.scratch import make_batches, ready_to_read
+from emcurate.volumes.sections import choose_planes, dataset_of, divide, section_name
+from emcurate.volumes.volume import Volume, VoxelSize, dataset_name, open_volume, warn_of_unknown_voxel_size
 
 STAGE = "cross_section3d"
 
@@ -53,31 +37,14 @@ STAGE = "cross_section3d"
 ANISOTROPY = 0.2
 
 
-# What the ledger holds for a volume while it is being cut: more sections than there can be.
-UNFINISHED = sys.maxsize
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What decides which sections a volume gives, and how they look."""
-
-    axes: tuple[int, ...]
-    spacing: int
-    anisotropy: float
-    voxel_size: VoxelSize | None
-    rescale: Rescale
-
-    def as_parameters(self) -> dict[str, Any]:
-        """Return the settings as the ledger keeps them."""
-        return {**asdict(self), "axes": sorted(self.axes)}
-
-
 @dataclass(frozen=True)
 class OpenJob:
-    """One volume to open."""
+    """One volume to open; its key is its dataset's name."""
 
+    key: str
     path: Path
-    settings: Settings
+    voxel_size: VoxelSize | None
+    axes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -89,79 +56,71 @@ class CutJob:
     indices: range
     limits: Limits
     savedir: Path
-    overwrite: bool
+    replace: bool
 
     @property
     def path(self) -> Path:
         return self.volume.path
 
 
-def choose_planes(volume: Volume, settings: Settings, report: Report | None = None) -> tuple[int, ...]:
-    """Return the planes to cut: those asked for, or only xy where z differs too much from x, which is reported."""
-    left = settings.axes
-    if any(left) and is_anisotropic(volume.voxel_size_nm, settings.anisotropy):
-        left = tuple(plane for plane in settings.axes if plane == 0)
-        if report is not None:
-            z, y, x = volume.voxel_size_nm or (0, 0, 0)
-            cut = "only plane 0 (xy) is cut" if left else "nothing is cut, since --axes leaves plane 0 (xy) out"
-            report.note(f"{volume.path}: voxels of {z:g} x {y:g} x {x:g} nm (z, y, x) are anisotropic; {cut}")
-    return left
-
-
 def open_for_cutting(job: OpenJob) -> Volume:
     """Open a volume; warn if its voxel size is unknown and that matters."""
-    volume = open_volume(job.path, job.settings.voxel_size)
-    if any(plane != 0 for plane in job.settings.axes):
+    volume = open_volume(job.path, job.voxel_size)
+    if any(plane != 0 for plane in job.axes):
         warn_of_unknown_voxel_size(volume)
     return volume
 
 
-def cut_sections(job: CutJob) -> int:
-    """Write the sections of a job; return how many were not there yet."""
+def cut_sections(job: CutJob) -> tuple[list[Output], int]:
+    """Write the sections of a job; return all of them and how many were not there yet."""
     box = [slice(None)] * 3
     box[job.plane] = slice(job.indices[0], job.indices[-1] + 1, job.indices.step)
     slab = np.moveaxis(convert(job.volume.read(*box), job.limits), job.plane, 0)
-    written = 0
+    outputs, written = [], 0
     for index, section in zip(job.indices, slab, strict=True):
         path = job.savedir / section_name(job.volume, job.plane, index)
         try:
-            written += write_section(path, np.ascontiguousarray(section), overwrite=job.overwrite)
+            written += write_section(path, section, overwrite=job.replace)
         except InputError as error:
             # Named after the volume, not the section: else every job of it would add a line of its own.
             expected = f"no sections of {job.volume.name} in {job.savedir}, or the ones this run would write"
             raise InputError(job.path, expected, "others of the same name", error.advice) from None
-    return written
+        outputs.append(note_output(path, job.savedir, encode_section(section)))
+    return outputs, written
 
 
 def cut_volumes(
     volumes: Sequence[Volume],
-    settings: Settings,
-    savedir: Path,
+    planes: dict[Path, tuple[int, ...]],
+    spacing: int,
+    rescale: Rescale,
+    ledger: Ledger,
     report: Report,
-    overwrite: bool,
     workers: Workers,
-) -> Iterator[Volume]:
+) -> Iterator[tuple[Volume, list[Output]]]:
     """Cut some volumes, the work divided over processes within each; yield those that are finished."""
-    planes = {volume.path: choose_planes(volume, settings) for volume in volumes}
     # Whole planes of a TIFF or of a directory of slices are read as they are; anything else is decoded once first.
-    packed = [v for v in volumes if v.sequential or any(planes[v.path])]
-    with all_unpacked(packed, savedir, report, workers) as unpacked:
-        ready = unpacked + [volume for volume in volumes if volume not in packed]
-        limits = find_limits([v for v in ready if planes[v.path]], settings.rescale, report, workers)
+    by_planes = [volume.path for volume in volumes if not any(planes[volume.path])]
+    with ready_to_read(volumes, ledger.directory, report, workers, by_planes=by_planes) as ready:
+        limits = find_limits([volume for volume in ready if planes[volume.path]], rescale, report, workers)
         jobs = [
-            CutJob(volume, plane, indices, limits[volume.path], savedir, overwrite)
+            CutJob(volume, plane, indices, limits[volume.path], ledger.directory, ledger.replaces(volume.name))
             for volume in ready
             if volume.path in limits
-            for plane, indices in divide(volume, planes[volume.path], settings.spacing)
+            for plane, indices in divide(volume, planes[volume.path], spacing)
         ]
+        outputs: dict[Path, list[Output]] = defaultdict(list)
         missing = Counter(job.path for job in jobs)
-        for job, written in workers.run(cut_sections, jobs, report, unit="slab"):
+        for job, (cut, written) in workers.run(cut_sections, jobs, report, unit="slab"):
             report.count("sections written", written)
-            if written < len(job.indices):
-                report.count("sections already there", len(job.indices) - written)
+            if written < len(cut):
+                report.count("sections already there", len(cut) - written)
+            outputs[job.path] += cut
             missing[job.path] -= 1
     done = {volume.path for volume in ready if not planes[volume.path] or volume.path in limits}
-    yield from (volume for volume in volumes if volume.path in done and not missing[volume.path])
+    yield from (
+        (volume, outputs[volume.path]) for volume in volumes if volume.path in done and not missing[volume.path]
+    )
 
 
 def run(
@@ -174,54 +133,36 @@ def run(
     voxel_size: Sequence[float] | None = None,
     rescale: Rescale = Rescale(),
     overwrite: bool = False,
+    prune: bool = False,
     workers: Workers = Workers(),
 ) -> Report:
     """Cut every volume of `voldir`; see the module's docstring."""
     report = Report(STAGE)
     size = None if voxel_size is None else (voxel_size[0], voxel_size[1], voxel_size[2])
-    settings = Settings(tuple(sorted(set(axes))), spacing, anisotropy, size, rescale)
-    paths = list_volumes(voldir, exclude=[savedir])
-    if not paths:
-        raise InputError(
-            voldir,
-            "volumes (tif, mrc, map, rec, nrrd, nii, ... or sub-directories of slices)",
-            describe_content(voldir),
-            "name the directory that holds the volumes",
-        )
+    axes = tuple(sorted(set(axes)))
     refuse_same_directory(voldir, savedir)
-    if ignored := [entry for entry in list_entries(voldir) if entry != savedir and entry not in set(paths)]:
-        report.note(f"left alone, not volumes by their extension or content: {describe_kinds(ignored)}")
+    paths = list_volumes(voldir, report, exclude=[savedir])
+    if not paths:
+        expected = "volumes (tif, mrc, map, rec, nrrd, nii, ... or sub-directories of slices)"
+        raise InputError(voldir, expected, describe_content(voldir), "name the directory that holds the volumes")
     make_output_directory(savedir)
-    ledger, parameters = Ledger(savedir, STAGE), settings.as_parameters()
-    jobs = {path.name: OpenJob(path, settings) for path in refuse_bad_names(paths, report)}
-    sections = count_sections(savedir)
-    present = {key: sections[dataset_name(job.path)] for key, job in jobs.items()}
-    fingerprints = {key: fingerprint_volume(job.path) for key, job in jobs.items()}
-    plan = ledger.plan(fingerprints, parameters, present)
-    todo = [*plan.new, *plan.stale]
-    if not overwrite:
-        # An interrupted volume counts as new, but what it has left must not be mixed with other sections either.
-        begun = {key: "begun" for key in todo if present[key] and key in ledger.entries}
-        ledger.refuse_other_parameters(Plan([], begun, []), parameters)
+    said_of_each = {"axes": axes, "voxel_size": size}
+    sources = {
+        dataset_name(path): Source(path, fingerprint_volume(path), dataset_name(path), settings=said_of_each)
+        for path in refuse_bad_names(paths, report)
+    }
+    parameters = {"spacing": spacing, "anisotropy": anisotropy, **asdict(rescale)}
+    ledger = Ledger(savedir, STAGE, parameters, product="sections", owner_of=dataset_of)
+    plan = ledger.plan(sources, report, root=voldir, overwrite=overwrite, prune=prune)
     report.count("sections written", 0)
     report.count("volumes already done", len(plan.done))
-    opening = [jobs[key] for key in todo]
-    opened = workers.run(open_for_cutting, opening, report, unit="volume")
-    order = {path: at for at, path in enumerate(paths)}
-    volumes = sorted((volume for _, volume in opened), key=lambda volume: order[volume.path])
-    for batch in make_batches(volumes):
-        names = {v.path: name_sections(v, choose_planes(v, settings, report), spacing) for v in batch}
-        for volume in batch:
-            # Noted before the first section: should the run be interrupted, other settings are still refused.
-            key = volume.path.name
-            ledger.record(key, Entry(fingerprints[key], parameters, UNFINISHED))
-        if overwrite:
-            remove_other_sections(savedir, batch, names)
-        for volume in cut_volumes(batch, settings, savedir, report, overwrite, workers):
-            key = volume.path.name
-            ledger.record(key, Entry(fingerprints[key], parameters, len(names[volume.path])))
+    opening = [OpenJob(key, sources[key].path, size, axes) for key in plan.todo]
+    opened = {job.key: volume for job, volume in workers.run(open_for_cutting, opening, report, unit="volume")}
+    for batch in make_batches(opened[key] for key in plan.todo if key in opened):
+        planes = {volume.path: choose_planes(volume, axes, anisotropy, report) for volume in batch}
+        for volume, outputs in cut_volumes(batch, planes, spacing, rescale, ledger, report, workers):
+            ledger.finish(volume.name, outputs)
             report.count("volumes cut")
-    report.failures[:] = dict.fromkeys(report.failures)
     return report
 
 
@@ -257,7 +198,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     cli.add_voxel_size_flag(parser)
     cli.add_rescale_flags(parser)
-    cli.add_overwrite_flag(parser)
+    cli.add_ledger_flags(parser, "savedir")
     cli.add_job_flags(parser)
     return parser
 

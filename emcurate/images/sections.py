@@ -18,7 +18,7 @@ from emcurate.images.reading import describe_damage, read_image
 
 def encode_section(pixels: npt.NDArray[np.uint8]) -> bytes:
     """Return a (height, width) uint8 array as the bytes of an uncompressed one-page TIFF."""
-    return _tiff_head(*pixels.shape) + np.ascontiguousarray(pixels).tobytes()
+    return _tiff_head(*pixels.shape) + pixels.tobytes()
 
 
 def write_section(path: Path, pixels: npt.NDArray[np.uint8], *, overwrite: bool = False) -> bool:

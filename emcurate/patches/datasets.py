@@ -105,7 +105,12 @@ def list_datasets(patchdir: Path, with_pixels: bool, report: Report) -> dict[str
         for entry in entries:
             stem, _, extension = entry.name.rpartition(".")
             if extension in stats and naming.MARK in stem:
-                stat = entry.stat()
+                try:
+                    stat = entry.stat()
+                except OSError as error:
+                    found = "a link that leads nowhere" if entry.is_symlink() else error.strerror or str(error)
+                    report.fail(InputError(entry.path, "a patch or a hash", found, "mend it, or cut its section again"))
+                    continue
                 stats[extension][stem] = f"{entry.name} {stat.st_size} {stat.st_mtime_ns}"
     hashes, patches = stats[HASH_EXTENSION], stats[PATCH_EXTENSION]
     for stem in sorted(hashes.keys() ^ patches.keys()):
@@ -141,7 +146,7 @@ def read_hashes(
     ]
     chunks: dict[str, list[Chunk]] = defaultdict(list)
     for job, chunk in workers.run(read_chunk, jobs, report, unit="chunk"):
-        report.failures.extend(chunk.problems)
+        report.fail_all(chunk.problems)
         if chunk.stems:
             chunks[job.dataset].append(chunk)
     return {
@@ -162,6 +167,9 @@ def read_chunk(job: ChunkJob) -> Chunk:
                 sharpness = measure_sharpness(read_section(job.patchdir / f"{stem}.{PATCH_EXTENSION}"))
         except InputError as error:
             chunk.problems.append(str(error))
+            continue
+        except OSError as error:
+            chunk.problems.append(f"{job.patchdir / stem}.{HASH_EXTENSION}: {error.strerror or error}")
             continue
         chunk.stems.append(stem)
         chunk.sides.append(len(bits))

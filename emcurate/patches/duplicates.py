@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from emcurate.errors import InputError
 from emcurate.patches.hashing import BoolArray, WordArray, hamming_distance, pack_hashes
 from emcurate.patches.search import find_first_within
 
@@ -50,8 +53,8 @@ class Groups:
             writer.writerow([self.patches[i], self.patches[self.exemplar[i]], self.distance[i]])
         return text.getvalue().encode()
 
-    def largest(self, groups: int, members: int) -> list[list[tuple[str, int]]]:
-        """Return the largest groups with duplicates, each a list of (patch, distance).
+    def largest(self, groups: int, members: int) -> list[tuple[int, list[tuple[str, int]]]]:
+        """Return the largest groups with duplicates: the size of each, and a list of (patch, distance).
 
         The exemplar comes first, then at most `members` duplicates, those that differ most from it first.
         """
@@ -61,8 +64,48 @@ class Groups:
             duplicates = np.flatnonzero((self.exemplar == e) & (np.arange(len(sizes)) != e))
             farthest = duplicates[np.argsort(-self.distance[duplicates], kind="stable")][:members]
             if duplicates.size:
-                chosen.append([(self.patches[i], int(self.distance[i])) for i in (e, *farthest)])
+                chosen.append((int(sizes[e]), [(self.patches[i], int(self.distance[i])) for i in (e, *farthest)]))
         return chosen
+
+
+def choose_largest(groups: Iterable[Groups], count: int, members: int) -> list[list[tuple[str, int]]]:
+    """Return the `count` largest groups of several datasets, each as `Groups.largest` gives it."""
+    found = [pair for each in groups for pair in each.largest(count, members)]
+    return [group for _, group in sorted(found, key=lambda pair: -pair[0])[:count]]
+
+
+def read_groups(path: Path) -> Groups:
+    """Read the groups that `Groups.table` wrote.
+
+    Raises
+    ------
+    InputError
+        If the file is no such table.
+    """
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = sorted((row["patch"], row["exemplar"], int(row["distance"])) for row in csv.DictReader(file))
+        patches = [patch for patch, _, _ in rows]
+        place = {patch: i for i, patch in enumerate(patches)}
+        exemplar = np.array([place[name] for _, name, _ in rows], np.int64)
+    except (KeyError, ValueError, TypeError, csv.Error) as error:
+        found = f"another or damaged one ({type(error).__name__}: {error})"
+        raise InputError(path, "a table of patch, exemplar and distance", found, "delete it and run again") from None
+    return Groups(patches, exemplar, np.array([distance for _, _, distance in rows], np.int64))
+
+
+def order_patches(
+    name: str, count: int, order: str, seed: int, sharpness: npt.NDArray[np.float64]
+) -> npt.NDArray[np.int64]:
+    """Return the order in which the patches of a dataset are taken, as positions in alphabetical order.
+
+    The random order depends on the seed and the dataset's name only, not on which other datasets there are.
+    """
+    if order == "random":
+        return np.random.default_rng([seed, zlib.crc32(name.encode())]).permutation(count)
+    if order == "sharpest":
+        return np.argsort(-sharpness, kind="stable")
+    return np.arange(count)
 
 
 def find_groups(

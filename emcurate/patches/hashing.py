@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,10 @@ BoolArray = npt.NDArray[np.bool_]
 WordArray = npt.NDArray[np.uint64]
 
 WORD_BITS = 64
+
+# imagehash's, the published one first.
+WAVELET_HASH = "whash"
+HASHES = ("dhash", "phash", "ahash", WAVELET_HASH)
 
 
 def compute_dhash(patch: npt.NDArray[np.uint8], crop_size: int, hash_size: int) -> BoolArray:
@@ -38,11 +43,32 @@ def compute_dhash(patch: npt.NDArray[np.uint8], crop_size: int, hash_size: int) 
     -------
     (hash_size, hash_size) bool
     """
-    image = Image.fromarray(patch)
-    if image.size != (crop_size, crop_size):
-        image = image.resize((crop_size, crop_size), Image.Resampling.BILINEAR)
+    image = _full_size(patch, crop_size)
     small = np.asarray(image.resize((hash_size + 1, hash_size), Image.Resampling.LANCZOS))
     return small[:, 1:] > small[:, :-1]
+
+
+def compute_hash(patch: npt.NDArray[np.uint8], crop_size: int, hash_size: int, kind: str = HASHES[0]) -> BoolArray:
+    """Return one of imagehash's hashes of a patch, resized like in `compute_dhash` if it is not a full one.
+
+    Parameters
+    ----------
+    patch : (height, width) uint8
+    crop_size, hash_size : int
+        Sides of a full patch in pixels and of the hash in bits; that of a wavelet hash is a power of 2.
+    kind : str
+        One of `HASHES`: difference, perceptual (DCT), average or wavelet (Haar) hash.
+
+    Returns
+    -------
+    (hash_size, hash_size) bool
+    """
+    if kind == HASHES[0]:
+        return compute_dhash(patch, crop_size, hash_size)
+    import imagehash  # here, since it loads scipy's and wavelets' transforms
+
+    functions: dict[str, Any] = {"phash": imagehash.phash, "ahash": imagehash.average_hash, "whash": imagehash.whash}
+    return np.asarray(functions[kind](_full_size(patch, crop_size), hash_size=hash_size).hash, np.bool_)
 
 
 def pack_hashes(hashes: BoolArray) -> WordArray:
@@ -77,6 +103,13 @@ def read_hash(path: Path) -> BoolArray:
             path, "a square boolean array", f"a {array.shape} array of {array.dtype}", "run raw/crop_patches.py again"
         )
     return array.astype(np.bool_)
+
+
+def _full_size(patch: npt.NDArray[np.uint8], crop_size: int) -> Image.Image:
+    image = Image.fromarray(patch)
+    if image.size == (crop_size, crop_size):
+        return image
+    return image.resize((crop_size, crop_size), Image.Resampling.BILINEAR)
 
 
 @functools.cache

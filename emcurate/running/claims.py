@@ -1,14 +1,86 @@
-"""Names that inputs claim: each must be one the -LOC- grammar allows, and claimed by nobody else."""
+"""Who may be whose: results are never taken for raw inputs, and a name belongs to one input."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from emcurate import naming
 from emcurate.errors import InputError
+from emcurate.files import Output, fingerprint, list_entries
+from emcurate.running.ledger import DONE, read_headers, read_ledgers, read_outputs
 from emcurate.running.report import Report
+
+
+def list_raw(directory: Path, report: Report | None = None, *, take: Collection[str] = ()) -> list[Path]:
+    """List what lies directly in a directory, in natural order, but for the results of stages; these are named.
+
+    A result is what a ledger beside it says is one, and every directory that has a ledger of its own.
+
+    Parameters
+    ----------
+    directory : Path
+    report : Report, optional
+        Is told how many entries were left alone, and which stage made them.
+    take : collection of str
+        Products of other stages that are inputs here, such as ``volumes``.
+    """
+    makers = {
+        output.name.partition("/")[0]: header.stage
+        for header, entries in read_ledgers(directory)
+        if header.product not in take
+        for line in entries.values()
+        for output in read_outputs(line)
+    }
+    raw: list[Path] = []
+    results: dict[str, list[str]] = defaultdict(list)
+    for entry in list_entries(directory):
+        maker = makers.get(entry.name) or (_find_maker(entry) if entry.is_dir() else None)
+        if maker is None:
+            raw.append(entry)
+        else:
+            results[maker].append(entry.name)
+    if report is not None:
+        for maker, names in results.items():
+            more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
+            report.note(f"left alone in {directory}, results of {maker}: {names[0]}{more}")
+    return raw
+
+
+def _find_maker(directory: Path) -> str | None:
+    """Return which stages a directory is an output directory of, None if it is none."""
+    try:
+        made = [header.stage or "another version" for header in read_headers(directory) if not header.among_inputs]
+    except OSError:
+        return None  # it cannot be looked into: reading it reports that
+    return " and ".join(made) or None
+
+
+class Notes:
+    """What stages noted of the files in a directory, so that an input made by a stage is known by its content."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._outputs: dict[str, Output] = {
+            output.name: output
+            for _, entries in read_ledgers(directory)
+            for line in entries.values()
+            if line.state == DONE
+            for output in read_outputs(line)
+        }
+
+    def fingerprint(self, path: Path) -> str:
+        """Return a file's fingerprint: its noted digest while it is as it was written, else size and time.
+
+        A section that was made again with the same bytes is the same input, whatever its time.
+        """
+        noted = self._outputs.get(path.name)
+        if noted is not None:
+            stat = path.stat()
+            if (stat.st_size, stat.st_mtime_ns) == (noted.size, noted.mtime_ns):
+                return noted.digest
+        return fingerprint(path)
 
 
 def refuse_bad_names(claims: Mapping[Path, Sequence[tuple[str, Path]]], report: Report) -> list[Path]:
@@ -18,24 +90,31 @@ def refuse_bad_names(claims: Mapping[Path, Sequence[tuple[str, Path]]], report: 
     ----------
     claims : mapping of Path to (name, owner) pairs
         For each input the names it would take, and for whom: an input claims for itself, or, with others, for the
-        group directory they lie in. A name may have one owner.
+        group directory they lie in. A name may have one owner, whatever its case: not all disks tell cases apart.
     """
     owners: dict[str, set[Path]] = defaultdict(set)
     for claimed in claims.values():
         for name, owner in claimed:
-            owners[name].add(owner)
+            owners[name.casefold()].add(owner)
     good = []
     for path, claimed in claims.items():
-        rivals = sorted({rival for name, owner in claimed for rival in owners[name] - {owner}})
         try:
             for name, _ in claimed:
                 naming.check_dataset_name(name)
-        except naming.GrammarError:
-            report.fail(InputError(path, f"a name without {naming.MARK!r}", "one that holds it", "rename it"))
+        except naming.GrammarError as error:
+            report.fail(InputError(path, error.expected, error.found, "rename it"))
             continue
+        rivals = sorted({rival for name, owner in claimed for rival in owners[name.casefold()] - {owner}})
         if rivals:
-            others = ", ".join(map(str, rivals))
-            report.fail(InputError(path, "a name of its own", f"{others} of the same name", "rename one"))
+            found = f"{', '.join(map(str, rivals))} of the same name{_but_for_case(path, rivals)}"
+            report.fail(InputError(path, "a name of its own", found, "rename one"))
         else:
             good.append(path)
     return good
+
+
+def _but_for_case(path: Path, rivals: Iterable[Path]) -> str:
+    stem = naming.strip_extension(path.name)
+    if all(naming.strip_extension(rival.name) != stem for rival in rivals):
+        return " but for upper and lower case"
+    return ""

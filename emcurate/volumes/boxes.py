@@ -42,11 +42,10 @@ class Column:
     width: int
 
 
-def find_candidates(columns: Mapping[Column, Iterable[int]], shape: Triple, depth: int) -> list[Box]:
-    """Return a box for each stretch of a column that has enough informative patches.
+def score_stretches(columns: Mapping[Column, Iterable[int]], shape: Triple, depth: int) -> list[Box]:
+    """Return a box for each stretch of a column that has any informative patch, scored by their number.
 
-    Each column is divided, along its plane's axis, into stretches of `depth` sections from 0 on. One with more than
-    ``depth // 10`` informative patches becomes a box, scored by their number.
+    Each column is divided, along its plane's axis, into stretches of `depth` sections from 0 on.
 
     Parameters
     ----------
@@ -63,14 +62,18 @@ def find_candidates(columns: Mapping[Column, Iterable[int]], shape: Triple, dept
         for index in set(sections):
             scores[index // depth] += 1
         for stretch, score in scores.items():
-            if score > depth // 10:
-                along = (stretch * depth, min((stretch + 1) * depth, shape[column.plane]))
-                spans = [(column.y, column.y + column.height), (column.x, column.x + column.width)]
-                # A section's rows and columns run along the two other axes, in the order z, y, x.
-                spans.insert(column.plane, along)
-                (z0, z1), (y0, y1), (x0, x1) = spans
-                boxes.append(Box((z0, y0, x0), (z1, y1, x1), score))
+            along = (stretch * depth, min((stretch + 1) * depth, shape[column.plane]))
+            spans = [(column.y, column.y + column.height), (column.x, column.x + column.width)]
+            # A section's rows and columns run along the two other axes, in the order z, y, x.
+            spans.insert(column.plane, along)
+            (z0, z1), (y0, y1), (x0, x1) = spans
+            boxes.append(Box((z0, y0, x0), (z1, y1, x1), score))
     return boxes
+
+
+def find_candidates(stretches: Iterable[Box], depth: int) -> list[Box]:
+    """Return the stretches that have enough informative patches: more than ``depth // 10``."""
+    return [box for box in stretches if box.score > depth // 10]
 
 
 def measure_overlap(first: Box, second: Box) -> float:

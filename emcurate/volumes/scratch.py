@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +21,34 @@ from emcurate.volumes.volume import Volume, iter_plane_blocks
 # Voxels whose volumes are worked on together: many small volumes share the processes, and the scratch copies of
 # compressed ones never take more disk than this (or than the largest volume).
 BATCH_VOXELS = 1 << 35
+
+
+@contextlib.contextmanager
+def ready_to_read(
+    volumes: Sequence[Volume],
+    scratch_directory: Path,
+    report: Report,
+    workers: Workers = Workers(),
+    *,
+    by_planes: Collection[Path] = (),
+) -> Iterator[list[Volume]]:
+    """Give volumes of which any part can be read without reading much else, some of them copies unpacked to scratch.
+
+    Parameters
+    ----------
+    volumes : sequence of Volume
+    scratch_directory : Path
+        For the copies, which are removed at the end of the block.
+    report : Report
+        Receives those that cannot be unpacked, which are left out.
+    workers : Workers
+    by_planes : collection of Path
+        Volumes of which only whole (y, x) planes, or few boxes, are wanted: these are unpacked only where every plane
+        costs all that lies before it in the file.
+    """
+    packed = [volume for volume in volumes if volume.sequential or volume.path not in by_planes]
+    with all_unpacked(packed, scratch_directory, report, workers) as ready:
+        yield ready + [volume for volume in volumes if volume not in packed]
 
 
 @contextlib.contextmanager

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
 
 from emcurate import naming
-from emcurate.volumes.volume import Volume
+from emcurate.running.report import Report
+from emcurate.volumes.volume import Volume, is_anisotropic
 
 # Voxels a job holds at a time, in bytes; a job works on at least one section, however large. Larger slabs read a
 # volume fewer times over (a slab of yz sections touches every page of the file), but each process holds one.
@@ -29,14 +28,15 @@ def section_indices(size: int, spacing: int) -> list[range]:
     return [regular] if regular[-1] == size - 1 else [regular, range(size - 1, size)]
 
 
-def name_sections(volume: Volume, planes: Iterable[int], spacing: int) -> set[str]:
-    """Return the file names of every section that a volume gives."""
-    return {
-        section_name(volume, plane, index)
-        for plane in planes
-        for indices in section_indices(volume.shape[plane], spacing)
-        for index in indices
-    }
+def choose_planes(volume: Volume, axes: Sequence[int], anisotropy: float, report: Report) -> tuple[int, ...]:
+    """Return the planes to cut: those asked for, or only xy where z differs too much from x, which is reported."""
+    if not any(axes) or not is_anisotropic(volume.voxel_size_nm, anisotropy):
+        return tuple(axes)
+    left = tuple(plane for plane in axes if plane == 0)
+    z, y, x = volume.voxel_size_nm or (0, 0, 0)
+    cut = "only plane 0 (xy) is cut" if left else "nothing is cut, since --axes leaves plane 0 (xy) out"
+    report.note(f"{volume.path}: voxels of {z:g} x {y:g} x {x:g} nm (z, y, x) are anisotropic; {cut}")
+    return left
 
 
 def section_name(volume: Volume, plane: int, index: int) -> str:
@@ -55,22 +55,10 @@ def divide(volume: Volume, planes: Iterable[int], spacing: int) -> Iterator[tupl
                 yield plane, indices[start : start + at_once]
 
 
-def count_sections(savedir: Path) -> Counter[str]:
-    """Return how many sections of volumes a directory holds, by dataset."""
-    return Counter(section.dataset for _, section in find_sections(savedir))
-
-
-def find_sections(savedir: Path) -> Iterator[tuple[Path, naming.VolumeSection]]:
-    """Yield the sections of volumes that lie in a directory."""
-    for path in savedir.iterdir():
-        with contextlib.suppress(naming.GrammarError):
-            if path.suffix == ".tiff" and isinstance(section := naming.parse_section(path.stem), naming.VolumeSection):
-                yield path, section
-
-
-def remove_other_sections(savedir: Path, volumes: Iterable[Volume], names: Mapping[Path, set[str]]) -> None:
-    """Remove what a run with other settings left of these volumes: sections that this run will not write."""
-    wanted = {volume.name: names[volume.path] for volume in volumes}
-    for path, section in list(find_sections(savedir)):
-        if section.dataset in wanted and path.name not in wanted[section.dataset]:
-            path.unlink()
+def dataset_of(name: str) -> str | None:
+    """Return the dataset of the volume that a file of this name is a section of, None if it is none."""
+    stem, _, extension = name.rpartition(".")
+    with contextlib.suppress(naming.GrammarError):
+        if extension == "tiff" and isinstance(section := naming.parse_section(stem), naming.VolumeSection):
+            return section.dataset
+    return None

@@ -1,10 +1,10 @@
-"""Open a volume of any format lazily: its voxels (z, y, x), its voxel size, its name; and choose its grey limits."""
+"""Open a volume of any format lazily: its voxels (z, y, x), its voxel size, its name."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,12 @@ import numpy.typing as npt
 
 from emcurate import naming
 from emcurate.errors import DataWarning, InputError
-from emcurate.files import fingerprint, list_entries
-from emcurate.images.pixels import (
-    check_pixel_type,
-)
-from emcurate.running import claims
-from emcurate.running.report import Report
+from emcurate.images.pixels import check_pixel_type
 from emcurate.volumes.formats import VOLUME_SUFFIXES, find_opener, is_slices_directory
-from emcurate.volumes.formats.slices import list_slices
-from emcurate.volumes.formats.tiff import is_single_image
 from emcurate.volumes.layouts import Shape, Voxels
+
+# What stages call volumes that they make, and others read.
+VOLUMES = "volumes"
 
 VoxelSize = tuple[float, float, float]
 
@@ -82,29 +78,6 @@ class Volume:
         return self.voxels.read(z, y, x)
 
 
-def list_volumes(directory: Path, exclude: Iterable[Path] = ()) -> list[Path]:
-    """List the volumes directly in a directory, in natural order: volume files, and sub-directories of slices.
-
-    `exclude` are directories to leave out, such as an output directory that lies among the volumes.
-
-    Raises
-    ------
-    InputError
-        If the directory seems to hold the slices of one volume.
-    """
-    left_out = set(exclude)
-    found = [path for path in list_entries(directory) if path not in left_out and _may_be_volume(path)]
-    slices = list_slices(directory)
-    if len(slices) >= 2 and all(path in slices and is_single_image(path) for path in found):
-        raise InputError(
-            directory,
-            "volume files, or a sub-directory of slices for each volume",
-            f"{len(slices)} 2D images directly in it",
-            f"name {directory.parent} instead, if they are the slices of one volume",
-        )
-    return found
-
-
 def open_volume(path: Path, voxel_size_nm: VoxelSize | None = None) -> Volume:
     """Open a volume file or a directory of slices; headers only are read.
 
@@ -135,28 +108,6 @@ def dataset_name(path: Path) -> str:
     return path.name if is_slices_directory(path) else naming.strip_extension(path.name)
 
 
-def fingerprint_volume(path: Path) -> str:
-    """Return what changes when any file of a volume is changed; see `files.fingerprint`.
-
-    What cannot be read has a fingerprint too: opening it is what reports it, without stopping the others.
-    """
-    try:
-        found = fingerprint(path)
-        if path.suffix.lower() == ".nhdr":
-            from emcurate.volumes.formats.nrrd import data_file
-
-            data = data_file(path)
-            found += f"; {fingerprint(data)}" if data else ""
-    except (InputError, OSError):
-        return "unreadable"
-    return found
-
-
-def refuse_bad_names(paths: Iterable[Path], report: Report) -> list[Path]:
-    """Return the volumes whose dataset name can be used and is theirs alone; report the others."""
-    return claims.refuse_bad_names({path: [(dataset_name(path), path)] for path in paths}, report)
-
-
 def is_anisotropic(voxel_size_nm: VoxelSize | None, threshold: float) -> bool:
     """Return whether z differs from x by more than `threshold`, relative to x; an unknown size is isotropic."""
     if voxel_size_nm is None:
@@ -180,12 +131,3 @@ def iter_plane_blocks(volume: Volume) -> Iterator[tuple[int, int]]:
     planes = max(1, BLOCK_BYTES // max(1, height * width * volume.dtype.itemsize))
     for start in range(0, depth, planes):
         yield start, min(start + planes, depth)
-
-
-def _may_be_volume(path: Path) -> bool:
-    if find_opener(path) is None:
-        return False
-    try:
-        return not is_slices_directory(path) or bool(list_slices(path))
-    except PermissionError:
-        return True  # for opening it to report

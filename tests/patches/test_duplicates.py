@@ -86,6 +86,6 @@ def test_exemplars_and_table(three_groups):
 
 
 def test_largest_groups_show_what_differs_most(three_groups):
-    assert three_groups.largest(5, 5) == [[("a", 0), ("e", 5), ("c, d", 2)], [("b", 0), ("f", 1)]]
-    assert three_groups.largest(1, 1) == [[("a", 0), ("e", 5)]]
+    assert three_groups.largest(5, 5) == [(3, [("a", 0), ("e", 5), ("c, d", 2)]), (2, [("b", 0), ("f", 1)])]
+    assert three_groups.largest(1, 1) == [(3, [("a", 0), ("e", 5)])]
     assert Groups(["a"], np.array([0]), np.array([0])).largest(3, 3) == []

@@ -213,7 +213,7 @@ def test_an_interrupted_run_is_finished_with_the_same_bytes(voldir, savedir, tmp
     monkeypatch.setattr(stage, "cut_sections", cut)
     # Other settings must not be mixed with what the interrupted run left.
     assert run(voldir, savedir, "-s", 5) == 1
-    assert "results of a.tif made with spacing 1" in capsys.readouterr().err
+    assert "found results made with spacing 1" in capsys.readouterr().err
     assert run(voldir, savedir) == 0
     assert contents(savedir) == contents(tmp_path / "whole")
 
@@ -246,7 +246,7 @@ def test_a_changed_volume_is_refused_without_overwrite_in_one_line(voldir, saved
     write(voldir / "a.tif", 255 - BYTES)
     assert run(voldir, savedir) == 1
     error = capsys.readouterr().err
-    assert error.count(f"{voldir / 'a.tif'}: expected no sections of a in {savedir}") == 1
+    assert error.count(f"{voldir / 'a.tif'}: expected the input that its results in {savedir} were made of") == 1
     assert run(voldir, savedir, "--overwrite") == 0
     np.testing.assert_array_equal(tifffile.imread(savedir / "a-LOC-0_00.tiff"), 255 - BYTES[0])
 

@@ -207,7 +207,9 @@ def test_patches_that_are_gone_leave_the_list(patchdir, tmp_path, capsys):
     for path in patchdir.glob("fly*"):
         path.unlink()
     assert deduplicate.main([str(patchdir), str(savedir)]) == 0
-    assert "fly: its patches are gone" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "what fly came of is gone" in error
+    assert "--prune" in error
     listed = dask.array.from_npy_stack(str(savedir / "deduplicated_fpaths.npz")).compute()
     assert all("two words" in path for path in listed)
 

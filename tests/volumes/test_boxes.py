@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emcurate.volumes.boxes import Box, Column, find_candidates, measure_overlap, suppress_overlapping
+from emcurate.volumes.boxes import Box, Column, find_candidates, measure_overlap, score_stretches, suppress_overlapping
 
 SHAPE = (100, 60, 70)
 boxes = st.builds(
@@ -35,26 +35,30 @@ def test_suppression_equals_the_naive_loop(candidates, threshold):
     assert suppress_overlapping(candidates, threshold) == kept
 
 
+def candidates_of(columns, depth):
+    return find_candidates(score_stretches(columns, SHAPE, depth), depth)
+
+
 @pytest.mark.parametrize(
     ("plane", "start", "stop"),
     [(0, (20, 5, 7), (40, 13, 16)), (1, (5, 20, 7), (13, 40, 16)), (2, (5, 7, 20), (13, 16, 40))],
 )
 def test_a_column_runs_along_its_planes_axis(plane, start, stop):
     column = Column(plane, y=5, x=7, height=8, width=9)
-    assert find_candidates({column: [21, 25, 39, 40]}, SHAPE, depth=20) == [Box(start, stop, 3)]
+    assert candidates_of({column: [21, 25, 39, 40]}, depth=20) == [Box(start, stop, 3)]
 
 
 def test_a_stretch_needs_more_than_a_tenth_of_its_depth():
     column = Column(0, 0, 0, 8, 8)
-    assert find_candidates({column: [0, 1]}, SHAPE, depth=20) == []
-    assert len(find_candidates({column: [0, 1, 2]}, SHAPE, depth=20)) == 1
+    assert candidates_of({column: [0, 1]}, depth=20) == []
+    assert len(candidates_of({column: [0, 1, 2]}, depth=20)) == 1
     # nz // 10, not nz / 10: at 29, more than two are enough.
-    assert len(find_candidates({column: [0, 1, 2]}, SHAPE, depth=29)) == 1
+    assert len(candidates_of({column: [0, 1, 2]}, depth=29)) == 1
     # A section named twice counts once.
-    assert find_candidates({column: [0, 1, 1]}, SHAPE, depth=20) == []
+    assert candidates_of({column: [0, 1, 1]}, depth=20) == []
 
 
 def test_the_last_stretch_ends_with_the_volume():
     column = Column(1, 0, 0, 8, 8)
-    (box,) = find_candidates({column: [50, 51, 59]}, SHAPE, depth=25)
+    (box,) = candidates_of({column: [50, 51, 59]}, depth=25)
     assert (box.start[1], box.stop[1]) == (50, 60)

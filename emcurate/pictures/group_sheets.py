@@ -1,0 +1,32 @@
+"""Pictures of groups of near-duplicates, so that a person can judge what was called one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from emcurate.pictures.contact_sheets import DROPPED, KEPT, Group, Tile, draw_contact_sheet
+
+GROUPS_SHOWN = 12  # in one picture
+DUPLICATES_SHOWN = 9  # of each group
+
+
+@dataclass(frozen=True)
+class GroupSheet:
+    """A picture to be drawn: groups, each a list of patches and their distances in bits, the exemplar first."""
+
+    path: Path
+    patchdir: Path
+    title: str
+    groups: list[list[tuple[str, int]]]
+
+
+def draw_group_sheet(job: GroupSheet) -> None:
+    """Draw groups of near-duplicates, each in a row."""
+    sheet = []
+    for (exemplar, _), *duplicates in job.groups:
+        tiles = [Tile(job.patchdir / f"{exemplar}.tiff", "exemplar", KEPT)]
+        tiles += [Tile(job.patchdir / f"{name}.tiff", f"{bits} bits away", DROPPED) for name, bits in duplicates]
+        sheet.append(Group(exemplar, tiles))
+    title = f"{job.title}: largest groups of near-duplicates, those that differ most first"
+    draw_contact_sheet(job.path, title, sheet, columns=DUPLICATES_SHOWN + 1)

@@ -1,0 +1,128 @@
+"""Columns of informative patches in a volume, and the boxes that come of them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from emcurate import naming
+from emcurate.errors import InputError
+from emcurate.files import fingerprint
+from emcurate.images.sections import read_size
+from emcurate.running.report import Report
+from emcurate.volumes.boxes import Box, Column, find_candidates, score_stretches, suppress_overlapping
+from emcurate.volumes.volume import Volume
+
+IOU_THRESHOLD = 0.1  # boxes that share more than this are taken for one
+
+# With a smaller part of all stretches, what came before has left too few patches, and the user should know.
+FEW_CANDIDATES = 0.1
+
+
+@dataclass
+class Informative:
+    """The informative patches of one dataset: by plane and place, the sections and one of the patches' paths."""
+
+    sections: dict[tuple[int, int, int], set[int]] = field(default_factory=lambda: defaultdict(set))
+    example: dict[tuple[int, int, int], str] = field(default_factory=dict)
+
+    @property
+    def isotropic(self) -> bool:
+        """Whether patches of other planes than 0 occur."""
+        return any(plane != 0 for plane, _, _ in self.sections)
+
+    def fingerprint(self) -> str:
+        """Return what changes when the set of patches does, or their size."""
+        text = repr([(place, sorted(self.sections[place]), self._seen(place)) for place in sorted(self.sections)])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _seen(self, place: tuple[int, int, int]) -> str:
+        try:
+            return fingerprint(Path(self.example[place]))
+        except OSError:
+            return "unreadable"  # finding the boxes reports it
+
+
+def group_patches(paths: Iterable[str], report: Report) -> dict[str, Informative]:
+    """Return the informative patches of volumes by dataset; those of 2D images are counted and left out."""
+    datasets: dict[str, Informative] = defaultdict(Informative)
+    for path in paths:
+        try:
+            patch = naming.parse_patch(Path(path).stem)
+        except naming.GrammarError as error:
+            report.fail(f"{path}: {error}; only patches of raw/crop_patches.py belong in the path list")
+            continue
+        if isinstance(patch.section, naming.ImageSection):
+            report.count("patches of 2D images left out")
+            continue
+        place = patch.section.plane, patch.y, patch.x
+        datasets[patch.dataset].sections[place].add(patch.section.index)
+        datasets[patch.dataset].example.setdefault(place, path)
+    return datasets
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The boxes to save of one volume, the best first, and what became of the others.
+
+    `stretches` are all pieces of columns with any informative patch, `candidates` those with enough of them; `thin`
+    counts boxes that overlap no better one but have a side under half of what is wanted.
+    """
+
+    boxes: list[Box]
+    stretches: int = 0
+    candidates: int = 0
+    thin: int = 0
+
+
+def choose_boxes(informative: Informative, volume: Volume, nz: int) -> Choice:
+    """Return the boxes to save of one volume.
+
+    Raises
+    ------
+    InputError
+        If a patch cannot be read, or cannot have been cut from the volume.
+    """
+    columns = {}
+    for (plane, y, x), sections in informative.sections.items():
+        height, width = read_size(Path(informative.example[plane, y, x]))
+        column = Column(plane, y, x, height, width)
+        check_column(column, max(sections), volume, informative.example[plane, y, x])
+        columns[column] = sections
+    stretches = score_stretches(columns, volume.shape, nz)
+    candidates = find_candidates(stretches, nz)
+    kept = suppress_overlapping(candidates, IOU_THRESHOLD)
+    thick = [box for box in kept if min(box.shape) >= nz // 2]
+    return Choice(thick, len(stretches), len(candidates), len(kept) - len(thick))
+
+
+def account_for(choices: Iterable[Choice], nz: int) -> str:
+    """Return a line on why as many or as few boxes came out as did."""
+    choices = list(choices)
+    stretches, candidates, thin, boxes = (
+        sum(numbers)
+        for numbers in zip(*((c.stretches, c.candidates, c.thin, len(c.boxes)) for c in choices), strict=True)
+    )
+    line = (
+        f"{stretches:,} pieces of columns have informative patches, {candidates:,} of them in more than {nz // 10} of "
+        f"{nz} sections; {candidates - boxes - thin:,} overlapped better ones, {thin:,} were thinner than {nz // 2}"
+    )
+    if candidates < FEW_CANDIDATES * stretches:
+        line += "; for more, cut sections with a smaller --spacing, deduplicate with a smaller -d, or use a smaller -nz"
+    return line
+
+
+def check_column(column: Column, last_section: int, volume: Volume, patch: str) -> None:
+    """Raise `InputError` unless the patches of a column lie inside the volume."""
+    sides = [side for axis, side in enumerate(volume.shape) if axis != column.plane]
+    inside = column.y + column.height <= sides[0] and column.x + column.width <= sides[1]
+    if not inside or last_section >= volume.shape[column.plane]:
+        raise InputError(
+            volume.path,
+            f"a volume that {Path(patch).name} can have been cut from",
+            "one of " + " x ".join(map(str, volume.shape)) + " voxels (z, y, x)",
+            "name the directory of the volumes the sections were cut from",
+        )
