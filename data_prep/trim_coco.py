@@ -22,19 +22,21 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from emcurate import cli
 from emcurate.errors import InputError
 from emcurate.fetching.gathering import Link, gather
-from emcurate.files import make_output_directory, write_once
+from emcurate.files import digest_bytes, digest_file, make_output_directory
 from emcurate.running.jobs import Workers
+from emcurate.running.ledger import Source
 from emcurate.running.report import Report
 from emcurate.trimming import coco_selection as selection
 from emcurate.trimming.categories import resolve_targets
 from emcurate.trimming.coco import read_annotations, select_records
 from emcurate.trimming.coco_selection import SEED, Choice, Split
+from emcurate.trimming.part import Part
 
 STAGE = "trim_coco"
 
@@ -42,19 +44,6 @@ STAGE = "trim_coco"
 DEFAULT_TARGETS = (3, 6, 31, 35, 36, 37, 40, 41, 43, 46, 47, 50, 53, 64, 75, 76, 78, 80, 85, 89)
 TRAIN_SAMPLES = 500
 VAL_SAMPLES = 250
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the flags say about how both splits are trimmed."""
-
-    output: Path
-    link: Link
-    download: bool
-    masks: bool
-    layout: str
-    overwrite: bool
-    workers: Workers
 
 
 def run(
@@ -75,6 +64,7 @@ def run(
     layout: str = "plain",
     list_categories: bool = False,
     overwrite: bool = False,
+    prune: bool = False,
     workers: Workers = Workers(),
 ) -> Report:
     """Trim the training and the validation set, or one of them; see the module's docstring."""
@@ -99,60 +89,118 @@ def run(
         report.count("categories", len(categories))
         return report
     ids = resolve_targets(targets or [str(i) for i in DEFAULT_TARGETS], categories, splits[0].annotations[0])
-    options = Options(output, link, download, masks, layout, overwrite, workers)
-    report.count("files written", 0)
+    choices = []
     for split in splits:
         try:
             choice = selection.choose_images(split, ids, categories, seed)
             selection.refuse_empty(choice, skip_empty, report)
-            write_split(choice, options, report)
+            choices.append(choice)
+        except InputError as error:
+            report.fail(error)
+    report.count("files written", 0)
+    if not choices:
+        return report
+    make_output_directory(output)
+    settings = {"targets": ids, "seed": seed, "skip_empty": skip_empty, "masks": masks, "layout": layout}
+    parts = [open_part(choice, output, settings, report, overwrite=overwrite, prune=prune) for choice in choices]
+    if any(part.is_refused for part in parts):
+        return report
+    for choice, part in zip(choices, parts, strict=True):
+        try:
+            write_lists(choice, part, masks, report)
+            if choice.split.images is not None or download:
+                bring_images(choice, part, report, download=download, link=link, overwrite=overwrite, workers=workers)
+            else:
+                advice = f"give --{choice.split.name}-images or --download"
+                part.keep_images(choice.image_names(), advice)
+                report.note(f"No {choice.split.name} images were asked for: {advice}")
+            if layout == "imagefolder":
+                write_metadata(choice, part)
+            part.finish()
+            selection.warn_of_strays(output / choice.split.folder, choice.images.values(), report)
         except InputError as error:
             report.fail(error)
     return report
 
 
-def write_split(choice: Choice, options: Options, report: Report) -> None:
-    """Write the lists of a split's chosen images, and bring the images to their place."""
-    split, overwrite = choice.split, options.overwrite
-    report.count(f"{split.name} images chosen", len(choice.images))
-    output = make_output_directory(options.output)
-    is_new = write_once(output / f"labels_{split.name}.json", choice.labels_file(), overwrite=overwrite)
-    report.count_file(is_new)
-    table = output / "trim_report.csv"
-    earlier = table.read_text(encoding="utf-8", errors="replace") if table.exists() else ""
-    merged = selection.merge_report(earlier, split.name, choice.report_rows())
-    is_ours = earlier.startswith(",".join(selection.REPORT_COLUMNS))
-    report.count_file(write_once(table, merged, overwrite=overwrite or is_ours))
-    picture = output / f"balance_{split.name}.png"
-    if is_new or not picture.exists():
-        # Not compared with that of an earlier run: another matplotlib draws the same bars with other bytes.
-        report.count_file(write_once(picture, choice.balance_picture(), overwrite=overwrite))
-    report.note(f"How the {split.name} images are balanced: {picture}")
-    if options.masks:
-        records, oddities = select_records(split.annotations, list(choice.images))
-        path = output / f"instances_{split.name}_trimmed.json"
-        report.count_file(write_once(path, records, overwrite=overwrite))
-        for oddity in oddities:
-            report.warn(oddity)
-
-    if split.images is None and not options.download:
-        report.note(f"No {split.name} images were asked for: give --{split.name}-images or --download")
-        return
-    folder = make_output_directory(output / split.folder)
-    present = gather(
-        {image.file_name: image.url for image in choice.images.values()},
-        folder,
-        split.images,
-        report,
-        download=options.download,
-        link=options.link,
-        overwrite=overwrite,
-        workers=options.workers,
+def open_part(
+    choice: Choice, output: Path, settings: Mapping[str, Any], report: Report, *, overwrite: bool, prune: bool
+) -> Part:
+    """Return what the output directory knows of a split."""
+    split = choice.split
+    source = Source(
+        split.annotations[0],
+        ", ".join(digest_file(path) for path in split.annotations),  # they were read whole, once more costs little
+        dataset=split.name,
+        settings={**settings, "samples": split.samples},
     )
-    if options.layout == "imagefolder":
-        path, metadata = folder / selection.METADATA_NAME, choice.metadata(present)
-        report.count_file(write_once(path, metadata, overwrite=overwrite or selection.grows(path, metadata)))
-    selection.warn_of_strays(folder, choice.images.values(), report)
+    return Part(output, STAGE, source, selection.list_names(split), report, overwrite=overwrite, prune=prune)
+
+
+def write_lists(choice: Choice, part: Part, masks: bool, report: Report) -> None:
+    """Write which images of a split were chosen and how they are balanced, unless an earlier run did."""
+    split = choice.split
+    names = selection.list_names(split)
+    report.count(f"{split.name} images chosen", len(choice.images))
+    if part.is_done:
+        part.count_lists()
+    else:
+        is_new = part.write(names.labels, choice.labels_file())
+        if is_new or part.replaces(names.balance) or not (part.directory / names.balance).exists():
+            part.write(names.balance, choice.balance_picture())
+        else:
+            # Not compared with one that nobody noted: another matplotlib draws the same bars with other bytes.
+            part.note([part.directory / names.balance])
+        if masks:
+            records, oddities = select_records(split.annotations, list(choice.images))
+            part.write(names.masks, records)
+            for oddity in oddities:
+                report.warn(oddity)
+    write_report(choice, part.directory, report)
+    report.note(f"How the {split.name} images are balanced: {part.directory / names.balance}")
+
+
+def write_report(choice: Choice, output: Path, report: Report) -> None:
+    """Bring a split's rows of trim_report.csv up to date; the file is a part of its own, since both splits share it."""
+    path = output / selection.REPORT_NAME
+    earlier = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    data = selection.merge_report(earlier, choice.split.name, choice.report_rows()).encode()
+    part = Part(output, STAGE, Source(path, digest_bytes(data), "report"), {path.name}, report, renew=True)
+    part.write(path.name, data, replace=earlier.startswith(",".join(selection.REPORT_COLUMNS)))
+    part.finish()
+
+
+def bring_images(
+    choice: Choice, part: Part, report: Report, *, download: bool, link: Link, overwrite: bool, workers: Workers
+) -> None:
+    """Bring those images of a split to their place that are not there yet."""
+    images = choice.image_names()
+    kept = {} if overwrite else {name: image for name, image in images.items() if name in part.kept}
+    wanted = {image.file_name: image.url for name, image in images.items() if name not in kept}
+    folder = make_output_directory(part.directory / choice.split.folder)
+    part.count_images(kept)
+    if wanted:
+        there = gather(
+            wanted,
+            folder,
+            choice.split.images,
+            report,
+            download=download,
+            link=link,
+            overwrite=overwrite,
+            damaged={images[name].file_name for name in part.damaged(images)},
+            workers=workers,
+        )
+        part.note(folder / name for name in sorted(there))
+
+
+def write_metadata(choice: Choice, part: Part) -> None:
+    """Write metadata.jsonl about the images of a split that are there, if any."""
+    images = choice.image_names()
+    present = {images[name].file_name for name in part.names() if name in images}
+    data, name = choice.metadata(present), f"{choice.split.folder}/{selection.METADATA_NAME}"
+    if present:
+        part.write(name, data, replace=selection.grows(part.directory / name, data))
 
 
 def print_categories(splits: Sequence[Split], categories: Mapping[int, str]) -> None:
@@ -221,21 +269,23 @@ def build_parser() -> argparse.ArgumentParser:
         default="plain",
         help="imagefolder: also write metadata.jsonl, for datasets.load_dataset('imagefolder', data_dir=OUTPUT)",
     )
-    cli.add_overwrite_flag(parser)
+    cli.add_ledger_flags(parser, "output")
     cli.add_job_flags(parser)
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the script; return its exit status."""
-    parser = build_parser()
-    arguments = cli.parse_arguments(parser, argv)
+def check_arguments(parser: argparse.ArgumentParser, arguments: Mapping[str, Any]) -> None:
+    """End the program where there is nothing to trim, or are images of nothing."""
     if not arguments["train_annotations"] and not arguments["val_annotations"]:
         parser.error("expected --train-annotations, --val-annotations or both, found neither")
     for split in ("train", "val"):
         if arguments[f"{split}_images"] and not arguments[f"{split}_annotations"]:
             parser.error(f"argument --{split}-images: expected --{split}-annotations too, found none")
-    return cli.close(lambda: run(**arguments), STAGE)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the script; return its exit status."""
+    return cli.run_stage(run, build_parser(), argv, check=check_arguments)
 
 
 if __name__ == "__main__":

@@ -20,13 +20,21 @@ from pathlib import Path
 
 from emcurate import cli
 from emcurate.fetching.gathering import Link, Placement, place_all, report_missing
-from emcurate.files import make_output_directory, write_once
+from emcurate.files import digest_file, make_output_directory
 from emcurate.running.jobs import Workers
+from emcurate.running.ledger import Source
 from emcurate.running.report import Report
 from emcurate.trimming import siim
+from emcurate.trimming.part import Part
 from emcurate.trimming.table import read_table
 
 STAGE = "trim_siim"
+
+# What the whole set is called in the ledger.
+PART = "siim"
+FOLDER = "images"
+MISSING_LIST = "missing_images.txt"
+LISTS = ("metadata_small.csv", "trim_report.csv", "metadata_train.csv", "metadata_test.csv", MISSING_LIST)
 
 # The published cut, in rows of each class in the sorted order.
 BENIGN = (2000, 4000)
@@ -47,6 +55,7 @@ def run(
     seed: int = siim.SEED,
     link: Link = "copy",
     overwrite: bool = False,
+    prune: bool = False,
     workers: Workers = Workers(),
 ) -> Report:
     """Trim a metadata file; see the module's docstring."""
@@ -69,17 +78,38 @@ def run(
         owners = patients if by == "patient" and patients is not None else [str(row) for row in range(len(names))]
         training, testing = siim.split_rows(taken, owners, split, seed)
         files |= {"metadata_train.csv": table.choose(training), "metadata_test.csv": table.choose(testing)}
+    settings = {"benign": benign, "malignant": malignant, "order": order, "one_per_patient": one_per_patient}
+    if split is not None:
+        settings |= {"split": split, "by": by, "seed": seed}
+    source = Source(metadata, digest_file(metadata), PART, settings=settings)
     make_output_directory(output)
+    part = Part(output, STAGE, source, LISTS, report, overwrite=overwrite, prune=prune)
+    if part.is_refused:
+        return report
     report.count("files written", 0)
     for file_name, data in files.items():
-        report.count_file(write_once(output / file_name, data, overwrite=overwrite))
+        part.write(file_name, data)
     report.count("rows chosen", len(rows))
+    chosen = dict.fromkeys(names[row] for row in rows)
     if images is not None:
-        folder = make_output_directory(output / "images")
-        found, missing = siim.choose_images((names[row] for row in rows), images, folder, report)
-        place_all([Placement(folder / path.name, path, None, link, overwrite) for path in found], report, workers)
+        folder = make_output_directory(output / FOLDER)
+        found, missing = siim.choose_images(chosen, images, folder, report)
+        paths = {f"{FOLDER}/{path.name}": path for path in found}
+        kept = [name for name in paths if name in part.kept and not overwrite]
+        part.count_images(kept)
+        placements = [
+            Placement(output / name, path, None, link, part.replaces(name))
+            for name, path in paths.items()
+            if name not in kept
+        ]
+        part.note(sorted(place_all(placements, report, workers)))
         advice = "complete the images; looked for " + " ".join(siim.IMAGE_SUFFIXES)
-        report_missing(report, missing, str(images), output / "missing_images.txt", advice)
+        report_missing(report, missing, str(images), output / MISSING_LIST, advice)
+    else:
+        stems = set(map(siim.image_stem, chosen))
+        brought = [name for name in part.noted if name.startswith(f"{FOLDER}/") and siim.image_stem(name) in stems]
+        part.keep_images(brought, "give --images")
+    part.finish()
     return report
 
 
@@ -124,7 +154,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--seed", type=cli.natural_int, default=siim.SEED, metavar="N", help="of --split (default: %(default)s)"
     )
     cli.add_link_flag(parser)
-    cli.add_overwrite_flag(parser)
+    cli.add_ledger_flags(parser, "output")
     cli.add_job_flags(parser)
     return parser
 

@@ -145,18 +145,33 @@ def add_reroot_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run_stage(run: Callable[..., Report], parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
-    """Parse the command line, run the stage, print its closing report, return the exit status."""
-    return close(prepare(run, parser, argv), stage_of(parser))
+def run_stage(
+    run: Callable[..., Report],
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None = None,
+    *,
+    check: Callable[[argparse.ArgumentParser, dict[str, Any]], None] | None = None,
+) -> int:
+    """Parse the command line, run the stage, print its closing report, return the exit status; see `prepare`."""
+    return close(prepare(run, parser, argv, check=check), stage_of(parser))
 
 
 def prepare(
-    run: Callable[..., Report], parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
+    run: Callable[..., Report],
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None = None,
+    *,
+    check: Callable[[argparse.ArgumentParser, dict[str, Any]], None] | None = None,
 ) -> Callable[[], Report]:
-    """Parse the command line, which ends the program where it is wrong, and return what runs the stage."""
+    """Parse the command line, which ends the program where it is wrong, and return what runs the stage.
+
+    `check` is called with the arguments before a stage runs, and ends the program where they do not go together.
+    """
     arguments = parse_arguments(parser, argv)
     output = arguments.pop("output_argument", None)
     if not arguments.pop("verify", False):
+        if check is not None:
+            check(parser, arguments)
         return lambda: run(**arguments)
     directory, stage = arguments[output], stage_of(parser)
     if directory is None:

@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -266,20 +266,24 @@ def move_once(partial: Path, path: Path, *, overwrite: bool = False) -> bool:
         partial.unlink(missing_ok=True)
 
 
-def csv_bytes(header: Sequence[str], rows: Iterable[Sequence[object]]) -> bytes:
-    """Return a table as the bytes of a csv file; names that are no UTF-8 keep their bytes."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue().encode("utf-8", "surrogateescape")
-
-
 def npy_bytes(array: npt.ArrayLike) -> bytes:
     """Return an array as the bytes of an ``.npy`` file; an object array, which would need pickle, is refused."""
     buffer = io.BytesIO()
     np.save(buffer, np.asarray(array), allow_pickle=False)
     return buffer.getvalue()
+
+
+def csv_bytes(header: Iterable[object], rows: Iterable[Iterable[object]]) -> bytes:
+    r"""Return rows as the bytes of a csv file; a path that is no UTF-8 keeps its bytes.
+
+    >>> csv_bytes(["name", "count"], [["a, b", 1]])
+    b'name,count\n"a, b",1\n'
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue().encode("utf-8", "surrogateescape")
 
 
 def read_npy(path: Path, mmap_mode: str | None = None) -> npt.NDArray[np.generic]:

@@ -468,7 +468,7 @@ def verify(directory: Path, stage: str, report: Report) -> None:
     spoilt = []
     for line in entries.values():
         for output in read_outputs(line):
-            if _holds(directory, output):
+            if holds(directory, output):
                 report.count("files verified")
                 continue
             there = (directory / output.name).exists()
@@ -553,10 +553,11 @@ def _is_intact(directory: Path, output: Output) -> bool:
         stat = os.stat(f"{directory}/{output.name}")  # noqa: PTH116
     except OSError:
         return False
-    return stat.st_size == output.size and (stat.st_mtime_ns == output.mtime_ns or _holds(directory, output))
+    return stat.st_size == output.size and (stat.st_mtime_ns == output.mtime_ns or holds(directory, output))
 
 
-def _holds(directory: Path, output: Output) -> bool:
+def holds(directory: Path, output: Output) -> bool:
+    """Return whether a file's content is what was written."""
     try:
         return digest_file(directory / output.name) == output.digest
     except OSError:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,6 +25,7 @@ REPORT_COLUMNS = (
     *("split", "target", "name", "positives_available", "positives_taken", "positives_with_replacement"),
     *("negatives_available", "negatives_taken", "negatives_with_replacement"),
 )
+REPORT_NAME = "trim_report.csv"
 METADATA_NAME = "metadata.jsonl"
 
 
@@ -41,6 +43,23 @@ class Split:
     def folder(self) -> str:
         """The directory of its images, also the start of its label file's keys."""
         return f"{self.name}2017"
+
+
+class ListNames(NamedTuple):
+    """The names of a split's files beside its images."""
+
+    labels: str
+    balance: str
+    masks: str
+    missing: str
+
+
+def list_names(split: Split) -> ListNames:
+    """Return the names of a split's files in the output directory."""
+    name = split.name
+    return ListNames(
+        f"labels_{name}.json", f"balance_{name}.png", f"instances_{name}_trimmed.json", f"missing_{split.folder}.txt"
+    )
 
 
 @dataclass(frozen=True)
@@ -74,6 +93,10 @@ class Choice:
     selections: Sequence[Selection]
     names: Mapping[int, str]
     images: Mapping[int, Image]
+
+    def image_names(self) -> dict[str, Image]:
+        """Return the chosen images by ``folder/file name``, which is where they go."""
+        return {f"{self.split.folder}/{image.file_name}": image for image in self.images.values()}
 
     def labels(self) -> dict[str, list[int]]:
         """Return the categories of the chosen images by ``folder/file name``."""
@@ -175,10 +198,13 @@ def merge_categories(splits: Sequence[Split]) -> dict[int, str]:
     return dict(sorted(merged.items()))
 
 
-def merge_report(earlier: str, split: str, rows: Sequence[Sequence[object]]) -> bytes:
+def merge_report(earlier: str, split: str, rows: Sequence[Sequence[object]]) -> str:
     """Return trim_report.csv with a split's rows in the place of those an earlier one has of it; train comes first."""
-    others = [row for row in csv.reader(io.StringIO(earlier, newline="")) if row and row[0] not in ("split", split)]
-    return csv_bytes(REPORT_COLUMNS, [*rows, *others] if split == "train" else [*others, *rows])
+    whole_lines = io.StringIO(earlier[: earlier.rfind("\n") + 1], newline="")
+    others = [
+        row for row in csv.reader(whole_lines) if len(row) == len(REPORT_COLUMNS) and row[0] not in ("split", split)
+    ]
+    return csv_bytes(REPORT_COLUMNS, [*rows, *others] if split == "train" else [*others, *rows]).decode()
 
 
 def grows(path: Path, data: bytes) -> bool:
@@ -189,7 +215,7 @@ def grows(path: Path, data: bytes) -> bool:
 def warn_of_strays(folder: Path, images: Collection[Image], report: Report) -> None:
     """Warn of files beside the chosen images that this script did not put there."""
     expected = {image.file_name.split("/")[0] for image in images} | {METADATA_NAME}
-    strays = [path.name for path in list_entries(folder) if path.name not in expected]
+    strays = [path.name for path in (list_entries(folder) if folder.is_dir() else []) if path.name not in expected]
     if strays:
         report.warn(
             f"{folder}: {len(strays):,} files are not of this selection, such as {strays[0]}; they were left there"

@@ -139,6 +139,12 @@ def find_images(directory: Path, apart_from: Path) -> dict[str, list[Path]]:
     return found
 
 
+def image_stem(name: str) -> str:
+    """Return the name without extension of the file that an image id or file name stands for."""
+    file = PurePosixPath(name)
+    return file.stem if file.suffix.lower() in IMAGE_SUFFIXES else file.name
+
+
 def choose_image(name: str, found: Mapping[str, list[Path]]) -> Path | None:
     """Return the file of an image id or file name, by the preference of `IMAGE_SUFFIXES`; None if there is none.
 
@@ -147,8 +153,7 @@ def choose_image(name: str, found: Mapping[str, list[Path]]) -> Path | None:
     InputError
         If two files of the same kind claim to be it.
     """
-    file = PurePosixPath(name)
-    stem = file.stem if file.suffix.lower() in IMAGE_SUFFIXES else file.name
+    stem = image_stem(name)
     for suffix in IMAGE_SUFFIXES:
         paths = [path for path in found.get(stem, []) if path.suffix.lower() == suffix]
         if len(paths) > 1:

@@ -96,6 +96,13 @@ def image_directory(path, numbers):
     return path
 
 
+def contents(directory):
+    """Every file below a directory but those that only this project reads, by relative name."""
+    files = (path for path in directory.rglob("*") if path.is_file())
+    found = {path.relative_to(directory).as_posix(): path.read_bytes() for path in files}
+    return {name: data for name, data in found.items() if not name.startswith(".")}
+
+
 def run(*arguments):
     return trim_coco.main([str(argument) for argument in arguments])
 
@@ -322,7 +329,165 @@ def test_other_result_is_not_overwritten_without_flag(tmp_path, capsys):
     assert "--overwrite" in capsys.readouterr().err
     assert (tmp_path / "o" / "labels_train.json").read_bytes() == before
     assert run(*command, "--targets", 6, "--train-samples", 2, "--overwrite") == 0
-    assert "files are not of this selection" in capsys.readouterr().err
+    assert "files are not of this selection" not in capsys.readouterr().err
+
+
+@pytest.fixture
+def masked(tmp_path):
+    """A finished selection with everything there can be, and the command that made it but for its targets."""
+    images = image_directory(tmp_path / "all", range(1, 13))
+    command = ["--train-annotations", small(tmp_path), "--train-images", images, "--layout", "imagefolder", "--masks"]
+    assert run(*command, "-o", tmp_path / "o", "--targets", 3, "--train-samples", 4) == 0
+    return tmp_path / "o", command
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--targets", 6, "--train-samples", 4],
+        ["--targets", 3, "--train-samples", 6],
+        ["--targets", 3, "--train-samples", 4, "--seed", 1],
+    ],
+)
+def test_another_selection_is_refused_whole_and_with_overwrite_leaves_nothing_of_the_earlier_one(
+    tmp_path, capsys, masked, flags
+):
+    out, command = masked
+    before = contents(out)
+    assert run(*command, "-o", out, *flags) == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert contents(out) == before
+    assert run(*command, "-o", out, *flags, "--overwrite") == 0
+    assert run(*command, "-o", tmp_path / "fresh", *flags) == 0
+    assert contents(out) == contents(tmp_path / "fresh") != before
+
+
+def test_overwrite_without_images_removes_metadata_masks_and_lists_of_missing_images(tmp_path):
+    labels = [(i, [3] if i % 2 else [1, 6]) for i in range(1, 61)]
+    path = write(tmp_path / "a.json", make_content(labels))
+    images = image_directory(tmp_path / "all", range(1, 11))
+    command = ["--train-annotations", path, "-o", tmp_path / "o"]
+    more = ["--train-images", images, "--masks", "--layout", "imagefolder"]
+    assert run(*command, "--targets", 3, *more) == 1
+    assert (tmp_path / "o" / "missing_train2017.txt").exists()
+    assert run(*command, "--targets", 6, "--train-samples", 2, "--overwrite") == 0
+    left = set(contents(tmp_path / "o"))
+    chosen = set(json.loads((tmp_path / "o" / "labels_train.json").read_text()))
+    assert left - chosen == {"labels_train.json", "trim_report.csv", "balance_train.png"}
+
+
+@pytest.mark.parametrize("harm", ["missing", "truncated", "altered"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "labels_train.json",
+        "balance_train.png",
+        "instances_train_trimmed.json",
+        "trim_report.csv",
+        "train2017/metadata.jsonl",
+        "image",
+    ],
+)
+def test_a_harmed_output_is_made_again_without_a_flag(masked, capsys, name, harm):
+    out, command = masked
+    before = contents(out)
+    path = out / (name if name != "image" else min(n for n in before if n.endswith(".jpg")))
+    if harm == "missing":
+        path.unlink()
+    else:
+        data = path.read_bytes()
+        path.write_bytes(data[: len(data) // 2] if harm == "truncated" else data[:-3] + b"???")
+    assert run(*command, "-o", out, "--targets", 3, "--train-samples", 4) == 0
+    assert contents(out) == before
+    capsys.readouterr()
+    assert run(*command, "-o", out, "--targets", 3, "--train-samples", 4) == 0
+    assert "0 files written" in capsys.readouterr().out
+
+
+def test_a_rerun_reads_neither_the_images_nor_their_source(masked, tmp_path, monkeypatch):
+    out, command = masked
+    opened = []
+    monkeypatch.setattr("builtins.open", lambda *a, _open=open, **k: opened.append(str(a[0])) or _open(*a, **k))
+    assert run(*command, "-o", out, "--targets", 3, "--train-samples", 4, "-p", 1) == 0
+    assert opened
+    assert not [path for path in opened if path.endswith(".jpg")]
+
+
+def test_images_can_come_later(tmp_path):
+    images = image_directory(tmp_path / "all", range(1, 13))
+    command = ["--train-annotations", small(tmp_path), "--targets", 3, "--layout", "imagefolder"]
+    assert run(*command, "-o", tmp_path / "late") == 0
+    assert run(*command, "-o", tmp_path / "late", "--train-images", images) == 0
+    assert run(*command, "-o", tmp_path / "at once", "--train-images", images) == 0
+    assert contents(tmp_path / "late") == contents(tmp_path / "at once")
+    # Nor does a later run without them take them away, even if it has something to mend.
+    (tmp_path / "late" / "labels_train.json").unlink()
+    assert run(*command, "-o", tmp_path / "late") == 0
+    assert contents(tmp_path / "late") == contents(tmp_path / "at once")
+
+
+def test_a_harmed_image_that_cannot_be_brought_is_a_failure_until_it_is(masked, capsys):
+    out, command = masked
+    before = contents(out)
+    name = min(name for name in before if name.endswith(".jpg"))
+    (out / name).write_bytes(b"")
+    at = command.index("--train-images")
+    without_images = [*command[:at], *command[at + 2 :]]
+    for _ in range(2):
+        assert run(*without_images, "-o", out, "--targets", 3, "--train-samples", 4) == 1
+        assert f"1 missing or altered, such as {name}; give --train-images or --download" in capsys.readouterr().err
+    assert run(*command, "-o", out, "--targets", 3, "--train-samples", 4) == 0
+    assert contents(out) == before
+
+
+def test_a_run_for_one_split_leaves_the_other_alone(tmp_path, capsys):
+    (tmp_path / "val").mkdir()
+    train, val = small(tmp_path), small(tmp_path / "val", 6)
+    images = image_directory(tmp_path / "all", range(1, 13))
+    both = ["--train-annotations", train, "--train-images", images, "--val-annotations", val, "--val-images", images]
+    both = ["-o", tmp_path / "o", "--train-samples", 4, *both]
+    assert run(*both, "--targets", 3) == 0
+    before = contents(tmp_path / "o")
+    for flags in ([], ["--prune"], ["--overwrite"]):
+        capsys.readouterr()
+        assert run(*both[:8], "--targets", 3, *flags) == 0
+        assert "warning" not in capsys.readouterr().err
+        assert contents(tmp_path / "o") == before
+    assert run(*both[:8], "--targets", 6, "--overwrite") == 0
+    after = contents(tmp_path / "o")
+    assert after["labels_train.json"] != before["labels_train.json"]
+    assert {n: d for n, d in after.items() if "val" in n} == {n: d for n, d in before.items() if "val" in n}
+    assert [line.split(",")[:2] for line in after["trim_report.csv"].decode().splitlines()[1:]] == [
+        ["train", "6"],
+        ["val", "3"],
+    ]
+
+
+def test_a_directory_that_an_earlier_version_made_is_taken_over(masked, capsys):
+    out, command = masked
+    before = contents(out)
+    for path in (out / ".emcurate").iterdir():
+        path.unlink()
+    assert run(*command, "-o", out, "--targets", 3, "--train-samples", 4) == 0
+    assert "0 files written" in capsys.readouterr().out
+    assert contents(out) == before
+    (out / ".emcurate" / "trim_coco.jsonl").unlink()
+    assert run(*command, "-o", out, "--targets", 6, "--train-samples", 4) == 1
+    assert contents(out) == before
+
+
+def test_verify_compares_every_file_with_what_was_written(masked, capsys):
+    out, command = masked
+    assert run("--verify", "-o", out) == 0
+    assert f"{len(contents(out))} files verified" in capsys.readouterr().out
+    name = min(name for name in contents(out) if name.endswith(".jpg"))
+    stat, data = (out / name).stat(), (out / name).read_bytes()
+    (out / name).write_bytes(data[:-1] + b"?")
+    os.utime(out / name, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert run("--verify", "-o", out) == 1
+    assert name in capsys.readouterr().err
+    assert run(*command, "-o", out, "--targets", 3, "--train-samples", 4) == 0
+    assert (out / name).read_bytes() == data
 
 
 def test_broken_training_file_does_not_stop_validation(tmp_path, capsys):
@@ -331,7 +496,7 @@ def test_broken_training_file_does_not_stop_validation(tmp_path, capsys):
     command = ["--val-annotations", good, "--targets", 3, "-o", tmp_path / "o", "--train-annotations"]
     assert run(*command, tmp_path / "bad.json") == 1
     assert f"{tmp_path / 'bad.json'}: expected COCO annotations" in capsys.readouterr().err
-    assert {p.name for p in (tmp_path / "o").iterdir()} == {"labels_val.json", "trim_report.csv", "balance_val.png"}
+    assert set(contents(tmp_path / "o")) == {"labels_val.json", "trim_report.csv", "balance_val.png"}
     report = tmp_path / "o" / "trim_report.csv"
     assert [line.split(",")[0] for line in report.read_text().splitlines()] == ["split", "val"]
     assert run(*command, good) == 0

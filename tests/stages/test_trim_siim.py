@@ -48,6 +48,13 @@ def run(*arguments):
     return trim_siim.main([str(argument) for argument in arguments])
 
 
+def contents(directory):
+    """Every file below a directory but those that only this project reads, by relative name."""
+    files = (path for path in directory.rglob("*") if path.is_file())
+    found = {path.relative_to(directory).as_posix(): path.read_bytes() for path in files}
+    return {name: data for name, data in found.items() if not name.startswith(".")}
+
+
 def rows_of(path):
     return path.read_text().splitlines()[1:]
 
@@ -330,6 +337,81 @@ def test_other_result_is_not_overwritten_without_flag(full, tmp_path, capsys):
     assert (tmp_path / "metadata_small.csv").read_bytes() == before
     assert run("--metadata", full, "-o", tmp_path, "--order", "stable", "--overwrite") == 0
     assert (tmp_path / "metadata_small.csv").read_bytes() != before
+
+
+@pytest.fixture
+def gathered(tmp_path):
+    """A finished set with images and lists for training and testing, and the command that made it but for its cut."""
+    (tmp_path / "all").mkdir()
+    for i in range(1, 6):
+        (tmp_path / "all" / f"ISIC_{i}.jpg").write_text(f"picture {i}")
+    metadata = few(tmp_path)[:2]
+    command = [*metadata, "--images", tmp_path / "all", "--malignant", "0:2", "-o"]
+    assert run(*command, tmp_path / "o", "--benign", "0:3", "--split", "0.5", "--by", "image") == 0
+    return tmp_path / "o", command
+
+
+def test_another_cut_is_refused_whole_and_with_overwrite_leaves_nothing_of_the_earlier_one(gathered, tmp_path, capsys):
+    out, command = gathered
+    before = contents(out)
+    assert {"metadata_train.csv", "metadata_test.csv", "images/ISIC_1.jpg"} < set(before)
+    flags = ["--benign", "1:3", "--order", "stable"]
+    assert run(*command, out, *flags) == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert contents(out) == before
+    assert run(*command, out, *flags, "--overwrite") == 0
+    assert run(*command, tmp_path / "fresh", *flags) == 0
+    assert contents(out) == contents(tmp_path / "fresh") != before
+
+
+@pytest.mark.parametrize("harm", ["missing", "truncated", "altered"])
+@pytest.mark.parametrize("name", ["metadata_small.csv", "metadata_test.csv", "trim_report.csv", "images/ISIC_2.jpg"])
+def test_a_harmed_output_is_made_again_without_a_flag(gathered, capsys, name, harm):
+    out, command = gathered
+    before = contents(out)
+    if harm == "missing":
+        (out / name).unlink()
+    else:
+        (out / name).write_bytes(before[name][:5] if harm == "truncated" else before[name] + b"?")
+    for written in ("1 files written", "0 files written"):
+        assert run(*command, out, "--benign", "0:3", "--split", "0.5", "--by", "image") == 0
+        assert contents(out) == before
+        assert (written in capsys.readouterr().out) == (not name.startswith("images") or written[0] == "0")
+
+
+def test_images_can_come_later_and_go_on_when_some_were_missing(tmp_path, capsys):
+    images = tmp_path / "all"
+    images.mkdir()
+    (images / "ISIC_1.jpg").write_text("1")
+    assert run(*few(tmp_path), "-o", tmp_path / "o") == 0
+    assert run(*few(tmp_path), "-o", tmp_path / "o", "--images", images) == 1
+    assert len(contents(tmp_path / "o")) == 3
+    for i in range(2, 6):
+        (images / f"ISIC_{i}.png").write_text(str(i))
+    capsys.readouterr()
+    assert run(*few(tmp_path), "-o", tmp_path / "o", "--images", images) == 0
+    assert "4 images placed, 1 images already there" in capsys.readouterr().out
+    assert run(*few(tmp_path), "-o", tmp_path / "at once", "--images", images) == 0
+    assert contents(tmp_path / "o") == contents(tmp_path / "at once")
+    # A run without them leaves them, even if it has something to mend; one that is harmed it cannot mend.
+    (tmp_path / "o" / "trim_report.csv").unlink()
+    assert run(*few(tmp_path), "-o", tmp_path / "o") == 0
+    assert contents(tmp_path / "o") == contents(tmp_path / "at once")
+    (tmp_path / "o" / "images" / "ISIC_3.png").unlink()
+    for _ in range(2):
+        assert run(*few(tmp_path), "-o", tmp_path / "o") == 1
+        assert "1 missing or altered, such as images/ISIC_3.png; give --images" in capsys.readouterr().err
+
+
+def test_users_own_image_is_not_overwritten_by_any_rerun(gathered, tmp_path, capsys):
+    _, command = gathered
+    mine = tmp_path / "p" / "images" / "ISIC_2.jpg"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    for _ in range(2):
+        assert run(*command, tmp_path / "p", "--benign", "0:3") == 1
+        assert f"{mine}: expected no such file" in capsys.readouterr().err
+        assert mine.read_text() == "mine"
 
 
 @pytest.mark.parametrize(

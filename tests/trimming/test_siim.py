@@ -35,3 +35,43 @@ def test_order_is_pinned():
     assert (
         hashlib.sha256(order.encode()).hexdigest() == "e3c52918312dc4645eba8108a8f4ffa42bfb65cd2d4038c7476005deffc15c59"
     )
+
+
+def test_one_row_per_patient_prefers_a_malignant_one_and_then_the_first():
+    patients = ["a", "a", "b", "b", "c", "a"]
+    taken = {"benign": [0, 2, 3, 4], "malignant": [1, 5]}
+    assert siim.keep_one_per_patient(taken, patients) == {"benign": [2, 4], "malignant": [1]}
+
+
+def test_no_owner_is_on_both_sides_and_all_rows_are_somewhere():
+    rng = np.random.default_rng(5)
+    owners = [f"p{i}" for i in rng.integers(0, 40, 400)]
+    taken = {"benign": list(range(300)), "malignant": list(range(300, 400))}
+    training, testing = siim.split_rows(taken, owners, 0.7, seed=3)
+    assert sorted(training + testing) == list(range(400))
+    assert {owners[i] for i in training}.isdisjoint(owners[i] for i in testing)
+    assert siim.split_rows(taken, owners, 0.7, seed=3) == (training, testing)
+    assert siim.split_rows(taken, owners, 0.7, seed=4) != (training, testing)
+
+
+@pytest.mark.parametrize(
+    ("name", "files", "expected"),
+    [
+        ("x", ["x.dcm", "x.png", "x.jpeg", "x.JPG"], "x.JPG"),
+        ("x", ["x.dcm", "x.png"], "x.png"),
+        ("x.jpg", ["x.png"], "x.png"),
+        ("x.1", ["x.1.jpg", "x.jpg"], "x.1.jpg"),
+        ("y", ["x.jpg"], None),
+    ],
+)
+def test_of_an_images_files_the_preferred_kind_is_chosen(tmp_path, name, files, expected):
+    for file in files:
+        (tmp_path / file).touch()
+    chosen = siim.choose_image(name, siim.find_images(tmp_path, tmp_path / "elsewhere"))
+    assert (chosen and chosen.name) == expected
+
+
+def test_images_of_an_earlier_run_are_no_source(tmp_path):
+    (tmp_path / "small" / "images").mkdir(parents=True)
+    (tmp_path / "small" / "images" / "x.jpg").touch()
+    assert siim.find_images(tmp_path, tmp_path / "small" / "images") == {}
