@@ -27,16 +27,22 @@ from typing import Any
 
 from emcurate import cli
 from emcurate.errors import InputError
-from emcurate.fetching.gathering import Link, gather
-from emcurate.files import digest_bytes, digest_file, make_output_directory
+from emcurate.fetching.gathering import Link
+from emcurate.files import make_output_directory
 from emcurate.running.jobs import Workers
-from emcurate.running.ledger import Source
 from emcurate.running.report import Report
-from emcurate.trimming import coco_selection as selection
 from emcurate.trimming.categories import resolve_targets
-from emcurate.trimming.coco import read_annotations, select_records
-from emcurate.trimming.coco_selection import SEED, Choice, Split
-from emcurate.trimming.part import Part
+from emcurate.trimming.coco import read_annotations
+from emcurate.trimming.coco_output import (
+    bring_images,
+    open_part,
+    warn_of_other_split,
+    warn_of_strays,
+    write_lists,
+    write_metadata,
+    write_report,
+)
+from emcurate.trimming.coco_selection import SEED, Split, choose_images, merge_categories, refuse_empty
 
 STAGE = "trim_coco"
 
@@ -83,7 +89,7 @@ def run(
         report.warn(oddity)
     if not splits:
         return report
-    categories = selection.merge_categories(splits)
+    categories = merge_categories(splits)
     if list_categories:
         print_categories(splits, categories)
         report.count("categories", len(categories))
@@ -92,8 +98,8 @@ def run(
     choices = []
     for split in splits:
         try:
-            choice = selection.choose_images(split, ids, categories, seed)
-            selection.refuse_empty(choice, skip_empty, report)
+            choice = choose_images(split, ids, categories, seed)
+            refuse_empty(choice, skip_empty, report)
             choices.append(choice)
         except InputError as error:
             report.fail(error)
@@ -102,13 +108,16 @@ def run(
         return report
     make_output_directory(output)
     settings = {"targets": ids, "seed": seed, "skip_empty": skip_empty, "masks": masks, "layout": layout}
-    parts = [open_part(choice, output, settings, report, overwrite=overwrite, prune=prune) for choice in choices]
+    parts = [open_part(STAGE, choice, output, settings, report, overwrite=overwrite, prune=prune) for choice in choices]
     if any(part.is_refused for part in parts):
         return report
+    warn_of_other_split(parts, settings, report)
     for choice, part in zip(choices, parts, strict=True):
         try:
             write_lists(choice, part, masks, report)
-            if choice.split.images is not None or download:
+            write_report(STAGE, choice, output, report)
+            are_asked_for = choice.split.images is not None or download
+            if are_asked_for:
                 bring_images(choice, part, report, download=download, link=link, overwrite=overwrite, workers=workers)
             else:
                 advice = f"give --{choice.split.name}-images or --download"
@@ -117,90 +126,11 @@ def run(
             if layout == "imagefolder":
                 write_metadata(choice, part)
             part.finish()
-            selection.warn_of_strays(output / choice.split.folder, choice.images.values(), report)
+            if are_asked_for:
+                warn_of_strays(choice, output, report)
         except InputError as error:
             report.fail(error)
     return report
-
-
-def open_part(
-    choice: Choice, output: Path, settings: Mapping[str, Any], report: Report, *, overwrite: bool, prune: bool
-) -> Part:
-    """Return what the output directory knows of a split."""
-    split = choice.split
-    source = Source(
-        split.annotations[0],
-        ", ".join(digest_file(path) for path in split.annotations),  # they were read whole, once more costs little
-        dataset=split.name,
-        settings={**settings, "samples": split.samples},
-    )
-    return Part(output, STAGE, source, selection.list_names(split), report, overwrite=overwrite, prune=prune)
-
-
-def write_lists(choice: Choice, part: Part, masks: bool, report: Report) -> None:
-    """Write which images of a split were chosen and how they are balanced, unless an earlier run did."""
-    split = choice.split
-    names = selection.list_names(split)
-    report.count(f"{split.name} images chosen", len(choice.images))
-    if part.is_done:
-        part.count_lists()
-    else:
-        is_new = part.write(names.labels, choice.labels_file())
-        if is_new or part.replaces(names.balance) or not (part.directory / names.balance).exists():
-            part.write(names.balance, choice.balance_picture())
-        else:
-            # Not compared with one that nobody noted: another matplotlib draws the same bars with other bytes.
-            part.note([part.directory / names.balance])
-        if masks:
-            records, oddities = select_records(split.annotations, list(choice.images))
-            part.write(names.masks, records)
-            for oddity in oddities:
-                report.warn(oddity)
-    write_report(choice, part.directory, report)
-    report.note(f"How the {split.name} images are balanced: {part.directory / names.balance}")
-
-
-def write_report(choice: Choice, output: Path, report: Report) -> None:
-    """Bring a split's rows of trim_report.csv up to date; the file is a part of its own, since both splits share it."""
-    path = output / selection.REPORT_NAME
-    earlier = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    data = selection.merge_report(earlier, choice.split.name, choice.report_rows()).encode()
-    part = Part(output, STAGE, Source(path, digest_bytes(data), "report"), {path.name}, report, renew=True)
-    part.write(path.name, data, replace=earlier.startswith(",".join(selection.REPORT_COLUMNS)))
-    part.finish()
-
-
-def bring_images(
-    choice: Choice, part: Part, report: Report, *, download: bool, link: Link, overwrite: bool, workers: Workers
-) -> None:
-    """Bring those images of a split to their place that are not there yet."""
-    images = choice.image_names()
-    kept = {} if overwrite else {name: image for name, image in images.items() if name in part.kept}
-    wanted = {image.file_name: image.url for name, image in images.items() if name not in kept}
-    folder = make_output_directory(part.directory / choice.split.folder)
-    part.count_images(kept)
-    if wanted:
-        there = gather(
-            wanted,
-            folder,
-            choice.split.images,
-            report,
-            download=download,
-            link=link,
-            overwrite=overwrite,
-            damaged={images[name].file_name for name in part.damaged(images)},
-            workers=workers,
-        )
-        part.note(folder / name for name in sorted(there))
-
-
-def write_metadata(choice: Choice, part: Part) -> None:
-    """Write metadata.jsonl about the images of a split that are there, if any."""
-    images = choice.image_names()
-    present = {images[name].file_name for name in part.names() if name in images}
-    data, name = choice.metadata(present), f"{choice.split.folder}/{selection.METADATA_NAME}"
-    if present:
-        part.write(name, data, replace=selection.grows(part.directory / name, data))
 
 
 def print_categories(splits: Sequence[Split], categories: Mapping[int, str]) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from emcurate import cli
 from emcurate.fetching.gathering import Link, Placement, place_all, report_missing
-from emcurate.files import digest_file, make_output_directory
+from emcurate.files import digest_file, make_output_directory, refuse_same_directory
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Source
 from emcurate.running.report import Report
@@ -92,8 +92,11 @@ def run(
     report.count("rows chosen", len(rows))
     chosen = dict.fromkeys(names[row] for row in rows)
     if images is not None:
-        folder = make_output_directory(output / FOLDER)
-        found, missing = siim.choose_images(chosen, images, folder, report)
+        found, missing = siim.choose_images(chosen, images, output / FOLDER, report)
+        for place in {path.parent for path in found}:
+            # Else the user's own images would be noted as results, which --overwrite may remove.
+            refuse_same_directory(place, output / FOLDER)
+        make_output_directory(output / FOLDER)
         paths = {f"{FOLDER}/{path.name}": path for path in found}
         kept = [name for name in paths if name in part.kept and not overwrite]
         part.count_images(kept)

@@ -8,12 +8,11 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from emcurate.errors import InputError
-from emcurate.files import csv_bytes, list_entries
+from emcurate.files import csv_bytes
 from emcurate.running.report import Report
 from emcurate.trimming.balance import Share, draw_balance
 from emcurate.trimming.coco import AnnotationSet, Image
@@ -25,8 +24,6 @@ REPORT_COLUMNS = (
     *("split", "target", "name", "positives_available", "positives_taken", "positives_with_replacement"),
     *("negatives_available", "negatives_taken", "negatives_with_replacement"),
 )
-REPORT_NAME = "trim_report.csv"
-METADATA_NAME = "metadata.jsonl"
 
 
 @dataclass(frozen=True)
@@ -43,23 +40,6 @@ class Split:
     def folder(self) -> str:
         """The directory of its images, also the start of its label file's keys."""
         return f"{self.name}2017"
-
-
-class ListNames(NamedTuple):
-    """The names of a split's files beside its images."""
-
-    labels: str
-    balance: str
-    masks: str
-    missing: str
-
-
-def list_names(split: Split) -> ListNames:
-    """Return the names of a split's files in the output directory."""
-    name = split.name
-    return ListNames(
-        f"labels_{name}.json", f"balance_{name}.png", f"instances_{name}_trimmed.json", f"missing_{split.folder}.txt"
-    )
 
 
 @dataclass(frozen=True)
@@ -205,18 +185,3 @@ def merge_report(earlier: str, split: str, rows: Sequence[Sequence[object]]) -> 
         row for row in csv.reader(whole_lines) if len(row) == len(REPORT_COLUMNS) and row[0] not in ("split", split)
     ]
     return csv_bytes(REPORT_COLUMNS, [*rows, *others] if split == "train" else [*others, *rows]).decode()
-
-
-def grows(path: Path, data: bytes) -> bool:
-    """Return whether a file holds only lines of `data`: some images may have been missing when it was written."""
-    return path.is_file() and set(path.read_bytes().splitlines()) <= set(data.splitlines())
-
-
-def warn_of_strays(folder: Path, images: Collection[Image], report: Report) -> None:
-    """Warn of files beside the chosen images that this script did not put there."""
-    expected = {image.file_name.split("/")[0] for image in images} | {METADATA_NAME}
-    strays = [path.name for path in (list_entries(folder) if folder.is_dir() else []) if path.name not in expected]
-    if strays:
-        report.warn(
-            f"{folder}: {len(strays):,} files are not of this selection, such as {strays[0]}; they were left there"
-        )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from emcurate.errors import InputError
 from emcurate.files import note_output, write_once
@@ -78,6 +79,10 @@ class Part:
         """Return whether a file that is there may be replaced: it is this stage's own, or --overwrite was given."""
         # Lists can be told from the user's own files by their names, images cannot.
         return self._overwrite or name in self.noted or ("/" not in name and self._ledger.replaces(self.name))
+
+    def settings_of(self, name: str) -> Mapping[str, Any]:
+        """Return what another part of the directory was made with; nothing if there is none."""
+        return self._ledger.entries[name].settings if name in self._ledger.entries else {}
 
     def damaged(self, names: Iterable[str]) -> list[str]:
         """Return which of some files an earlier run wrote and are missing or altered."""

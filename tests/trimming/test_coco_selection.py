@@ -2,7 +2,7 @@
 
 import pytest
 
-from emcurate.trimming.coco_selection import REPORT_COLUMNS, grows, merge_report, select_images
+from emcurate.trimming.coco_selection import REPORT_COLUMNS, merge_report, select_images
 
 HEAD = ",".join(REPORT_COLUMNS)
 TRAIN, NEW_TRAIN, VAL = (
@@ -35,12 +35,3 @@ def test_a_splits_rows_take_the_place_of_its_earlier_ones(earlier, split, row, e
 
 def test_a_last_line_that_was_cut_off_is_no_row():
     assert merge_report(f"{HEAD}\n{TRAIN}\n{VAL[:-1]}", "train", []).splitlines() == [HEAD]
-
-
-@pytest.mark.parametrize(
-    ("there", "expected"), [(b"b\n", True), (b"", True), (b"a\nb\n", True), (b"c\n", False), (None, False)]
-)
-def test_a_list_grows_if_it_only_lacks_lines(tmp_path, there, expected):
-    if there is not None:
-        (tmp_path / "l").write_bytes(there)
-    assert grows(tmp_path / "l", b"a\nb\n") is expected
