@@ -19,13 +19,12 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emcurate import cli, naming
-from emcurate.errors import InputError
+from emcurate import cli
 from emcurate.files import list_files
 from emcurate.running.report import Report
 
@@ -44,33 +43,38 @@ SCRIPTS = {
     "reconstruct3d": "3d/reconstruct3d.py",
 }
 
-# Flags handed on as they are to the stages that know them: how many values each takes, and which stages those are.
+KINDS = (IMAGES, VOLUMES, VIDEOS) = ("images", "volumes", "videos")
+
+# Flags handed on as they are to the stages that know them, which also know how else they are spelt.
 CUTTING = ("cleanup2d", "cross_section3d")
 LEARNING = ("train_nn", "classify_nn")
 EXACT = ("vid2stack", *CUTTING, "crop_patches", "deduplicate", "reconstruct3d")
-FORWARDED: dict[str, tuple[int | str, tuple[str, ...]]] = {
-    "--rescale": (1, CUTTING),
-    "--percentiles": (2, CUTTING),
-    "--voxel-size": (3, ("cross_section3d",)),
-    "--anisotropy": (1, ("cross_section3d",)),
-    "--spacing": (1, ("cross_section3d",)),
-    "--crop-size": (1, ("crop_patches",)),
-    "--hash-size": (1, ("crop_patches",)),
-    "--min-distance": (1, ("deduplicate",)),
-    "--order": (1, ("deduplicate",)),
-    "--init": (1, ("train_nn",)),
-    "--epochs": (1, ("train_nn",)),
-    "--image-size": (1, ("train_nn",)),
-    "--finetune-layer": (1, ("train_nn",)),
-    "--batch-size": (1, ("train_nn",)),
-    "--split": (1, ("train_nn",)),
-    "--device": (1, LEARNING),
-    "--threshold": (1, ("classify_nn",)),
-    "-nz": (1, ("reconstruct3d",)),
-    "--cross-plane": (0, ("reconstruct3d",)),
-    "--overwrite": (0, (*EXACT, *LEARNING)),
-    "--processes": (1, (*EXACT, "mrc2byte", *LEARNING)),
-    "--scheduler": (1, EXACT),
+FORWARDED: dict[str, tuple[str, ...]] = {
+    "--rescale": CUTTING,
+    "--percentiles": CUTTING,
+    "--voxel-size": ("cross_section3d",),
+    "--anisotropy": ("cross_section3d",),
+    "--spacing": ("cross_section3d",),
+    "--crop-size": ("crop_patches",),
+    "--hash-size": ("crop_patches",),
+    "--hash": ("crop_patches",),
+    "--min-distance": ("deduplicate",),
+    "--order": ("deduplicate",),
+    "--pictures": ("deduplicate",),
+    "--init": ("train_nn",),
+    "--epochs": ("train_nn",),
+    "--image-size": ("train_nn",),
+    "--finetune-layer": ("train_nn",),
+    "--batch-size": ("train_nn",),
+    "--split": ("train_nn",),
+    "--device": LEARNING,
+    "--threshold": ("classify_nn",),
+    "--nz": ("reconstruct3d",),
+    "--cross-plane": ("reconstruct3d",),
+    "--overwrite": (*EXACT, *LEARNING),
+    "--prune": EXACT,
+    "--processes": (*EXACT, "mrc2byte", *LEARNING),
+    "--scheduler": EXACT,
 }
 
 # Videos are cut along this plane only: the others would mix space and time.
@@ -79,12 +83,13 @@ PLANE_OF_FRAMES = "0"
 
 @dataclass(frozen=True)
 class Step:
-    """One run of one stage: its command line, and the directories whose entries are its inputs and outputs."""
+    """One run of one stage: its command line, the directories of its inputs and outputs, and what goes through it."""
 
     stage: str
     source: Path
     destination: Path | None
     argv: tuple[str, ...]
+    kinds: frozenset[str]
 
 
 @dataclass
@@ -101,27 +106,31 @@ def plan_steps(a: argparse.Namespace) -> list[Step]:
     out = {stage: a.out / stage for stage in SCRIPTS}
     patches, deduplicated = out["crop_patches"], out["deduplicate"] / "deduplicated_fpaths.npz"
     filtered = out["classify_nn"] / "nn_filtered_fpaths.npz"
+    given = [kind for kind in KINDS if getattr(a, kind)]
     steps = []
 
-    def add(stage: str, source: Path, *arguments: str | Path, to: Path | None = None) -> None:
+    def add(
+        stage: str, source: Path, *arguments: str | Path, to: Path | None = None, of: Sequence[str] = given
+    ) -> None:
         flags = forwarded_flags(stage, vars(a))
-        steps.append(Step(stage, source, to, (str(source), *map(str, arguments), *flags)))
+        steps.append(Step(stage, source, to, (str(source), *map(str, arguments), *flags), frozenset(of)))
 
     if a.videos:
-        add("vid2stack", a.videos, "-o", out["vid2stack"], to=out["vid2stack"])
+        add("vid2stack", a.videos, "-o", out["vid2stack"], to=out["vid2stack"], of=[VIDEOS])
     if a.volumes and list_files(a.volumes, load_stage("mrc2byte").ALL_SUFFIXES):
-        add("mrc2byte", a.volumes, "--dry-run")
+        add("mrc2byte", a.volumes, "--dry-run", of=[VOLUMES])
     if a.images:
-        add("cleanup2d", a.images, out["cleanup2d"], to=out["cleanup2d"])
+        add("cleanup2d", a.images, out["cleanup2d"], to=out["cleanup2d"], of=[IMAGES])
     sections = out["cross_section3d"]
     if a.volumes:
-        add("cross_section3d", a.volumes, sections, *(["--axes", *a.axes] if a.axes else []), to=sections)
+        axes = ["--axes", *a.axes] if a.axes else []
+        add("cross_section3d", a.volumes, sections, *axes, to=sections, of=[VOLUMES])
     if a.videos:
-        add("cross_section3d", out["vid2stack"], sections, "--axes", PLANE_OF_FRAMES, to=sections)
+        add("cross_section3d", out["vid2stack"], sections, "--axes", PLANE_OF_FRAMES, to=sections, of=[VIDEOS])
     if a.images:
-        add("crop_patches", out["cleanup2d"], patches, to=patches)
+        add("crop_patches", out["cleanup2d"], patches, to=patches, of=[IMAGES])
     if a.volumes or a.videos:
-        add("crop_patches", sections, patches, to=patches)
+        add("crop_patches", sections, patches, to=patches, of=[kind for kind in given if kind != IMAGES])
     add("deduplicate", patches, out["deduplicate"], to=out["deduplicate"])
     weights = [a.weights] if a.weights else []
     if a.labels:
@@ -129,19 +138,20 @@ def plan_steps(a: argparse.Namespace) -> list[Step]:
         weights = [out["train_nn"] / "patch_quality_classifier_nn.pth"]
     chosen = [*(["--weights", *weights] if weights else []), *(["--labels", a.labels] if a.labels else [])]
     add("classify_nn", deduplicated, out["classify_nn"], *chosen, to=out["classify_nn"])
-    for volumes in [a.volumes] * bool(a.volumes) + [out["vid2stack"]] * bool(a.videos):
-        add("reconstruct3d", filtered, volumes, out["reconstruct3d"], to=out["reconstruct3d"])
+    for kind, volumes in ((VOLUMES, a.volumes), (VIDEOS, a.videos and out["vid2stack"])):
+        if volumes:
+            add("reconstruct3d", filtered, volumes, out["reconstruct3d"], to=out["reconstruct3d"], of=[kind])
     order = list(SCRIPTS)
     return [step for step in steps if order.index(step.stage) <= order.index(a.until)]
 
 
-def forwarded_flags(stage: str, values: dict[str, list[str] | bool | None]) -> list[str]:
+def forwarded_flags(stage: str, values: dict[str, Any]) -> list[str]:
     """Return the command-line words of the flags given to this script that a stage knows."""
     words = []
-    for flag, (_, stages) in FORWARDED.items():
+    for flag, stages in FORWARDED.items():
         value = values[_destination(flag)]
         if stage in stages and value:
-            words += [flag, *value] if isinstance(value, list) else [flag]
+            words += [flag] if value is True else [flag, *([value] if isinstance(value, str) else value)]
     return words
 
 
@@ -150,26 +160,13 @@ def load_stage(stage: str) -> Any:
     return importlib.import_module(SCRIPTS[stage].removesuffix(".py").replace("/", "."))
 
 
-def run_step(step: Step) -> Report:
-    """Run a stage as its script would run, except that the report comes back."""
-    module = load_stage(step.stage)
-    report: Report = module.run(**cli.parse_arguments(module.build_parser(), step.argv))
-    return report
-
-
-def refuse_shared_names(out: Path) -> None:
-    """Raise `InputError` if a 2D and a 3D dataset have one name: their patches would be taken for one dataset's."""
-    names: list[dict[str, str]] = []
-    for stage in CUTTING:
-        files = os.listdir(out / stage) if (out / stage).is_dir() else []
-        names.append({name.partition(naming.MARK)[0]: name for name in files if naming.MARK in name})
-    for shared in sorted(names[0].keys() & names[1].keys()):
-        raise InputError(
-            out / CUTTING[0] / names[0][shared],
-            "a dataset name that no volume or video has",
-            f"{out / CUTTING[1] / names[1][shared]}",
-            "rename one of the inputs, and remove the sections made from it",
-        )
+def check_flags(steps: Sequence[Step], out: Path) -> None:
+    """Parse every step's command line, so that a wrong flag ends the program, with usage, before anything runs."""
+    for step in steps:
+        # What an earlier step is to make is not there yet: this directory stands for it.
+        words = [str(Path()) if word.startswith(str(out)) and not Path(word).exists() else word for word in step.argv]
+        module = load_stage(step.stage)
+        cli.prepare(module.run, module.build_parser(), words)
 
 
 def count_entries(directory: Path) -> int:
@@ -180,31 +177,56 @@ def count_entries(directory: Path) -> int:
         return sum(not entry.name.startswith(".") for entry in entries)
 
 
+def run_step(step: Step) -> tuple[Report, bool]:
+    """Run a stage as its script would run; return its report, and whether it came to its end."""
+    module = load_stage(step.stage)
+    return cli.attempt(lambda: cli.prepare(module.run, module.build_parser(), step.argv)(), step.stage)
+
+
 def run(a: argparse.Namespace) -> Report:
-    """Run the steps one after another until one cannot go on; see the module's docstring."""
+    """Run the steps one after another; see the module's docstring.
+
+    A step that cannot do its work stops what it was for, images, volumes or videos, and nothing else.
+    """
     total = Report(NAME)
     rows: dict[str, Row] = {}
-    for step in plan_steps(a):
-        print(f"\n$ python {SCRIPTS[step.stage]} {shlex.join(step.argv)}", flush=True)
-        start = time.monotonic()
-        row = rows.setdefault(step.stage, Row())
-        row.inputs += count_entries(step.source)
-        try:
-            if step.stage == "crop_patches":
-                refuse_shared_names(a.out)
-            report = run_step(step)
-        except InputError as error:
-            report = Report(step.stage)
-            report.fail(error)
-            total.note(f"stopped at {step.stage}: what comes after it needs its results")
-            break
-        finally:
-            total.failures.extend(report.failures)
+    stopped: set[str] = set()
+    steps = plan_steps(a)
+    check_flags(steps, a.out)
+    try:
+        for step in steps:
+            if step.kinds <= stopped:
+                continue
+            print(f"\n$ python {SCRIPTS[step.stage]} {shlex.join(step.argv)}", flush=True)
+            start = time.monotonic()
+            row = rows.setdefault(step.stage, Row())
+            row.inputs += count_entries(step.source)
+            report, ended = run_step(step)
+            total.fail_all(report.failures)
             cli.print_outcome(report)
             row.outputs = f"{count_entries(step.destination):,}" if step.destination else "audit only"
             row.seconds += time.monotonic() - start
+            if not ended and step.destination is not None:
+                stopped |= step.kinds
+                total.note(f"{', '.join(sorted(step.kinds))}: stopped at {step.stage}")
+    except KeyboardInterrupt:
+        print("\n".join(format_table(rows)), flush=True)
+        cli.print_failures(total.failures)
+        raise
     total.count("stages run", len(rows))
     total.notes += ["", *format_table(rows), "", f"results: {a.out}"]
+    return total
+
+
+def verify(out: Path) -> Report:
+    """Compare the results of every stage that has run with the digests noted when they were written."""
+    total = Report(NAME)
+    total.count("files verified", 0)
+    for stage in SCRIPTS:
+        if (out / stage).is_dir():
+            report, _ = cli.attempt(lambda stage=stage: cli.verify_results(out / stage, stage), stage)
+            total.fail_all(report.failures)
+            total.count("files verified", report.counts.get("files verified", 0))
     return total
 
 
@@ -224,6 +246,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--out", type=cli.output_directory, required=True, metavar="DIR", help="directory for all results"
     )
     inputs.add_argument("--until", choices=SCRIPTS, default="reconstruct3d", help="last stage to run (default: all)")
+    inputs.add_argument(
+        "--verify", action="store_true", help="only compare all results in OUT with their noted digests"
+    )
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
         "--weights", type=cli.existing_file, metavar="FILE", help="trained classifier (default: the published one)"
@@ -232,21 +257,32 @@ def build_parser() -> argparse.ArgumentParser:
         "--labels", type=cli.existing_file, metavar="FILE", help="labels of the exemplars, to train a classifier with"
     )
     handed_on = parser.add_argument_group("handed on to the stages", "each stage's --help tells what they mean")
-    handed_on.add_argument("--axes", nargs="+", choices=["0", "1", "2"], metavar="AXIS", help="for cross_section3d")
-    for flag, (values, stages) in FORWARDED.items():
-        names = {"--processes": ["-p", flag], "-nz": [flag, "--nz"]}.get(flag, [flag])
-        text = f"for {', '.join(stages)}"
-        if values == 0:
-            handed_on.add_argument(*names, action="store_true", help=text)
+    handed_on.add_argument(
+        "-a", "--axes", nargs="+", choices=["0", "1", "2"], metavar="AXIS", help="for cross_section3d"
+    )
+    for flag, names, nargs in spell_flags():
+        text = f"for {', '.join(FORWARDED[flag])}"
+        if nargs == 0:
+            handed_on.add_argument(*names, dest=_destination(flag), action="store_true", help=text)
         else:
-            handed_on.add_argument(*names, dest=_destination(flag), nargs=values, metavar="VALUE", help=text)
+            handed_on.add_argument(*names, dest=_destination(flag), nargs=nargs, metavar="VALUE", help=text)
     return parser
+
+
+def spell_flags() -> Iterator[tuple[str, list[str], int | str | None]]:
+    """Yield each forwarded flag with every spelling its first stage knows, and how many values it takes."""
+    for flag, stages in FORWARDED.items():
+        actions = load_stage(stages[0]).build_parser()._actions
+        action = next(action for action in actions if flag in action.option_strings)
+        yield flag, list(action.option_strings), action.nargs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the script; return its exit status."""
     parser = build_parser()
     a = parser.parse_args(argv)
+    if a.verify:
+        return cli.close(lambda: verify(a.out), NAME)
     if not (a.images or a.volumes or a.videos):
         parser.error("expected at least one of --images, --volumes, --videos, found none")
     return cli.close(lambda: run(a), NAME)

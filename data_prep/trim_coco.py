@@ -201,11 +201,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     cli.add_ledger_flags(parser, "output")
     cli.add_job_flags(parser)
+    parser.set_defaults(check_arguments=check_arguments)
     return parser
 
 
 def check_arguments(parser: argparse.ArgumentParser, arguments: Mapping[str, Any]) -> None:
     """End the program where there is nothing to trim, or are images of nothing."""
+    if arguments["verify"]:
+        return
     if not arguments["train_annotations"] and not arguments["val_annotations"]:
         parser.error("expected --train-annotations, --val-annotations or both, found neither")
     for split in ("train", "val"):
@@ -215,7 +218,7 @@ def check_arguments(parser: argparse.ArgumentParser, arguments: Mapping[str, Any
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the script; return its exit status."""
-    return cli.run_stage(run, build_parser(), argv, check=check_arguments)
+    return cli.run_stage(run, build_parser(), argv)
 
 
 if __name__ == "__main__":

@@ -162,8 +162,8 @@ def run(
     finished = sorted({*plan.done, *written} - {ALL})
     if ALL in plan.todo:
         listed = [write_path_list_of_all(finished, savedir, report)]
-        earlier = (read_groups(savedir / f"{name}{TABLE}") for name in finished if name not in groups)
-        if largest := choose_largest([*groups.values(), *earlier], GROUPS_SHOWN, DUPLICATES_SHOWN):
+        every = (groups.get(name) or read_groups(savedir / f"{name}{TABLE}") for name in finished)
+        if largest := choose_largest(every, GROUPS_SHOWN, DUPLICATES_SHOWN):
             jobs.append(GroupSheet(savedir / PICTURE, patchdir, "All datasets", largest))
             listed.append(jobs[-1].path)
             report.note(f"look at the largest groups: {savedir / PICTURE}")

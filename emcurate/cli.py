@@ -145,33 +145,23 @@ def add_reroot_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run_stage(
-    run: Callable[..., Report],
-    parser: argparse.ArgumentParser,
-    argv: Sequence[str] | None = None,
-    *,
-    check: Callable[[argparse.ArgumentParser, dict[str, Any]], None] | None = None,
-) -> int:
-    """Parse the command line, run the stage, print its closing report, return the exit status; see `prepare`."""
-    return close(prepare(run, parser, argv, check=check), stage_of(parser))
+def run_stage(run: Callable[..., Report], parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
+    """Parse the command line, run the stage, print its closing report, return the exit status."""
+    return close(prepare(run, parser, argv), stage_of(parser))
 
 
 def prepare(
-    run: Callable[..., Report],
-    parser: argparse.ArgumentParser,
-    argv: Sequence[str] | None = None,
-    *,
-    check: Callable[[argparse.ArgumentParser, dict[str, Any]], None] | None = None,
+    run: Callable[..., Report], parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
 ) -> Callable[[], Report]:
     """Parse the command line, which ends the program where it is wrong, and return what runs the stage.
 
-    `check` is called with the arguments before a stage runs, and ends the program where they do not go together.
+    A parser's default `check_arguments` is called with the parser and the arguments, for what only shows in several.
     """
     arguments = parse_arguments(parser, argv)
     output = arguments.pop("output_argument", None)
+    if (check := arguments.pop("check_arguments", None)) is not None:
+        check(parser, arguments)
     if not arguments.pop("verify", False):
-        if check is not None:
-            check(parser, arguments)
         return lambda: run(**arguments)
     directory, stage = arguments[output], stage_of(parser)
     if directory is None:
@@ -206,22 +196,30 @@ def close(stage: Callable[[], Report], name: str) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names of files may be no text, or none the terminal has
-    report = Report(name)
     try:
-        report = stage()
-    except InputError as error:
-        report.fail(error)
+        return print_report(attempt(stage, name)[0])
     except KeyboardInterrupt:
         print(f"\n{name}: interrupted; run the same command again to go on", file=sys.stderr)
         return STATUS_INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return STATUS_FAILED
+
+
+def attempt(stage: Callable[[], Report], name: str) -> tuple[Report, bool]:
+    """Run a stage; return its report, and whether it came to its end. What broke it off is among the failures."""
+    report = Report(name)
+    try:
+        return stage(), True
+    except InputError as error:
+        report.fail(error)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         report.fail(f"{error.filename or name}: {error.strerror or error}")
     except MemoryError as error:
         report.fail(f"{name}: out of memory ({error}); try fewer processes with -p")
-    return print_report(report)
+    return report, False
 
 
 def print_report(report: Report) -> int:

@@ -240,8 +240,10 @@ def write_once(path: Path, data: bytes, *, overwrite: bool = False) -> bool:
     InputError
         If a file of that name holds something else and `overwrite` is not set.
     """
+    if path.is_dir():
+        raise InputError(path, "a file, or none", "a directory of that name", "move it away")
     if path.exists():
-        if path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data:
+        if path.stat().st_size == len(data) and path.read_bytes() == data:
             return False
         if not overwrite:
             raise _other_content(path)

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from emcurate import cli, naming
 from emcurate.errors import InputError
@@ -153,6 +154,13 @@ def run(
     return report
 
 
+def check_arguments(parser: argparse.ArgumentParser, arguments: dict[str, Any]) -> None:
+    """End the program if the arguments do not fit together."""
+    size = arguments["hash_size"]
+    if arguments["hash"] == WAVELET_HASH and size & (size - 1):
+        parser.error(f"argument --hash_size: expected a power of 2 for --hash {WAVELET_HASH}, found {size}")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = cli.make_parser(__doc__, "crop_patches.py")
@@ -183,17 +191,14 @@ def build_parser() -> argparse.ArgumentParser:
         help="which of imagehash's hashes: difference, perceptual, average or wavelet (default: %(default)s)",
     )
     cli.add_ledger_flags(parser, "patchdir")
+    parser.set_defaults(check_arguments=check_arguments)
     cli.add_job_flags(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the script; return its exit status."""
-    parser = build_parser()
-    given = parser.parse_args(argv)
-    if given.hash == WAVELET_HASH and given.hash_size & (given.hash_size - 1):
-        parser.error(f"argument --hash_size: expected a power of 2 for --hash {WAVELET_HASH}, found {given.hash_size}")
-    return cli.run_stage(run, parser, argv)
+    return cli.run_stage(run, build_parser(), argv)
 
 
 def _cut_side(length: int, crop_size: int) -> list[slice]:

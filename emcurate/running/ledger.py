@@ -98,7 +98,10 @@ class _Line(msgspec.Struct, omit_defaults=True):
     outputs: msgspec.Raw = msgspec.Raw(b"[]")  # decoded one input at a time: there may be millions
 
 
-BEGUN, DONE, SPOILT, DROPPED = "begun", "done", "spoilt", "dropped"
+# States of an input: its results are being made, are made, or were made and have been altered since; or, in a
+# directory whose ledger was lost, there are files of its name of which nobody knows how they were made. A dropped
+# input has no results any more.
+BEGUN, DONE, SPOILT, STRANGE, DROPPED = "begun", "done", "spoilt", "strange", "dropped"
 
 
 def read_outputs(line: _Line) -> list[Output]:
@@ -209,7 +212,7 @@ class Ledger:
                 stale[source.dataset][key] = reason.words
             else:
                 todo[key] = reason.words
-                if entry is None and not overwrite:
+                if (entry is None or entry.state == STRANGE) and not overwrite:
                     self._strangers[key] = unnoted.get(key, set())
                 else:
                     noted = {output.name for output in read_outputs(entry)} if entry is not None else set()
@@ -238,7 +241,6 @@ class Ledger:
                     "use another output directory, or --overwrite to remove them",
                 )
             )
-            self._append(_Line(input=key, state=DROPPED))
             return
         for name in self._earlier.pop(key, set()) - entries:
             _remove(self.directory, name)
@@ -262,7 +264,7 @@ class Ledger:
 
     def _holds_anything(self) -> bool:
         """Return whether there is any result: an input that only failed has left none."""
-        if any(line.state != BEGUN or read_outputs(line) for line in self.entries.values()):
+        if any(line.state in (DONE, SPOILT) or read_outputs(line) for line in self.entries.values()):
             return True
         return bool(self.entries) and any(self.owner_of(name) in self.entries for name in _names_in(self.directory))
 
@@ -283,9 +285,9 @@ class Ledger:
                 continue  # it was moved, or is gone
             self._report.fail(
                 InputError(
-                    owner,
+                    source.path,
                     f"a dataset name of its own in {self.directory}",
-                    f"results of {line.owner} under the name {line.dataset}",
+                    f"results of {line.source} under the name {line.dataset}",
                     "rename one, or use another output directory",
                 )
             )
@@ -296,9 +298,16 @@ class Ledger:
         """Remove or name what came of inputs that are gone; return the datasets that only parts of are left of."""
         roots = self._roots_looked_through()
         gone = [key for key, line in self.entries.items() if key not in self._sources and line.root in roots]
+        leftovers = self._find_unnoted_of({key for key in gone if not read_outputs(self.entries[key])})
+        # An input that failed, or of which nothing came, leaves nothing when it goes.
+        traceless = [key for key in gone if not read_outputs(self.entries[key]) and key not in leftovers]
+        self._remove(traceless)
+        gone = [key for key in gone if key in self.entries]
         if remove:
             if gone:
                 self._report.count("inputs gone, their results removed", len(gone))
+            for name in (name for names in leftovers.values() for name in names):
+                _remove(self.directory, name)
             self._remove(gone)
             return set()
         left = {source.dataset for source in self._sources.values()}
@@ -336,24 +345,29 @@ class Ledger:
     def _find_unnoted(self) -> dict[str, set[str]]:
         """Return the files that belong to inputs of this run and are not noted, by input."""
         fresh = self._before is None
-        unsure = {key for key in self._sources if fresh or self._overwrite or self._state(key) == BEGUN}
-        if not unsure:
+        return self._find_unnoted_of(
+            {key for key in self._sources if fresh or self._overwrite or self._state(key) in (BEGUN, STRANGE)}
+        )
+
+    def _find_unnoted_of(self, keys: set[str]) -> dict[str, set[str]]:
+        """Return the files that belong to some inputs and are not noted, by input."""
+        if not keys:
             return {}
-        lines = (self.entries[key] for key in unsure if key in self.entries)
+        lines = (self.entries[key] for key in keys if key in self.entries)
         noted = {output.name.partition("/")[0] for line in lines for output in read_outputs(line)}
         found: dict[str, set[str]] = defaultdict(set)
         for name in _names_in(self.directory):
             key = self.owner_of(name)
-            if key is not None and key in unsure and name not in noted:
+            if key is not None and key in keys and name not in noted:
                 found[key].add(name)
-        return found
+        return dict(found)
 
     def _state(self, key: str) -> str:
         return self.entries[key].state if key in self.entries else ""
 
     def _why(self, key: str, source: Source, entry: _Line | None, changed: str, leftovers: bool) -> _Reason | None:
         """Return why an input is to be worked on; None if it is done."""
-        if entry is None:
+        if entry is None or entry.state == STRANGE:
             return _Reason("new")
         if entry.state == BEGUN and not leftovers:
             return _Reason("new")
@@ -397,12 +411,11 @@ class Ledger:
         if self._before != self._header:
             yield self._header
         for key in todo:
-            if key not in self._strangers or not self._strangers[key]:
-                line = self._describe(key, BEGUN)
-                entry = self.entries.get(key)
-                if entry is not None:
-                    line.outputs = entry.outputs  # they are still there, and still this input's
-                yield line
+            line = self._describe(key, STRANGE if self._strangers.get(key) else BEGUN)
+            entry = self.entries.get(key)
+            if entry is not None:
+                line.outputs = entry.outputs  # they are still there, and still this input's
+            yield line
 
     def _describe(self, key: str, state: str) -> _Line:
         source = self._sources[key]
@@ -541,7 +554,7 @@ def _load(path: Path) -> tuple[_Line | None, dict[str, _Line]]:
             header = line
         elif line.state == DROPPED:
             entries.pop(line.input, None)
-        elif line.state in (BEGUN, DONE, SPOILT):
+        elif line.state in (BEGUN, DONE, SPOILT, STRANGE):
             entries[line.input] = line
     return (header, entries) if header is not None else (None, {})
 
