@@ -369,7 +369,7 @@ class Ledger:
         """Return why an input is to be worked on; None if it is done."""
         if entry is None or entry.state == STRANGE:
             return _Reason("new")
-        if entry.state == BEGUN and not leftovers:
+        if entry.state == BEGUN and not leftovers and not read_outputs(entry):
             return _Reason("new")
         if changed:
             return _Reason(changed, is_change=True)

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import random
+import shutil
 import stat
 import subprocess
 import sys
@@ -438,6 +439,41 @@ def test_a_harmed_image_that_cannot_be_brought_is_a_failure_until_it_is(masked, 
         assert f"1 missing or altered, such as {name}; give --train-images or --download" in capsys.readouterr().err
     assert run(*command, "-o", out, "--targets", 3, "--train-samples", 4) == 0
     assert contents(out) == before
+
+
+def test_another_selection_is_refused_even_after_mending_the_earlier_one_failed(masked, tmp_path):
+    out, command = masked
+    (out / min(name for name in contents(out) if name.endswith(".jpg"))).unlink()
+    before = contents(out)
+    (tmp_path / "no.zip").write_bytes(b"no archive")
+    broken = [tmp_path / "no.zip" if argument == tmp_path / "all" else argument for argument in command]
+    assert run(*broken, "-o", out, "--targets", 3, "--train-samples", 4) == 1
+    assert run(*command, "-o", out, "--targets", 6, "--train-samples", 4) == 1
+    assert contents(out) == before
+
+
+def test_images_are_never_brought_to_where_they_come_from(tmp_path, capsys):
+    # Else they would be noted as results, and --overwrite with other targets would remove them.
+    for source in (tmp_path / "o" / "train2017", tmp_path / "o"):
+        shutil.rmtree(tmp_path / "o", ignore_errors=True)
+        (tmp_path / "o").mkdir()
+        image_directory(tmp_path / "o" / "train2017", range(1, 13))
+        command = ["--train-annotations", small(tmp_path), "-o", tmp_path / "o", "--train-images", source]
+        for flags in (["--targets", 3], ["--targets", 6, "--train-samples", 2, "--overwrite"]):
+            assert run(*command, *flags) == 1
+            assert "expected a directory of its own for the results" in capsys.readouterr().err
+            assert len(list((tmp_path / "o" / "train2017").iterdir())) == 12
+
+
+def test_a_split_trimmed_otherwise_is_told_of(tmp_path, capsys):
+    path = small(tmp_path)
+    assert run("--val-annotations", path, "--targets", 3, "-o", tmp_path / "o") == 0
+    assert run("--train-annotations", path, "--targets", 3, "-o", tmp_path / "o") == 0
+    assert "trimmed with other" not in capsys.readouterr().err
+    assert run("--train-annotations", path, "--targets", 6, "--seed", 1, "-o", tmp_path / "o", "--overwrite") == 0
+    assert "val was trimmed with other targets, seed; to have both alike, give --val-annotations" in (
+        capsys.readouterr().err
+    )
 
 
 def test_a_run_for_one_split_leaves_the_other_alone(tmp_path, capsys):

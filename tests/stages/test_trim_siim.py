@@ -403,6 +403,17 @@ def test_images_can_come_later_and_go_on_when_some_were_missing(tmp_path, capsys
         assert "1 missing or altered, such as images/ISIC_3.png; give --images" in capsys.readouterr().err
 
 
+def test_images_are_never_brought_to_where_they_come_from(tmp_path, capsys):
+    images = tmp_path / "o" / "images"
+    images.mkdir(parents=True)
+    for i in range(1, 6):
+        (images / f"ISIC_{i}.jpg").write_text(str(i))
+    for flags in ([], ["--benign", "0:1", "--overwrite"]):
+        assert run(*few(tmp_path), *flags, "--images", images, "-o", tmp_path / "o") == 1
+        assert "expected a directory of its own for the results" in capsys.readouterr().err
+        assert len(list(images.iterdir())) == 5
+
+
 def test_users_own_image_is_not_overwritten_by_any_rerun(gathered, tmp_path, capsys):
     _, command = gathered
     mine = tmp_path / "p" / "images" / "ISIC_2.jpg"
