@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 
 from emcurate.classifier.batches import BatchJobs, read_batch
-from emcurate.classifier.weights import Weights, describe_weights
+from emcurate.classifier.card import Weights, describe_weights
 from emcurate.images.sections import write_section
 from emcurate.patches.pathlists import PathList
 from emcurate.running.jobs import default_processes

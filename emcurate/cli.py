@@ -54,17 +54,17 @@ def add_job_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_ledger_flags(parser: argparse.ArgumentParser, output: str) -> None:
+def add_ledger_flags(parser: argparse.ArgumentParser, output: str, also: str = "") -> None:
     """Add what decides over results of earlier runs: ``--overwrite``, ``--prune`` and ``--verify``.
 
-    `output` is the argument that names the output directory, for `prepare`.
+    `output` is the argument that names the output directory, for `prepare`; `also` says what else --overwrite allows.
     """
     group = parser.add_argument_group("results of earlier runs", "what is done is not done again")
     group.add_argument(
         "--overwrite",
         action="store_true",
         help="replace results made with other parameters or from other input, and remove those whose input is gone: "
-        "afterwards the directory is that of a fresh run",
+        f"afterwards the directory is that of a fresh run{also}",
     )
     group.add_argument("--prune", action="store_true", help="remove results whose input is gone")
     group.add_argument(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import filecmp
+import hashlib
 import io
 import itertools
 import os
@@ -31,6 +32,7 @@ _counter = itertools.count()
 
 # Bytes read at a time to be digested: enough to keep the disk busy, little enough for many processes.
 DIGEST_CHUNK_BYTES = 1 << 22
+_VERY_BYTES = "the very bytes this run would write"
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:
@@ -146,6 +148,12 @@ def note_outputs(directory: Path, *paths: Path) -> list[Output]:
     return [note_output(file, directory) for file in files]
 
 
+def hash_file(path: Path) -> str:
+    """Return a file's SHA-256 in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def make_output_directory(directory: Path) -> Path:
     """Create a directory if need be, check that it can be written to, and sweep away what killed runs left.
 
@@ -246,7 +254,7 @@ def write_once(path: Path, data: bytes, *, overwrite: bool = False) -> bool:
         if path.stat().st_size == len(data) and path.read_bytes() == data:
             return False
         if not overwrite:
-            raise _other_content(path)
+            raise taken_by_other(path, _VERY_BYTES)
     write_bytes(path, data)
     return True
 
@@ -261,11 +269,17 @@ def move_once(partial: Path, path: Path, *, overwrite: bool = False) -> bool:
             if filecmp.cmp(partial, path, shallow=False):
                 return False
             if not overwrite:
-                raise _other_content(path)
+                raise taken_by_other(path, _VERY_BYTES)
         partial.replace(path)
         return True
     finally:
         partial.unlink(missing_ok=True)
+
+
+def taken_by_other(path: Path, wanted: str, found: str = "a file with other content") -> InputError:
+    """Return the error of a place where something else lies than the `wanted` that a run would put there."""
+    advice = "use another output directory, or --overwrite to replace it"
+    return InputError(path, f"no such file, or {wanted}", found, advice)
 
 
 def npy_bytes(array: npt.ArrayLike) -> bytes:
@@ -307,15 +321,6 @@ def read_npy(path: Path, mmap_mode: str | None = None) -> npt.NDArray[np.generic
     if not isinstance(array, np.ndarray):
         raise InputError(path, "a numpy .npy file", "an .npz archive", "name the .npy file itself")
     return array
-
-
-def _other_content(path: Path) -> InputError:
-    return InputError(
-        path,
-        "no such file, or the very bytes this run would write",
-        "a file with other content",
-        "use another output directory, or --overwrite to replace it",
-    )
 
 
 def _speaks_of_objects(error: Exception) -> bool:

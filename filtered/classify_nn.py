@@ -33,8 +33,9 @@ import numpy.typing as npt
 
 from emcurate import cli, naming
 from emcurate.classifier.batches import BatchJobs, read_batch
+from emcurate.classifier.card import Weights, describe_weights
 from emcurate.classifier.scoring import Keys, ScoreStore, patch_keys, run_ahead
-from emcurate.classifier.weights import PUBLISHED_URL, Weights, describe_weights, fetch_weights, is_url
+from emcurate.classifier.weights import PUBLISHED_URL, fetch_weights, is_url
 from emcurate.errors import InputError
 from emcurate.files import make_output_directory, npy_bytes, write_bytes, write_once
 from emcurate.patches.labels import CODE_INFORMATIVE, CODE_NONE, CODE_UNINFORMATIVE, encode_labels, load_labels
@@ -129,7 +130,7 @@ def choose_tiles(scores: Scores, labels: Codes, threshold: float, count: int) ->
     }
 
 
-def find_weights(weights: str | None, accept_changed: bool, report: Report) -> Weights:
+def find_weights(weights: str | None, report: Report) -> Weights:
     """Return the weights a user asked for by path or address, or the published ones; download if need be."""
     if weights is not None and not is_url(weights):
         return describe_weights(Path(weights))
@@ -139,7 +140,7 @@ def find_weights(weights: str | None, accept_changed: bool, report: Report) -> W
 
         classifier.check_state_dict(classifier.read_state_dict(path), path)
 
-    path = fetch_weights(weights or PUBLISHED_URL, check, accept_changed=accept_changed)
+    path = fetch_weights(weights or PUBLISHED_URL, check)
     described = describe_weights(path)
     report.note(f"weights: {path}, SHA-256 {described.sha256}")
     return described
@@ -246,7 +247,6 @@ def run(
     threshold: float | None = None,
     device: DeviceName = "auto",
     precision: PrecisionName = "auto",
-    accept_changed_weights: bool = False,
     reroot: tuple[str, str] | None = None,
     overwrite: bool = False,
     workers: Workers = Workers(),
@@ -258,7 +258,7 @@ def run(
         raise InputError(fpaths, "a path list with patches", "an empty one", "run deduplicate.py first")
     codes = np.full(len(paths), CODE_NONE, np.uint8) if labels is None else encode_labels(load_labels(labels, paths))
     make_output_directory(savedir)
-    found = find_weights(weights, accept_changed_weights, report)
+    found = find_weights(weights, report)
     threshold = found.threshold if threshold is None else threshold
     ledger = Ledger(savedir, STAGE)
     parameters = {"weights_sha256": found.sha256, "threshold": threshold}
@@ -374,11 +374,6 @@ def build_parser() -> argparse.ArgumentParser:
         choices=["auto", "float32", "bfloat16", "float16"],
         default="auto",
         help="number type to compute in (default: the fastest the device has)",
-    )
-    parser.add_argument(
-        "--accept-changed-weights",
-        action="store_true",
-        help="take downloaded weights that differ from those downloaded before",
     )
     cli.add_reroot_flag(parser)
     cli.add_overwrite_flag(parser)

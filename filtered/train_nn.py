@@ -35,12 +35,13 @@ import numpy.typing as npt
 from emcurate import __version__, cli, naming
 from emcurate.classifier import plots
 from emcurate.classifier.batches import BatchJobs, read_batch
+from emcurate.classifier.card import WEIGHTS_FILE, InputFormat, card_path, write_card
 from emcurate.classifier.evaluation import evaluate
 from emcurate.classifier.recipe import LEAST_BATCH_SIZE, Recipe
 from emcurate.classifier.splits import split_by_dataset, split_random
-from emcurate.classifier.weights import WEIGHTS_FILE, InputFormat, card_path, hash_file, write_card
+from emcurate.classifier.weights import fetch_imagenet_weights
 from emcurate.errors import InputError
-from emcurate.files import fingerprint, make_output_directory, write_bytes
+from emcurate.files import fingerprint, hash_file, make_output_directory, write_bytes
 from emcurate.patches.labels import CODE_INFORMATIVE, CODE_NONE, CODE_UNINFORMATIVE, encode_labels, load_labels
 from emcurate.patches.pathlists import PathList
 from emcurate.pictures import contact_sheets as pictures
@@ -220,11 +221,9 @@ def is_finished(ledger: Ledger, savedir: Path, data: str, parameters: dict[str, 
 
 def find_start_weights(recipe: Recipe) -> Path | None:
     """Return the file to start from, downloaded if need be; None for random weights."""
-    from emcurate.classifier import network as classifier
-
     if recipe.init == "random":
         return None
-    return classifier.fetch_imagenet_weights() if recipe.init == "imagenet" else Path(recipe.init)
+    return fetch_imagenet_weights() if recipe.init == "imagenet" else Path(recipe.init)
 
 
 def warn_of_few(patches: Patches, labels: Path, report: Report) -> None:

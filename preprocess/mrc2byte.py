@@ -10,52 +10,27 @@ Example: python preprocess/mrc2byte.py corpus/volumes --dry-run
 from __future__ import annotations
 
 import argparse
-import os
-import shutil
 import sys
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from emcurate import cli, naming
 from emcurate.errors import InputError
-from emcurate.files import (
-    Output,
-    describe_content,
-    fingerprint,
-    list_files,
-    make_output_directory,
-    move_once,
-    note_output,
-    partial_path,
-)
-from emcurate.images.pixels import Rescale, convert
+from emcurate.files import Output, describe_content, fingerprint, list_files, make_output_directory, note_output
+from emcurate.images.pixels import Rescale
+from emcurate.running.claims import refuse_bad_names
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger, Source
 from emcurate.running.report import Report
-from emcurate.volumes.formats.mrc import (
-    HEADER_BYTES,
-    MrcHeader,
-    compression_of,
-    encode_byte_header,
-    read_extended_header,
-    read_header,
-)
-from emcurate.volumes.limits import choose_volume_limits, measure_block, measuring_jobs
-from emcurate.volumes.scratch import unpacked
-from emcurate.volumes.volume import VOLUMES, Volume, open_volume
+from emcurate.volumes.formats.mrc import read_header
+from emcurate.volumes.unsigned import judge, refuse_in_place, write_unsigned
+from emcurate.volumes.volume import VOLUMES
 
 STAGE = "mrc2byte"
 MRC_SUFFIXES = (".mrc", ".map", ".rec", ".st", ".mrcs")
 COMPRESSION_SUFFIXES = (".gz", ".bz2")
 ALL_SUFFIXES = (*MRC_SUFFIXES, *(mrc + packed for mrc in MRC_SUFFIXES for packed in COMPRESSION_SUFFIXES))
-
-# Added to a signed byte, it gives the unsigned byte that IMOD means: -128..127 becomes 0..255.
-SIGNED_SHIFT = 128
 
 # What the label added to a file's header says was done, by need.
 LABELS = {"nothing": "unsigned bytes, as they were", "shift": "signed bytes made unsigned by adding 128"}
@@ -85,28 +60,11 @@ class Outcome:
     output: Output | None = None
 
 
-def judge(header: MrcHeader) -> str:
-    """Return what a file needs: "nothing", "shift" for signed bytes, "convert" for any other pixel type."""
-    if header.mode != 0:
-        return "convert"
-    return "shift" if header.signed else "nothing"
-
-
-def shift_to_unsigned(plane: npt.NDArray[np.int8]) -> npt.NDArray[np.uint8]:
-    """Return signed bytes plus 128, as unsigned bytes.
-
-    >>> shift_to_unsigned(np.array([-128, -1, 0, 127], np.int8)).tolist()
-    [0, 127, 128, 255]
-    """
-    # The sum is the byte with its highest bit turned over.
-    return plane.view(np.uint8) ^ np.uint8(SIGNED_SHIFT)
-
-
 def make_unsigned(job: ByteJob) -> Outcome:
     """Judge one file and do what it needs; with `dry_run`, only say so."""
     header = read_header(job.path)
     need = judge(header)
-    pixels = {"nothing": "unsigned bytes", "shift": "signed bytes"}.get(need, f"{header.dtype.name} voxels")
+    pixels = {"nothing": "unsigned bytes", "shift": "signed bytes"}.get(need, f"{header.type_name} voxels")
     line = f"{job.path}: mode {header.mode}, {pixels}"
     line += f" ({header.reason})" if header.mode == 0 else ""
     if need == "nothing" and job.in_place:
@@ -119,68 +77,12 @@ def make_unsigned(job: ByteJob) -> Outcome:
             plan += ": only with -o OUTDIR or --overwrite"
         return Outcome("files judged", f"{line}; to be {plan}")
     if job.in_place:
-        refuse_in_place(job, header, need)
-    written = write_unsigned(job, header, need)
+        refuse_in_place(header, need, overwrite=job.overwrite)
+    label = f"emcurate {STAGE}: " + LABELS.get(need, f"mode {header.mode} converted to unsigned bytes")
+    overwrite = job.in_place or job.overwrite
+    written = write_unsigned(header, need, job.destination, job.rescale, label, overwrite=overwrite)
     output = None if job.in_place else note_output(job.destination, job.destination.parent)
     return Outcome("files made unsigned" if written else "already there", f"{line}; {plan}", output)
-
-
-def refuse_in_place(job: ByteJob, header: MrcHeader, need: str) -> None:
-    """Raise `InputError` where a file must not be changed in place."""
-    if need == "convert" and not job.overwrite:
-        raise InputError(
-            job.path,
-            "bytes (mode 0), which can be made unsigned without loss",
-            f"{header.dtype.name} voxels (mode {header.mode})",
-            "use -o OUTDIR to keep the original, or --overwrite to replace it",
-        )
-    if compression_of(job.path):
-        raise InputError(
-            job.path, "an uncompressed file to change in place", "a compressed one", "use -o OUTDIR, or unpack it first"
-        )
-    if not os.access(job.path, os.W_OK):
-        raise InputError(job.path, "a file you may change", "no write permission", "use -o OUTDIR, or allow it")
-
-
-def write_unsigned(job: ByteJob, header: MrcHeader, need: str) -> bool:
-    """Write the unsigned version of a file plane by plane; return whether it was not there yet."""
-    # A link stays one: the file it leads to is replaced.
-    destination = job.path.resolve() if job.in_place else job.destination
-    partial = partial_path(destination.parent)
-    try:
-        with unpacked(open_volume(job.path), destination.parent) as volume, open(partial, "wb") as file:
-            file.write(bytes(HEADER_BYTES))
-            file.write(read_extended_header(header))
-            histogram = np.zeros(256, np.int64)
-            for plane in unsigned_planes(volume, need, job.rescale):
-                file.write(np.ascontiguousarray(plane).data)
-                histogram += np.bincount(plane.ravel(), minlength=256)
-            if compression_of(job.path) is None:
-                with open(job.path, "rb") as source:
-                    source.seek(header.data_offset + volume.size * header.dtype.itemsize)
-                    shutil.copyfileobj(source, file)  # what some programs append
-            label = LABELS.get(need, f"mode {header.mode} converted to unsigned bytes")
-            file.seek(0)
-            file.write(encode_byte_header(header.record, header.byte_order, histogram, f"emcurate {STAGE}: {label}"))
-            file.flush()
-            os.fsync(file.fileno())  # it may be about to replace the only copy
-        shutil.copymode(job.path, partial)
-        return move_once(partial, destination, overwrite=job.in_place or job.overwrite)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def unsigned_planes(volume: Volume, need: str, rescale: Rescale) -> Iterator[npt.NDArray[np.uint8]]:
-    """Yield a volume's (y, x) planes as unsigned bytes."""
-    planes = volume.voxels.iter_planes(0, volume.shape[0])
-    if need == "nothing":
-        yield from planes
-    elif need == "shift":
-        yield from map(shift_to_unsigned, planes)
-    else:
-        statistics = [measure_block(job) for job in measuring_jobs(volume, rescale)]
-        limits = choose_volume_limits(volume, rescale, statistics)
-        yield from (convert(plane, limits) for plane in planes)
 
 
 def destination_of(path: Path, outdir: Path | None) -> Path:
@@ -188,23 +90,6 @@ def destination_of(path: Path, outdir: Path | None) -> Path:
     if outdir is None:
         return path
     return outdir / (path.stem if path.suffix.lower() in COMPRESSION_SUFFIXES else path.name)
-
-
-def refuse_shared_destinations(jobs: Iterable[ByteJob], report: Report) -> list[ByteJob]:
-    """Return the jobs whose output is theirs alone; report the others."""
-    claims: dict[Path, list[Path]] = defaultdict(list)
-    jobs = list(jobs)
-    for job in jobs:
-        claims[job.destination].append(job.path)
-    good = []
-    for job in jobs:
-        rivals = ", ".join(str(path) for path in claims[job.destination] if path != job.path)
-        if rivals:
-            found = f"{rivals}, which gives {job.destination.name} too"
-            report.fail(InputError(job.path, "an output name of its own", found, "rename one"))
-        else:
-            good.append(job)
-    return good
 
 
 def run(
@@ -225,8 +110,10 @@ def run(
         raise InputError(mrcdir, expected, describe_content(mrcdir), "name the directory that holds them")
     if outdir == mrcdir:
         raise InputError(mrcdir, "another directory for -o OUTDIR", "MRCDIR itself", "leave -o out to work in place")
-    jobs = [ByteJob(path, destination_of(path, outdir), rescale, overwrite, dry_run) for path in paths]
-    todo = refuse_shared_destinations(jobs, report)
+    destinations = {path: destination_of(path, outdir) for path in paths}
+    if outdir is not None:
+        paths = refuse_bad_names({path: [(destinations[path].name, path)] for path in paths}, report)
+    todo = [ByteJob(path, destinations[path], rescale, overwrite, dry_run) for path in paths]
     if not dry_run:
         make_output_directory(outdir or mrcdir)
     # In place, an unsigned file says itself that it is done; in OUTDIR the ledger does.
@@ -265,7 +152,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--dry-run", action="store_true", help="only say what each file holds and what would be done")
     cli.add_rescale_flags(parser)
-    cli.add_ledger_flags(parser, "outdir")
+    cli.add_ledger_flags(parser, "outdir", "; without -o, convert other pixel types in place, which loses information")
     cli.add_job_flags(parser)
     return parser
 

@@ -62,6 +62,45 @@ def test_only_cli_parses_arguments_and_prints(path):
         assert "print" not in calls(path)
 
 
+# From the ground up. A room may import what is in its own wing and what lies below it, never what is beside or above.
+FLOORS = (
+    {"errors", "naming"},
+    {"files"},
+    {"running", "images"},
+    {"volumes", "patches", "fetching", "pictures"},
+    {"labeling", "classifier", "trimming", "cli"},
+)
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def room_of(module):
+    return module.split(".")[1] if module.startswith("emcurate.") else None
+
+
+@pytest.mark.parametrize("path", PACKAGE, ids=name_of)
+def test_imports_only_go_down(path):
+    parts = path.relative_to(ROOT / "emcurate").with_suffix("").parts
+    if parts == ("__init__",):
+        return
+    for module in imports(path):
+        room = room_of(module)
+        # `from emcurate import __version__` names no room.
+        if room not in (None, parts[0], "__version__"):
+            assert FLOOR_OF[room] < FLOOR_OF[parts[0]], f"{name_of(path)} imports {module}"
+
+
+def test_every_wing_says_what_lives_there():
+    for wing in (ROOT / "emcurate").iterdir():
+        if wing.is_dir() and any(wing.glob("*.py")):
+            assert wing.name in FLOOR_OF
+            assert ast.get_docstring(ast.parse((wing / "__init__.py").read_text(encoding="utf-8")))
+
+
+def test_tests_lie_in_folders_named_after_the_wings():
+    folders = {path.name for path in (ROOT / "tests").iterdir() if any(path.glob("test_*.py"))}
+    assert folders <= {*FLOOR_OF, "stages"}
+
+
 @pytest.mark.parametrize("path", [*PACKAGE, *STAGES], ids=name_of)
 def test_only_readers_import_format_libraries(path):
     if not name_of(path).startswith(MAY_READ_FORMATS):

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 import subprocess
 import sys
 
@@ -118,6 +119,72 @@ def test_wrong_arguments(arguments, capsys):
         curate.main(arguments)
     assert caught.value.code == 2
     assert "usage: curate.py" in capsys.readouterr().err
+
+
+def test_a_wrong_forwarded_flag_ends_with_usage_before_anything_runs(small_corpus, tmp_path, capsys):
+    for flags in (["--crop-size", "0"], ["--percentiles", "1", "99"], ["--init", "nowhere.pth"], ["-nz", "x"]):
+        labels = tmp_path / "labels.npy"
+        np.save(labels, np.array(["none"]))
+        arguments = ["--images", str(small_corpus / "images"), "--out", str(tmp_path / "out"), "--labels", str(labels)]
+        with pytest.raises(SystemExit) as caught:
+            curate.main([*arguments, *flags])
+        assert caught.value.code == 2
+        assert "usage" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_flags_are_known_in_every_spelling_of_their_stage(small_corpus, tmp_path):
+    arguments = ["--images", str(small_corpus / "images"), "--until", "deduplicate", "-p", "1"]
+    spelt = [["-cs", "64", "-hs", "8", "-d", "3"], ["--crop_size", "64", "--hash-size", "8", "--min_distance", "3"]]
+    for at, flags in enumerate(spelt):
+        assert curate.main([*arguments, *flags, "--out", str(tmp_path / str(at))]) == 0
+    tables = [(tmp_path / str(at) / "deduplicate" / "micrograph 0_groups.csv").read_bytes() for at in range(2)]
+    assert tables[0] == tables[1]
+
+
+@pytest.mark.parametrize("broken", ["images", "videos", "volumes"])
+def test_what_is_broken_of_one_kind_stops_no_other(small_corpus, tmp_path, capsys, broken):
+    corpus = tmp_path / "corpus"
+    shutil.copytree(small_corpus, corpus)
+    for path in (corpus / broken).iterdir():
+        path.write_bytes(b"broken")
+    kinds = [word for kind in ("images", "videos", "volumes") for word in (f"--{kind}", str(corpus / kind))]
+    out = tmp_path / "out"
+    assert curate.main([*kinds, "--out", str(out), "--crop-size", "32", "-s", "10", "--until", "deduplicate"]) == 1
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    datasets = {path.name.split("-LOC-")[0] for path in (out / "crop_patches").glob("*.tiff")}
+    expected = {"images": "micrograph 0", "videos": "film", "volumes": "block"}
+    for kind, dataset in expected.items():
+        assert (dataset in datasets) == (kind != broken)
+    assert any(str(corpus / broken) in line for line in captured.err.split("Failed:")[-1].splitlines())
+    assert "\ndeduplicate " in captured.out
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device", "/full"), MemoryError("8 GiB")])
+def test_failures_and_the_table_survive_what_breaks_a_later_stage_off(
+    small_corpus, tmp_path, capsys, monkeypatch, error
+):
+    images = tmp_path / "images"
+    shutil.copytree(small_corpus / "images", images)
+    (images / "bad.png").touch()
+    crop = curate.load_stage("crop_patches")
+    monkeypatch.setattr(crop, "list_sections", lambda *arguments: (_ for _ in ()).throw(error))
+    assert curate.main(["--images", str(images), "--out", str(tmp_path / "out"), "--until", "deduplicate"]) == 1
+    captured = capsys.readouterr()
+    failed = captured.err.split("Failed:\n")[1].splitlines()
+    assert "bad.png" in failed[0]
+    assert "No space left" in failed[1] or "out of memory" in failed[1]
+    assert "\ncrop_patches " in captured.out and "images: stopped at crop_patches" in captured.out
+
+
+def test_an_interrupt_shows_the_table_so_far(small_corpus, tmp_path, capsys, monkeypatch):
+    crop = curate.load_stage("crop_patches")
+    monkeypatch.setattr(crop, "list_sections", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert curate.main(["--images", str(small_corpus / "images"), "--out", str(tmp_path / "out")]) == 130
+    captured = capsys.readouterr()
+    assert "\ncleanup2d " in captured.out
+    assert "run the same command again" in captured.err
 
 
 def test_every_forwarded_flag_is_known_to_its_stages():

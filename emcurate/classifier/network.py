@@ -11,21 +11,20 @@ import pickle
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torchvision.models import ResNet34_Weights, resnet34
+from torchvision.models import resnet34
 from torchvision.models.resnet import BasicBlock
 from torchvision.transforms import v2
 
+from emcurate.classifier.card import InputFormat
 from emcurate.classifier.recipe import Augmentation, FinetuneLayer
-from emcurate.classifier.weights import InputFormat, fetch_candidate, hash_file
 from emcurate.errors import InputError
-from emcurate.files import make_output_directory, write_bytes
+from emcurate.files import write_bytes
 
 FEATURES = 512  # what a ResNet34's last layer gives its head
 
@@ -224,28 +223,6 @@ def _some(names: Iterable[str]) -> str:
 
 
 # ---- training --------------------------------------------------------------------------------------------------
-
-
-def fetch_imagenet_weights(url: str = ResNet34_Weights.IMAGENET1K_V1.url) -> Path:
-    """Return torchvision's ImageNet weights, from its own cache; download them there first if need be.
-
-    Raises
-    ------
-    InputError
-        If they cannot be had, or what came is not what the digits in their file name promise.
-    """
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name
-    if path.exists():
-        return path
-    make_output_directory(path.parent)
-    advice = f"or put the file at {path}; or start from other weights with --init FILE, or from none with --init random"
-    candidate = fetch_candidate(url, path, "ImageNet start weights", advice)
-    promised, found = path.stem.rpartition("-")[2], hash_file(candidate)
-    if not found.startswith(promised):
-        candidate.unlink()
-        raise InputError(url, f"a file whose SHA-256 starts with {promised}", found, "try again, or use --init FILE")
-    candidate.rename(path)
-    return path
 
 
 def freeze(network: nn.Module, finetune_layer: FinetuneLayer) -> list[nn.Module]:

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from emcurate.classifier.weights import THRESHOLD
+from emcurate.classifier.card import THRESHOLD
 
 FinetuneLayer = Literal["all", "layer1", "layer2", "layer3", "layer4", "none"]
 

@@ -16,9 +16,9 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from emcurate.classifier import network as classifier
+from emcurate.classifier.card import InputFormat
 from emcurate.classifier.evaluation import area_under_roc, cross_entropy
 from emcurate.classifier.recipe import Recipe, balanced_weights, count_batches, iter_batches, learning_rate_at
-from emcurate.classifier.weights import InputFormat
 from emcurate.errors import InputError
 from emcurate.files import make_output_directory, write_bytes
 from emcurate.running.jobs import progress

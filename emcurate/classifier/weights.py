@@ -1,67 +1,53 @@
-"""Where the classifier's weights come from, and the card beside them that says how to use them.
-
-Downloaded weights are kept in the user's cache. What was downloaded once is remembered by its SHA-256, so that
-another file under the same address is noticed.
-"""
+"""Where weights come from: the published classifier's and ImageNet's, each fetched once into a cache and checked."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import json
+import http.client
+import logging
 import os
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+import shutil
+import socket
+import urllib.error
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import requests
+
+from emcurate.classifier.card import LEAST_BYTES
 from emcurate.errors import InputError
-from emcurate.fetching.downloads import NoAnswerError, fetch
-from emcurate.files import make_output_directory, write_bytes
+from emcurate.fetching.downloads import (
+    CHUNK_BYTES,
+    PASSING_STATUSES,
+    TIMEOUT_SECONDS,
+    NoAnswerError,
+    describe_cause,
+    describe_refusal,
+)
+from emcurate.files import atomic_path, hash_file, make_output_directory, partial_path
+from emcurate.running.jobs import progress
 
 PUBLISHED_URL = "https://zenodo.org/record/6458015/files/patch_quality_classifier_nn.pth?download=1"
-WEIGHTS_FILE = "patch_quality_classifier_nn.pth"
+
+# The published file's digest as pooch writes it, such as "md5:…" from the record's page, or plain SHA-256. While it is
+# None, not known, any file passes that holds a classifier's tensors; its SHA-256 is in the stage's closing report.
+PUBLISHED_DIGEST: str | None = None
 
 # Where downloads are kept, when the usual place is too small or not shared.
 CACHE_VARIABLE = "EMCURATE_CACHE"
 
-# A ResNet34 with one output has 21,285,185 weights of four bytes; less cannot be one.
-LEAST_BYTES = 4 * 21_285_185
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
-THRESHOLD = 0.5  # scores above it count as informative
-
-
-@dataclass(frozen=True)
-class InputFormat:
-    """What a network wants to see: the side of its square input in pixels, and each channel's normalisation."""
-
-    image_size: int = 224
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
-
-
-@dataclass(frozen=True)
-class Weights:
-    """A file of weights and how to use it."""
-
-    path: Path
-    sha256: str
-    input_format: InputFormat = InputFormat()
-    threshold: float = THRESHOLD
+# Tries after the first: pooch pauses for one second before the first of them, for two before the second.
+RETRIES = 2
 
 
 def cache_directory() -> Path:
     """Return the directory for downloads: ``$EMCURATE_CACHE``, or ``emcurate`` in the user's own cache."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    if chosen:
-        return Path(chosen).expanduser().absolute()
-    if os.name == "nt":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "emcurate"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "emcurate"
+    import pooch
+
+    return Path(os.environ.get(CACHE_VARIABLE) or pooch.os_cache("emcurate")).expanduser().absolute()
 
 
 def is_url(text: str) -> bool:
@@ -69,154 +55,161 @@ def is_url(text: str) -> bool:
     return urlsplit(text).scheme in ("http", "https")
 
 
-def hash_file(path: Path) -> str:
-    """Return a file's SHA-256 in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def fetch_weights(
     url: str,
     check: Callable[[Path], object],
     *,
     directory: Path | None = None,
-    accept_changed: bool = False,
+    digest: str | None = None,
     least_bytes: int = LEAST_BYTES,
 ) -> Path:
-    """Return the path of downloaded weights; fetch them first if the cache has none.
+    """Return the path of downloaded weights; fetch them first if the cache has none, or none that pass the checks.
 
     Parameters
     ----------
     url : str
         Where they are.
     check : callable
-        Called with the path of a fresh download; raises `InputError` if that is not what it should be.
+        Called with a path; raises `InputError` if that file is not what it should be.
     directory : Path, optional
         Where to keep them; the cache by default.
-    accept_changed : bool
-        Take a download that differs from the one remembered, and remember it instead.
+    digest : str, optional
+        What their bytes must have, as in `PUBLISHED_DIGEST`, which counts for the published ones.
     least_bytes : int
         A smaller file is refused.
 
     Raises
     ------
     InputError
-        If there is no network, the file is not to be had, is not what `check` wants, or is another than last time.
+        If there is no network, the file is not to be had, or is not what the checks want. Nothing is kept then.
     """
     directory = make_output_directory(directory or cache_directory())
     path = directory / _cache_name(url)
-    memory = path.with_name(f"{path.name}.json")
-    remembered = _read_memory(memory)
-    if path.exists():
-        _compare(path, remembered, accept_changed, f"delete {path} to download it again")
-        _remember(memory, url, path)
-        return path
-    advice = f"or download this address elsewhere and name the file with --weights; or put it at {path}"
-    candidate = fetch_candidate(url, path, "the classifier's weights", advice)
-    try:
-        size = candidate.stat().st_size
+    digest = PUBLISHED_DIGEST if digest is None and url == PUBLISHED_URL else digest
+
+    def inspect(file: Path) -> None:
+        size = file.stat().st_size
         if size < least_bytes:
-            raise InputError(url, f"at least {least_bytes:,} bytes of weights", f"{size:,}", "check the address")
-        _check_download(candidate, url, check)
-        advice = "if its owner has replaced it, take the new one with --accept-changed-weights"
-        _compare(candidate, remembered, accept_changed, advice, name=url)
-    except InputError:
-        candidate.unlink(missing_ok=True)
-        raise
-    _remember(memory, url, candidate)
-    candidate.rename(path)
+            raise InputError(file, f"at least {least_bytes:,} bytes of weights", f"{size:,}", "name other weights")
+        check(file)
+
+    fault = None
+    if path.exists():
+        try:
+            _check_digest(path, digest)
+            inspect(path)
+            return path
+        except InputError as error:
+            advice = "connect to the network to have it replaced, or put the right file there"
+            fault = InputError(path, error.expected, error.found, advice)
+    try:
+        _download(url, path, digest, inspect)
+    except NoAnswerError as error:
+        raise fault or InputError(
+            url,
+            "to download the classifier's weights once",
+            f"no answer ({error.found})",
+            "connect to the network; or download this address elsewhere and name the file with --weights; "
+            f"or put it at {path}",
+        ) from None
     return path
 
 
-def fetch_candidate(url: str, path: Path, what: str, advice: str) -> Path:
-    """Download what is to become `path` beside it, under another name, and return that.
-
-    The caller renames it when it has passed every check; until then a later run fetches it again.
+def fetch_imagenet_weights(url: str | None = None) -> Path:
+    """Return torchvision's ImageNet weights, from PyTorch's own cache; PyTorch downloads them there if need be.
 
     Raises
     ------
     InputError
-        If it cannot be had; where there is no answer at all, with `advice` on how to do without the network.
+        If they cannot be had, or what came is not what the digits in their file name promise.
     """
-    candidate = path.with_name(f"{path.name}.unchecked")
-    candidate.unlink(missing_ok=True)
+    import torch.hub
+    from torchvision.models import ResNet34_Weights
+
+    url = url or ResNet34_Weights.IMAGENET1K_V1.url
+    path = Path(torch.hub.get_dir(), "checkpoints", Path(urlsplit(url).path).name)
+    promised = path.stem.rpartition("-")[2]
+    if path.exists() and hash_file(path).startswith(promised):
+        return path
+    make_output_directory(path.parent)
+    other = "start from other weights with --init FILE, or from none with --init random"
     try:
-        fetch(url, candidate, label=f"download {path.name}")
-    except NoAnswerError as error:
-        found = f"no answer {error.found.removeprefix('none ')}"
-        raise InputError(url, f"to download {what} once", found, f"connect to the network; {advice}") from None
-    return candidate
-
-
-def card_path(weights: Path) -> Path:
-    """Return where the card of a file of weights lies: beside it, with the extension ``.json``."""
-    return weights.with_suffix(".json")
-
-
-def describe_weights(path: Path) -> Weights:
-    """Return how to use a file of weights, as its card says; without a card, as the published ones.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, or its card is damaged or belongs to other weights.
-    """
-    if not path.is_file():
-        found = "a directory" if path.is_dir() else "no such file"
-        raise InputError(path, "a file of weights (.pth)", found, "check --weights")
-    sha256 = hash_file(path)
-    card = card_path(path)
-    if not card.exists():
-        return Weights(path, sha256)
-    try:
-        values = json.loads(card.read_text(encoding="utf-8"))
-        inputs = values["input"]
-        described = Weights(
-            path,
-            str(values["weights_sha256"]),
-            InputFormat(int(inputs["image_size"]), _three(inputs["mean"]), _three(inputs["std"])),
-            float(values["threshold"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        with _default_timeout(TIMEOUT_SECONDS):
+            torch.hub.download_url_to_file(url, str(path), promised)
+    except urllib.error.HTTPError as error:
+        refusal = describe_refusal(url, error.code, error.reason)
+        raise InputError(url, refusal.expected, refusal.found, f"{refusal.advice}; or {other}") from None
+    except (urllib.error.URLError, ConnectionError, TimeoutError, http.client.HTTPException) as error:
         raise InputError(
-            card,
-            "the card train_nn.py writes beside its weights",
-            f"another or damaged file ({type(error).__name__}: {error})",
-            "copy it again, or move it away to use the published settings",
+            url,
+            "to download ImageNet start weights once",
+            f"no answer ({describe_cause(error)})",
+            f"connect to the network; or put the file at {path}; or {other}",
         ) from None
-    if described.sha256 != sha256:
-        raise InputError(
-            card,
-            f"the card of {path.name}, whose SHA-256 is {sha256[:12]}…",
-            f"one of weights with {described.sha256[:12]}…",
-            "copy weights and card together; if a training was broken off, run it again",
-        )
-    return described
+    except RuntimeError:  # of a digest that differs, as also where a connection broke off
+        expected = f"a file whose SHA-256 starts with {promised}"
+        raise InputError(url, expected, "other bytes, which were not kept", f"try again; or {other}") from None
+    return path
 
 
-def write_card(weights: Path, input_format: InputFormat, threshold: float, details: dict[str, Any]) -> None:
-    """Write the card of a file of weights, which `describe_weights` reads; `details` are for people."""
-    card = {
-        "weights": weights.name,
-        "weights_sha256": hash_file(weights),
-        "network": "torchvision ResNet34 with one output; the score is its sigmoid",
-        "input": {
-            **asdict(input_format),
-            "resize": "bilinear, no antialiasing",
-            "channels": "grey value / 255, repeated three times, then normalised",
-        },
-        "threshold": threshold,
-        "classes": ["uninformative", "informative"],
-        **details,
-    }
-    write_bytes(card_path(weights), (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode())
+def _download(url: str, path: Path, digest: str | None, inspect: Callable[[Path], None]) -> None:
+    """Bring what lies at an address to `path`, which appears or changes only when all is well."""
+    import pooch
+
+    pooch.get_logger().setLevel(logging.WARNING)  # what it tells is the place of work below
+    workplace = partial_path(path.parent)  # which the next run sweeps away if this one is killed
+    keeper = pooch.create(workplace, "", registry={path.name: digest}, urls={path.name: url}, retry_if_failed=RETRIES)
+    try:
+        candidate = Path(keeper.fetch(path.name, downloader=_ask))
+        inspect(candidate)
+        with atomic_path(path) as partial:
+            # A copy, since only its owner may read the file that pooch made, and the cache may be shared.
+            shutil.copyfile(candidate, partial)
+    except InputError as error:
+        # The path of a file that is gone means nothing to people; its address does.
+        advice = error.advice if error.path == url else "check the address; what came was not kept"
+        raise InputError(url, error.expected, error.found, advice) from None
+    except requests.exceptions.ChunkedEncodingError as error:
+        found = f"a connection that broke off ({describe_cause(error)})"
+        raise InputError(url, "a whole file of weights", found, "run the same command again") from None
+    except (requests.ConnectionError, requests.Timeout) as error:
+        raise NoAnswerError(url, "an answer", describe_cause(error), "connect to the network") from None
+    except requests.HTTPError as error:
+        raise describe_refusal(url, error.response.status_code, error.response.reason) from None
+    except requests.RequestException as error:
+        raise InputError(url, "weights to download", f"no way to them ({error})", "correct the address") from None
+    except ValueError:  # pooch's for a digest that differs
+        advice = "try again; if it stays so, do not trust what is there"
+        raise InputError(url, f"the file with the digest {digest}", "another, which was not kept", advice) from None
+    finally:
+        shutil.rmtree(workplace, ignore_errors=True)
 
 
-def _three(values: Any) -> tuple[float, ...]:
-    numbers = tuple(float(value) for value in values)
-    if len(numbers) != 3:
-        raise ValueError(f"{len(numbers)} channels instead of 3")
-    return numbers
+def _ask(url: str, output: str, keeper: Any) -> None:
+    """Download as pooch does, with this project's progress bar; what cannot pass is not tried again."""
+    import pooch
+
+    name = Path(urlsplit(url).path).name
+    # A guess of the total, since pooch takes a bar without one for none; it puts in what the server announces.
+    with progress(None, total=LEAST_BYTES, label=f"download {name}", unit="B") as bar:
+        bar.unit_scale, bar.unit_divisor = True, 1024
+        try:
+            pooch.HTTPDownloader(bar, CHUNK_BYTES, timeout=TIMEOUT_SECONDS)(url, output, keeper)
+        except requests.HTTPError as error:
+            if error.response.status_code in PASSING_STATUSES:
+                raise
+            raise describe_refusal(url, error.response.status_code, error.response.reason) from None
+
+
+def _check_digest(path: Path, digest: str | None) -> None:
+    import pooch
+
+    if digest is None:
+        return
+    algorithm, _, wanted = digest.rpartition(":")
+    found = pooch.file_hash(str(path), algorithm or "sha256")
+    if found != wanted.lower():
+        raise InputError(path, f"the file with the digest {digest}", f"one with {found}", "delete it")
 
 
 def _cache_name(url: str) -> str:
@@ -227,33 +220,12 @@ def _cache_name(url: str) -> str:
     return f"{Path(name).stem}-{hashlib.sha256(url.encode()).hexdigest()[:8]}{Path(name).suffix}"
 
 
-def _check_download(candidate: Path, url: str, check: Callable[[Path], object]) -> None:
+@contextlib.contextmanager
+def _default_timeout(seconds: float) -> Iterator[None]:
+    # PyTorch sets none: it would wait without end for a connection that hangs.
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
     try:
-        check(candidate)
-    except InputError as error:
-        # The candidate's path means nothing to people; its address does.
-        raise InputError(url, error.expected, error.found, "check the address; what came was not kept") from None
-
-
-def _compare(path: Path, remembered: str | None, accept: bool, advice: str, name: str | None = None) -> None:
-    found = hash_file(path)
-    if remembered not in (None, found) and not accept:
-        raise InputError(
-            name or path, f"the file downloaded before, SHA-256 {remembered}", f"another, SHA-256 {found}", advice
-        )
-
-
-def _remember(memory: Path, url: str, path: Path) -> None:
-    sha256 = hash_file(path)
-    if _read_memory(memory) == sha256:
-        return
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    note = {"url": url, "sha256": sha256, "size": path.stat().st_size, "downloaded": now}
-    write_bytes(memory, (json.dumps(note, indent=2) + "\n").encode())
-
-
-def _read_memory(memory: Path) -> str | None:
-    try:
-        return str(json.loads(memory.read_text(encoding="utf-8"))["sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from emcurate.errors import InputError
 from emcurate.fetching.safe_names import EscapeError, check_relative, join_inside
-from emcurate.files import atomic_path, remove_stale_partials
+from emcurate.files import atomic_path, remove_stale_partials, taken_by_other
 from emcurate.running.jobs import progress
 
 COPY_BYTES = 1 << 20
@@ -69,12 +69,7 @@ def unpack_zip(
             if same_as_entry(target, entry):
                 result.present += 1
             elif target.exists() and not overwrite:
-                raise InputError(
-                    target,
-                    f"no such file, or the one of {archive.name}",
-                    "a file with other content",
-                    "use another output directory, or --overwrite to replace it",
-                )
+                raise taken_by_other(target, f"the one of {archive.name}")
             else:
                 todo.append((entry, target))
         for parent in {target.parent for _, target in targets if target.parent.is_dir()}:
@@ -121,6 +116,11 @@ def extract_entry(archive: Path, opened: zipfile.ZipFile, entry: zipfile.ZipInfo
         raise InputError(archive, f"a readable {entry.filename}", f"{error}", _DAMAGED) from None
 
 
+def entry_kind(entry: zipfile.ZipInfo) -> int:
+    """Return what an entry is, as `stat.S_IFMT` tells it: a file, a link, …; 0 where the archive does not say."""
+    return stat.S_IFMT(entry.external_attr >> 16)
+
+
 def same_as_entry(path: Path, entry: zipfile.ZipInfo) -> bool:
     """Return whether a file is there and has an entry's size and checksum."""
     if not path.is_file() or path.stat().st_size != entry.file_size:
@@ -158,7 +158,7 @@ def _check_entries(archive: Path, opened: zipfile.ZipFile, limits: Limits) -> li
             check_relative(name.removesuffix("/") if info.is_dir() else name)
         except EscapeError as error:
             raise InputError(archive, "names inside the output directory", str(error), _DISTRUST) from None
-        kind = stat.S_IFMT(info.external_attr >> 16)
+        kind = entry_kind(info)
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             what = "a link" if kind == stat.S_IFLNK else "a special file"
             raise InputError(archive, "files and directories only", f"{name!r}, {what}", _DISTRUST)

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Literal
 
 from emcurate.errors import InputError
-from emcurate.fetching.archives import extract_entry, make_parents, open_zip, same_as_entry
+from emcurate.fetching.archives import entry_kind, extract_entry, make_parents, open_zip, same_as_entry
 from emcurate.fetching.downloads import Download, fetch_all
 from emcurate.fetching.safe_names import EscapeError, join_inside
-from emcurate.files import atomic_path, remove_stale_partials, write_bytes
+from emcurate.files import atomic_path, remove_stale_partials, taken_by_other, write_bytes
 from emcurate.running.jobs import Workers
 from emcurate.running.report import Report
 
@@ -93,7 +93,7 @@ def place(job: Placement) -> bool:
     if job.entry is not None:
         opened = _open_once(job.source)
         info = opened.getinfo(job.entry)
-        if stat.S_ISLNK(info.external_attr >> 16):
+        if entry_kind(info) == stat.S_IFLNK:
             raise InputError(job.source, f"{job.entry} to be a file", "a link", "use an archive made without links")
         if info.file_size > LARGEST_ENTRY_BYTES:
             raise InputError(
@@ -220,12 +220,7 @@ def _is_there(job: Placement, same: bool) -> bool:
     if same:
         return True
     if os.path.lexists(job.path) and not job.overwrite:
-        raise InputError(
-            job.path,
-            "no such file, or the one to be placed there",
-            "another file",
-            "use another output directory, or --overwrite to replace it",
-        )
+        raise taken_by_other(job.path, "the one to be placed there", "another file")
     return False
 
 

@@ -1,23 +1,20 @@
-"""Fetch a file from the Hugging Face Hub with its own library: cached, with HF_ENDPOINT and the user's token.
-
-Since its release 2 the library starts a download over when its process was killed. The bytes are therefore fetched by
-`emcurate.downloads`, which goes on, to the place in the library's cache where it looks for them.
-"""
+"""Fetch a file from the Hugging Face Hub with its own library: cached, with HF_ENDPOINT and the user's token."""
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+
+from tqdm import tqdm
 
 from emcurate.errors import InputError
-from emcurate.fetching.downloads import fetch
+from emcurate.files import hash_file
 
-# What the cache names a file's bytes after: a checksum. Anything else could lead out of the cache.
-_CHECKSUM = re.compile(r"[0-9A-Za-z-]+")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -35,12 +32,12 @@ class HubFile:
 def fetch_from_hub(file: HubFile) -> Path:
     """Return the path of a hub file in the library's cache, fetched with a progress bar if it is not there yet.
 
-    A file that is in the cache is also found without a network.
+    A file that is in the cache is also found without a network. One that was damaged there is fetched again.
 
     Raises
     ------
     InputError
-        If the library is not installed, or the file is not to be had.
+        If the library is not installed, or the file is not to be had, or is damaged even when it has just come.
     """
     try:
         from huggingface_hub import hf_hub_download
@@ -54,15 +51,33 @@ def fetch_from_hub(file: HubFile) -> Path:
         )
     except ImportError:
         raise InputError(str(file), "the package huggingface-hub", "none", "pip install huggingface-hub") from None
+    except ValueError as error:  # the library takes the address apart when it is imported
+        address = os.environ.get("HF_ENDPOINT", "")
+        raise InputError(address, "a web address in HF_ENDPOINT", str(error), "correct or unset it") from None
     # The library's errors share a base with those of the HTTP library under it, which it lets through here and there.
     failures: Any = (OSError, *HfHubHTTPError.__bases__)
     # Given explicitly, though the library reads it too: it does so only once, when it is first imported.
     endpoint = os.environ.get("HF_ENDPOINT") or None
+    download = functools.partial(
+        hf_hub_download,
+        file.repository,
+        file.name,
+        repo_type="dataset",
+        revision=file.revision,
+        endpoint=endpoint,
+        tqdm_class=tqdm,  # the library's own shows nothing in a log
+    )
     try:
-        _fill_cache(file, endpoint, failures)
-        return Path(
-            hf_hub_download(file.repository, file.name, repo_type="dataset", revision=file.revision, endpoint=endpoint)
-        )
+        path = Path(download())
+        if _find_damaged(path) is None:
+            return path
+        path = Path(download(force_download=True))
+        damaged = _find_damaged(path)
+        if damaged is None:
+            return path
+        path.unlink()
+        damaged.unlink()
+        found, advice = "other bytes, twice; they were not kept", "run the same command again later"
     except GatedRepoError:
         found, advice = "one whose owner must let you in", "ask for access on its page, then set HF_TOKEN"
     except RepositoryNotFoundError:
@@ -81,34 +96,23 @@ def fetch_from_hub(file: HubFile) -> Path:
             found, advice = "none of that name in the repository", "check --file and --revision"
         else:
             found = f"a download that failed ({_first_line(error)})"
-            advice = "run the same command again later"
+            advice = "check HF_ENDPOINT if it is set, and run the same command again later"
+    except ValueError as error:  # the library's for a download by force that cannot be
+        found = f"a damaged copy in the cache, and no answer ({_first_line(error.__cause__ or error)})"
+        advice = "check the network connection, HF_ENDPOINT and HF_HUB_OFFLINE, and run the same command again"
     raise InputError(str(file), "a file on the Hugging Face Hub", found, advice) from None
 
 
-def _fill_cache(file: HubFile, endpoint: str | None, failures: Any) -> None:
-    """Fetch a file's bytes into the library's cache, unless they are there or the hub does not tell about them.
+def _find_damaged(pointer: Path) -> Path | None:
+    """Return the bytes that a file of the cache points to, if they have not the SHA-256 that they are named after.
 
-    What is wrong then is said by the library when it looks for the file itself.
+    The library names large files after it, but looks only at the name of what it finds in its cache.
     """
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.file_download import repo_folder_name
-    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined,unused-ignore]
-
-    try:
-        url = hf_hub_url(file.repository, file.name, repo_type="dataset", revision=file.revision, endpoint=endpoint)
-        about = get_hf_file_metadata(url)
-    except (*failures, ValueError):
-        return
-    if not about.size or not about.commit_hash or not about.etag or not _CHECKSUM.fullmatch(about.etag):
-        return
-    folder = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=file.repository, repo_type="dataset"))
-    blob = folder / "blobs" / about.etag
-    if blob.exists() or (folder / "snapshots" / about.commit_hash / file.name).exists():
-        return
-    blob.parent.mkdir(parents=True, exist_ok=True)
-    # A signed address of another host needs no token, and must not get one.
-    headers = build_hf_headers() if urlsplit(about.location).netloc == urlsplit(url).netloc else {}
-    fetch(about.location, blob, expected_size=about.size, label=file.name, headers=headers, version=about.etag)
+    if not pointer.is_symlink():  # as where the system has no links: nothing then tells the digest
+        return None
+    # One step only: the bytes may in turn be a link to a store that several caches share, under another name.
+    blob = pointer.parent / pointer.readlink()
+    return blob if _SHA256.fullmatch(blob.name) and hash_file(blob) != blob.name else None
 
 
 def _first_line(error: BaseException) -> str:

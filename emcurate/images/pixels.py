@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -30,8 +30,9 @@ PERCENTILE_SAMPLE = 1 << 26
 # Pixels converted at a time, so that the float64 intermediate takes 8 MiB whatever the image's size.
 BLOCK_PIXELS = 1 << 20
 
-# Above this, 255 * (high - low) could overflow float64; such pixels are scaled down first.
+# Above this, 255 * (high - low) could overflow float64; such pixels are divided first, by a power of two, exactly.
 LARGEST_SAFE = 1e305
+OVERFLOW_DIVISOR = 1024
 
 # The dtype rule deserves a warning when less than this part of the grey range is used.
 NARROW_RANGE = 0.1
@@ -52,6 +53,17 @@ class Rescale:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """Pixels of which percentiles are wanted: each as it is, or for few-bit types each value once with its count.
+
+    `counts` is None where `values` are the pixels themselves; else `values` are ascending and counted in int64.
+    """
+
+    values: AnyArray
+    counts: npt.NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True)
 class Statistics:
     """What must be known of the pixels to choose limits; those of blocks can be merged.
 
@@ -62,7 +74,7 @@ class Statistics:
     minimum: float | None
     maximum: float | None
     nonfinite: int = 0
-    sample: AnyArray | None = None
+    sample: Sample | None = None
 
 
 @dataclass(frozen=True)
@@ -83,22 +95,23 @@ def measure(pixels: AnyArray, sample_step: int = 0) -> Statistics:
             pixels = pixels[finite]
     if pixels.size == 0:
         return Statistics(None, None, nonfinite)
-    sample = pixels.ravel()[::sample_step].copy() if sample_step else None
+    sample = _take_sample(pixels.ravel()[::sample_step]) if sample_step else None
     return Statistics(pixels.min().item(), pixels.max().item(), nonfinite, sample)
 
 
 def merge_statistics(parts: Iterable[Statistics]) -> Statistics:
-    """Return the statistics of several blocks taken together."""
-    parts = list(parts)
-    minima = [part.minimum for part in parts if part.minimum is not None]
-    maxima = [part.maximum for part in parts if part.maximum is not None]
-    samples = [part.sample for part in parts if part.sample is not None]
-    return Statistics(
-        min(minima, default=None),
-        max(maxima, default=None),
-        sum(part.nonfinite for part in parts),
-        np.concatenate(samples) if samples else None,
-    )
+    """Return the statistics of several blocks taken together; of counted samples only the sum is held."""
+    minimum = maximum = None
+    nonfinite, counted, samples = 0, None, []
+    for part in parts:
+        minimum = _extreme(min, minimum, part.minimum)
+        maximum = _extreme(max, maximum, part.maximum)
+        nonfinite += part.nonfinite
+        if part.sample is not None and part.sample.counts is not None:
+            counted = part.sample if counted is None else _add_counts(counted, part.sample)
+        elif part.sample is not None:
+            samples.append(part.sample.values)
+    return Statistics(minimum, maximum, nonfinite, Sample(np.concatenate(samples)) if samples else counted)
 
 
 def sample_step(size: int, dtype: np.dtype[Any], rescale: Rescale) -> int:
@@ -122,8 +135,7 @@ def choose_limits(statistics: Statistics, dtype: np.dtype[Any], rescale: Rescale
     if method == "percentile":
         if statistics.sample is None:
             raise ValueError("percentile limits need statistics measured with sample_step")
-        # float64 first: percentiles of float16 are interpolated between values and would be rounded.
-        low, high = np.percentile(statistics.sample.astype(np.float64), rescale.percentiles).tolist()
+        low, high = _percentiles(statistics.sample, rescale.percentiles)
     elif method == "dtype":
         low, high = _dtype_range(dtype, low)
     return Limits(low, high)
@@ -176,13 +188,23 @@ def warn_of_oddities(
     rescale: Rescale,
     path: str | os.PathLike[str],
 ) -> None:
-    """Warn of NaN and infinities, and of a dtype range of which the pixels fill under a tenth."""
+    """Warn of NaN and infinities, of percentiles that are one value, and of a type's range filled under a tenth."""
     name = os.fspath(path)
     if statistics.nonfinite:
         message = f"{name}: {statistics.nonfinite:,} pixels are NaN or infinite and become 0"
         warnings.warn(message, DataWarning, stacklevel=2)
     low, high = statistics.minimum, statistics.maximum
-    if rescale.method_for(dtype) != "dtype" or low is None or high is None or low == high:
+    if low is None or high is None or low == high:
+        return
+    method = rescale.method_for(dtype)
+    if method == "percentile" and limits.low == limits.high:
+        first, second = rescale.percentiles
+        message = (
+            f"{name}: percentiles {first:g} and {second:g} are both {limits.low:g}, of values {low:g} to {high:g}, so "
+            "that all become 0 (black); give --percentiles further apart, or use --rescale minmax"
+        )
+        warnings.warn(message, DataWarning, stacklevel=2)
+    if method != "dtype":
         return
     used = (high - low) / (limits.high - limits.low)
     if used < NARROW_RANGE:
@@ -221,6 +243,55 @@ def to_grey(pixels: AnyArray) -> AnyArray:
     return (luma if pixels.dtype.kind == "f" else np.rint(luma)).astype(pixels.dtype)
 
 
+def _take_sample(pixels: AnyArray) -> Sample:
+    """Return pixels as a sample: copied, or counted by value where there are at most 65,536 values."""
+    if pixels.dtype.kind not in "biu" or pixels.dtype.itemsize > 2:
+        return Sample(pixels.copy())
+    lowest = 0 if pixels.dtype.kind == "b" else int(np.iinfo(pixels.dtype).min)
+    counts = np.zeros(1 << (8 * pixels.dtype.itemsize), np.int64)
+    for start in range(0, pixels.size, BLOCK_PIXELS):
+        offsets = pixels[start : start + BLOCK_PIXELS].astype(np.int64) - lowest
+        counts += np.bincount(offsets, minlength=counts.size)
+    used = np.flatnonzero(counts)
+    return Sample((used + lowest).astype(np.int32), counts[used])
+
+
+def _add_counts(one: Sample, other: Sample) -> Sample:
+    assert one.counts is not None and other.counts is not None
+    values, places = np.unique(np.concatenate([one.values, other.values]), return_inverse=True)
+    counts = np.zeros(values.size, np.int64)
+    np.add.at(counts, places, np.concatenate([one.counts, other.counts]))
+    return Sample(values, counts)
+
+
+def _percentiles(sample: Sample, percentiles: tuple[float, float]) -> tuple[float, float]:
+    """Return two percentiles of a sample, interpolated linearly in float64, bit for bit as `np.percentile` does."""
+    if sample.counts is None:
+        # float64 first: percentiles of float16 are interpolated between values and would be rounded.
+        low, high = np.percentile(sample.values.astype(np.float64), percentiles, overwrite_input=True).tolist()
+        return low, high
+    ends = np.cumsum(sample.counts)
+    last = int(ends[-1]) - 1
+    rank = last * np.true_divide(percentiles, 100)
+    before = np.floor(rank)
+    # The pixel of rank r, counted from 0, is the first value whose pixels end after r.
+    lower, upper = (
+        sample.values[np.searchsorted(ends, np.minimum(at, last), side="right")].astype(np.float64)
+        for at in (before, before + 1)
+    )
+    part = rank - before
+    step = upper - lower
+    # From the nearer of the two, which decides how the sum is rounded.
+    low, high = np.where(part < 0.5, lower + step * part, upper - step * (1 - part)).tolist()
+    return low, high
+
+
+def _extreme(choose: Callable[[float, float], float], one: float | None, other: float | None) -> float | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return choose(one, other)
+
+
 def _dtype_range(dtype: np.dtype[Any], minimum: float) -> tuple[float, float]:
     if dtype.kind == "b":
         return 0, 1
@@ -239,7 +310,7 @@ def _scale(values: AnyArray, limits: Limits) -> UInt8Array:
     low, high = limits.low, limits.high
     scaled = values.astype(np.float64)
     if max(abs(low), abs(high)) > LARGEST_SAFE:
-        scaled, low, high = scaled / 1024, low / 1024, high / 1024
+        scaled, low, high = scaled / OVERFLOW_DIVISOR, low / OVERFLOW_DIVISOR, high / OVERFLOW_DIVISOR
     with np.errstate(invalid="ignore"):
         # In the order the rule is written: a product with 255 / (high - low) would miss exact halves.
         scaled -= low

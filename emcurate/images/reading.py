@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import logging
-import struct
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,9 @@ import tifffile
 from PIL import Image, UnidentifiedImageError
 
 from emcurate.errors import InputError
+from emcurate.images.netpbm import MOST_HEADER_BYTES, is_deep_netpbm, read_deep_netpbm
 from emcurate.images.pixels import to_grey
+from emcurate.images.tiff_pages import TIFF_DAMAGE, check_tiff_complete, is_auxiliary_page, read_grey_page
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".tf8", ".btf")
 IMAGE_SUFFIXES = (
@@ -27,30 +26,28 @@ IMAGE_SUFFIXES = (
 # Micrographs of 30,000 x 30,000 pixels are ordinary; Pillow takes anything beyond 179 million pixels for an attack.
 Image.MAX_IMAGE_PIXELS = None
 
-# tifffile reports what is wrong with a file in its log; what matters is checked and said here.
-logging.getLogger("tifffile").setLevel(logging.CRITICAL)
-
-# What tifffile and its codecs answer a damaged file with.
-TIFF_DAMAGE = (
-    *(OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError),
-    *(struct.error, zlib.error, RuntimeError, MemoryError),
-)
-
 # A damaged header may claim billions of pixels. No codec packs real images beyond this ratio, and only claims of more
 # than a gibibyte are worth doubting.
 PACKING_RATIO_AT_MOST = 5000
 UNDOUBTED_BYTES = 1 << 30
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# Where the header chunk of a PNG, which always comes first, has its bit depth and its colour type.
+_PNG_DEPTH_BYTE = 24
+_PNG_COLOUR_TYPE_BYTE = 25
 _PNG_COLOUR_OR_ALPHA = (2, 4, 6)  # PNG colour types that Pillow cuts down from 16 to 8 bits
 _REREAD = "check that it opens in an image viewer, or export it again"
+
+
+class SeveralImagesError(InputError):
+    """A file that holds several pages or frames where one 2D image was expected."""
 
 
 def read_image(path: Path) -> npt.NDArray[Any]:
     """Read a 2D image as grey pixels of the type it was stored with.
 
-    Palettes are looked up, white-is-zero TIFFs turned, colour becomes luminance and alpha is dropped; orientation
-    tags are not applied, so rows and columns are those of the file.
+    Palettes are looked up, white-is-zero TIFFs turned, colours of any kind become luminance and alpha is dropped;
+    orientation tags are not applied, so rows and columns are those of the file.
 
     Returns
     -------
@@ -59,32 +56,20 @@ def read_image(path: Path) -> npt.NDArray[Any]:
     Raises
     ------
     InputError
-        If the file cannot be read completely, or holds several pages or frames.
+        If the file cannot be read completely; `SeveralImagesError` if it holds several pages or frames.
     """
     with open(path, "rb") as file:
-        head = file.read(32)
+        head = file.read(MOST_HEADER_BYTES)
     if not head:
         raise InputError(path, "a 2D image", "an empty file (0 bytes)", "copy or export it again")
     if path.suffix.lower() in TIFF_SUFFIXES:
         return _read_tiff(path)
     if _is_deep_colour_png(head):
         return to_grey(_decode(path, _read_deep_png))
+    if is_deep_netpbm(head):
+        pixels = _decode(path, read_deep_netpbm)
+        return to_grey(pixels) if pixels.ndim > 2 else pixels
     return _decode(path, _read_with_pillow)
-
-
-def check_tiff_complete(path: Path, pages: list[Any]) -> None:
-    """Raise `InputError` if any strip or tile of these TIFF pages lies outside the file or is missing.
-
-    tifffile fills missing data with zeros, which would pass for black pixels.
-    """
-    size = path.stat().st_size
-    for page in pages:
-        segments = zip(page.dataoffsets, page.databytecounts, strict=False)
-        ends = [offset + count if offset and count else size + 1 for offset, count in segments]
-        if not ends or max(ends) > size:
-            raise InputError(
-                path, "a complete TIFF file", f"pixel data that goes on after its {size:,} bytes", "copy it again"
-            )
 
 
 def check_plausible(path: Path, claimed_bytes: int) -> None:
@@ -107,8 +92,7 @@ def _read_tiff(path: Path) -> npt.NDArray[Any]:
             page = pages[0].aspage()
             check_tiff_complete(path, [page])
             check_plausible(path, page.nbytes)
-            pixels = page.asarray()
-            return grey_of_page(page, pixels)
+            return read_grey_page(path, page)
     except InputError:
         raise
     except TIFF_DAMAGE as error:
@@ -119,7 +103,7 @@ def _check_single(path: Path, tiff: tifffile.TiffFile, pages: list[Any]) -> None
     # One page may stand for many: ImageJ writes large stacks with a single directory entry.
     planes = len(tiff.pages) if len(pages) > 1 else max(map(_plane_count, tiff.series), default=1)
     if planes > 1:
-        raise InputError(
+        raise SeveralImagesError(
             path,
             "a 2D image",
             f"a TIFF of {planes} pages",
@@ -133,26 +117,6 @@ def _plane_count(series: Any) -> int:
         if axis not in "YXS":
             count *= size
     return int(count)
-
-
-def is_auxiliary_page(page: Any) -> bool:
-    """Return whether a TIFF page is a thumbnail, a smaller copy or a mask of another page."""
-    page = page.aspage()
-    return bool(page.is_reduced or page.is_mask)
-
-
-def grey_of_page(page: Any, pixels: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return the grey of a TIFF page's pixels: palette looked up, channels mixed, white-is-zero turned."""
-    if page.photometric == tifffile.PHOTOMETRIC.PALETTE and page.colormap is not None:
-        # (3, entries) of 16 bits, written as 257 or 256 times an 8-bit level: the high byte is the level either way.
-        palette = (np.moveaxis(np.asarray(page.colormap), 0, -1) >> 8).astype(np.uint8)
-        return to_grey(palette[pixels])
-    pixels = np.moveaxis(pixels, 0, -1) if page.axes.startswith("S") else pixels
-    if "S" in page.axes:
-        return to_grey(pixels)
-    if page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and pixels.dtype.kind in "bu":
-        return ~pixels if pixels.dtype.kind == "b" else np.iinfo(pixels.dtype).max - pixels
-    return pixels
 
 
 def _decode(path: Path, decode: Any) -> npt.NDArray[Any]:
@@ -174,7 +138,7 @@ def _read_with_pillow(path: Path) -> npt.NDArray[Any]:
     with Image.open(path) as image:
         frames = getattr(image, "n_frames", 1)
         if frames > 1:
-            raise InputError(
+            raise SeveralImagesError(
                 path,
                 "a 2D image",
                 f"an animation of {frames} frames",
@@ -182,6 +146,9 @@ def _read_with_pillow(path: Path) -> npt.NDArray[Any]:
             )
         check_plausible(path, image.width * image.height * len(image.getbands()))
         image.load()
+        if image.mode == "I" and image.format == "PNG":
+            # PNG has 16 bits at most; older Pillows, 10.1 for one, give them as the signed 32 of this mode.
+            return np.asarray(image).astype(np.uint16)
         if image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;16"):
             return np.asarray(image)
         if image.mode in ("LA", "RGB", "RGBA"):
@@ -191,8 +158,12 @@ def _read_with_pillow(path: Path) -> npt.NDArray[Any]:
 
 
 def _is_deep_colour_png(head: bytes) -> bool:
-    # Bytes 24 and 25 are the bit depth and colour type of the header chunk, which always comes first.
-    return head.startswith(_PNG_SIGNATURE) and len(head) > 25 and head[24] == 16 and head[25] in _PNG_COLOUR_OR_ALPHA
+    return (
+        head.startswith(_PNG_SIGNATURE)
+        and len(head) > _PNG_COLOUR_TYPE_BYTE
+        and head[_PNG_DEPTH_BYTE] == 16
+        and head[_PNG_COLOUR_TYPE_BYTE] in _PNG_COLOUR_OR_ALPHA
+    )
 
 
 def _read_deep_png(path: Path) -> npt.NDArray[Any]:

@@ -42,7 +42,15 @@ def _popcount(_context: Any, word: Any) -> Any:
     return word(word), generate
 
 
-@numba.njit(parallel=True, cache=True)
+def _compile(function: Any) -> Any:
+    """Compile a function for several threads; kept on disk for the next run where any place can be written to."""
+    try:
+        return numba.njit(parallel=True, cache=True)(function)
+    except RuntimeError:  # neither beside this file nor in the user's home
+        return numba.njit(parallel=True)(function)
+
+
+@_compile
 def _find_first_within(queries: Any, exemplars: Any, distance: Any) -> Any:
     words, count = exemplars.shape
     first = np.full(len(queries), -1, np.int64)

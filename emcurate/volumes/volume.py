@@ -26,6 +26,10 @@ VoxelSize = tuple[float, float, float]
 # Voxels measured or unpacked at a time: enough to be worth a job, little enough for a few dozen processes.
 BLOCK_BYTES = 1 << 27
 
+# By how much z over x may miss a threshold and still count as equal to it. Sizes are rounded as files keep them: to
+# 1 in 10,000,000 in float32, and ImageJ's pixels per unit to a millionth, which is 1 in 25,000 of a size of 40.
+SIZE_ROUNDING = 5e-5
+
 
 @dataclass(frozen=True)
 class Volume:
@@ -109,11 +113,14 @@ def dataset_name(path: Path) -> str:
 
 
 def is_anisotropic(voxel_size_nm: VoxelSize | None, threshold: float) -> bool:
-    """Return whether z differs from x by more than `threshold`, relative to x; an unknown size is isotropic."""
+    """Return whether z differs from x by more than `threshold`, relative to x; an unknown size is isotropic.
+
+    Whatever the file's format rounds sizes to: exactly the threshold, within `SIZE_ROUNDING`, is not more than it.
+    """
     if voxel_size_nm is None:
         return False
     z, _, x = voxel_size_nm
-    return abs(z - x) / x > threshold
+    return abs(z - x) / x > threshold + SIZE_ROUNDING
 
 
 def warn_of_unknown_voxel_size(volume: Volume) -> None:

@@ -1,6 +1,5 @@
 """The network, its inputs, its weights, and inference that is fast without changing what is decided."""
 
-import hashlib
 import os
 
 import numpy as np
@@ -9,10 +8,9 @@ import torch
 from torchvision.models import resnet18, resnet34
 
 from emcurate.classifier import network as classifier
+from emcurate.classifier.card import IMAGENET_MEAN, IMAGENET_STD, InputFormat
 from emcurate.classifier.recipe import Augmentation
-from emcurate.classifier.weights import IMAGENET_MEAN, IMAGENET_STD, InputFormat
 from emcurate.errors import InputError
-from tests.web import serve
 
 FORMAT = InputFormat(image_size=32)
 STILL = Augmentation(brightness=0, contrast=0, noise=0, blur=0)
@@ -205,34 +203,6 @@ def test_start_weights_of_another_head_keep_the_new_head(tmp_path, weights_file,
     assert torch.equal(fresh.conv1.weight, imagenet["conv1.weight"])
     assert classifier.load_start_weights(fresh, weights_file)
     assert torch.equal(fresh.fc.weight, network.fc.weight)
-
-
-def test_imagenet_weights_come_from_torchvisions_address_and_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    body = b"weights" * 1000
-    name = f"resnet34-{hashlib.sha256(body).hexdigest()[:8]}.pth"
-
-    def answer(handler):
-        handler.send_response(200)
-        handler.send_header("Content-Length", str(len(body)))
-        handler.end_headers()
-        handler.wfile.write(body)
-
-    with serve(answer) as site:
-        path = classifier.fetch_imagenet_weights(f"{site}/models/{name}")
-        assert path == tmp_path / "hub" / "checkpoints" / name
-        with pytest.raises(InputError, match="a file whose SHA-256 starts with 12345678"):
-            classifier.fetch_imagenet_weights(f"{site}/models/resnet34-12345678.pth")
-    # The server is gone, but what is there need not be fetched.
-    assert classifier.fetch_imagenet_weights(f"{site}/models/{name}").read_bytes() == body
-    assert [entry.name for entry in path.parent.iterdir()] == [name]
-
-
-def test_without_a_network_imagenet_gives_one_clear_message(tmp_path, monkeypatch):
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("emcurate.fetching.downloads.FIRST_PAUSE_SECONDS", 0.01)
-    with pytest.raises(InputError, match=r"no answer.*--init FILE.*--init random"):
-        classifier.fetch_imagenet_weights("http://127.0.0.1:9/resnet34-b627a593.pth")
 
 
 # ---- training and inference

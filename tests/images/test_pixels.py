@@ -87,6 +87,49 @@ def test_percentile_limits_are_numpys(dtype):
     assert np.array_equal(to_uint8(pixels, Rescale("percentile", (1, 98)), "a"), expected)
 
 
+@pytest.mark.parametrize(
+    "dtype", ["bool", "int8", "uint8", "int16", "uint16", ">u2", ">i2", "int32", "float16", "float32"]
+)
+@given(data=st.data())
+def test_percentiles_of_blocks_are_numpys_bit_for_bit(dtype, data):
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    spread = data.draw(st.sampled_from([1, 3, 40, 3000, 30000]))
+    sizes = data.draw(st.lists(st.integers(1, 400), min_size=1, max_size=4))
+    step = data.draw(st.integers(1, 5))
+    percentiles = data.draw(st.tuples(*[st.floats(0, 100, allow_subnormal=False)] * 2).map(sorted).map(tuple))
+    kind = np.dtype(dtype)
+    lowest = 0 if kind.kind in "ub" else -spread
+    highest = min(spread, 1 if kind.kind == "b" else 120 if kind.itemsize == 1 else spread)
+    blocks = [rng.integers(max(lowest, -128 if kind.itemsize == 1 else lowest), highest + 1, size) for size in sizes]
+    blocks = [(block / 7 if kind.kind == "f" else block).astype(kind) for block in blocks]
+    sample = np.concatenate([block[::step] for block in blocks]).astype(np.float64)
+    merged = merge_statistics(measure(block, step) for block in blocks)
+    if merged.minimum == merged.maximum:
+        return
+    found = choose_limits(merged, kind, Rescale("percentile", percentiles))
+    assert [found.low, found.high] == np.percentile(sample, percentiles).tolist()
+
+
+def test_a_counted_sample_does_not_grow_with_the_pixels():
+    pixels = np.random.default_rng(0).integers(0, 500, 3_000_000).astype(np.uint16)
+    sample = measure(pixels, 1).sample
+    assert sample.values.size == sample.counts.size == 500
+    assert sample.counts.tolist() == np.bincount(pixels).tolist()
+
+
+def test_percentiles_that_are_one_value_are_noticed():
+    pixels = np.zeros((40, 50), np.float32)
+    pixels[0, 0] = 9
+    with pytest.warns(
+        DataWarning, match=r"a\.tif: percentiles 1 and 99 are both 0, of values 0 to 9.*black.*--rescale"
+    ):
+        assert not to_uint8(pixels, Rescale("percentile", (1, 99)), "a.tif").any()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        to_uint8(pixels, Rescale("minmax"), "a.tif")
+        to_uint8(np.zeros((4, 5), np.float32), Rescale("percentile"), "a.tif")
+
+
 def test_bool_becomes_black_and_white():
     assert to_uint8(np.array([[True, False]]), Rescale(), "a").tolist() == [[255, 0]]
 

@@ -1,4 +1,5 @@
 import csv
+import importlib
 import io
 
 import numpy as np
@@ -89,3 +90,18 @@ def test_largest_groups_show_what_differs_most(three_groups):
     assert three_groups.largest(5, 5) == [(3, [("a", 0), ("e", 5), ("c, d", 2)]), (2, [("b", 0), ("f", 1)])]
     assert three_groups.largest(1, 1) == [(3, [("a", 0), ("e", 5)])]
     assert Groups(["a"], np.array([0]), np.array([0])).largest(3, 3) == []
+
+
+def test_the_search_is_compiled_where_nothing_can_be_cached(monkeypatch):
+    import numba.core.caching
+
+    from emcurate.patches import search
+
+    monkeypatch.setattr(numba.core.caching.CacheImpl, "_locator_classes", [])
+    try:
+        reloaded = importlib.reload(search)
+        found = reloaded.find_first_within(np.array([[5], [0]], np.uint64), np.array([[1], [4]], np.uint64), 1)
+    finally:
+        monkeypatch.undo()
+        importlib.reload(search)
+    assert found.tolist() == [0, 0]

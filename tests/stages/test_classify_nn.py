@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from emcurate.classifier import network as classifier
+from emcurate.classifier import weights as published
 from emcurate.classifier.batches import BatchJobs, read_batch
-from emcurate.classifier.weights import InputFormat, write_card
-from emcurate.fetching import downloads
+from emcurate.classifier.card import InputFormat, write_card
 from emcurate.patches import labels
 from emcurate.patches.pathlists import PathList, write_path_list
 from tests.patch_sets import make_patch_set
@@ -294,7 +294,7 @@ def test_what_cannot_be_used_is_named(patch_set, weights, tmp_path, capsys, wron
 
 def test_weights_can_be_downloaded_and_are_checked(patch_set, weights, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("EMCURATE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(downloads, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(published, "RETRIES", 0)
     body = weights.read_bytes()
 
     def answer(handler):

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from emcurate.volumes import unsigned
 from emcurate.volumes.formats.mrc import read_header
 from emcurate.volumes.volume import open_volume
 
@@ -126,6 +127,25 @@ def test_the_last_of_ten_labels_gives_way(mrcdir):
     assert labels[8].strip() == "label 7" and labels[9].startswith("emcurate")
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_colours_become_grey_bytes_and_what_follows_them_is_kept(mrcdir, tmp_path, capsys, order):
+    colours = RNG.integers(0, 256, (*SHAPE, 3)).astype(np.uint8)
+    path = write(mrcdir / "rgb.mrc", stamp=0, order=order, extended=b"x" * 80)
+    data = bytearray(path.read_bytes()[: 1024 + 80])
+    data[12:16] = np.array([16], f"{order}i4").tobytes()
+    path.write_bytes(bytes(data) + colours.tobytes() + b"trailer")
+    assert run(mrcdir, "-o", tmp_path / "out") == 0
+    assert "mode 16, RGB voxels; converted, which loses information" in capsys.readouterr().out
+    red, green, blue = np.moveaxis(colours.astype(int), -1, 0)
+    expected = ((299 * red + 587 * green + 114 * blue + 500) // 1000).astype(np.uint8)
+    result = (tmp_path / "out" / "rgb.mrc").read_bytes()
+    assert len(result) == 1024 + 80 + expected.size + len(b"trailer")
+    assert result.endswith(b"x" * 80 + expected.tobytes() + b"trailer")
+    assert_unsigned(tmp_path / "out" / "rgb.mrc", expected)
+    assert run(mrcdir, "--overwrite") == 0
+    assert path.read_bytes() == result
+
+
 @pytest.mark.parametrize("stamp", [1, 1 + 4, 1 + 2 + 8])
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_imod_signed_bit_is_cleared_and_other_flags_kept(mrcdir, stamp, order):
@@ -222,7 +242,7 @@ def test_two_files_of_one_output_name_are_refused(mrcdir, tmp_path, capsys):
     (mrcdir / "a.mrc.gz").write_bytes(gzip.compress((mrcdir / "a.mrc").read_bytes()))
     assert run(mrcdir, "-o", tmp_path / "out") == 1
     failed = capsys.readouterr().err.split("Failed:\n")[1]
-    assert f"{mrcdir / 'a.mrc'}: expected an output name of its own, found {mrcdir / 'a.mrc.gz'}" in failed
+    assert f"{mrcdir / 'a.mrc'}: expected a name of its own, found {mrcdir / 'a.mrc.gz'} of the same name" in failed
     assert len(failed.splitlines()) == 2
     assert not (tmp_path / "out" / "a.mrc").exists()
 
@@ -263,7 +283,7 @@ def test_a_failure_half_way_leaves_the_original(mrcdir, monkeypatch, capsys):
     def fail(plane):
         raise MemoryError("no more")
 
-    monkeypatch.setattr(stage, "shift_to_unsigned", fail)
+    monkeypatch.setattr(unsigned, "shift_to_unsigned", fail)
     assert run(mrcdir) == 1
     assert "out of memory" in capsys.readouterr().err
     assert path.read_bytes() == before

@@ -198,3 +198,30 @@ def test_script_runs_from_any_directory(tmp_path, voldir, root):
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert read_boxes(tmp_path / "out", VOLUME)
+
+
+def test_boxes_of_several_planes_at_one_voxel_have_names_of_their_own(tmp_path, voldir):
+    # A flat box of each plane at the same corner: their overlap, a twelfth, is too small for them to be taken for one.
+    paths = cut(tmp_path, voldir, 64)
+    corner = [path for path in paths if path.stem.endswith("_0_0")]
+    keep = [path for path in corner if naming.parse_patch(path.stem).section.index < 10]
+    dropped = naming.parse_patch(keep[0].stem)
+    write_path_list(tmp_path / "filtered.npz", [path for path in keep if naming.parse_patch(path.stem) != dropped])
+    assert run(tmp_path, voldir, "-nz", "10") == 0
+    names = sorted(path.stem.partition("-LOC-")[2] for path in (tmp_path / "out").glob("*.npy"))
+    assert names == [
+        "3d-ISO-00_000_00_zyx",
+        "3d-ISO-00_000_00_zyx_10x64x64",
+        "3d-ISO-00_000_00_zyx_64x64x10",
+    ]
+    boxes = read_boxes(tmp_path / "out", VOLUME)
+    assert {box.shape for box, *_ in boxes} == {(10, 64, 64), (64, 10, 64), (64, 64, 10)}
+
+
+def test_why_few_subvolumes_come_out_is_said_in_one_line(tmp_path, voldir, capsys):
+    cut(tmp_path, voldir, 64, "--spacing", "10")
+    capsys.readouterr()
+    assert run(tmp_path, voldir, "-nz", "64") == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "pieces of columns" in line]
+    assert len(lines) == 1
+    assert "more than 6 of 64 sections" in lines[0]

@@ -14,7 +14,7 @@ from PIL import Image
 
 from emcurate.classifier import network as classifier
 from emcurate.classifier import training
-from emcurate.classifier.weights import describe_weights
+from emcurate.classifier.card import describe_weights
 from emcurate.patches import labels
 from emcurate.patches.pathlists import write_path_list
 from tests.patch_sets import make_patch_set

@@ -107,6 +107,15 @@ def test_colour_becomes_luminance(viddir):
     assert stage.grey_of_frame(blue_green_red).tolist() == [[round(0.114 * 10 + 0.587 * 20 + 0.299 * 30)]]
 
 
+@pytest.mark.parametrize("form", ["tif", "nrrd", "mrc"])
+def test_a_video_of_one_frame_is_a_volume_of_one_slice(viddir, form):
+    write(viddir / "still.avi", FRAMES[:1])
+    assert run(viddir, "--format", form) == 0
+    volume = open_volume(viddir / f"still.{form}")
+    assert volume.shape == (1, HEIGHT, WIDTH)
+    np.testing.assert_array_equal(volume.read(), FRAMES[:1])
+
+
 def test_the_real_video(real_data, tmp_path):
     assert stage.main([str(real_data / "video"), "-o", str(tmp_path)]) == 0
     volume = open_volume(tmp_path / "Figure-3-Loop-Motion.tif")

@@ -12,9 +12,14 @@ import tifffile
 from PIL import Image
 
 from emcurate.errors import InputError
+from emcurate.running.report import Report
+from emcurate.volumes.corpus import list_volumes
+from emcurate.volumes.formats import mrc as mrc_format
+from emcurate.volumes.formats import nrrd as nrrd_format
+from emcurate.volumes.formats import tiff as tiff_format
 from emcurate.volumes.formats.mrc import read_header
 from emcurate.volumes.units import nanometres_per
-from emcurate.volumes.volume import list_volumes, open_volume
+from emcurate.volumes.volume import open_volume
 
 SHAPE = (5, 9, 12)
 RNG = np.random.default_rng(11)
@@ -83,6 +88,35 @@ def test_tiff_thumbnails_and_pyramids_are_left_out(tmp_path):
 def test_tiff_of_one_page_is_a_2d_image(tmp_path):
     with pytest.raises(InputError, match=r"a single 2D image; move it to the 2D corpus and run raw/cleanup2d.py"):
         open_volume(tiff(tmp_path / "one.tif", BYTES[0]))
+
+
+@pytest.mark.parametrize("voxel_size", [None, (40, 5, 4)])
+@pytest.mark.parametrize("name", ["s.tif", "s.nrrd", "s.mrc"])
+def test_a_stack_of_one_slice_that_we_wrote_is_a_volume(tmp_path, name, voxel_size):
+    path = tmp_path / name
+    if name == "s.tif":
+        assert tiff_format.write_stack(path, iter(BYTES[:1]), voxel_size, None) == 1
+        with tifffile.TiffFile(path) as file:
+            assert file.is_imagej
+    elif name == "s.nrrd":
+        assert nrrd_format.write_stack(path, iter(BYTES[:1]), voxel_size) == 1
+    else:
+        assert mrc_format.write_stack(path, iter(BYTES[:1]), voxel_size, "a label") == 1
+    volume = open_volume(path)
+    assert volume.shape == (1, 9, 12)
+    assert volume.voxel_size_nm == (voxel_size and pytest.approx(voxel_size))
+    np.testing.assert_array_equal(volume.read(), BYTES[:1])
+    itk = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+    np.testing.assert_array_equal(itk.reshape(9, 12), BYTES[0])
+
+
+@pytest.mark.parametrize("options", [{}, {"imagej": True}, {"imagej": True, "metadata": {"unit": "nm"}}])
+def test_a_2d_image_of_imagej_is_no_volume(tmp_path, options):
+    with pytest.raises(InputError, match="a single 2D image"):
+        open_volume(tiff(tmp_path / "one.tif", BYTES[0], **options))
+    tiff(tmp_path / "one.tif", BYTES[0], description="ImageJ=1.53t\nunit=nm\n", metadata=None)
+    with pytest.raises(InputError, match="a single 2D image"):
+        open_volume(tmp_path / "one.tif")
 
 
 @pytest.mark.parametrize("shape", [(1, 9, 12), (5, 1, 12), (5, 9, 1), (2, 1, 1)])
@@ -357,6 +391,47 @@ def test_nrrd_skips(tmp_path):
         np.testing.assert_array_equal(open_volume(tmp_path / "d.nhdr").read(), BYTES)
 
 
+# The micro sign, and the Greek letter, which Latin-1 lacks.
+@pytest.mark.parametrize(("unit", "encoding"), [("µm", "utf-8"), ("μm", "utf-8"), ("µm", "latin-1")])
+@pytest.mark.parametrize("field", ["units", "space units"])
+def test_nrrd_micrometres_with_their_letter(tmp_path, unit, encoding, field):
+    lines = ["NRRD0004", "type: uint8", "dimension: 3", "sizes: 12 9 5", "encoding: raw", "# größer"]
+    steps = {
+        "units": "spacings: 0.004 0.005 0.04",
+        "space units": "space directions: (0.004,0,0) (0,0.005,0) (0,0,0.04)",
+    }
+    lines += ["space dimension: 3"] * (field == "space units") + [steps[field]]
+    lines += [f"{field}: " + " ".join([f'"{unit}"'] * 3), "", ""]
+    path = tmp_path / "n.nrrd"
+    path.write_bytes("\n".join(lines).encode(encoding) + BYTES.tobytes())
+    volume = open_volume(path)
+    assert volume.voxel_size_nm == pytest.approx((40, 5, 4))
+    np.testing.assert_array_equal(volume.read(), BYTES)
+
+
+def test_nrrd_data_file_with_letters_of_a_language(tmp_path):
+    (tmp_path / "größe.raw").write_bytes(BYTES.tobytes())
+    header = "NRRD0004\r\ntype: uint8\r\ndimension: 3\r\nsizes: 12 9 5\r\nencoding: raw\r\ndata file: größe.raw\r\n"
+    (tmp_path / "d.nhdr").write_bytes(header.encode())
+    np.testing.assert_array_equal(open_volume(tmp_path / "d.nhdr").read(), BYTES)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("encoding", ["raw", "gzip"])
+def test_nrrd_that_skips_more_lines_than_there_are(tmp_path, encoding):
+    header = f"NRRD0004\ntype: uint8\ndimension: 3\nsizes: 12 9 5\nencoding: {encoding}\nline skip: 99999999999\n\n"
+    (tmp_path / "n.nrrd").write_bytes(header.encode() + b"1\n2\n3")
+    with pytest.raises(InputError, match="expected 99,999,999,999 lines to skip, as line skip says, found 2 lines"):
+        open_volume(tmp_path / "n.nrrd")
+
+
+def test_nrrd_header_without_an_end_is_refused(tmp_path):
+    header = b"NRRD0004\ntype: uint8\ndimension: 3\nsizes: 12 9 5\nencoding: raw\n#"
+    (tmp_path / "n.nrrd").write_bytes(header + b"x" * (3 << 20))
+    with pytest.raises(InputError, match="no end of it in 1,048,576 bytes"):
+        open_volume(tmp_path / "n.nrrd")
+
+
 @pytest.mark.parametrize(
     ("field", "message"),
     [
@@ -492,7 +567,7 @@ def test_damaged_slices_are_named(tmp_path):
 
 def test_colour_slices_and_a_single_slice(tmp_path):
     directory = slices(tmp_path / "v", {"a.png": COLOURS[0]})
-    assert list_volumes(tmp_path) == [directory]
+    assert list_volumes(tmp_path, Report("test")) == [directory]
     np.testing.assert_array_equal(open_volume(directory).read(), luminance(COLOURS)[:1])
 
 

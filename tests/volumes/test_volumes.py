@@ -6,6 +6,7 @@ import bz2
 import gzip
 import os
 import pickle
+import tracemalloc
 import warnings
 from pathlib import Path
 
@@ -25,16 +26,11 @@ from emcurate.running.jobs import Workers
 from emcurate.running.report import Report
 from emcurate.volumes import scratch
 from emcurate.volumes import volume as volumes
+from emcurate.volumes.corpus import fingerprint_volume, list_volumes, refuse_bad_names
+from emcurate.volumes.formats import tiff
 from emcurate.volumes.limits import find_limits
 from emcurate.volumes.scratch import all_unpacked, unpacked
-from emcurate.volumes.volume import (
-    dataset_name,
-    fingerprint_volume,
-    is_anisotropic,
-    list_volumes,
-    open_volume,
-    refuse_bad_names,
-)
+from emcurate.volumes.volume import dataset_name, is_anisotropic, open_volume
 
 SHAPE = (6, 11, 17)
 RNG = np.random.default_rng(7)
@@ -201,7 +197,7 @@ def test_list_volumes_takes_files_and_slice_directories_in_natural_order(tmp_pat
     for name in ("v3", "no slices", "output"):
         (tmp_path / name).mkdir()
         Image.fromarray(BYTES[0]).save(tmp_path / name / ("0.png" if name != "no slices" else ".0.png"))
-    listed = [path.name for path in list_volumes(tmp_path, exclude=[tmp_path / "output"])]
+    listed = [path.name for path in list_volumes(tmp_path, Report("test"), exclude=[tmp_path / "output"])]
     assert listed == ["v1.nii.gz", "v2.TIF", "v3", "v10.mrc"]
 
 
@@ -212,7 +208,7 @@ def test_a_directory_of_slices_named_itself_is_explained(tmp_path, suffix):
     for index in range(3):
         Image.fromarray(BYTES[index]).save(directory / f"{index}.{suffix}")
     with pytest.raises(InputError, match=f"3 2D images directly in it; name {tmp_path} instead"):
-        list_volumes(directory)
+        list_volumes(directory, Report("test"))
     assert open_volume(directory).shape == (3, 11, 17)
 
 
@@ -321,6 +317,49 @@ def test_is_anisotropic(voxel, threshold, anisotropic):
     assert is_anisotropic(voxel, threshold) == anisotropic
 
 
+def write_sized(path, z, x):
+    """Write a volume of any format with voxels of z x x x x nm, by a library that is not ours."""
+    if path.suffix == ".tif":
+        metadata = {"axes": "ZYX", "unit": "nm", "spacing": z}
+        write_tiff(path, BYTES, imagej=True, resolution=(1 / x, 1 / x), metadata=metadata)
+    elif path.suffix == ".mrc":
+        with mrcfile.new(path) as file:
+            file.set_data(SHORTS)
+            file.voxel_size = (10 * x, 10 * x, 10 * z)
+    elif path.suffix == ".nrrd":
+        directions = {"space directions": np.diag([x, x, z]), "space units": ["nm"] * 3, "space dimension": 3}
+        nrrd.write(str(path), BYTES.T, directions)
+    else:
+        image = nibabel.Nifti1Image(BYTES.T, np.diag([x / 1000, x / 1000, z / 1000, 1]))
+        image.header.set_xyzt_units("micron")
+        image.to_filename(path)
+    return open_volume(path)
+
+
+@pytest.mark.parametrize("name", ["v.tif", "v.mrc", "v.nrrd", "v.nii"])
+@pytest.mark.parametrize("x", [10, 5, 4, 8, 3.3, 7.7, 13, 0.3, 25])
+def test_exactly_a_fifth_is_no_more_than_a_fifth_in_any_format(tmp_path, name, x):
+    for times, anisotropic in ((1.2, False), (0.8, False), (1.201, True), (0.799, True)):
+        volume = write_sized(tmp_path / f"{times}{name}", times * x, x)
+        assert volume.voxel_size_nm == pytest.approx((times * x, x, x), rel=1e-5)
+        assert is_anisotropic(volume.voxel_size_nm, 0.2) == anisotropic
+
+
+@pytest.mark.parametrize("x", [10, 13, 40])
+def test_exactly_a_fifth_in_a_file_of_imagejs(tmp_path, x):
+    # ImageJ writes pixels per unit as a whole number of millionths.
+    resolution = (int(1e6 / x), 10**6)
+    metadata = {"axes": "ZYX", "unit": "nm", "spacing": 1.2 * x}
+    write_tiff(tmp_path / "v.tif", BYTES, imagej=True, resolution=(resolution, resolution), metadata=metadata)
+    assert not is_anisotropic(open_volume(tmp_path / "v.tif").voxel_size_nm, 0.2)
+
+
+def test_volumes_of_one_slice_are_no_slices_of_one_volume(tmp_path):
+    for name in ("a.tif", "b.tif"):
+        tiff.write_stack(tmp_path / name, iter(BYTES[:1]), None, None)
+    assert [path.name for path in list_volumes(tmp_path, Report("test"))] == ["a.tif", "b.tif"]
+
+
 def test_override_of_the_voxel_size(tmp_path):
     path = tmp_path / "a.tif"
     write_tiff(path, BYTES, imagej=True, resolution=(100, 100), metadata={"axes": "ZYX", "unit": "um", "spacing": 0.01})
@@ -352,6 +391,35 @@ def test_limits_block_by_block_equal_those_of_the_whole(tmp_path, monkeypatch, m
         expected = to_uint8(array, rescale, path)
     np.testing.assert_array_equal(convert(volume.read(), limits), expected)
     assert report.warnings == [str(w.message) for w in caught]
+
+
+@pytest.mark.parametrize("blocks", [1, 4])
+@pytest.mark.parametrize("dtype", ["float32", "uint16"])
+def test_limits_of_many_volumes_are_not_found_with_all_their_samples_in_memory(tmp_path, monkeypatch, dtype, blocks):
+    array = RNG.integers(0, 60000, (16, 128, 256)).astype(dtype)
+    for index in range(16):
+        tifffile.imwrite(tmp_path / f"{index}.tif", array, photometric="minisblack")
+    monkeypatch.setattr(volumes, "BLOCK_BYTES", array.nbytes // blocks)
+    opened = [open_volume(tmp_path / f"{index}.tif") for index in range(16)]
+    tracemalloc.start()
+    limits = find_limits(opened, Rescale("percentile"), Report("test"), Workers(1))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    low, high = np.percentile(array.astype(np.float64), (0.1, 99.9)).tolist()
+    assert list(limits) == [volume.path for volume in opened]
+    assert {(found.low, found.high) for found in limits.values()} == {(low, high)}
+    # One volume as stored, its sample, and the sample in float64: not 16 of them.
+    assert peak < 8 * array.size * 4
+
+
+def test_limits_and_warnings_come_in_the_order_of_the_volumes(tmp_path):
+    paths = [tmp_path / f"{index}.tif" for index in range(4)]
+    for index, path in enumerate(paths):
+        write_tiff(path, np.zeros(SHAPE, np.uint8) if index == 1 else np.abs(SHORTS) % (1 + index * 10))
+    report = Report("test")
+    limits = find_limits([open_volume(path) for path in paths], Rescale(), report, Workers(2))
+    assert list(limits) == paths
+    assert [message.partition(":")[0] for message in report.warnings] == [str(paths[2]), str(paths[3])]
 
 
 def test_a_volume_that_cannot_be_read_is_left_out_of_limits_and_copies(tmp_path):

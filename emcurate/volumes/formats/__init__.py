@@ -1,8 +1,7 @@
 """One small reader a volume format.
 
 A reader is a module with ``open_voxels(path) -> Opened``, which reads headers only. To add a format, write such a
-module and enter its suffixes here; for one whose volumes are directories, enter `DIRECTORY_READERS` too. HDF5,
-OME-Zarr and N5 are to come: ``.h5``, ``.hdf5``, and the directories ``.zarr`` and ``.n5``.
+module and enter its suffixes here: in `FILE_READERS`, or in `DIRECTORY_READERS` for one whose volumes are directories.
 """
 
 from __future__ import annotations

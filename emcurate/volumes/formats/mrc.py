@@ -8,6 +8,7 @@ written, under IMOD's stamp, so that every program reads them as unsigned.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,25 +33,46 @@ from emcurate.volumes.units import ANGSTROM_NM
 
 HEADER_BYTES = 1024
 
-# The word at byte 152 by which IMOD says that the word after it holds its flags ("IMOD" read as little-endian).
-IMOD_STAMP = 1146047817
+# Where in the header, in bytes from its start: words that the format's definition leaves to programs or that must be
+# read before the byte order is known. Everything else goes by name, `mrcfile.dtypes.HEADER_DTYPE`.
 IMOD_STAMP_BYTE = 152
 IMOD_FLAGS_BYTE = 156
+MACHINE_STAMP_BYTE = 212
+
+# The word by which IMOD says that the next one holds its flags ("IMOD" read as little-endian), and bits of that one.
+IMOD_STAMP = 1146047817
 IMOD_SIGNED_FLAG = 1
 IMOD_NEGATIVE_RMS_FLAG = 8  # says that the RMS was not computed
+
+# First byte of the machine stamp by byte order, and the whole stamp as MRC2014 has it.
+_BYTE_ORDERS = {0x44: "<", 0x11: ">"}
+MACHINE_STAMPS = {"<": (0x44, 0x44, 0, 0), ">": (0x11, 0x11, 0, 0)}
 
 MRC_VERSION = 20141  # year and version of the format's definition
 LABELS = 10
 LABEL_BYTES = 80
 
+# A header read in the wrong byte order has an absurd mode or side. Modes go up to 101, and a side of 16 million voxels
+# is beyond any microscope, while any side of 1 to 65,535 in the wrong order is at least 65,536 and most are far larger.
+LARGEST_MODE = 127
+SIDE_BELOW = 1 << 24
+
+# Space groups of 1 volume are 0 (an image stack) and 1 to 230; MRC2014 adds 400 to mark a stack of volumes.
+VOLUME_STACK_GROUPS = range(401, 630 + 1)
+
 # Pixel type of each mode but 0; of 16, IMOD's RGB, it is that of a channel.
 MODE_TYPES = {1: "i2", 2: "f4", 6: "u2", 12: "f2", 16: "u1"}
+SHORT_MODE = 1
 RGB_MODE = 16
+RGB_CHANNELS = 3
 UNREADABLE_MODES = {3: "complex 16-bit integers", 4: "complex 32-bit floats", 101: "4-bit integers"}
 
-# First byte of the machine stamp: 0x44 little-endian, 0x11 big-endian.
-_BYTE_ORDERS = {0x44: "<", 0x11: ">"}
-MACHINE_STAMPS = {"<": (0x44, 0x44, 0, 0), ">": (0x11, 0x11, 0, 0)}
+# Values of a byte: signed ones are below 128, unsigned ones below 256.
+SIGNED_BYTE_END = 128
+BYTE_VALUES = 256
+
+GZIP_START = b"\x1f\x8b"
+BZIP2_START = b"BZh"
 
 
 @dataclass(frozen=True)
@@ -81,6 +103,21 @@ class MrcHeader:
         return np.dtype(self.byte_order + MODE_TYPES[self.mode])
 
     @property
+    def channels(self) -> int:
+        """Values a voxel, 0 where a voxel is one value."""
+        return RGB_CHANNELS if self.mode == RGB_MODE else 0
+
+    @property
+    def data_bytes(self) -> int:
+        """The bytes of all voxels; programs may append others."""
+        return math.prod(self.shape) * max(self.channels, 1) * self.dtype.itemsize
+
+    @property
+    def type_name(self) -> str:
+        """What the voxels are, for a message."""
+        return "RGB" if self.mode == RGB_MODE else self.dtype.name
+
+    @property
     def has_imod_stamp(self) -> bool:
         return _word(self.record, IMOD_STAMP_BYTE, self.byte_order) == IMOD_STAMP
 
@@ -92,22 +129,23 @@ class MrcHeader:
 def open_voxels(path: Path) -> Opened:
     """Open an MRC file; read its header only."""
     header = read_header(path)
-    channels = 3 if header.mode == RGB_MODE else 0
     compression = compression_of(path)
     if compression is not None:
-        packed = PackedStream(path, compression, header.shape, header.dtype, skip=header.data_offset, channels=channels)
+        packed = PackedStream(
+            path, compression, header.shape, header.dtype, skip=header.data_offset, channels=header.channels
+        )
         return Opened(packed, voxel_size(header.record))
-    flat = FlatFile(path, header.shape, header.dtype, (header.data_offset,), channels)
+    flat = FlatFile(path, header.shape, header.dtype, (header.data_offset,), header.channels)
     return Opened(flat.check_complete(), voxel_size(header.record))
 
 
 def compression_of(path: Path) -> str | None:
     """Return 'gzip', 'bz2' or None, by the file's first bytes: suffixes of maps are often wrong about it."""
     with open(path, "rb") as file:
-        start = file.read(3)
-    if start.startswith(b"\x1f\x8b"):
+        start = file.read(max(len(GZIP_START), len(BZIP2_START)))
+    if start.startswith(GZIP_START):
         return "gzip"
-    return "bz2" if start == b"BZh" else None
+    return "bz2" if start.startswith(BZIP2_START) else None
 
 
 def read_header(path: Path) -> MrcHeader:
@@ -140,7 +178,7 @@ def read_header(path: Path) -> MrcHeader:
         )
     shape = check_side_lengths(path, (record["nz"], record["ny"], record["nx"]))
     _refuse_stack_of_volumes(path, record)
-    signed, reason = judge_signed(record, byte_order) if mode == 0 else (mode == 1, f"mode {mode}")
+    signed, reason = judge_signed(record, byte_order) if mode == 0 else (mode == SHORT_MODE, f"mode {mode}")
     return MrcHeader(path, record, byte_order, shape, mode, signed, reason)
 
 
@@ -168,12 +206,12 @@ def judge_signed(record: npt.NDArray[Any], byte_order: str) -> tuple[bool, str]:
         return signed, f"IMOD stamp with the signed bit {'set' if signed else 'clear'}"
     low, high = float(record["dmin"]), float(record["dmax"])
     header = f"no IMOD stamp, header minimum {low:g} and maximum {high:g}"
-    if low < 0 and high < 128:
+    if low < 0 and high < SIGNED_BYTE_END:
         return True, f"{header}: only signed bytes are negative"
-    if low >= 0 and high >= 128:
+    if low >= 0 and high >= SIGNED_BYTE_END:
         return False, f"{header}: only unsigned bytes reach 128"
-    if low < 0 and high >= 128:
-        signed = -low > high - 128
+    if low < 0 and high >= SIGNED_BYTE_END:
+        signed = -low > high - SIGNED_BYTE_END
         return signed, f"{header}: contradictory, {'the minimum' if signed else 'the maximum'} is further out"
     return False, f"{header}: nothing speaks for signed bytes"
 
@@ -227,7 +265,7 @@ def encode_byte_header(
         flags = _word(record, IMOD_FLAGS_BYTE, byte_order) & ~(IMOD_SIGNED_FLAG | IMOD_NEGATIVE_RMS_FLAG)
     np.frombuffer(data, f"{byte_order}i4", 2, IMOD_STAMP_BYTE)[:] = IMOD_STAMP, flags
     changed = np.frombuffer(data, HEADER_DTYPE.newbyteorder(byte_order))
-    values = np.arange(256)
+    values = np.arange(BYTE_VALUES)
     count = int(histogram.sum())
     mean = float(histogram @ values) / count
     used = np.flatnonzero(histogram)
@@ -249,7 +287,7 @@ def write_stack(
     label: str,
 ) -> int:
     """Write (y, x) uint8 planes as they come; return how many there were. Without any, no file is made."""
-    depth, histogram, plane_shape = 0, np.zeros(256, np.int64), (0, 0)
+    depth, histogram, plane_shape = 0, np.zeros(BYTE_VALUES, np.int64), (0, 0)
     with contextlib.ExitStack() as stack:
         file: Any = None
         for plane in planes:
@@ -258,7 +296,7 @@ def write_stack(
                 file.write(bytes(HEADER_BYTES))
                 plane_shape = plane.shape
             file.write(np.ascontiguousarray(plane).data)
-            histogram += np.bincount(plane.ravel(), minlength=256)
+            histogram += np.bincount(plane.ravel(), minlength=BYTE_VALUES)
             depth += 1
         if file is not None:
             record = make_header((depth, *plane_shape), voxel_size_nm)
@@ -268,20 +306,22 @@ def write_stack(
 
 
 def _find_byte_order(path: Path, data: bytes) -> str:
-    stamped = _BYTE_ORDERS.get(data[212])
+    stamped = _BYTE_ORDERS.get(data[MACHINE_STAMP_BYTE])
     # Files from before the stamp existed, and careless writers: the order in which the header makes sense.
     for order in [stamped] if stamped else ["<", ">"]:
         record = np.frombuffer(data, HEADER_DTYPE.newbyteorder(order))[0]
         mode, sides = int(record["mode"]), [int(record[name]) for name in ("nx", "ny", "nz")]
-        if 0 <= mode <= 127 and min(sides) >= 0 and max(sides) < 1 << 24:
+        if 0 <= mode <= LARGEST_MODE and min(sides) >= 0 and max(sides) < SIDE_BELOW:
             return order
-    raise InputError(path, "an MRC header", "1,024 bytes that make no sense as one", "check what the file is")
+    raise InputError(
+        path, "an MRC header", f"{HEADER_BYTES:,} bytes that make no sense as one", "check what the file is"
+    )
 
 
 def _refuse_stack_of_volumes(path: Path, record: npt.NDArray[Any]) -> None:
-    # Space group 401 and above marks a stack of volumes of mz sections each.
+    # Of mz sections each.
     depth, sections = int(record["mz"]), int(record["nz"])
-    if 401 <= int(record["ispg"]) <= 630 and 0 < depth < sections:
+    if int(record["ispg"]) in VOLUME_STACK_GROUPS and 0 < depth < sections:
         raise InputError(
             path, "one volume", f"a stack of {sections // depth} volumes of {depth} sections", "save them one by one"
         )

@@ -6,9 +6,9 @@ import contextlib
 import math
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, BinaryIO
 
 import nrrd
 import numpy as np
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from emcurate.errors import InputError
 from emcurate.volumes.layouts import (
+    CHUNK_BYTES,
     FlatFile,
     Opened,
     PackedStream,
@@ -43,8 +44,10 @@ _COMPRESSIONS = {"raw": None, "gzip": "gzip", "gz": "gzip", "bzip2": "bz2", "bz2
 _COLOUR_CHANNELS = (2, 3, 4)
 
 # A list of data files ends the header. It is looked for first: pynrrd takes the names for fields.
-_FILE_LIST = re.compile(rb"^data ?file: *LIST", re.MULTILINE)
-_MOST_HEADER_BYTES = 1 << 16
+_FILE_LIST = re.compile(r"data ?file: *LIST")
+
+# A megabyte of header is more than any program writes; without an end, voxels would be read as lines of it.
+MOST_HEADER_BYTES = 1 << 20
 
 _SAVE_PLAIN = "save it as an ordinary .nrrd, raw or gzip"
 
@@ -146,16 +149,16 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
         if not file.read(4) == b"NRRD":
             raise InputError(path, "an NRRD file", "a file that does not start with NRRD", "check what the file is")
         file.seek(0)
-        if _FILE_LIST.search(file.read(_MOST_HEADER_BYTES)):
-            raise InputError(path, "one data file", "data spread over a list of files", _SAVE_PLAIN)
-        file.seek(0)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                header = nrrd.read_header(file)
-        except (nrrd.NRRDError, ValueError, IndexError, StopIteration) as error:
-            raise InputError(path, "an NRRD header", f"one that cannot be read ({error})", _SAVE_PLAIN) from None
+        lines = list(_header_lines(path, file))
         length = file.tell()
+    if any(_FILE_LIST.match(line) for line in lines):
+        raise InputError(path, "one data file", "data spread over a list of files", _SAVE_PLAIN)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            header = nrrd.read_header(lines)
+    except (nrrd.NRRDError, ValueError, IndexError, StopIteration) as error:
+        raise InputError(path, "an NRRD header", f"one that cannot be read ({error})", _SAVE_PLAIN) from None
     missing = [name for name in ("sizes", "type", "encoding") if name not in header]
     if missing:
         raise InputError(path, "an NRRD header", f"one without {', '.join(missing)}", "copy it again")
@@ -182,13 +185,35 @@ def _find_compression(path: Path, header: dict[str, Any]) -> str | None:
     return _COMPRESSIONS[encoding]
 
 
+def _header_lines(path: Path, file: BinaryIO) -> Iterator[str]:
+    """Yield the lines of a header up to the empty one that ends it, which is read too, or to the end of the file.
+
+    The format asks for ASCII and pynrrd drops everything else, which would make metres of µm. What programs write is
+    UTF-8 or Latin-1.
+    """
+    while line := file.readline(MOST_HEADER_BYTES):
+        if file.tell() > MOST_HEADER_BYTES:
+            raise InputError(path, "an NRRD header", f"no end of it in {MOST_HEADER_BYTES:,} bytes", _SAVE_PLAIN)
+        if not line.rstrip():
+            return
+        try:
+            yield line.decode("utf-8")
+        except UnicodeDecodeError:
+            yield line.decode("latin-1")
+
+
 def _skip_lines(path: Path, start: int, lines: int) -> int:
+    """Return where in a file the line begins before which there are so many others, from `start` on."""
     if lines <= 0:
         return start
+    skipped = 0
     with open(path, "rb") as file:
         file.seek(start)
-        for _ in range(lines):
-            file.readline()
+        # Piece by piece: voxels may go on for gigabytes without an end of a line.
+        while skipped < lines and (piece := file.readline(CHUNK_BYTES)):
+            skipped += piece.endswith(b"\n")
+        if skipped < lines:
+            raise InputError(path, f"{lines:,} lines to skip, as line skip says", f"{skipped:,} lines", _SAVE_PLAIN)
         return file.tell()
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from emcurate.errors import InputError
 from emcurate.files import list_files
-from emcurate.images.reading import IMAGE_SUFFIXES, TIFF_SUFFIXES, read_image
+from emcurate.images.reading import IMAGE_SUFFIXES, TIFF_SUFFIXES, SeveralImagesError, read_image
 from emcurate.volumes.layouts import Opened, Shape, describe_shape, read_by_planes
 
 
@@ -77,9 +77,7 @@ def open_voxels(path: Path) -> Opened:
 def _read_slice(path: Path) -> npt.NDArray[Any]:
     try:
         pixels = read_image(path)
-    except InputError as error:
-        if error.expected != "a 2D image" or "empty" in error.found:
-            raise
+    except SeveralImagesError as error:
         advice = "a directory is read as the slices of one volume: move volumes and films out of it"
         raise InputError(path, "a 2D slice", error.found, advice) from None
     return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)

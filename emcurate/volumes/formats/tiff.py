@@ -16,7 +16,13 @@ import numpy.typing as npt
 import tifffile
 
 from emcurate.errors import InputError
-from emcurate.images.reading import TIFF_DAMAGE, check_tiff_complete, grey_of_page, is_auxiliary_page
+from emcurate.images.tiff_pages import (
+    TIFF_DAMAGE,
+    check_tiff_complete,
+    grey_type_of_page,
+    is_auxiliary_page,
+    read_grey_page,
+)
 from emcurate.volumes.layouts import (
     COPY_AGAIN,
     FlatFile,
@@ -38,6 +44,9 @@ CLASSIC_TIFF_BYTES = 1 << 31
 
 # Where in a file that tifffile wrote the description of its first page lies at the latest.
 IMAGEJ_HEAD_BYTES = 4096
+
+# An entry of a directory begins with two numbers of 16 bits, the tag's and its type's; then come count and value.
+TAG_AND_TYPE_BYTES = 4
 
 # Bytes of a value of each type a tag can have (TIFF 6.0, section 2, and BigTIFF).
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
@@ -67,7 +76,7 @@ class TiffPages:
             for z in range(start, stop):
                 try:
                     page = tiff.pages[self.indices[z]].aspage()
-                    plane = grey_of_page(page, page.asarray(maxworkers=1))
+                    plane = read_grey_page(self.path, page, threads=1)
                 except TIFF_DAMAGE as error:
                     found = f"damaged data ({str(error).strip() or type(error).__name__})"
                     raise InputError(
@@ -94,11 +103,12 @@ def open_voxels(path: Path) -> Opened:
 
 
 def is_single_image(path: Path) -> bool:
-    """Return whether a file is a readable TIFF with one 2D image in it."""
+    """Return whether a file is a readable TIFF with one 2D image in it, and no volume of a single slice."""
     try:
         with tifffile.TiffFile(path) as tiff:
             pages = sum(not is_auxiliary_page(page) for page in tiff.pages)
-            return pages == 1 and max(_depth(series) for series in tiff.series) == 1
+            one = pages == 1 and max(_depth(series) for series in tiff.series) == 1
+            return one and _declared_shape(tiff) is None
     except TIFF_DAMAGE:
         return False
 
@@ -178,10 +188,11 @@ def _ends_of_values(tiff: tifffile.TiffFile) -> Iterator[int]:
     entries = file.read(tags * form.tagsize)
     for start in range(0, len(entries), form.tagsize):
         entry = entries[start : start + form.tagsize]
-        kind, count = struct.unpack(form.tagformat1, entry[:4])[1], struct.unpack_from(form.offsetformat, entry, 4)[0]
+        kind = struct.unpack(form.tagformat1, entry[:TAG_AND_TYPE_BYTES])[1]
+        count = struct.unpack_from(form.offsetformat, entry, TAG_AND_TYPE_BYTES)[0]
         length = count * _TYPE_BYTES.get(kind, 0)
         if length > form.offsetsize:
-            yield struct.unpack_from(form.offsetformat, entry, 4 + form.offsetsize)[0] + length
+            yield struct.unpack_from(form.offsetformat, entry, TAG_AND_TYPE_BYTES + form.offsetsize)[0] + length
 
 
 def _find_series(path: Path, tiff: tifffile.TiffFile) -> Any:
@@ -233,8 +244,7 @@ def _find_voxels(path: Path, tiff: tifffile.TiffFile, series: Any) -> Voxels:
             path, f"{depth} pages of {describe_shape(shape[1:])}", f"{len(series.pages)}", "export it as a plain stack"
         )
     check_tiff_complete(path, [page.aspage() for page in series.pages])
-    first = page.aspage()
-    dtype = grey_of_page(first, np.zeros((1,) * len(first.shape[:-1]) + first.shape[-1:], first.dtype)).dtype
+    dtype = grey_type_of_page(path, page.aspage())
     indices = tuple(page.index for page in series.pages)
     in_order = range(indices[0], indices[0] + depth)
     return TiffPages(path, shape, dtype.newbyteorder("="), in_order if tuple(in_order) == indices else indices)
@@ -259,12 +269,16 @@ def _find_flat(path: Path, tiff: tifffile.TiffFile, series: Any, shape: Shape) -
 
 
 def _declared_shape(tiff: tifffile.TiffFile) -> tuple[int, int, int] | None:
-    """Return the volume's shape that tifffile noted in a file of one page: a volume with a side of 1 is a single page.
+    """Return the volume's shape that a file of one page says it holds; None where it is a 2D image.
 
-    It need not be the page's: a volume of (5, 9, 1) is written as a page of 5 × 9.
+    tifffile notes the shape, which need not be the page's: a volume of (5, 9, 1) is written as a page of 5 × 9. In
+    ImageJ's description ``slices=1``, which neither ImageJ nor tifffile writes of an image, declares a stack of one
+    slice; `write_stack` does.
     """
-    shape = (tiff.shaped_metadata or ({},))[0].get("shape", ())
     page = tiff.pages.first
+    if tiff.is_imagej and (tiff.imagej_metadata or {}).get("slices") == 1:
+        return 1, page.imagelength, page.imagewidth
+    shape = (tiff.shaped_metadata or ({},))[0].get("shape", ())
     if len(shape) != 3 or page.samplesperpixel != 1 or math.prod(shape) != page.imagelength * page.imagewidth:
         return None
     return shape[0], shape[1], shape[2]
