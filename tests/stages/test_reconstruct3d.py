@@ -215,7 +215,7 @@ def test_boxes_of_several_planes_at_one_voxel_have_names_of_their_own(tmp_path, 
         "3d-ISO-00_000_00_zyx_64x64x10",
     ]
     boxes = read_boxes(tmp_path / "out", VOLUME)
-    assert {box.shape for box, *_ in boxes} == {(10, 64, 64), (64, 10, 64), (64, 64, 10)}
+    assert {box.shape for _, box, _ in boxes} == {(10, 64, 64), (64, 10, 64), (64, 64, 10)}
 
 
 def test_why_few_subvolumes_come_out_is_said_in_one_line(tmp_path, voldir, capsys):
