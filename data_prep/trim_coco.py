@@ -35,6 +35,7 @@ from emcurate.trimming.categories import resolve_targets
 from emcurate.trimming.coco import read_annotations
 from emcurate.trimming.coco_output import (
     bring_images,
+    list_names,
     open_part,
     warn_of_other_split,
     warn_of_strays,
@@ -125,6 +126,8 @@ def run(
                 report.note(f"No {choice.split.name} images were asked for: {advice}")
             if layout == "imagefolder":
                 write_metadata(choice, part)
+            if are_asked_for or not overwrite:
+                part.note_if_there(list_names(choice.split).missing)
             part.finish()
             if are_asked_for:
                 warn_of_strays(choice, output, report)

@@ -98,7 +98,7 @@ def run(
             refuse_same_directory(place, output / FOLDER)
         make_output_directory(output / FOLDER)
         paths = {f"{FOLDER}/{path.name}": path for path in found}
-        kept = [name for name in paths if name in part.kept and not overwrite]
+        kept = {} if overwrite else {name: path for name, path in paths.items() if name in part.kept}
         part.count_images(kept)
         placements = [
             Placement(output / name, path, None, link, part.replaces(name))
@@ -112,6 +112,8 @@ def run(
         stems = set(map(siim.image_stem, chosen))
         brought = [name for name in part.noted if name.startswith(f"{FOLDER}/") and siim.image_stem(name) in stems]
         part.keep_images(brought, "give --images")
+    if images is not None or not overwrite:
+        part.note_if_there(MISSING_LIST)
     part.finish()
     return report
 

@@ -106,6 +106,13 @@ class Part:
             output = note_output(path, self.directory)
             self._outputs[output.name] = output
 
+    def note_if_there(self, name: str) -> None:
+        """Note a list that comes and goes, such as that of missing images."""
+        if (self.directory / name).is_file():
+            self.note([self.directory / name])
+        else:
+            self._outputs.pop(name, None)
+
     def count_images(self, names: Collection[str]) -> None:
         """Count and note images that earlier runs brought and that are as they were then."""
         self._report.count("images placed", 0)

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.results import contents
 from tests.web import serve
 
 trim_coco = importlib.import_module("data_prep.trim_coco")
@@ -95,13 +96,6 @@ def image_directory(path, numbers):
     for i in numbers:
         (path / f"{i:012}.jpg").write_bytes(jpeg(i))
     return path
-
-
-def contents(directory):
-    """Every file below a directory but those that only this project reads, by relative name."""
-    files = (path for path in directory.rglob("*") if path.is_file())
-    found = {path.relative_to(directory).as_posix(): path.read_bytes() for path in files}
-    return {name: data for name, data in found.items() if not name.startswith(".")}
 
 
 def run(*arguments):
@@ -474,6 +468,24 @@ def test_a_split_trimmed_otherwise_is_told_of(tmp_path, capsys):
     assert "val was trimmed with other targets, seed; to have both alike, give --val-annotations" in (
         capsys.readouterr().err
     )
+
+
+def test_the_list_of_missing_images_stays_as_long_as_they_are_missing(tmp_path):
+    labels = [(i, [3] if i % 2 else [1, 6]) for i in range(1, 61)]
+    images = image_directory(tmp_path / "all", range(1, 11))
+    command = ["--train-annotations", write(tmp_path / "a.json", make_content(labels)), "-o", tmp_path / "o"]
+    listing = tmp_path / "o" / "missing_train2017.txt"
+    for flags in (["--targets", 3], ["--targets", 3], ["--targets", 6, "--overwrite"], ["--targets", 6]):
+        assert run(*command, *flags, "--train-images", images) == 1
+        assert listing.read_text().split() == [f"{i:012}.jpg" for i in range(11, 61)]
+    assert run(*command, "--targets", 6) == 0
+    assert listing.exists()
+    for i in range(11, 61):
+        (images / f"{i:012}.jpg").write_bytes(jpeg(i))
+    for _ in range(2):
+        assert run(*command, "--targets", 6, "--train-images", images) == 0
+        assert not listing.exists()
+    assert run("--verify", "-o", tmp_path / "o") == 0
 
 
 def test_a_run_for_one_split_leaves_the_other_alone(tmp_path, capsys):

@@ -9,6 +9,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from tests.results import contents
+
 trim_siim = importlib.import_module("data_prep.trim_siim")
 
 HEADER = "image_name,patient_id,sex,age_approx,anatom_site_general_challenge,diagnosis,benign_malignant,target"
@@ -46,13 +48,6 @@ def full(full_text, tmp_path_factory):
 
 def run(*arguments):
     return trim_siim.main([str(argument) for argument in arguments])
-
-
-def contents(directory):
-    """Every file below a directory but those that only this project reads, by relative name."""
-    files = (path for path in directory.rglob("*") if path.is_file())
-    found = {path.relative_to(directory).as_posix(): path.read_bytes() for path in files}
-    return {name: data for name, data in found.items() if not name.startswith(".")}
 
 
 def rows_of(path):
