@@ -14,6 +14,14 @@ from tests.coco_sets import image_directory, jpeg, make_content, run, small, wri
 from tests.web import serve
 
 
+def send_image(handler, number):
+    body = jpeg(number)
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    handler.wfile.write(body)
+
+
 def test_same_result_from_directory_zip_and_links(tmp_path):
     path = small(tmp_path)
     images = image_directory(tmp_path / "all", range(1, 13))
@@ -193,11 +201,7 @@ def test_downloads_run_side_by_side(tmp_path):
 
     def answer(handler):
         together.wait(20)  # breaks, and with it the test, unless eight ask at the same time
-        body = jpeg(1)
-        handler.send_response(200)
-        handler.send_header("Content-Length", str(len(body)))
-        handler.end_headers()
-        handler.wfile.write(body)
+        send_image(handler, 1)
 
     with serve(answer) as url:
         content = make_content([(i, [3] if i % 2 else [1]) for i in range(1, 17)])
@@ -225,11 +229,7 @@ def test_a_harmed_download_is_fetched_again_and_nothing_else(tmp_path):
 
     def answer(handler):
         asked.append(handler.path)
-        body = jpeg(int(handler.path[1:-4]))
-        handler.send_response(200)
-        handler.send_header("Content-Length", str(len(body)))
-        handler.end_headers()
-        handler.wfile.write(body)
+        send_image(handler, int(handler.path[1:-4]))
 
     with serve(answer) as url:
         content = make_content([(i, [3] if i % 2 else [1]) for i in range(1, 7)])
