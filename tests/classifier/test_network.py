@@ -45,9 +45,6 @@ def weights_file(network, tmp_path_factory):
     return path
 
 
-# ---- inputs
-
-
 def test_input_is_grey_three_times_and_normalised(pixels):
     inputs = classifier.evaluation_input(torch.from_numpy(pixels), FORMAT).numpy()
     for channel in range(3):
@@ -91,9 +88,6 @@ def test_augmentation_stays_in_its_bounds(augmentation, most):
     torch.manual_seed(0)
     change = torch.stack([transform(patch) for patch in classifier.scale_grey(flat)]) * 255 - 200
     assert 0 < change.abs().max() <= most + 1e-3
-
-
-# ---- weights
 
 
 def test_names_and_shapes_are_those_of_the_published_file():
@@ -203,9 +197,6 @@ def test_start_weights_of_another_head_keep_the_new_head(tmp_path, weights_file,
     assert torch.equal(fresh.conv1.weight, imagenet["conv1.weight"])
     assert classifier.load_start_weights(fresh, weights_file)
     assert torch.equal(fresh.fc.weight, network.fc.weight)
-
-
-# ---- training and inference
 
 
 @pytest.mark.parametrize(

@@ -101,9 +101,6 @@ def shard_count(savedir):
     return sum(len(np.load(path, allow_pickle=False)) for path in shards)
 
 
-# ---- pure functions
-
-
 def test_labels_win_and_unreadable_patches_are_not_kept():
     scores = np.array([0.9, 0.5, 0.1, np.nan, 0.9, 0.1, np.nan], np.float32)
     codes = np.array([2, 2, 2, 2, 0, 1, 1], np.uint8)
@@ -131,9 +128,6 @@ def test_counts_add_up():
     counts = classify_nn.count_by_dataset(["b", "a", "a", "b", "b"], scores, codes, predictions)
     assert [list(vars(row).values()) for row in counts.values()] == [[2, 0, 0, 0, 1, 1, 0], [3, 1, 1, 1, 0, 0, 2]]
     assert list(counts) == ["a", "b"]
-
-
-# ---- whole runs
 
 
 def test_results_are_parallel_to_the_list_and_agree_with_plain_float32(classified, patch_set, truth_scores):

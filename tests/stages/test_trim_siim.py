@@ -54,9 +54,6 @@ def rows_of(path):
     return path.read_text().splitlines()[1:]
 
 
-# --- order and cut ---------------------------------------------------------------------------------------------------
-
-
 def test_published_rows_of_the_full_file(full, full_text, tmp_path):
     assert run("--metadata", full, "-o", tmp_path) == 0
     lines = full_text.splitlines()
@@ -95,8 +92,6 @@ def test_other_cut(full, tmp_path):
     assert [row.split(",")[0] for row in rows_of(tmp_path / "metadata_small.csv")] == benign + malignant
 
 
-# --- text ------------------------------------------------------------------------------------------------------------
-
 AWKWARD = [
     b'"ISIC_1",IP_1,45,"a, quoted ""word""",benign',
     b"ISIC_2,IP_2,,nan,benign",
@@ -126,9 +121,6 @@ def test_blank_lines_are_skipped(tmp_path):
     assert (tmp_path / "o" / "metadata_small.csv").read_text() == (
         "file_name,patient_id,benign_malignant\na,1,benign\nb,2,malignant\n"
     )
-
-
-# --- patients --------------------------------------------------------------------------------------------------------
 
 
 def test_report(full, tmp_path):
@@ -210,9 +202,6 @@ def test_rows_without_patient_stand_alone(tmp_path, capsys):
     assert len(rows_of(tmp_path / "o" / "metadata_small.csv")) == 3
 
 
-# --- images ----------------------------------------------------------------------------------------------------------
-
-
 def few(tmp_path, column="image_name", suffix=""):
     names = ["ISIC_1", "ISIC_2", "ISIC_3", "ISIC_4", "ISIC_5"]
     lines = [f"{name}{suffix},p{i},{'malignant' if i > 2 else 'benign'}" for i, name in enumerate(names)]
@@ -270,8 +259,6 @@ def test_one_kind_is_preferred_and_two_of_it_are_ambiguous(tmp_path, capsys):
     gathered = sorted(path.name for path in (tmp_path / "o" / "images").iterdir())
     assert gathered == ["ISIC_1.jpg", "ISIC_3.jpg", "ISIC_4.jpg", "ISIC_5.jpg"]
 
-
-# --- bad input -------------------------------------------------------------------------------------------------------
 
 FEW_ROWS = "a,1,benign\nb,2,malignant\n"
 
