@@ -7,6 +7,7 @@ hidden name ending in ``.partial`` and then renamed. What a killed process left 
 from __future__ import annotations
 
 import contextlib
+import csv
 import filecmp
 import hashlib
 import io
@@ -286,6 +287,19 @@ def npy_bytes(array: npt.ArrayLike) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, np.asarray(array), allow_pickle=False)
     return buffer.getvalue()
+
+
+def csv_bytes(header: Iterable[object], rows: Iterable[Iterable[object]]) -> bytes:
+    r"""Return rows as the bytes of a csv file; a path that is no UTF-8 keeps its bytes.
+
+    >>> csv_bytes(["name", "count"], [["a, b", 1]])
+    b'name,count\n"a, b",1\n'
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue().encode("utf-8", "surrogateescape")
 
 
 def read_npy(path: Path, mmap_mode: str | None = None) -> npt.NDArray[np.generic]:
