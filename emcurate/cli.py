@@ -85,6 +85,17 @@ def add_overwrite_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_link_flag(parser: argparse.ArgumentParser) -> None:
+    """Add ``--link``, how chosen files get to their place; see `emcurate.fetching.gathering.Link`."""
+    parser.add_argument(
+        "--link",
+        choices=["copy", "hard", "symbolic"],
+        default="copy",
+        help="how images of a directory get to OUTPUT: copied, or linked to, which saves space (default: %(default)s); "
+        "those of a zip archive are always written out",
+    )
+
+
 def add_rescale_flags(parser: argparse.ArgumentParser) -> None:
     """Add ``--rescale`` and ``--percentiles``; they come back as one `Rescale`."""
     group = parser.add_argument_group("grey values", "how pixels that are not uint8 become uint8")
@@ -309,6 +320,11 @@ def existing_file(text: str) -> Path:
     return _absolute(path)
 
 
+def directory_or_archive(text: str) -> Path:
+    """Argument type: a directory or a zip archive that exists, as an absolute path."""
+    return existing_directory(text) if Path(text).is_dir() else existing_file(text)
+
+
 def output_directory(text: str) -> Path:
     """Argument type: a directory to write to, which need not exist yet, as an absolute path."""
     path = Path(text)
@@ -325,6 +341,14 @@ def positive_int(text: str) -> int:
 def natural_int(text: str) -> int:
     """Argument type: a whole number of at least 0."""
     return _integer(text, 0)
+
+
+def even_int(text: str) -> int:
+    """Argument type: an even number of at least 0, for what is drawn in halves."""
+    number = natural_int(text)
+    if number % 2:
+        raise argparse.ArgumentTypeError(f"expected an even number, found {text!r}")
+    return number
 
 
 def hash_side(text: str) -> int:
@@ -347,9 +371,25 @@ def fraction(text: str) -> float:
     return _number(text, 0, 1)
 
 
+def inner_fraction(text: str) -> float:
+    """Argument type: a number above 0 and below 1."""
+    share = fraction(text)
+    if share in (0, 1):
+        raise argparse.ArgumentTypeError(f"expected a number between 0 and 1, found {text!r}")
+    return share
+
+
 def percentile(text: str) -> float:
     """Argument type: a number from 0 to 100."""
     return _number(text, 0, 100)
+
+
+def row_range(text: str) -> tuple[int, int]:
+    """Argument type: START:STOP, rows from 0, the last one not included."""
+    start, colon, stop = text.partition(":")
+    if not (colon and start.isdecimal() and stop.isdecimal() and int(start) < int(stop)):
+        raise argparse.ArgumentTypeError(f"expected START:STOP such as 2000:4000, found {text!r}")
+    return int(start), int(stop)
 
 
 def _flag_type(hint: Any, about: Mapping[str, Any]) -> dict[str, Any]:

@@ -84,17 +84,6 @@ class Chunk:
     problems: list[str] = field(default_factory=list)
 
 
-def list_by_section(patchdir: Path) -> dict[str, list[str]]:
-    """Return the names of the patches and hashes in a directory, by the section they were cut from."""
-    files: dict[str, list[str]] = defaultdict(list)
-    with os.scandir(patchdir) as entries:
-        for entry in entries:
-            stem, _, extension = entry.name.rpartition(".")
-            if extension in (PATCH_EXTENSION, HASH_EXTENSION) and naming.MARK in stem:
-                files[stem.rsplit("_", 2)[0]].append(entry.name)
-    return files
-
-
 def list_datasets(patchdir: Path, with_pixels: bool, report: Report) -> dict[str, Dataset]:
     """Return the datasets whose patches lie in a directory; hashes and patches without their mate are reported.
 

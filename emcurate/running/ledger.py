@@ -369,7 +369,7 @@ class Ledger:
         """Return why an input is to be worked on; None if it is done."""
         if entry is None or entry.state == STRANGE:
             return _Reason("new")
-        if entry.state == BEGUN and not leftovers:
+        if entry.state == BEGUN and not leftovers and not read_outputs(entry):
             return _Reason("new")
         if changed:
             return _Reason(changed, is_change=True)
@@ -481,7 +481,7 @@ def verify(directory: Path, stage: str, report: Report) -> None:
     spoilt = []
     for line in entries.values():
         for output in read_outputs(line):
-            if _holds(directory, output):
+            if holds(directory, output):
                 report.count("files verified")
                 continue
             there = (directory / output.name).exists()
@@ -566,10 +566,11 @@ def _is_intact(directory: Path, output: Output) -> bool:
         stat = os.stat(f"{directory}/{output.name}")  # noqa: PTH116
     except OSError:
         return False
-    return stat.st_size == output.size and (stat.st_mtime_ns == output.mtime_ns or _holds(directory, output))
+    return stat.st_size == output.size and (stat.st_mtime_ns == output.mtime_ns or holds(directory, output))
 
 
-def _holds(directory: Path, output: Output) -> bool:
+def holds(directory: Path, output: Output) -> bool:
+    """Return whether a file's content is what was written."""
     try:
         return digest_file(directory / output.name) == output.digest
     except OSError:

@@ -329,6 +329,15 @@ def test_what_an_interrupted_run_left_is_not_mixed_with_other_parameters(stage):
     assert set(stage.tree()) == {"a-0.txt", "b-0.txt"}
 
 
+def test_an_input_whose_mending_was_interrupted_is_still_refused_other_settings(stage):
+    stage.run(copies=2, settings={"step": 1})
+    (stage.out / "a-0.txt").unlink()
+    stage.run(copies=1, settings={"step": 1}, stop_after=0)
+    report, todo, done = stage.run(copies=1, settings={"step": 2})
+    assert (todo, done) == ({}, []) and "made with step 1, now step 2" in report.failures[0]
+    assert set(stage.tree()) == {"a-1.txt", "b-0.txt", "b-1.txt"}
+
+
 def test_a_run_that_made_nothing_binds_nobody_to_its_parameters(stage):
     stage.run(copies=1, stop_after=0)
     assert not stage.tree()
