@@ -75,12 +75,10 @@ def run(
         product="filtered",
         owner_of=lambda name: STAGE if name in OUTPUTS else None,
     )
-    # Its owner is the stage: the results bear the stage's own name, whichever list they are of.
-    source = Source(fpaths, digest_bytes(keys.tobytes() + codes.tobytes()), STAGE, owner=Path(STAGE))
-    # The first plan refuses other parameters; the second lets a list or labels grow.
-    plan = ledger.plan({STAGE: source}, Report(STAGE), root=fpaths, overwrite=overwrite, prune=prune)
-    if not plan.done:
-        plan = ledger.plan({STAGE: source}, report, root=fpaths, overwrite=overwrite, prune=prune, renew=True)
+    # Its owner is the stage: the results bear the stage's own name, whichever list they are of. It may grow.
+    state = digest_bytes(keys.tobytes() + codes.tobytes())
+    source = Source(fpaths, state, STAGE, owner=Path(STAGE), is_renewed=True)
+    plan = ledger.plan({STAGE: source}, report, root=fpaths, overwrite=overwrite, prune=prune)
     if plan.done:
         report.count("patches scored", 0)
         report.count("scored before", len(paths))

@@ -217,6 +217,7 @@ def test_curating_into_the_directory_of_the_inputs_takes_no_result_for_an_input(
     out = capsys.readouterr().out
     assert "results of crop_patches: crop_patches" in out
     # Nor do 2D images: neither sections nor the pictures of groups.
+    (data / "fly.tif").unlink()
     assert main(cleanup2d, data, tmp_path / "images") == 0
     assert sorted(tree(tmp_path / "images")) == [f"grids-LOC-2d-m{index}.tiff" for index in range(3)]
 

@@ -125,7 +125,14 @@ def test_a_wrong_forwarded_flag_ends_with_usage_before_anything_runs(small_corpu
     for flags in (["--crop-size", "0"], ["--percentiles", "1", "99"], ["--init", "nowhere.pth"], ["-nz", "x"]):
         labels = tmp_path / "labels.npy"
         np.save(labels, np.array(["none"]))
-        arguments = ["--images", str(small_corpus / "images"), "--out", str(tmp_path / "out"), "--labels", str(labels)]
+        arguments = [
+            "--volumes",
+            str(small_corpus / "volumes"),
+            "--out",
+            str(tmp_path / "out"),
+            "--labels",
+            str(labels),
+        ]
         with pytest.raises(SystemExit) as caught:
             curate.main([*arguments, *flags])
         assert caught.value.code == 2

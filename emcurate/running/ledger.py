@@ -59,6 +59,8 @@ class Source:
         differ between the inputs of one output directory.
     is_part : bool
         Whether the dataset is one input and this a part of it: when parts are gone, the input has changed.
+    is_renewed : bool
+        Whether its results are made anew without being asked when it has changed, such as a list that grows.
     """
 
     path: Path
@@ -67,6 +69,7 @@ class Source:
     owner: Path | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     is_part: bool = False
+    is_renewed: bool = False
 
 
 @dataclass(frozen=True)
@@ -184,7 +187,7 @@ class Ledger:
         prune : bool
             Remove what came of inputs that are gone.
         renew : bool
-            Replace without being asked: for results that cost little and are this stage's own.
+            Replace everything without being asked: for results that cost little and are this stage's own.
 
         Raises
         ------
@@ -208,7 +211,7 @@ class Ledger:
             reason = self._why(key, source, entry, changed, bool(unnoted.get(key)))
             if reason is None:
                 done.append(key)
-            elif reason.is_change and not (overwrite or renew):
+            elif reason.is_change and not (overwrite or renew or source.is_renewed):
                 stale[source.dataset][key] = reason.words
             else:
                 todo[key] = reason.words

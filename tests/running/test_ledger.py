@@ -439,3 +439,21 @@ def test_what_an_interrupted_run_left_of_a_gone_input_is_pruned_too(stage):
     assert "what a came of is gone" in report.warnings[0]
     stage.run(copies=3, prune=True)
     assert set(stage.tree()) == {"b-0.txt", "b-1.txt", "b-2.txt"}
+
+
+def test_an_input_that_may_grow_renews_its_results_but_not_with_other_parameters(stage):
+    def run(text, **parameters):
+        stage.add("a", text)
+        report = Report("copy")
+        ledger = Ledger(stage.out, "copy", parameters, product="copies")
+        source = Source(stage.inputs / "a", text, "a", is_renewed=True)
+        plan = ledger.plan({"a": source}, report, root=stage.inputs)
+        for key in plan.todo:
+            ledger.finish(key, [stage.write(key, 0, stage.inputs / key, ledger)])
+        return plan.todo
+
+    assert run("one", x=1)
+    assert run("one and two", x=1) == {"a": "its input has changed"}
+    assert stage.tree() == {"a-0.txt": "one and two"}
+    with pytest.raises(InputError, match="x 2"):
+        run("one and two", x=2)
