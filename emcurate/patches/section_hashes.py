@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import functools
 import math
+import threading
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,12 +24,14 @@ WEIGHT_UNIT = 2.0**-22
 # Pixels of the result, or of the image where the result is larger, that the Lanczos kernel reaches to each side.
 LANCZOS_LOBES = 3
 
-# Pixels taken at once, 2 MiB as float64: about what the caches near a core hold.
-BATCH_PIXELS = 1 << 18
+# Pixels taken at once, 1 MiB as float64: what the cache of one core holds.
+BATCH_PIXELS = 1 << 17
 
 # Multiplications in one matrix product. For more than these OpenBLAS, numpy's usual library, starts threads, which
 # gain nothing here and make the product up to a hundred times slower where the cores are busy.
 PRODUCT_SIZE = 1 << 18
+
+_kept = threading.local()
 
 
 def hash_section(section: npt.NDArray[np.uint8], crop_size: int, hash_size: int, kind: str = HASHES[0]) -> BoolArray:
@@ -84,31 +86,48 @@ def hash_patches(
     corners = [(row, column) for row in rows for column in columns]
     hashes = np.empty((len(corners), hash_size, hash_size), np.bool_)
     batch = max(1, BATCH_PIXELS // crop_size**2)
+    band = min(crop_size, max(1, BATCH_PIXELS // crop_size))  # rows, all of them but in patches larger than a batch
     for start in range(0, len(corners), batch):
         some = corners[start : start + batch]
-        patches = np.empty((len(some), crop_size, crop_size), np.uint8)
-        for patch, (row, column) in zip(patches, some, strict=True):
-            patch[:] = section[row : row + crop_size, column : column + crop_size]
-        small = _shrink(_shrink(patches, hash_size + 1), hash_size)
+        narrow = np.empty((len(some), hash_size + 1, crop_size))
+        for top in range(0, crop_size, band):
+            bottom = min(top + band, crop_size)
+            pixels = _borrow_memory(len(some), bottom - top, crop_size)
+            for patch, (row, column) in zip(pixels, some, strict=True):
+                patch[:] = section[row + top : row + bottom, column : column + crop_size]
+            narrow[:, :, top:bottom] = _shrink_rows(pixels, hash_size + 1)
+        small = _shrink_rows(narrow, hash_size)
         hashes[start : start + batch] = small[:, :, 1:] > small[:, :, :-1]
     return hashes
 
 
-def _shrink(images: npt.NDArray[Any], count: int) -> npt.NDArray[np.float64]:
+def _shrink_rows(images: npt.NDArray[np.float64], count: int) -> npt.NDArray[np.float64]:
     """Resample the rows of (n, height, width) images to `count` pixels; return them as columns, (n, count, height).
 
-    Applied twice it resamples both axes, and has turned the images back. Pixels are whole, 0 to 255, of any dtype.
+    Applied twice it resamples both axes, and has turned the images back.
     """
     n, height, width = images.shape
     weights = _lanczos_weights(width, count)
     sums = np.empty((n, count, height))
     lines = max(1, PRODUCT_SIZE // weights.size)
     for start in range(0, height, lines):
-        part = images[:, start : start + lines].astype(np.float64, copy=False)
-        np.matmul(weights, part.transpose(0, 2, 1), out=sums[:, :, start : start + lines])
+        part = images[:, start : start + lines].transpose(0, 2, 1)
+        np.matmul(weights, part, out=sums[:, :, start : start + lines])
     sums += 0.5
     np.floor(sums, out=sums)
     return np.clip(sums, 0, 255, out=sums)
+
+
+def _borrow_memory(*shape: int) -> npt.NDArray[np.float64]:
+    """Return an array of this thread's, valid until the next call.
+
+    Memory given back to the system after each section and asked for again costs as much as the hashing itself.
+    """
+    size = math.prod(shape)
+    if len(getattr(_kept, "memory", ())) < size:
+        _kept.memory = np.empty(size)
+    memory: npt.NDArray[np.float64] = _kept.memory[:size].reshape(shape)
+    return memory
 
 
 @functools.lru_cache

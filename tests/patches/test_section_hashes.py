@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import imagehash
 import numpy as np
 import pytest
@@ -81,6 +83,14 @@ def test_sections_lie_in_memory_as_they_like(view):
     section = view(RNG.integers(0, 256, (100, 200)).astype(np.uint8))
     expected = hash_by_imagehash(np.ascontiguousarray(section), [0, 40], [0, 30, 50], 50, 8)
     assert np.array_equal(hash_patches(section, [0, 40], [0, 30, 50], 50, 8), expected)
+
+
+def test_threads_do_not_disturb_each_other():
+    sections = [RNG.integers(0, 256, (400, 400)).astype(np.uint8) for _ in range(40)]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(lambda section: hash_patches(section, [0, 200], [0, 200], 200, 8), sections))
+    for section, hashes in zip(sections, found, strict=True):
+        assert np.array_equal(hashes, hash_by_imagehash(section, [0, 200], [0, 200], 200, 8))
 
 
 @pytest.mark.parametrize(("rows", "columns"), [([], [0]), ([0], []), ([], [])])
