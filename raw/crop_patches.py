@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,9 @@ from emcurate.files import (
     write_once,
 )
 from emcurate.images.sections import encode_section, read_section
-from emcurate.patches.hashing import HASHES, WAVELET_HASH, compute_hash
+from emcurate.patches.grid import iter_grid
+from emcurate.patches.hashing import HASHES, WAVELET_HASH
+from emcurate.patches.section_hashes import hash_section
 from emcurate.running.claims import Notes
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger, Source
@@ -57,22 +59,15 @@ class SectionJob:
     replace: bool
 
 
-def iter_grid(height: int, width: int, crop_size: int) -> Iterator[tuple[slice, slice]]:
-    """Yield the rows and columns of each patch of a section, row by row; sizes in pixels."""
-    for rows in _cut_side(height, crop_size):
-        for columns in _cut_side(width, crop_size):
-            yield rows, columns
-
-
 def cut_section(job: SectionJob) -> tuple[list[Output], int]:
     """Write the patches and hashes of one section; return all of them and how many were not there yet."""
     section = read_section(job.path)
     stem = naming.parse_section(job.path.stem)
     outputs, written = [], 0
-    for rows, columns in iter_grid(*section.shape, job.crop_size):
+    hashes = hash_section(section, job.crop_size, job.hash_size, job.hash)
+    for (rows, columns), bits in zip(iter_grid(*section.shape, job.crop_size), hashes, strict=True):
         patch = section[rows, columns]
         name = naming.Patch(stem, rows.start, columns.start).stem
-        bits = compute_hash(patch, job.crop_size, job.hash_size, job.hash)
         for extension, data in (("tiff", encode_section(patch)), ("npy", npy_bytes(bits))):
             path = job.patchdir / f"{name}.{extension}"
             written += write_once(path, data, overwrite=job.replace)
@@ -199,12 +194,6 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the script; return its exit status."""
     return cli.run_stage(run, build_parser(), argv)
-
-
-def _cut_side(length: int, crop_size: int) -> list[slice]:
-    # Python's round: a half goes to the even count, so 560 pixels at 224 are two patches.
-    count = max(1, round(length / crop_size))
-    return [slice(i * crop_size, min((i + 1) * crop_size, length)) for i in range(count)]
 
 
 if __name__ == "__main__":

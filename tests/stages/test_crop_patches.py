@@ -26,16 +26,6 @@ def files_of(directory):
     return {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
 
 
-@pytest.mark.parametrize(
-    ("side", "count"), [(560, 2), (336, 2), (335, 1), (100, 1), (337, 2), (784, 4), (783, 3), (224, 1), (1, 1)]
-)
-def test_grid_rounds_halves_to_even(side, count):
-    rows = [r for r, c in crop_patches.iter_grid(side, 1, 224)]
-    assert len(rows) == count
-    assert [r.start for r in rows] == [224 * i for i in range(count)]
-    assert rows[-1].stop == min(224 * count, side)
-
-
 @pytest.mark.parametrize(("crop", "hash_size"), [(64, 8), (100, 16), (224, 2)])
 def test_patches_and_hashes(tmp_path, crop, hash_size):
     sections = write_sections(tmp_path / "s", a=(230, 260), **{"ö b_1": (90, 150)})
