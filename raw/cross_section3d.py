@@ -16,16 +16,24 @@ from pathlib import Path
 
 from emcurate import cli
 from emcurate.errors import InputError
-from emcurate.files import Output, describe_content, make_output_directory, note_output, refuse_same_directory
+from emcurate.files import (
+    Output,
+    TakenError,
+    describe_content,
+    make_output_directory,
+    refuse_same_directory,
+    write_files,
+)
 from emcurate.images.pixels import Rescale
-from emcurate.images.sections import encode_section, write_section
+from emcurate.images.sections import encode_section
+from emcurate.running.claims import Notes
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger, Source
 from emcurate.running.report import Report
 from emcurate.volumes.corpus import fingerprint_volume, list_volumes, refuse_bad_names
 from emcurate.volumes.scratch import make_batches
 from emcurate.volumes.sections import choose_planes, dataset_of
-from emcurate.volumes.slabs import Slab, cut_volumes
+from emcurate.volumes.slabs import Slab, cut_volumes, describe_volume
 from emcurate.volumes.volume import Volume, VoxelSize, dataset_name, open_volume, warn_of_unknown_voxel_size
 
 STAGE = "cross_section3d"
@@ -67,17 +75,13 @@ def open_for_cutting(job: OpenJob) -> Volume:
 
 def cut_sections(job: CutJob) -> tuple[list[Output], int]:
     """Write the sections of a job; return all of them and how many were not there yet."""
-    outputs, written = [], 0
-    for section, pixels in job.slab.sections():
-        path = job.savedir / f"{section.stem}.tiff"
-        try:
-            written += write_section(path, pixels, overwrite=job.replace)
-        except InputError as error:
-            # Named after the volume, not the section: else every job of it would add a line of its own.
-            expected = f"no sections of {section.dataset} in {job.savedir}, or the ones this run would write"
-            raise InputError(job.path, expected, "others of the same name", error.advice) from None
-        outputs.append(note_output(path, job.savedir, encode_section(pixels)))
-    return outputs, written
+    files = ((f"{section.stem}.tiff", encode_section(pixels)) for section, pixels in job.slab.sections())
+    try:
+        return write_files(job.savedir, files, overwrite=job.replace)
+    except TakenError as error:
+        # Named after the volume, not the section: else every job of it would add a line of its own.
+        expected = f"no sections of {job.slab.volume.name} in {job.savedir}, or the ones this run would write"
+        raise InputError(job.path, expected, "others of the same name", error.advice) from None
 
 
 def run(
@@ -103,6 +107,7 @@ def run(
         expected = "volumes (tif, mrc, map, rec, nrrd, nii, ... or sub-directories of slices)"
         raise InputError(voldir, expected, describe_content(voldir), "name the directory that holds the volumes")
     make_output_directory(savedir)
+    notes = Notes(voldir)
     said_of_each = {"axes": axes, "voxel_size": size}
     sources = {
         dataset_name(path): Source(path, fingerprint_volume(path), dataset_name(path), settings=said_of_each)
@@ -122,10 +127,10 @@ def run(
             return CutJob(slab, savedir, ledger.replaces(slab.volume.name))
 
         cut = cut_volumes(batch, planes, spacing, rescale, savedir, make_job, cut_sections, report, workers)
-        for volume, slabs in cut:
+        for volume, limits, slabs in cut:
             outputs = [output for outputs, _ in slabs for output in outputs]
             written = sum(written for _, written in slabs)
-            ledger.finish(volume.name, outputs)
+            ledger.finish(volume.name, outputs, describe_volume(volume, limits, notes))
             report.count("sections written", written)
             if written < len(outputs):
                 report.count("sections already there", len(outputs) - written)

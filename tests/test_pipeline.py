@@ -224,4 +224,4 @@ def test_script_runs_from_any_directory(small_corpus, tmp_path, root):
     assert result.returncode == 0, result.stderr
     ledger = tmp_path / "out" / "crop_patches" / ".emcurate" / "crop_patches.jsonl"
     entries = [json.loads(line) for line in ledger.read_text().splitlines() if line]
-    assert [len(entry["outputs"]) for entry in entries if entry.get("state") == "done"] == [8] * 4
+    assert sorted(len(entry["outputs"]) for entry in entries if entry.get("state") == "done") == [1] * 4 + [8] * 4

@@ -6,19 +6,23 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from emcurate import naming
 from emcurate.images.pixels import Limits, Rescale, convert
+from emcurate.running.claims import Notes
 from emcurate.running.jobs import Workers
 from emcurate.running.report import Report
 from emcurate.volumes.limits import find_limits
 from emcurate.volumes.scratch import ready_to_read
 from emcurate.volumes.sections import divide
 from emcurate.volumes.volume import Volume
+
+# What a volume is in the tables, unless the stage that made it says otherwise.
+VOLUME_KIND = "volume"
 
 Value = TypeVar("Value")
 
@@ -62,7 +66,7 @@ def cut_volumes(
     function: Callable[[Job], Value],
     report: Report,
     workers: Workers,
-) -> Iterator[tuple[Volume, list[Value]]]:
+) -> Iterator[tuple[Volume, Limits | None, list[Value]]]:
     """Do a job on every slab of some volumes, the work divided over processes within each; yield the finished volumes.
 
     Parameters
@@ -83,8 +87,9 @@ def cut_volumes(
 
     Yields
     ------
-    (Volume, list)
-        A volume and what `function` returned for its slabs, in the order of planes and indices.
+    (Volume, Limits or None, list)
+        A volume, its grey limits (None where no plane is cut), and what `function` returned for its slabs, in the order
+        of planes and indices.
     """
     # Whole planes of a TIFF or of a directory of slices are read as they are; anything else is decoded once first.
     by_planes = [volume.path for volume in volumes if not any(planes[volume.path])]
@@ -106,4 +111,14 @@ def cut_volumes(
     for volume in volumes:
         if volume.path in whole and not missing[volume.path]:
             found = sorted(values.pop(volume.path, []), key=lambda place: place[:2])
-            yield volume, [value for _, _, value in found]
+            yield volume, limits.get(volume.path), [value for _, _, value in found]
+
+
+def describe_volume(volume: Volume, limits: Limits | None, notes: Notes) -> dict[str, Any]:
+    """Return what later stages want to know of a volume that was cut, as the ledger keeps it."""
+    made = notes.origin(volume.path)
+    return {
+        "kind": VOLUME_KIND if made is None else made.details.get("kind", VOLUME_KIND),
+        "voxel_size_nm": volume.voxel_size_nm,
+        "limits": limits and (limits.low, limits.high),
+    }

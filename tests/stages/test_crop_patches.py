@@ -33,6 +33,7 @@ def test_patches_and_hashes(tmp_path, crop, hash_size):
     assert crop_patches.main([str(tmp_path / "s"), str(out), "-cs", str(crop), "-hs", str(hash_size)]) == 0
     expected = set()
     for name, section in sections.items():
+        expected.add(f"{name}_patches.parquet")
         rows, columns = (max(1, round(side / crop)) for side in section.shape)
         for y in range(0, rows * crop, crop):
             for x in range(0, columns * crop, crop):
@@ -78,7 +79,8 @@ def test_two_crop_sizes_are_never_mixed(tmp_path, capsys):
     assert "crop_size 100" in capsys.readouterr().err
     assert files_of(out) == before
     assert crop_patches.main([str(tmp_path / "s"), str(out), "-cs", "100", "--overwrite"]) == 0
-    assert set(files_of(out)) == {f"a-LOC-2d_0_{x}.{e}" for x in (0, 100) for e in ("tiff", "npy")}
+    patches = {f"a-LOC-2d_0_{x}.{e}" for x in (0, 100) for e in ("tiff", "npy")}
+    assert set(files_of(out)) == {*patches, "a_patches.parquet"}
 
 
 def test_bad_sections_are_named_and_the_others_cut(tmp_path, capsys):
@@ -92,7 +94,7 @@ def test_bad_sections_are_named_and_the_others_cut(tmp_path, capsys):
     assert "Traceback" not in error
     for name in ("b-LOC-2d", "c-LOC-2d", "d-LOC-2d", "holiday"):
         assert f"{name}.tiff: expected" in error
-    assert len(files_of(tmp_path / "p")) == 2
+    assert set(files_of(tmp_path / "p")) == {"a-LOC-2d_0_0.tiff", "a-LOC-2d_0_0.npy", "a_patches.parquet"}
 
 
 def test_patches_are_never_taken_for_sections(tmp_path, capsys):
