@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger, Source
 from emcurate.running.report import Report
 from emcurate.volumes.boxes import Box
-from emcurate.volumes.columns import Choice, account_for, choose_boxes, group_patches
+from emcurate.volumes.columns import Choice, Informative, account_for, choose_boxes, group_patches
 from emcurate.volumes.corpus import fingerprint_volume, list_volumes, refuse_bad_names
 from emcurate.volumes.scratch import ready_to_read
 from emcurate.volumes.volume import Volume, dataset_name, open_volume
@@ -90,6 +90,17 @@ def dataset_of(name: str) -> str | None:
     return dataset if mark and place.startswith("3d-") and name.endswith(".npy") else None
 
 
+def refuse_moved(datasets: Mapping[str, Informative], filtered: Path) -> None:
+    """Raise `InputError` if most of the listed patches are not where the list says."""
+    examples = [path for dataset in datasets.values() for path in dataset.example.values()]
+    missing = [path for path in examples if not Path(path).exists()]
+    if len(missing) > len(examples) / 2:
+        found = f"none at {missing[0]} and {len(missing) - 1:,} other places of {len(examples):,} looked at"
+        raise InputError(
+            filtered, "patches where the list says", found, "if they were moved, say so with --reroot OLD NEW"
+        )
+
+
 def run(
     filtered: Path,
     voldir: Path,
@@ -117,12 +128,15 @@ def run(
     ):
         if left_out:
             report.count(noun, len(left_out))
-    sources = {
-        name: Source(paths[name], f"{fingerprint_volume(paths[name])}; {datasets[name].fingerprint()}", name)
-        for name in sorted(paths.keys() & datasets.keys())
-    }
+    refuse_moved(datasets, filtered)
     parameters = {"nz": nz, "cross_plane": cross_plane}
     ledger = Ledger(savedir, STAGE, parameters, product="subvolumes", owner_of=dataset_of)
+    # A volume of which an earlier list had patches and this one has none has lost its subvolumes.
+    names = paths.keys() & (datasets.keys() | ledger.entries.keys())
+    sources = {
+        name: Source(paths[name], f"{fingerprint_volume(paths[name])}; {datasets[name].fingerprint()}", name)
+        for name in sorted(names)
+    }
     plan = ledger.plan(sources, report, root=voldir, overwrite=overwrite, prune=prune)
     report.count("volumes already done", len(plan.done))
 

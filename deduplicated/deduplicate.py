@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -27,16 +26,18 @@ from emcurate import cli
 from emcurate.errors import InputError
 from emcurate.files import (
     describe_content,
+    digest_bytes,
     make_output_directory,
     note_outputs,
     npy_bytes,
     read_npy,
     refuse_same_directory,
+    taken_by_other,
     write_once,
 )
 from emcurate.patches.datasets import Dataset, Hashes, list_datasets, read_hashes
 from emcurate.patches.duplicates import Groups, choose_largest, find_groups, order_patches, read_groups
-from emcurate.patches.pathlists import same_paths, write_path_list
+from emcurate.patches.pathlists import write_path_list_once
 from emcurate.pictures.group_sheets import DUPLICATES_SHOWN, GROUPS_SHOWN, GroupSheet, draw_group_sheet
 from emcurate.running.jobs import Workers, progress
 from emcurate.running.ledger import Ledger, Plan, Source
@@ -56,7 +57,7 @@ LISTED_DATASETS = 20  # datasets named in the closing report
 
 def key_of(name: str) -> str | None:
     """Return the ledger's key of a result by its file name, None if it is none."""
-    if name in (PATH_LIST, PICTURE):
+    if name in (f"{PATH_LIST}/", PATH_LIST, PICTURE):
         return ALL
     return next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), None)
 
@@ -89,25 +90,24 @@ def write_groups(savedir: Path, name: str, groups: Groups, patchdir: Path, repla
     return [savedir / f"{name}{suffix}" for suffix in files]
 
 
-def write_path_list_of_all(names: Iterable[str], savedir: Path, report: Report) -> Path:
+def write_path_list_of_all(names: Iterable[str], savedir: Path, replace: bool, report: Report) -> Path:
     """Write the path list of the exemplars of all datasets, unless it is there already; return its path."""
     paths: list[str] = []
     for name in names:
         paths.extend(read_npy(savedir / f"{name}{EXEMPLARS}").tolist())
     report.count("exemplars in all", len(paths))
-    if not same_paths(savedir / PATH_LIST, paths):
-        write_path_list(savedir / PATH_LIST, paths)
+    write_path_list_once(savedir / PATH_LIST, paths, overwrite=replace)
     return savedir / PATH_LIST
 
 
 def list_sources(datasets: Mapping[str, Dataset], patchdir: Path, pictures: str) -> dict[str, Source]:
     """Return the datasets as the ledger sees them, and all of them together."""
     sources = {
-        name: Source(patchdir, dataset.fingerprint(patchdir), name, settings={"pictures": pictures})
+        name: Source(dataset.example(patchdir), dataset.fingerprint(patchdir), name, patchdir, {"pictures": pictures})
         for name, dataset in datasets.items()
     }
-    every = npy_bytes(np.array([source.fingerprint for source in sources.values()]))
-    return sources | {ALL: Source(patchdir, f"{zlib.crc32(every)} of {len(sources)} datasets", ALL)}
+    state = digest_bytes("".join(source.fingerprint for source in sources.values()).encode())
+    return sources | {ALL: Source(patchdir, state, ALL)}
 
 
 def run(
@@ -131,7 +131,7 @@ def run(
         raise InputError(patchdir, "patches and hashes", describe_content(patchdir), "run raw/crop_patches.py first")
     make_output_directory(savedir)
     parameters = {"min_distance": min_distance, "order": order, "seed": seed if order == "random" else None}
-    ledger = Ledger(savedir, STAGE, parameters, product="exemplars", owner_of=key_of)
+    ledger = Ledger(savedir, STAGE, parameters, product="exemplars", owner_of=key_of, one_root=True)
     sources = list_sources(datasets, patchdir, pictures)
     plan = ledger.plan(sources, report, root=patchdir, overwrite=overwrite, prune=prune, renew=True)
     describe_plan(plan, report)
@@ -153,28 +153,38 @@ def run(
         report.count("datasets done")
         report.count("patches", len(found.patches))
         report.count("duplicates", len(found.patches) - len(found.exemplars()))
-    jobs = []
+    jobs: list[GroupSheet] = []
+    keys: dict[Path, str] = {}
     if pictures == "all":
         for name, found in groups.items():
             if largest := choose_largest([found], GROUPS_SHOWN, DUPLICATES_SHOWN):
                 jobs.append(GroupSheet(savedir / f"{name}{DATASET_PICTURE}", patchdir, name, largest))
-                written[name].append(jobs[-1].path)
+                keys[jobs[-1].path] = name
     finished = sorted({*plan.done, *written} - {ALL})
     if ALL in plan.todo:
-        listed = [write_path_list_of_all(finished, savedir, report)]
+        written[ALL] = [write_path_list_of_all(finished, savedir, ledger.replaces(ALL), report)]
         every = (groups.get(name) or read_groups(savedir / f"{name}{TABLE}") for name in finished)
         if largest := choose_largest(every, GROUPS_SHOWN, DUPLICATES_SHOWN):
             jobs.append(GroupSheet(savedir / PICTURE, patchdir, "All datasets", largest))
-            listed.append(jobs[-1].path)
+            keys[jobs[-1].path] = ALL
             report.note(f"look at the largest groups: {savedir / PICTURE}")
-    drawn = {job.path for job, _ in workers.run(draw_group_sheet, jobs, report, unit="picture")}
-    undrawn = {job.path for job in jobs} - drawn
-    for name, paths in written.items():
-        # What could not be read whole is done again when it is mended.
-        if hashes[name].complete and not undrawn.intersection(paths):
-            ledger.finish(name, note_outputs(savedir, *paths))
-    if ALL in plan.todo and not undrawn.intersection(listed) and finished == sorted(datasets):
-        ledger.finish(ALL, note_outputs(savedir, *listed))
+    # What could not be read or drawn whole is done again when it is mended.
+    incomplete = {name for name in datasets if name not in finished or (name in hashes and not hashes[name].complete)}
+    incomplete |= {ALL} if incomplete else set()
+    for job in jobs:
+        if job.path.exists() and not ledger.replaces(keys[job.path]):
+            report.fail(taken_by_other(job.path, "the picture this run would draw"))
+            incomplete.add(keys[job.path])
+    todraw = [job for job in jobs if keys[job.path] not in incomplete or ledger.replaces(keys[job.path])]
+    drawn = {job.path for job, _ in workers.run(draw_group_sheet, todraw, report, unit="picture")}
+    for path, key in keys.items():
+        if path in drawn:
+            written[key].append(path)
+        else:
+            incomplete.add(key)
+    for key, paths in written.items():
+        if key not in incomplete:
+            ledger.finish(key, note_outputs(savedir, *paths))
     return report
 
 

@@ -17,11 +17,12 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from emcurate.errors import InputError
+from emcurate.errors import InputError, describe_os_error
 from emcurate.images.pixels import Rescale
 from emcurate.running.jobs import Workers, default_processes
-from emcurate.running.ledger import verify
+from emcurate.running.locks import release_locks
 from emcurate.running.report import Report
+from emcurate.running.verification import verify
 
 STATUS_DONE = 0
 STATUS_FAILED = 1
@@ -57,10 +58,11 @@ def add_job_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_ledger_flags(parser: argparse.ArgumentParser, output: str, also: str = "") -> None:
+def add_ledger_flags(parser: argparse.ArgumentParser, output: str, also: str = "", or_else: str = "") -> None:
     """Add what decides over results of earlier runs: ``--overwrite``, ``--prune`` and ``--verify``.
 
-    `output` is the argument that names the output directory, for `prepare`; `also` says what else --overwrite allows.
+    `output` is the argument that names the output directory, for `prepare`; `also` says what else --overwrite allows;
+    `or_else` is the argument that names the output directory where `output` is not given.
     """
     group = parser.add_argument_group("results of earlier runs", "what is done is not done again")
     group.add_argument(
@@ -73,7 +75,7 @@ def add_ledger_flags(parser: argparse.ArgumentParser, output: str, also: str = "
     group.add_argument(
         "--verify", action="store_true", help="only compare all results with the digests noted when they were written"
     )
-    parser.set_defaults(output_argument=output)
+    parser.set_defaults(output_arguments=(output, or_else))
 
 
 def add_overwrite_flag(parser: argparse.ArgumentParser) -> None:
@@ -202,14 +204,15 @@ def prepare(
     A parser's default `check_arguments` is called with the parser and the arguments, for what only shows in several.
     """
     arguments = parse_arguments(parser, argv)
-    output = arguments.pop("output_argument", None)
+    outputs = arguments.pop("output_arguments", ())
     if (check := arguments.pop("check_arguments", None)) is not None:
         check(parser, arguments)
     if not arguments.pop("verify", False):
         return lambda: run(**arguments)
-    directory, stage = arguments[output], stage_of(parser)
+    directory = next((arguments[name] for name in outputs if arguments.get(name)), None)
     if directory is None:
-        parser.error(f"argument --verify: expected --{output} too, found none")
+        parser.error(f"argument --verify: expected --{outputs[0]} too, found none")
+    stage = stage_of(parser)
     return lambda: verify_results(directory, stage)
 
 
@@ -266,9 +269,11 @@ def attempt(stage: Callable[[], Report], name: str) -> tuple[Report, bool]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        report.fail(f"{error.filename or name}: {error.strerror or error}")
+        report.fail(describe_os_error(error, name))
     except MemoryError as error:
         report.fail(f"{name}: out of memory ({error}); try fewer processes with -p")
+    finally:
+        release_locks()
     return report, False
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 
@@ -37,3 +38,25 @@ class InputError(Exception):
 
 class DataWarning(UserWarning):
     """Data that can be used but may not be what its owner thinks; the message names the file."""
+
+
+# What a user can do about what the system answers.
+_ADVICE = {
+    errno.EACCES: "ask its owner for access",
+    errno.EPERM: "ask its owner for access",
+    errno.ENOSPC: "make room there and run the same command again: it goes on where it stopped",
+    errno.EDQUOT: "make room there and run the same command again: it goes on where it stopped",
+    errno.ENAMETOOLONG: "give the input a shorter name",
+    errno.ELOOP: "remove the link that leads to itself",
+    errno.EROFS: "write to another place",
+    errno.ENOENT: "check the path",
+    errno.EMFILE: "allow more open files (ulimit -n), or use fewer processes with -p",
+}
+
+
+def describe_os_error(error: OSError, path: str | os.PathLike[str]) -> InputError:
+    """Return what the system answered as an error for users; `path` is meant where the answer names none."""
+    where = error.filename if isinstance(error.filename, str | os.PathLike) else path
+    found = error.strerror or str(error) or type(error).__name__
+    advice = _ADVICE.get(error.errno or 0, "check it and run the same command again")
+    return InputError(where, "a place that can be read or written", found[:1].lower() + found[1:], advice)

@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -24,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from emcurate.errors import InputError
+from emcurate.errors import InputError, describe_os_error
 
 _PARTIAL = re.compile(r"\.emcurate-(?P<host>.*)-(?P<pid>\d+)-\d+\.partial")
 _HOST = re.sub(r"[^\w.]", "_", socket.gethostname())
@@ -51,9 +52,36 @@ def list_entries(directory: Path) -> list[Path]:
 
 
 def list_files(directory: Path, suffixes: Iterable[str]) -> list[Path]:
-    """Return the files directly in a directory whose name ends in one of `suffixes` (any case), in natural order."""
+    """Return what lies directly in a directory under a name that ends in one of `suffixes` (any case).
+
+    They come in natural order. Directories are left out; links that lead nowhere, pipes and the like are not, so that
+    reading them names them.
+    """
     endings = tuple(suffix.lower() for suffix in suffixes)
-    return [path for path in list_entries(directory) if path.name.lower().endswith(endings) and path.is_file()]
+    return [path for path in list_entries(directory) if path.name.lower().endswith(endings) and not path.is_dir()]
+
+
+def check_regular(path: Path) -> Path:
+    """Return a path if a file is there that can be read to its end.
+
+    Raises
+    ------
+    InputError
+        If nothing is there, a link leads nowhere, or it is a pipe, a socket or a device, which may wait for ever.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        found = "a link that leads nowhere" if path.is_symlink() else "no such file"
+        raise InputError(
+            path, "a file", found, "mend or remove it" if path.is_symlink() else "check the path"
+        ) from None
+    except OSError as error:
+        raise describe_os_error(error, path) from None
+    if not stat.S_ISREG(mode):
+        found = "a directory" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
+        raise InputError(path, "a file", found, "take it out of the directory")
+    return path
 
 
 def describe_content(directory: Path) -> str:
@@ -91,16 +119,16 @@ def fingerprint(path: Path) -> str:
     """
     if path.is_dir():
         return fingerprint_files(entry for entry in list_entries(path) if entry.is_file())
-    stat = path.stat()
-    return f"{stat.st_size} bytes, {stat.st_mtime_ns}"
+    found = path.stat()
+    return f"{found.st_size} bytes, {found.st_mtime_ns}"
 
 
 def fingerprint_files(paths: Iterable[Path]) -> str:
     """Return what changes when any of several files does, or when two of them change names."""
     digest, count = xxhash.xxh3_128(), 0
     for path in paths:
-        stat = path.stat()
-        digest.update(f"{path.name}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode("utf-8", "surrogateescape"))
+        found = path.stat()
+        digest.update(f"{path.name}\0{found.st_size}\0{found.st_mtime_ns}\0".encode("utf-8", "surrogateescape"))
         count += 1
     return f"{count} files, {digest.hexdigest()}"
 
@@ -133,11 +161,32 @@ def digest_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def holds(directory: Path, output: Output) -> bool:
+    """Return whether a file's content is what was written."""
+    path = directory / output.name
+    try:
+        return path.is_file() and path.stat().st_size == output.size and digest_file(path) == output.digest
+    except OSError:
+        return False
+
+
+def is_intact(directory: Path, output: Output) -> bool:
+    """Return whether a file is as it was written; its content is read only if its time has changed, as by copying."""
+    try:
+        # A Path for each of many files would take longer than the call.
+        found = os.stat(f"{directory}/{output.name}")  # noqa: PTH116
+    except OSError:
+        return False
+    if found.st_size != output.size or not stat.S_ISREG(found.st_mode):
+        return False
+    return found.st_mtime_ns == output.mtime_ns or holds(directory, output)
+
+
 def note_output(path: Path, directory: Path, data: bytes | memoryview | None = None) -> Output:
     """Describe a file below an output directory that was just written; with its content at hand it is not read."""
-    stat = path.stat()
+    found = path.stat()
     digest = digest_file(path) if data is None else digest_bytes(data)
-    return Output(path.relative_to(directory).as_posix(), stat.st_size, stat.st_mtime_ns, digest)
+    return Output(path.relative_to(directory).as_posix(), found.st_size, found.st_mtime_ns, digest)
 
 
 def note_outputs(directory: Path, *paths: Path) -> list[Output]:

@@ -7,6 +7,7 @@ and nowhere else. All functions work on stems, that is on names without director
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 
 MARK = "-LOC-"
@@ -60,6 +61,15 @@ def check_dataset_name(name: str) -> str:
     except UnicodeEncodeError:
         raise GrammarError("a name in UTF-8", f"{name!r}, with bytes that are none") from None
     return name
+
+
+def fold(name: str) -> str:
+    """Return what names have in common that some disks take for one: those that differ in case or in composed letters.
+
+    >>> fold("Cell é") == fold("cell e\\u0301"), fold("straße") == fold("strasse")
+    (True, False)
+    """
+    return unicodedata.normalize("NFC", name).lower()
 
 
 @dataclass(frozen=True, order=True)

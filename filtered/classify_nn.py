@@ -33,7 +33,8 @@ from emcurate.files import digest_bytes, make_output_directory, note_outputs, np
 from emcurate.patches.labels import CODE_NONE, encode_labels, load_labels
 from emcurate.patches.pathlists import PathList, write_path_list_once
 from emcurate.running.jobs import Workers
-from emcurate.running.ledger import LEDGER_DIRECTORY, Ledger, Source
+from emcurate.running.ledger import Ledger, Source
+from emcurate.running.ledger_file import LEDGER_DIRECTORY
 from emcurate.running.report import Report
 
 STAGE = "classify_nn"
@@ -73,7 +74,7 @@ def run(
         STAGE,
         {"weights_sha256": found.sha256, "threshold": threshold},
         product="filtered",
-        owner_of=lambda name: STAGE if name in OUTPUTS else None,
+        owner_of=lambda name: STAGE if name.rstrip("/") in OUTPUTS else None,
     )
     # Its owner is the stage: the results bear the stage's own name, whichever list they are of. It may grow.
     state = digest_bytes(keys.tobytes() + codes.tobytes())

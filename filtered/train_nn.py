@@ -76,7 +76,11 @@ def run(
     make_output_directory(savedir)
     parameters, data = asdict(recipe), digest_labels(paths, codes)
     ledger = Ledger(
-        savedir, STAGE, parameters, product="classifier", owner_of=lambda name: STAGE if name in OUTPUTS else None
+        savedir,
+        STAGE,
+        parameters,
+        product="classifier",
+        owner_of=lambda name: STAGE if name.rstrip("/") in OUTPUTS else None,
     )
     # Its owner is the stage: the results bear the stage's own name, whichever labels they are of.
     source = Source(labels, data, STAGE, owner=Path(STAGE))

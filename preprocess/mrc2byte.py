@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from emcurate import cli, naming
+from emcurate import cli
 from emcurate.errors import InputError
 from emcurate.files import Output, describe_content, fingerprint, list_files, make_output_directory, note_output
 from emcurate.images.pixels import Rescale
-from emcurate.running.claims import refuse_bad_names
+from emcurate.running.claims import refuse_bad_names, refuse_odd_files
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger, Source
 from emcurate.running.report import Report
@@ -108,8 +108,9 @@ def run(
     if not paths:
         expected = f"MRC files ({', '.join(MRC_SUFFIXES)}, also with .gz or .bz2)"
         raise InputError(mrcdir, expected, describe_content(mrcdir), "name the directory that holds them")
-    if outdir == mrcdir:
+    if outdir is not None and outdir.is_dir() and outdir.samefile(mrcdir):
         raise InputError(mrcdir, "another directory for -o OUTDIR", "MRCDIR itself", "leave -o out to work in place")
+    paths = refuse_odd_files(paths, report)
     destinations = {path: destination_of(path, outdir) for path in paths}
     if outdir is not None:
         paths = refuse_bad_names({path: [(destinations[path].name, path)] for path in paths}, report)
@@ -119,11 +120,8 @@ def run(
     # In place, an unsigned file says itself that it is done; in OUTDIR the ledger does.
     ledger = None
     if outdir is not None and not dry_run:
-        sources = {
-            job.destination.name: Source(job.path, fingerprint(job.path), naming.strip_extension(job.path.name))
-            for job in todo
-        }
-        ledger = Ledger(outdir, STAGE, asdict(rescale), product=VOLUMES)
+        sources = {job.destination.name: Source(job.path, fingerprint(job.path), job.destination.name) for job in todo}
+        ledger = Ledger(outdir, STAGE, asdict(rescale), product=VOLUMES, owner_of=lambda name: name)
         plan = ledger.plan(sources, report, root=mrcdir, overwrite=overwrite, prune=prune)
         report.count("already done", len(plan.done))
         todo = [

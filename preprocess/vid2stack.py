@@ -33,7 +33,7 @@ from emcurate.files import (
     partial_path,
 )
 from emcurate.images.pixels import to_grey
-from emcurate.running.claims import refuse_bad_names
+from emcurate.running.claims import refuse_bad_names, refuse_odd_files
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger, Source
 from emcurate.running.report import Report
@@ -86,6 +86,10 @@ def read_frames(capture: Any, path: Path) -> Iterator[npt.NDArray[np.uint8]]:
 
 def convert_video(job: VideoJob) -> tuple[bool, Output]:
     """Write one video's volume; return whether it was not there yet, and what it is."""
+    try:
+        str(job.path).encode()
+    except UnicodeEncodeError:
+        raise InputError(job.path, "a path in UTF-8, which OpenCV needs", "bytes that are none", "rename it") from None
     os.environ.update(QUIET_FFMPEG)
     capture = cv2.VideoCapture(str(job.path))
     partial = partial_path(job.volume.parent)
@@ -143,14 +147,23 @@ def run(
     names = {path: naming.strip_extension(path.name) for path in videos}
     volumes = {
         f"{names[path]}.{format}": path
-        for path in refuse_bad_names({path: [(name, path)] for path, name in names.items()}, report)
+        for path in refuse_odd_files(
+            refuse_bad_names({path: [(name, path)] for path, name in names.items()}, report), report
+        )
     }
     sources = {
-        key: Source(path, fingerprint(path), names[path], settings={"voxel_size": size})
-        for key, path in volumes.items()
+        key: Source(path, fingerprint(path), key, settings={"voxel_size": size}) for key, path in volumes.items()
     }
     among_inputs = outdir.samefile(viddir)
-    ledger = Ledger(outdir, STAGE, {}, product=VOLUMES, among_inputs=among_inputs)
+    # Any file beside a video may bear the name of its volume.
+    ledger = Ledger(
+        outdir,
+        STAGE,
+        {"format": format},
+        product=VOLUMES,
+        owner_of=lambda name: name,
+        among_inputs=among_inputs,
+    )
     plan = ledger.plan(sources, report, root=viddir, overwrite=overwrite, prune=prune)
     report.count("volumes written", 0)
     report.count("already done", len(plan.done))
@@ -176,7 +189,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--format", choices=FORMATS, default="tif", help="format of the volumes (default: %(default)s, for ImageJ)"
     )
     cli.add_voxel_size_flag(parser)
-    cli.add_ledger_flags(parser, "outdir")
+    cli.add_ledger_flags(parser, "outdir", or_else="viddir")
     cli.add_job_flags(parser)
     return parser
 

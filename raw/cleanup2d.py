@@ -15,10 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from emcurate import cli, naming
-from emcurate.errors import InputError
+from emcurate.errors import InputError, describe_os_error
 from emcurate.files import (
     Output,
-    describe_content,
     describe_kinds,
     fingerprint,
     make_output_directory,
@@ -28,7 +27,7 @@ from emcurate.files import (
 from emcurate.images.pixels import Limits, Rescale, convert, find_limits
 from emcurate.images.reading import IMAGE_SUFFIXES, read_image
 from emcurate.images.sections import encode_section, write_section
-from emcurate.running.claims import list_raw, refuse_bad_names
+from emcurate.running.claims import describe_raw, list_raw, refuse_bad_names, refuse_odd_files
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger, Source
 from emcurate.running.report import Report
@@ -56,8 +55,6 @@ def find_images(imdir: Path, report: Report) -> dict[Path, naming.ImageSection]:
         stem = naming.strip_extension(entry.name)
         if not entry.name.lower().endswith(IMAGE_SUFFIXES):
             ignored.append(entry)
-        elif not entry.exists():
-            report.fail(InputError(entry, "an image", "a link that leads nowhere", "mend or remove the link"))
         else:
             found[entry] = naming.ImageSection(stem) if group is None else naming.ImageSection(group.name, stem)
 
@@ -70,9 +67,7 @@ def find_images(imdir: Path, report: Report) -> dict[Path, naming.ImageSection]:
                 if not image.is_dir():
                     take(image, entry)
         except OSError as error:
-            report.fail(
-                InputError(entry, "a directory that can be read", str(error.strerror), "ask its owner for access")
-            )
+            report.fail(describe_os_error(error, entry))
     if ignored:
         report.note(f"left alone, not images by their extension: {describe_kinds(ignored)}")
     return found
@@ -83,6 +78,11 @@ def claim_names(path: Path, section: naming.ImageSection) -> list[tuple[str, Pat
     if section.image is None:
         return [(section.dataset, path)]
     return [(section.dataset, path.parent), (f"{section.dataset}/{section.image}", path)]
+
+
+def key_of(name: str) -> str | None:
+    """Return the section that a file of this name is, None if it is none."""
+    return name.removesuffix(".tiff") if name.endswith(".tiff") and naming.MARK in name else None
 
 
 def convert_image(job: ImageJob) -> tuple[bool, Output, Limits]:
@@ -111,8 +111,9 @@ def run(
     if not images and not report.failures:
         expected = f"images ({', '.join(suffix[1:] for suffix in IMAGE_SUFFIXES[:9])}, ...)"
         advice = "name the directory that holds the images or their group directories"
-        raise InputError(imdir, expected, describe_content(imdir), advice)
+        raise InputError(imdir, expected, describe_raw(imdir), advice)
     make_output_directory(savedir)
+    claims = {path: claim_names(path, section) for path, section in images.items()}
     sources = {
         images[path].stem: Source(
             path,
@@ -120,9 +121,9 @@ def run(
             images[path].dataset,
             owner=path if images[path].image is None else path.parent,
         )
-        for path in refuse_bad_names({path: claim_names(path, section) for path, section in images.items()}, report)
+        for path in refuse_odd_files(refuse_bad_names(claims, report), report)
     }
-    ledger = Ledger(savedir, STAGE, asdict(rescale), product="sections", owner_of=naming.strip_extension)
+    ledger = Ledger(savedir, STAGE, asdict(rescale), product="sections", owner_of=key_of)
     plan = ledger.plan(sources, report, root=imdir, overwrite=overwrite, prune=prune)
     report.count("sections written", 0)
     report.count("already done", len(plan.done))

@@ -21,7 +21,7 @@ from typing import Any
 
 from emcurate import cli, naming
 from emcurate.errors import InputError
-from emcurate.files import describe_content, list_files, make_output_directory, refuse_same_directory
+from emcurate.files import check_regular, describe_content, list_entries, make_output_directory, refuse_same_directory
 from emcurate.images.sections import read_section
 from emcurate.patches.cutting import FILES_PER_PATCH, Cutting, Written, cut_section
 from emcurate.patches.hashing import HASHES, WAVELET_HASH
@@ -80,18 +80,24 @@ def trace_origin(path: Path, section: naming.Section, notes: Notes) -> Origin:
 def list_sections(imdir: Path, report: Report) -> dict[str, tuple[Path, naming.Section]]:
     """Return the sections of a directory by stem; files whose names do not parse are reported."""
     sections: dict[str, tuple[Path, naming.Section]] = {}
-    for path in list_files(imdir, SECTION_SUFFIXES):
+    entries = [path for path in list_entries(imdir) if path.suffix.lower() in SECTION_SUFFIXES]
+    for path in entries:
         try:
-            sections[path.stem] = path, naming.parse_section(path.stem)
+            section = naming.parse_section(path.stem)
+            check_regular(path)
         except naming.GrammarError:
-            report.fail(
-                InputError(
-                    path,
-                    f"a section's name such as 'name{naming.MARK}2d.tiff'",
-                    f"{path.name!r}",
-                    "make sections with raw/cleanup2d.py or raw/cross_section3d.py first",
-                )
-            )
+            expected = f"a section's name such as 'name{naming.MARK}2d.tiff'"
+            advice = "make sections with raw/cleanup2d.py or raw/cross_section3d.py first"
+            report.fail(InputError(path, expected, f"{path.name!r}", advice))
+            continue
+        except InputError as error:
+            report.fail(error)
+            continue
+        if path.stem in sections:
+            found = f"{sections.pop(path.stem)[0]} of the same name"
+            report.fail(InputError(path, "a name of its own", found, "remove one of them"))
+        else:
+            sections[path.stem] = path, section
     return sections
 
 

@@ -46,8 +46,14 @@ def test_rescale_flags_arrive_as_one_value(parser):
     ("problem", "words"),
     [
         (InputError("a.tif", "b", "c", "d"), "a.tif: expected b, found c; d"),
-        (PermissionError(13, "Permission denied", "/secret"), "/secret: Permission denied"),
-        (OSError(28, "No space left on device", "/full"), "/full: No space left on device"),
+        (
+            PermissionError(13, "Permission denied", "/secret"),
+            "/secret: expected a place that can be read or written, found permission denied; ask its owner",
+        ),
+        (
+            OSError(28, "No space left on device", "/full"),
+            "/full: expected a place that can be read or written, found no space left on device; make room",
+        ),
         (MemoryError("8 GiB"), "out of memory"),
     ],
 )

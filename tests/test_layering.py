@@ -114,7 +114,7 @@ def test_only_the_classifier_imports_torch(path):
 
 
 def test_naming_needs_the_standard_library_only():
-    assert packages(ROOT / "emcurate" / "naming.py") <= {"__future__", "re", "dataclasses"}
+    assert packages(ROOT / "emcurate" / "naming.py") <= {"__future__", "re", "dataclasses", "unicodedata"}
 
 
 @pytest.mark.parametrize("path", [*PACKAGE, *STAGES, ROOT / "curate.py"], ids=name_of)

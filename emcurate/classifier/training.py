@@ -31,7 +31,7 @@ from emcurate.classifier.transforms import evaluation_input, training_input
 from emcurate.errors import InputError
 from emcurate.files import make_output_directory, write_bytes
 from emcurate.running.jobs import progress
-from emcurate.running.ledger import LEDGER_DIRECTORY
+from emcurate.running.ledger_file import LEDGER_DIRECTORY
 from emcurate.running.report import Report
 
 # About as many as batch norm's running averages reach back over in batches of 64.

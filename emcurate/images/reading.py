@@ -12,6 +12,7 @@ import tifffile
 from PIL import Image, UnidentifiedImageError
 
 from emcurate.errors import InputError
+from emcurate.files import check_regular
 from emcurate.images.netpbm import MOST_HEADER_BYTES, is_deep_netpbm, read_deep_netpbm
 from emcurate.images.pixels import to_grey
 from emcurate.images.tiff_pages import TIFF_DAMAGE, check_tiff_complete, is_auxiliary_page, read_grey_page
@@ -36,6 +37,9 @@ _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PNG_DEPTH_BYTE = 24
 _PNG_COLOUR_TYPE_BYTE = 25
 _PNG_COLOUR_OR_ALPHA = (2, 4, 6)  # PNG colour types that Pillow cuts down from 16 to 8 bits
+# What pictures for people say in their text, so that none is taken for a micrograph wherever it is copied to.
+DRAWN_KEY, DRAWN_BY_US = "Source", "emcurate"
+
 _REREAD = "check that it opens in an image viewer, or export it again"
 
 
@@ -58,6 +62,7 @@ def read_image(path: Path) -> npt.NDArray[Any]:
     InputError
         If the file cannot be read completely; `SeveralImagesError` if it holds several pages or frames.
     """
+    check_regular(path)
     with open(path, "rb") as file:
         head = file.read(MOST_HEADER_BYTES)
     if not head:
@@ -144,6 +149,9 @@ def _read_with_pillow(path: Path) -> npt.NDArray[Any]:
                 f"an animation of {frames} frames",
                 "save the frame wanted as an image, or the film as .mp4 for preprocess/vid2stack.py",
             )
+        if image.info.get(DRAWN_KEY) == DRAWN_BY_US:
+            found = "a picture that emcurate drew"
+            raise InputError(path, "an image from a microscope", found, "take it out of the images")
         check_plausible(path, image.width * image.height * len(image.getbands()))
         image.load()
         if image.mode == "I" and image.format == "PNG":

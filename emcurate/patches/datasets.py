@@ -39,7 +39,12 @@ class Dataset:
 
     def fingerprint(self, patchdir: Path) -> str:
         """Return what changes when a patch is added, removed, changed or moved."""
-        return hashlib.sha256("\n".join([str(patchdir), *self.stats]).encode()).hexdigest()
+        text = "\n".join([str(patchdir), *self.stats])
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+    def example(self, patchdir: Path) -> Path:
+        """Return a file that is there as long as the dataset is."""
+        return self.table or patchdir / f"{self.stems[0]}.{HASH_EXTENSION}"
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,9 @@ def list_datasets(patchdir: Path, with_pixels: bool, report: Report) -> dict[str
                 except OSError as error:
                     found = "a link that leads nowhere" if entry.is_symlink() else error.strerror or str(error)
                     report.fail(InputError(entry.path, "a patch or a hash", found, "mend it, or cut its section again"))
+                    continue
+                if not entry.is_file():
+                    report.fail(InputError(entry.path, "a patch or a hash", "no file", "take it out of the directory"))
                     continue
                 stats[extension][stem] = f"{entry.name} {stat.st_size} {stat.st_mtime_ns}"
     hashes, patches = stats[HASH_EXTENSION], stats[PATCH_EXTENSION]

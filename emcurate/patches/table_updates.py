@@ -37,12 +37,14 @@ def table_key(dataset: str) -> str:
 def add_tables(sources: Mapping[str, Source], origins: Mapping[str, Origin], imdir: Path) -> dict[str, Source]:
     """Return sections as a ledger sees them, and with them the table of each of their datasets."""
     states: dict[str, list[str]] = defaultdict(list)
+    first: dict[str, Path] = {}
     for key, source in sources.items():
         states[source.dataset].append(f"{key} {source.fingerprint} {origins[key]}")
-    tables = {
-        table_key(dataset): Source(imdir, digest_bytes("\n".join(lines).encode()), dataset, imdir, is_renewed=True)
-        for dataset, lines in states.items()
-    }
+        first.setdefault(source.dataset, source.path)
+    tables = {}
+    for dataset, lines in states.items():
+        state = digest_bytes("\n".join(lines).encode("utf-8", "surrogateescape"))
+        tables[table_key(dataset)] = Source(first[dataset], state, dataset, imdir, is_renewed=True)
     return {**sources, **tables}
 
 

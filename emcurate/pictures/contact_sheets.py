@@ -23,11 +23,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageColor, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from emcurate.errors import InputError
 from emcurate.files import write_bytes
 from emcurate.images.pixels import Rescale, to_uint8
-from emcurate.images.reading import read_image
+from emcurate.images.reading import DRAWN_BY_US, DRAWN_KEY, read_image
 from emcurate.pictures.figures import BLUE, ORANGE
 
 # Pixels. A tile of 160 shows a 224-pixel patch well enough to judge; twelve columns still fit a wide screen.
@@ -126,7 +127,9 @@ def draw_contact_sheet(
     """
     buffer = io.BytesIO()
     sheet = render_contact_sheet(title, groups, columns=columns, tile_pixels=tile_pixels)
-    sheet.save(buffer, "PNG", compress_level=COMPRESS_LEVEL)
+    text = PngInfo()
+    text.add_text(DRAWN_KEY, DRAWN_BY_US)
+    sheet.save(buffer, "PNG", compress_level=COMPRESS_LEVEL, pnginfo=text)
     write_bytes(destination, buffer.getbuffer())
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emcurate.files import write_bytes
+from emcurate.images.reading import DRAWN_BY_US, DRAWN_KEY
 
 if TYPE_CHECKING:
     # Matplotlib takes half a second to import; a stage that only prints its help does without.
@@ -35,7 +36,7 @@ def encode_figure(figure: Figure) -> bytes:
     """Return a figure as the bytes of a PNG; the same figure gives the same bytes."""
     buffer = io.BytesIO()
     # Matplotlib would write its version into the file.
-    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None, DRAWN_KEY: DRAWN_BY_US})
     return buffer.getvalue()
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from emcurate import naming
 from emcurate.errors import InputError
-from emcurate.files import Output, fingerprint, list_entries
-from emcurate.running.ledger import DONE, Line, read_headers, read_ledgers, read_outputs
+from emcurate.files import Output, check_regular, describe_content, digest_file, is_intact, list_entries
+from emcurate.running.ledger_file import DONE, Line, read_headers, read_ledgers, read_outputs
 from emcurate.running.report import Report
 
 
@@ -27,10 +27,10 @@ def list_raw(directory: Path, report: Report | None = None, *, take: Collection[
         Products of other stages that are inputs here, such as ``volumes``.
     """
     makers = {
-        output.name.partition("/")[0]: header.stage
-        for header, entries in read_ledgers(directory)
-        if header.product not in take
-        for line in entries.values()
+        output.name.partition("/")[0]: ledger.header.stage
+        for ledger in read_ledgers(directory)
+        if ledger.header is not None and ledger.header.product not in take
+        for line in ledger.entries.values()
         for output in read_outputs(line)
     }
     raw: list[Path] = []
@@ -63,27 +63,43 @@ class Notes:
     def __init__(self, directory: Path) -> None:
         self._made: dict[str, tuple[Output, Line]] = {
             output.name: (output, line)
-            for _, entries in read_ledgers(directory)
-            for line in entries.values()
+            for ledger in read_ledgers(directory)
+            for line in ledger.entries.values()
             if line.state == DONE
             for output in read_outputs(line)
         }
 
     def fingerprint(self, path: Path) -> str:
-        """Return a file's fingerprint: its noted digest while it is as it was written, else size and time.
+        """Return the digest of a file's content, which is only read if it is not noted as the file now is.
 
-        A section that was made again with the same bytes is the same input, whatever its time.
+        A section that was made again with the same bytes, or copied, is the same input, whatever its time.
         """
-        if path.name in self._made:
-            noted, stat = self._made[path.name][0], path.stat()
-            if (stat.st_size, stat.st_mtime_ns) == (noted.size, noted.mtime_ns):
-                return noted.digest
-        return fingerprint(path)
+        if path.name in self._made and is_intact(path.parent, self._made[path.name][0]):
+            return self._made[path.name][0].digest
+        return digest_file(path)
 
     def origin(self, path: Path) -> Line | None:
         """Return what a file came of, with the details its stage noted; None if no stage made it."""
         made = self._made.get(path.name)
         return None if made is None else made[1]
+
+
+def refuse_odd_files(paths: Iterable[Path], report: Report) -> list[Path]:
+    """Return the inputs that are files or directories; report links that lead nowhere, pipes and the like."""
+    good = []
+    for path in paths:
+        try:
+            good.append(path if path.is_dir() else check_regular(path))
+        except InputError as error:
+            report.fail(error)
+    return good
+
+
+def describe_raw(directory: Path) -> str:
+    """Say in a few words what a directory holds, for the "found …" of an error, and whose results are among it."""
+    makers = sorted({ledger.header.stage for ledger in read_ledgers(directory) if ledger.header is not None})
+    found = describe_content(directory)
+    return f"{found}, results of {' and '.join(makers)}" if makers else found
 
 
 def refuse_bad_names(claims: Mapping[Path, Sequence[tuple[str, Path]]], report: Report) -> list[Path]:
@@ -98,7 +114,7 @@ def refuse_bad_names(claims: Mapping[Path, Sequence[tuple[str, Path]]], report: 
     owners: dict[str, set[Path]] = defaultdict(set)
     for claimed in claims.values():
         for name, owner in claimed:
-            owners[name.casefold()].add(owner)
+            owners[naming.fold(name)].add(owner)
     good = []
     for path, claimed in claims.items():
         try:
@@ -107,7 +123,7 @@ def refuse_bad_names(claims: Mapping[Path, Sequence[tuple[str, Path]]], report: 
         except naming.GrammarError as error:
             report.fail(InputError(path, error.expected, error.found, "rename it"))
             continue
-        rivals = sorted({rival for name, owner in claimed for rival in owners[name.casefold()] - {owner}})
+        rivals = sorted({rival for name, owner in claimed for rival in owners[naming.fold(name)] - {owner}})
         if rivals:
             found = f"{', '.join(map(str, rivals))} of the same name{_but_for_case(path, rivals)}"
             report.fail(InputError(path, "a name of its own", found, "rename one"))

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from emcurate.errors import DataWarning, InputError
+from emcurate.errors import DataWarning, InputError, describe_os_error
 from emcurate.running.crew import Crew, WorkerDiedError
 from emcurate.running.report import Report
 
@@ -185,8 +185,8 @@ def _run_job(function: Callable[[Any], Any], job: Any) -> _Outcome:
 def _describe_unexpected(function: Callable[[Any], Any], job: Any, problem: Exception) -> str:
     if os.environ.get(TRACEBACK_VARIABLE):
         traceback.print_exception(problem)
-    if isinstance(problem, OSError) and problem.filename is not None:
-        return f"{problem.filename}: {problem.strerror or problem}"
+    if isinstance(problem, OSError) and problem.errno is not None:
+        return str(describe_os_error(problem, _subject(job)))
     if isinstance(problem, MemoryError):
         return f"{_subject(job)}: out of memory ({problem}); try fewer processes with -p"
     name = getattr(function, "__name__", "job")
@@ -196,8 +196,8 @@ def _describe_unexpected(function: Callable[[Any], Any], job: Any, problem: Exce
     )
 
 
-def _subject(job: Any) -> Any:
-    return getattr(job, "path", None) or getattr(job, "name", None) or job
+def _subject(job: Any) -> str:
+    return str(getattr(job, "path", None) or getattr(job, "name", None) or job)
 
 
 @contextlib.contextmanager

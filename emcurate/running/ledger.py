@@ -1,16 +1,15 @@
 """Whose files are these: what a stage made in an output directory, of which inputs, with which parameters.
 
-The ledger is a file of JSON lines, ``OUTDIR/.emcurate/{stage}.jsonl``. A header line says which stage it is, in which
-version and with which parameters; the lines after it tell, input by input, where it lay, its fingerprint, and every
-file that came of it with size, time and digest. A later line for an input replaces an earlier one. From this follows:
+`emcurate.running.ledger_file` says what is noted. From it follows:
 
 - results are known as results, wherever they lie (`emcurate.running.claims`);
 - what is missing, truncated or altered is made again, and nothing else;
 - other parameters and changed inputs are refused, or with ``--overwrite`` replaced whole, never mixed;
 - what came of an input that is gone is named, and removed with ``--prune``;
-- a dataset's name belongs to one input.
+- a dataset's name belongs to one input;
+- a file that nobody noted, and that lay there before, is its owner's and not touched.
 
-Deleting the file is harmless: the stage then makes everything again and finds the same bytes in place.
+Deleting the ledger is harmless: the stage then makes everything again and finds the same bytes in place.
 """
 
 from __future__ import annotations
@@ -27,15 +26,30 @@ from typing import Any
 
 import msgspec
 
-from emcurate import __version__
+from emcurate import __version__, naming
 from emcurate.errors import InputError
-from emcurate.files import Output, digest_file
+from emcurate.files import Output, is_intact
+from emcurate.running.ledger_file import (
+    BEGUN,
+    DONE,
+    DROPPED,
+    LEDGER_DIRECTORY,
+    SPOILT,
+    STRANGE,
+    LedgerFile,
+    Line,
+    digest_parameters,
+    ledger_paths,
+    read_outputs,
+)
+from emcurate.running.locks import hold_lock
 from emcurate.running.report import Report
-
-LEDGER_DIRECTORY = ".emcurate"
 
 # Names that a message shows before it only counts the rest.
 NAMES_SHOWN = 5
+
+# Before the bytes of a path that is no UTF-8.
+_BYTES = "bytes:"
 
 ADVICE = "use another output directory, or --overwrite to make them again"
 
@@ -47,7 +61,7 @@ class Source:
     Parameters
     ----------
     path : Path
-        Where it lies.
+        Where it lies: a file or directory that is there as long as the input is.
     fingerprint : str
         What changes when it does.
     dataset : str
@@ -58,7 +72,7 @@ class Source:
         What was said of this input alone, such as its voxel size; JSON values. Unlike the ledger's parameters, it may
         differ between the inputs of one output directory.
     is_part : bool
-        Whether the dataset is one input and this a part of it: when parts are gone, the input has changed.
+        Whether the dataset is one input and this a part of it: when parts are gone or changed, the input has changed.
     is_renewed : bool
         Whether its results are made anew without being asked when it has changed, such as a list that grows.
     """
@@ -80,39 +94,6 @@ class Plan:
     done: list[str]
 
 
-class Line(msgspec.Struct, omit_defaults=True):
-    """A line of the file: a header where `stage` is set, else about one input."""
-
-    stage: str = ""
-    product: str = ""
-    version: str = ""
-    parameters: dict[str, Any] | None = None
-    among_inputs: bool = False
-
-    input: str = ""
-    state: str = ""
-    source: str = ""
-    root: str = ""
-    fingerprint: str = ""
-    dataset: str = ""
-    owner: str = ""
-    settings: dict[str, Any] = {}
-    is_part: bool = False
-    details: dict[str, Any] = {}
-    outputs: msgspec.Raw = msgspec.Raw(b"[]")  # decoded one input at a time: there may be millions
-
-
-# States of an input: its results are being made, are made, or were made and have been altered since; or, in a
-# directory whose ledger was lost, there are files of its name of which nobody knows how they were made. A dropped
-# input has no results any more.
-BEGUN, DONE, SPOILT, STRANGE, DROPPED = "begun", "done", "spoilt", "strange", "dropped"
-
-
-def read_outputs(line: Line) -> list[Output]:
-    """Return the files that came of an input."""
-    return msgspec.json.decode(line.outputs, type=list[Output])
-
-
 class Ledger:
     """What one stage made in one output directory.
 
@@ -127,11 +108,19 @@ class Ledger:
     product : str
         What the stage makes: volumes, sections, patches, ... Two stages that make the same in one directory must not
         give it one name.
-    owner_of : callable, optional
-        The key of the input that a file of this name belongs to, or None if it is none of this stage's: tells what an
-        interrupted run left, which is not noted.
+    owner_of : callable
+        The key of the input that a file of this name is a result of, or None if it is none of this stage's. The name
+        of a directory ends in a slash.
     among_inputs : bool
         Whether the results lie among the stage's own inputs, so that the directory is no output directory.
+    one_root : bool
+        Whether one directory holds the results of one input directory only.
+
+    Raises
+    ------
+    InputError
+        If another run of the stage is under way there. No other can start as long as this process goes on, or until
+        `emcurate.running.locks.release_locks`.
     """
 
     def __init__(
@@ -141,27 +130,34 @@ class Ledger:
         parameters: Mapping[str, Any],
         *,
         product: str,
-        owner_of: Callable[[str], str | None] = lambda name: None,
+        owner_of: Callable[[str], str | None],
         among_inputs: bool = False,
+        one_root: bool = False,
     ) -> None:
         self.directory = directory
-        self.path = directory / LEDGER_DIRECTORY / f"{stage}.jsonl"
         self.stage = stage
         self.owner_of = owner_of
+        self._one_root = one_root
+        self._parameters = _as_json(parameters)
+        self._made_with = digest_parameters(self._parameters)
         self._header = Line(
-            stage=stage,
-            product=product,
-            version=__version__,
-            parameters=_as_json(parameters),
-            among_inputs=among_inputs,
+            stage=stage, product=product, version=__version__, parameters=self._parameters, among_inputs=among_inputs
         )
-        self._before, self.entries = _load(self.path)
+        path = directory / LEDGER_DIRECTORY / f"{stage}.jsonl"
+        hold_lock(path.with_suffix(".lock"), directory)
+        self._file = LedgerFile(path)
+        self._file.compact()
         self._sources: Mapping[str, Source] = {}
         self._root = ""
         self._report = Report(stage)
         self._overwrite = False
-        self._earlier: dict[str, set[str]] = {}
+        self._ours: dict[str, set[str]] = {}
         self._strangers: dict[str, set[str]] = {}
+
+    @property
+    def entries(self) -> dict[str, Line]:
+        """What is noted of each input."""
+        return self._file.entries
 
     def plan(
         self,
@@ -195,40 +191,42 @@ class Ledger:
         InputError
             If there are results of other parameters and neither `overwrite` nor `renew` is set.
         """
-        self._sources, self._root, self._report, self._overwrite = sources, _text(root), report, overwrite
-        changed = self._compare_parameters(overwrite or renew)
-        if changed and overwrite:
-            self._remove(key for key in list(self.entries) if key not in sources)
-        refused = self._refuse_taken_names()
-        refused |= self._settle_gone(prune or overwrite)
+        self._sources, self._report, self._overwrite = sources, report, overwrite
+        self._root = _text(os.path.realpath(root))
         unnoted = self._find_unnoted()
+        self._refuse_other_roots()
+        self._refuse_other_parameters(unnoted, overwrite or renew)
+        refused = self._settle_gone(unnoted, prune or overwrite)
+        refused |= self._refuse_taken_names()
         todo: dict[str, str] = {}
         done: list[str] = []
         stale: dict[str, dict[str, str]] = defaultdict(dict)
         for key, source in sources.items():
             if source.dataset in refused:
                 continue
-            entry = self.entries.get(key)
-            reason = self._why(key, source, entry, changed, bool(unnoted.get(key)))
+            reason = self._why(key, source, bool(unnoted.get(key)))
             if reason is None:
                 done.append(key)
             elif reason.is_change and not (overwrite or renew or source.is_renewed):
                 stale[source.dataset][key] = reason.words
             else:
                 todo[key] = reason.words
-                if (entry is None or entry.state == STRANGE) and not overwrite:
-                    self._strangers[key] = unnoted.get(key, set())
-                else:
-                    noted = {output.name for output in read_outputs(entry)} if entry is not None else set()
-                    self._earlier[key] = noted | unnoted.get(key, set())
-        for reasons in stale.values():
+        for dataset, reasons in stale.items():
             self._refuse_changed(reasons)
-        self._append(*self._opening(todo))
+            # New parts beside old ones would be a dataset that never was.
+            todo = {
+                key: why for key, why in todo.items() if sources[key].dataset != dataset or not sources[key].is_part
+            }
+        for key in todo:
+            self._tell_apart(key, unnoted.get(key, set()))
+        if overwrite:
+            self._remove_others_parameters(todo)
+        self._file.append(self._opening(todo))
         return Plan(todo, done)
 
     def replaces(self, key: str) -> bool:
         """Return whether files of an input that are there may be replaced: they are this stage's own, or must go."""
-        return self._overwrite or key in self._earlier
+        return self._overwrite or not self._strangers.get(key)
 
     def finish(self, key: str, outputs: Iterable[Output], details: Mapping[str, Any] | None = None) -> None:
         """Note that an input is done, and remove what an earlier run made of it and this one did not.
@@ -236,86 +234,100 @@ class Ledger:
         `details` are what later stages may want to know of it, such as its voxel size; JSON values.
         """
         outputs = list(outputs)
-        names = {output.name for output in outputs}
-        entries = names | {name.partition("/")[0] for name in names}
-        strangers = sorted(self._strangers.pop(key, set()) - entries)
+        entries = {output.name.partition("/")[0] for output in outputs}
+        strangers = sorted(name for name in self._strangers.get(key, ()) if name.rstrip("/") not in entries)
         if strangers:
-            self._report.fail(
-                InputError(
-                    self.directory / strangers[0],
-                    f"only what this run makes of {self._sources[key].path}",
-                    f"{len(strangers):,} other files of its name",
-                    "use another output directory, or --overwrite to remove them",
-                )
-            )
+            found = f"{len(strangers):,} other files of its name, of which nobody knows how they were made"
+            advice = "use another output directory, or --overwrite to remove them"
+            wanted = f"only what this run makes of {self._sources[key].path}"
+            self._report.fail(InputError(self.directory / strangers[0], wanted, found, advice))
             return
-        for name in self._earlier.pop(key, set()) - entries:
-            _remove(self.directory, name)
+        names = {output.name for output in outputs}
+        for name in self._ours.pop(key, set()):
+            if name not in names and name.rstrip("/") not in entries:
+                _remove(self.directory, name.rstrip("/"))
         line = self._describe(key, DONE)
         line.details = _as_json(details or {})
         line.outputs = msgspec.Raw(msgspec.json.encode(outputs))
-        self._append(line)
+        self._file.append([line])
 
     def outputs_of(self, key: str) -> list[Output]:
         """Return the files that came of a finished input."""
         return read_outputs(self.entries[key])
 
-    def _compare_parameters(self, allowed: bool) -> str:
-        """Return how the parameters differ from those of what is there, "" if they do not."""
-        before, now = (self._before.parameters if self._before else None), self._header.parameters
-        if before is None or now is None or before == now or not self._holds_anything():
-            return ""
-        old, new = _spell(_changed(before, now)), _spell(_changed(now, before))
-        if not allowed:
-            raise InputError(self.directory, f"results made with {new}", f"results made with {old}", ADVICE)
-        return f"parameters changed, from {old} to {new}"
+    def _find_unnoted(self) -> dict[str, set[str]]:
+        """Return the files that are results of inputs by their names but are not noted, by input.
 
-    def _holds_anything(self) -> bool:
-        """Return whether there is any result: an input that only failed has left none."""
-        if any(line.state in (DONE, SPOILT) or read_outputs(line) for line in self.entries.values()):
-            return True
-        return bool(self.entries) and any(self.owner_of(name) in self.entries for name in _names_in(self.directory))
+        The directory is only looked through where some input may have such files.
+        """
+        unsure = {key for key in self._sources if self._overwrite or self._state(key) not in (DONE, SPOILT)}
+        unsure |= {key for key, line in self.entries.items() if line.state in (BEGUN, STRANGE)}
+        if not unsure:
+            return {}
+        noted = {
+            output.name.partition("/")[0]
+            for line in self.entries.values()
+            if line.input in unsure
+            for output in read_outputs(line)
+        }
+        found: dict[str, set[str]] = defaultdict(set)
+        for name in _names_in(self.directory):
+            key = self.owner_of(name)
+            if key is not None and key in unsure and name.rstrip("/") not in noted:
+                found[key].add(name)
+        return dict(found)
 
-    def _refuse_taken_names(self) -> set[str]:
-        """Report the datasets whose name belongs to somebody else, and return them."""
-        owners: dict[str, Line] = {}
-        for held in [*self.entries.values(), *_entries_of_others(self.path, self._header.product)]:
-            owners.setdefault(held.dataset.casefold(), held)
-        refused: set[str] = set()
-        for source in self._sources.values():
-            line = owners.get(source.dataset.casefold())
-            if line is None or source.dataset in refused:
-                continue
-            owner = source.owner or source.path
-            if line.dataset == source.dataset and _same_place(line.owner, owner):
-                continue
-            if not Path(line.source).exists():
-                continue  # it was moved, or is gone
-            self._report.fail(
-                InputError(
-                    source.path,
-                    f"a dataset name of its own in {self.directory}",
-                    f"results of {line.source} under the name {line.dataset}",
-                    "rename one, or use another output directory",
-                )
+    def _refuse_other_roots(self) -> None:
+        """Raise `InputError` if there are results of another input directory where there may be one only."""
+        if not self._one_root:
+            return
+        other = {line.root for line in self.entries.values()} - self._roots_looked_through()
+        if not other:
+            return
+        if not self._overwrite:
+            found, advice = (
+                f"those of {_some(sorted(other))}",
+                "use another output directory, or --overwrite to replace them",
             )
-            refused.add(source.dataset)
-        return refused
+            raise InputError(self.directory, f"results of {self._root}", found, advice)
+        self._remove([key for key, line in self.entries.items() if line.root in other])
 
-    def _settle_gone(self, remove: bool) -> set[str]:
+    def _refuse_other_parameters(self, unnoted: Mapping[str, set[str]], allowed: bool) -> None:
+        """Raise `InputError` if there is any result of other parameters; an input that only failed has left none."""
+        for key, line in self.entries.items():
+            if line.made_with != self._made_with and (line.made_anything or self._own_leftovers(key, unnoted)):
+                if not allowed:
+                    old, new = self._spell_change(line)
+                    raise InputError(self.directory, f"results made with {new}", f"results made with {old}", ADVICE)
+                return
+
+    def _own_leftovers(self, key: str, unnoted: Mapping[str, set[str]]) -> set[str]:
+        """Return what an interrupted run left of an input: what is not noted and did not lie there before."""
+        line = self.entries.get(key)
+        if line is None:
+            return set()
+        return unnoted.get(key, set()) - set(line.strangers)
+
+    def _spell_change(self, line: Line) -> tuple[str, str]:
+        before = self._file.parameters.get(line.made_with, {})
+        return _spell(_changed(before, self._parameters)), _spell(_changed(self._parameters, before))
+
+    def _settle_gone(self, unnoted: Mapping[str, set[str]], remove: bool) -> set[str]:
         """Remove or name what came of inputs that are gone; return the datasets that only parts of are left of."""
         roots = self._roots_looked_through()
-        gone = [key for key, line in self.entries.items() if key not in self._sources and line.root in roots]
-        leftovers = self._find_unnoted_of({key for key in gone if not read_outputs(self.entries[key])})
+        candidates = [key for key, line in self.entries.items() if key not in self._sources and line.root in roots]
+        gone = [key for key in candidates if _is_gone(self.entries[key].source)]
         # An input that failed, or of which nothing came, leaves nothing when it goes.
-        traceless = [key for key in gone if not read_outputs(self.entries[key]) and key not in leftovers]
+        traceless = [k for k in gone if not self.entries[k].made_anything and not self._own_leftovers(k, unnoted)]
+        leftovers = {key: self._own_leftovers(key, unnoted) for key in gone}
         self._remove(traceless)
         gone = [key for key in gone if key in self.entries]
+        if not gone:
+            return set()
         if remove:
-            if gone:
-                self._report.count("inputs gone, their results removed", len(gone))
-            for name in (name for names in leftovers.values() for name in names):
-                _remove(self.directory, name)
+            self._report.count("inputs gone, their results removed", len(gone))
+            for name in (name for key in gone for name in leftovers[key]):
+                _remove(self.directory, name.rstrip("/"))
             self._remove(gone)
             return set()
         left = {source.dataset for source in self._sources.values()}
@@ -341,46 +353,69 @@ class Ledger:
     def _roots_looked_through(self) -> set[str]:
         """Return the input directories of which this run has seen all inputs: its own, and what that was called before.
 
-        An input of another directory was not looked for, and may well be there.
+        An input of another directory was not looked for, and may well be there. A directory that is not there was
+        moved to this run's if most of its inputs are found here as they were.
         """
-        moved = {
-            line.root
-            for key, line in self.entries.items()
-            if key in self._sources and line.fingerprint == self._sources[key].fingerprint
-        }
-        return {self._root, *(root for root in moved if not Path(root).exists())}
+        inputs: Counter[str] = Counter()
+        found: Counter[str] = Counter()
+        for key, line in self.entries.items():
+            inputs[line.root] += 1
+            found[line.root] += key in self._sources and line.fingerprint == self._sources[key].fingerprint
+        moved = {root for root in inputs if found[root] > inputs[root] / 2 and _is_gone(root)}
+        return {self._root, *moved}
 
-    def _find_unnoted(self) -> dict[str, set[str]]:
-        """Return the files that belong to inputs of this run and are not noted, by input."""
-        fresh = self._before is None
-        return self._find_unnoted_of(
-            {key for key in self._sources if fresh or self._overwrite or self._state(key) in (BEGUN, STRANGE)}
-        )
+    def _refuse_taken_names(self) -> set[str]:
+        """Report the datasets whose name belongs to somebody else, and return them."""
+        holders: dict[str, list[Line]] = defaultdict(list)
+        for line in [*self.entries.values(), *_entries_of_others(self._file.path, self._header.product)]:
+            if line.made_anything:
+                holders[naming.fold(line.dataset)].append(line)
+        refused: set[str] = set()
+        settled: set[str] = set()
+        for source in self._sources.values():
+            if source.dataset in refused or source.dataset in settled:
+                continue
+            owner = source.owner or source.path
+            others = [
+                line
+                for line in holders[naming.fold(source.dataset)]
+                if line.dataset != source.dataset or not _same_place(line.owner, owner)
+            ]
+            rival = next((line for line in others if not self._is_same(line)), None)
+            if rival is None:
+                settled.add(source.dataset)
+                continue
+            gone = " (which is gone: --prune on its stage removes them)" if _is_gone(rival.source) else ""
+            self._report.fail(
+                InputError(
+                    source.path,
+                    f"a dataset name of its own in {self.directory}",
+                    f"results of {rival.source}{gone} under the name {rival.dataset}",
+                    "rename one, or use another output directory",
+                )
+            )
+            refused.add(source.dataset)
+        return refused
 
-    def _find_unnoted_of(self, keys: set[str]) -> dict[str, set[str]]:
-        """Return the files that belong to some inputs and are not noted, by input."""
-        if not keys:
-            return {}
-        lines = (self.entries[key] for key in keys if key in self.entries)
-        noted = {output.name.partition("/")[0] for line in lines for output in read_outputs(line)}
-        found: dict[str, set[str]] = defaultdict(set)
-        for name in _names_in(self.directory):
-            key = self.owner_of(name)
-            if key is not None and key in keys and name not in noted:
-                found[key].add(name)
-        return dict(found)
+    def _is_same(self, line: Line) -> bool:
+        """Return whether an input of this run is the one that a line tells of, moved or copied: it is as that was."""
+        source = self._sources.get(line.input)
+        same = source is not None and self.entries.get(line.input) is line and source.dataset == line.dataset
+        return same and source is not None and source.fingerprint == line.fingerprint
 
     def _state(self, key: str) -> str:
         return self.entries[key].state if key in self.entries else ""
 
-    def _why(self, key: str, source: Source, entry: Line | None, changed: str, leftovers: bool) -> _Reason | None:
+    def _why(self, key: str, source: Source, leftovers: bool) -> _Reason | None:
         """Return why an input is to be worked on; None if it is done."""
+        entry = self.entries.get(key)
         if entry is None or entry.state == STRANGE:
             return _Reason("new")
-        if entry.state == BEGUN and not leftovers and not read_outputs(entry):
+        if entry.state == BEGUN and not leftovers and not entry.made_anything:
             return _Reason("new")
-        if changed:
-            return _Reason(changed, is_change=True)
+        if entry.made_with != self._made_with:
+            old, new = self._spell_change(entry)
+            return _Reason(f"parameters changed, from {old} to {new}", is_change=True)
         if entry.fingerprint != source.fingerprint:
             return _Reason("its input has changed", is_change=True)
         wanted = _as_json(source.settings)
@@ -391,14 +426,13 @@ class Ledger:
             return _Reason("interrupted")
         if entry.state == SPOILT:
             return _Reason("its results were altered")
-        outputs = read_outputs(entry)
-        damaged = [output.name for output in outputs if not _is_intact(self.directory, output)]
+        damaged = [output.name for output in read_outputs(entry) if not is_intact(self.directory, output)]
         if damaged:
             return _Reason(f"{_some(damaged)} missing or damaged")
         if entry.root != self._root or entry.source != _text(source.path):
             moved = self._describe(key, DONE)
             moved.details, moved.outputs = entry.details, entry.outputs
-            self._append(moved)
+            self._file.append([moved])
         return None
 
     def _refuse_changed(self, reasons: Mapping[str, str]) -> None:
@@ -415,11 +449,37 @@ class Ledger:
             )
         )
 
+    def _tell_apart(self, key: str, unnoted: set[str]) -> None:
+        """Settle which files of an input's name are this stage's own, and which lay there before."""
+        entry = self.entries.get(key)
+        if self._overwrite:
+            strangers: set[str] = set()
+        elif entry is None:
+            strangers = unnoted
+        else:
+            strangers = unnoted & set(entry.strangers)
+        noted = {output.name for output in read_outputs(entry)} if entry is not None else set()
+        self._strangers[key], self._ours[key] = strangers, noted | (unnoted - strangers)
+
+    def _remove_others_parameters(self, todo: Mapping[str, str]) -> None:
+        """Remove all results of other parameters that this run does not replace, and say whose they were."""
+        others = [key for key, line in self.entries.items() if line.made_with != self._made_with and key not in todo]
+        made = [self.entries[key] for key in others if self.entries[key].made_anything]
+        if made:
+            roots = _some(sorted({line.root for line in made}))
+            self._report.warn(
+                f"{self.directory}: results of {len(made):,} other inputs, from {roots}, were made with other "
+                "parameters and are removed; run the stage on them again"
+            )
+        self._remove(others)
+
     def _opening(self, todo: Iterable[str]) -> Iterator[Line]:
-        if self._before != self._header:
+        if self._file.header != self._header:
             yield self._header
         for key in todo:
-            line = self._describe(key, STRANGE if self._strangers.get(key) else BEGUN)
+            strangers = self._strangers[key]
+            line = self._describe(key, STRANGE if strangers else BEGUN)
+            line.strangers = sorted(strangers)
             entry = self.entries.get(key)
             if entry is not None:
                 line.outputs = entry.outputs  # they are still there, and still this input's
@@ -430,6 +490,7 @@ class Ledger:
         return Line(
             input=key,
             state=state,
+            made_with=self._made_with,
             source=_text(source.path),
             root=self._root,
             fingerprint=source.fingerprint,
@@ -440,27 +501,13 @@ class Ledger:
         )
 
     def _remove(self, keys: Iterable[str]) -> None:
+        """Remove all that is noted of some inputs, and what is known of them."""
         dropped = []
         for key in keys:
             for output in read_outputs(self.entries[key]):
                 _remove(self.directory, output.name)
             dropped.append(Line(input=key, state=DROPPED))
-        self._append(*dropped)
-
-    def _append(self, *lines: Line) -> None:
-        if not lines:
-            return
-        for line in lines:
-            if line.stage:
-                self._before = line
-            elif line.state == DROPPED:
-                self.entries.pop(line.input, None)
-            else:
-                self.entries[line.input] = line
-        self.path.parent.mkdir(exist_ok=True)
-        with open(self.path, "ab") as file:
-            # A leading newline too: after a line cut off by a kill, this one still starts afresh.
-            file.write(b"\n" + b"\n".join(map(msgspec.json.encode, lines)) + b"\n")
+        self._file.append(dropped)
 
 
 @dataclass(frozen=True)
@@ -471,123 +518,21 @@ class _Reason:
     is_change: bool = False
 
 
-def verify(directory: Path, stage: str, report: Report) -> None:
-    """Compare every file that a stage made in a directory with the digest noted when it was written.
-
-    What differs is a failure, and is noted, so that the next run makes it again.
-
-    Raises
-    ------
-    InputError
-        If the directory knows nothing of the stage.
-    """
-    path = directory / LEDGER_DIRECTORY / f"{stage}.jsonl"
-    header, entries = _load(path)
-    if header is None:
-        raise InputError(directory, f"results of {stage}", f"no {LEDGER_DIRECTORY}/{path.name}", "check the directory")
-    report.count("files verified", 0)
-    spoilt = []
-    for line in entries.values():
-        for output in read_outputs(line):
-            if holds(directory, output):
-                report.count("files verified")
-                continue
-            there = (directory / output.name).exists()
-            report.fail(
-                InputError(
-                    directory / output.name,
-                    f"the {output.size:,} bytes that {stage} wrote",
-                    "other content" if there else "no such file",
-                    "run the same command without --verify to make it again",
-                )
-            )
-            line.state = SPOILT
-        if line.state == SPOILT:
-            spoilt.append(line)
-    if spoilt:
-        with contextlib.suppress(OSError), open(path, "ab") as file:  # an archive may be read-only
-            file.write(b"\n" + b"\n".join(map(msgspec.json.encode, spoilt)) + b"\n")
-
-
-def read_ledgers(directory: Path) -> Iterator[tuple[Line, dict[str, Line]]]:
-    """Yield the header and the inputs of each stage's ledger in a directory."""
-    for path in _ledger_paths(directory):
-        header, entries = _load(path)
-        if header is not None:
-            yield header, entries
-
-
-def read_headers(directory: Path) -> list[Line]:
-    """Return the first header of each stage's ledger in a directory; of one of another version, an empty one."""
-    headers = []
-    for path in _ledger_paths(directory):
-        with open(path, "rb") as file:
-            text = next(filter(None, map(bytes.strip, file)), b"")
-        try:
-            headers.append(msgspec.json.decode(text, type=Line))
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            headers.append(Line())
-    return headers
-
-
-def _ledger_paths(directory: Path) -> list[Path]:
-    return sorted((directory / LEDGER_DIRECTORY).glob("*.jsonl"))
-
-
 def _entries_of_others(path: Path, product: str) -> Iterator[Line]:
     """Yield the inputs of other stages that make the same in the directory of a ledger."""
-    for other in sorted(path.parent.glob("*.jsonl")):
+    for other in ledger_paths(path.parent.parent):
         if other != path:
-            header, entries = _load(other)
-            if header is not None and header.product == product:
-                yield from entries.values()
-
-
-def _load(path: Path) -> tuple[Line | None, dict[str, Line]]:
-    """Return a ledger's last header and its inputs; lines that cannot be read are as good as not written."""
-    header: Line | None = None
-    entries: dict[str, Line] = {}
-    decoder = msgspec.json.Decoder(Line)
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return None, {}
-    for text in filter(None, content.split(b"\n")):
-        try:
-            line = decoder.decode(text)
-            read_outputs(line)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            continue
-        if line.stage:
-            header = line
-        elif line.state == DROPPED:
-            entries.pop(line.input, None)
-        elif line.state in (BEGUN, DONE, SPOILT, STRANGE):
-            entries[line.input] = line
-    return (header, entries) if header is not None else (None, {})
-
-
-def _is_intact(directory: Path, output: Output) -> bool:
-    """Return whether a file is as it was written; its content is read only if its time has changed, as by copying."""
-    try:
-        # A Path for each of many files would take longer than the call.
-        stat = os.stat(f"{directory}/{output.name}")  # noqa: PTH116
-    except OSError:
-        return False
-    return stat.st_size == output.size and (stat.st_mtime_ns == output.mtime_ns or holds(directory, output))
-
-
-def holds(directory: Path, output: Output) -> bool:
-    """Return whether a file's content is what was written."""
-    try:
-        return digest_file(directory / output.name) == output.digest
-    except OSError:
-        return False
+            ledger = LedgerFile(other)
+            if ledger.header is not None and ledger.header.product == product:
+                yield from ledger.entries.values()
 
 
 def _names_in(directory: Path) -> Iterator[str]:
+    """Yield the names of what lies in a directory, hidden things left out; those of directories end in a slash."""
     with os.scandir(directory) as entries:
-        yield from (entry.name for entry in entries if not entry.name.startswith("."))
+        for entry in entries:
+            if not entry.name.startswith("."):
+                yield f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name
 
 
 def _remove(directory: Path, name: str) -> None:
@@ -602,18 +547,41 @@ def _remove(directory: Path, name: str) -> None:
                 (directory / parent).rmdir()  # a directory of results that is empty now
 
 
-def _same_place(noted: str, path: Path) -> bool:
-    if noted == _text(path):
+def _is_gone(text: str) -> bool:
+    """Return whether nothing of that name is there: not what cannot be looked at, nor a link to a disk that is away."""
+    try:
+        os.lstat(_path(text))
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (OSError, ValueError):
+        return False
+    return False
+
+
+def _same_place(text: str, path: Path) -> bool:
+    if text == _text(path):
         return True
     try:
-        return Path(noted).samefile(path)
+        return Path(_path(text)).samefile(path)
     except OSError:
         return False
 
 
-def _text(path: Path) -> str:
-    """Return a path as it can stand in JSON; bytes that are no UTF-8 are spelt out."""
-    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+def _text(path: str | Path) -> str:
+    """Return a path as it can stand in JSON; one with bytes that are no UTF-8 as the numbers of all its bytes."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return f"{_BYTES}{os.fsencode(path).hex()}"
+    return str(path)
+
+
+def _path(text: str) -> str:
+    """Return the path of a text, the inverse of `_text`."""
+    with contextlib.suppress(ValueError):
+        if text.startswith(_BYTES):
+            return os.fsdecode(bytes.fromhex(text.removeprefix(_BYTES)))
+    return text
 
 
 def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from emcurate.errors import InputError
-from emcurate.files import note_output, write_once
-from emcurate.running.ledger import Ledger, Source, holds
+from emcurate.files import holds, note_output, write_once
+from emcurate.running.ledger import Ledger, Source
 from emcurate.running.report import Report
 
 

@@ -75,6 +75,7 @@ def refuse_bad_names(paths: Iterable[Path], report: Report) -> list[Path]:
     A directory of slices whose names say that they are sections or patches is none, wherever it was copied to.
     """
     good = claims.refuse_bad_names({path: [(dataset_name(path), path)] for path in paths}, report)
+    good = claims.refuse_odd_files(good, report)
     for path in [path for path in good if is_slices_directory(path)]:
         with contextlib.suppress(OSError):  # opening it reports that
             result = next((slice.name for slice in list_slices(path) if naming.MARK in slice.name), None)

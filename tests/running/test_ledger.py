@@ -10,7 +10,7 @@ import pytest
 from emcurate import files
 from emcurate.errors import InputError
 from emcurate.files import note_output
-from emcurate.running import ledger as ledgers
+from emcurate.running import verification as ledgers
 from emcurate.running.ledger import Ledger, Source
 from emcurate.running.report import Report
 
@@ -445,7 +445,7 @@ def test_an_input_that_may_grow_renews_its_results_but_not_with_other_parameters
     def run(text, **parameters):
         stage.add("a", text)
         report = Report("copy")
-        ledger = Ledger(stage.out, "copy", parameters, product="copies")
+        ledger = Ledger(stage.out, "copy", parameters, product="copies", owner_of=lambda name: None)
         source = Source(stage.inputs / "a", text, "a", is_renewed=True)
         plan = ledger.plan({"a": source}, report, root=stage.inputs)
         for key in plan.todo:

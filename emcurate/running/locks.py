@@ -1,0 +1,50 @@
+"""One run at a time writes into an output directory."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import IO, Any
+
+from emcurate.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows, where two runs at once are simply not told apart
+    fcntl = None  # type: ignore[assignment]
+
+# What file systems answer that know no locks, such as some network ones: there, runs are not told apart either.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
+
+_held: dict[Path, IO[Any]] = {}
+
+
+def hold_lock(path: Path, directory: Path) -> None:
+    """Lock a file until `release_locks`, or until this process ends, however it ends.
+
+    Raises
+    ------
+    InputError
+        If another process has locked it; `directory` is what it stands for.
+    """
+    if fcntl is None or path in _held:
+        return
+    path.parent.mkdir(exist_ok=True)
+    file = open(path, "ab")  # noqa: SIM115 - held open on purpose
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        if error.errno in _NO_LOCKS:
+            return
+        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            raise
+        found = "another that is under way"
+        raise InputError(directory, "no other run that writes there", found, "wait until it has ended") from None
+    _held[path] = file
+
+
+def release_locks() -> None:
+    """Let other processes write where this one did."""
+    while _held:
+        _held.popitem()[1].close()

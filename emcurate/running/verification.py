@@ -1,0 +1,44 @@
+"""Comparing results with the digests noted when they were written."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from emcurate.errors import InputError
+from emcurate.files import holds
+from emcurate.running.ledger_file import LEDGER_DIRECTORY, SPOILT, LedgerFile, read_outputs
+from emcurate.running.report import Report
+
+
+def verify(directory: Path, stage: str, report: Report) -> None:
+    """Compare every file that a stage made in a directory with the digest noted when it was written.
+
+    What differs is a failure, and is noted, so that the next run makes it again.
+
+    Raises
+    ------
+    InputError
+        If the directory knows nothing of the stage.
+    """
+    ledger = LedgerFile(directory / LEDGER_DIRECTORY / f"{stage}.jsonl")
+    if ledger.header is None:
+        found = f"no {LEDGER_DIRECTORY}/{ledger.path.name}"
+        raise InputError(directory, f"results of {stage}", found, "check the directory, or run the stage first")
+    report.count("files verified", 0)
+    spoilt = []
+    for line in ledger.entries.values():
+        damaged = [output for output in read_outputs(line) if not holds(directory, output)]
+        report.count("files verified", len(read_outputs(line)) - len(damaged))
+        for output in damaged:
+            path = directory / output.name
+            found = (
+                "other content" if path.is_file() else "another thing of that name" if path.exists() else "no such file"
+            )
+            advice = "run the same command without --verify to make it again"
+            report.fail(InputError(path, f"the {output.size:,} bytes that {stage} wrote", found, advice))
+        if damaged:
+            line.state = SPOILT
+            spoilt.append(line)
+    with contextlib.suppress(OSError):  # an archive may be read-only
+        ledger.append(spoilt)
