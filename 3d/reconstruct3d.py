@@ -95,7 +95,7 @@ def refuse_moved(datasets: Mapping[str, Informative], filtered: Path) -> None:
     examples = [path for dataset in datasets.values() for path in dataset.example.values()]
     missing = [path for path in examples if not Path(path).exists()]
     if len(missing) > len(examples) / 2:
-        found = f"none at {missing[0]} and {len(missing) - 1:,} other places of {len(examples):,} looked at"
+        found = f"no such file as {missing[0]}, nor {len(missing) - 1:,} others of {len(examples):,} looked at"
         raise InputError(
             filtered, "patches where the list says", found, "if they were moved, say so with --reroot OLD NEW"
         )

@@ -19,14 +19,13 @@ from emcurate.errors import InputError
 from emcurate.files import (
     Output,
     TakenError,
-    describe_content,
     make_output_directory,
     refuse_same_directory,
     write_files,
 )
 from emcurate.images.pixels import Rescale
 from emcurate.images.sections import encode_section
-from emcurate.running.claims import Notes
+from emcurate.running.claims import Notes, describe_raw
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger, Source
 from emcurate.running.report import Report
@@ -103,9 +102,9 @@ def run(
     axes = tuple(sorted(set(axes)))
     refuse_same_directory(voldir, savedir)
     paths = list_volumes(voldir, report, exclude=[savedir])
-    if not paths:
+    if not paths and not report.failures:
         expected = "volumes (tif, mrc, map, rec, nrrd, nii, ... or sub-directories of slices)"
-        raise InputError(voldir, expected, describe_content(voldir), "name the directory that holds the volumes")
+        raise InputError(voldir, expected, describe_raw(voldir), "name the directory that holds the volumes")
     make_output_directory(savedir)
     notes = Notes(voldir)
     said_of_each = {"axes": axes, "voxel_size": size}

@@ -411,3 +411,280 @@ def test_mrc_bytes_written_elsewhere_are_known_for_what_they_are(tmp_path, capsy
         file.set_data(np.arange(-60, 60, dtype=np.int8).reshape(4, 5, 6))
     assert main(mrc2byte, source, "-o", out, "--prune") == 0
     assert list(tree(out)) == ["b.mrc"]
+
+
+def save_image(path, seed=0):
+    path.parent.mkdir(exist_ok=True, parents=True)
+    Image.fromarray(make_texture((1, 40, 40), seed=seed)[0]).save(path)
+
+
+def test_what_lay_in_the_directory_before_is_never_replaced_however_often_one_runs(tmp_path, capsys):
+    images, out = tmp_path / "images", tmp_path / "out"
+    save_image(images / "a.png")
+    assert main(cleanup2d, images, out) == 0
+    save_image(images / "b.png", 1)
+    mine = {"b-LOC-2d.tiff": b"mine", "b-LOC-2d.txt": b"notes", "b-LOC-2d/rois.zip": b"rois"}
+    for name, data in mine.items():
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_bytes(data)
+    for _ in range(3):
+        assert main(cleanup2d, images, out) == 1
+        assert {name: (out / name).read_bytes() for name in mine} == mine
+    assert main(cleanup2d, images, out, "--overwrite") == 0
+    assert (out / "b-LOC-2d.tiff").read_bytes() != b"mine"
+    assert (out / "b-LOC-2d.txt").read_bytes() == b"notes" and (out / "b-LOC-2d/rois.zip").read_bytes() == b"rois"
+
+
+def test_pictures_and_lists_of_users_are_not_replaced_by_deduplicate(work, capsys):
+    assert work.run() == 0
+    shutil.rmtree(work.root / "exemplars")
+    mine = work.root / "exemplars"
+    mine.mkdir()
+    (mine / "groups.png").write_bytes(b"mine")
+    write_path_list(mine / "deduplicated_fpaths.npz", ["/a/b.tiff"])
+    (mine / "deduplicated_fpaths.npz" / "note.txt").write_text("mine")
+    kept = tree(mine)
+    for _ in range(2):
+        assert main(deduplicate, work.root / "patches", mine, "-d", 4) == 1
+        assert {name: data for name, data in tree(mine).items() if name in kept} == kept
+
+
+def test_unsigned_bytes_are_not_written_over_the_originals_through_a_link(tmp_path, capsys):
+    source = tmp_path / "mrc"
+    source.mkdir()
+    with mrcfile.new(source / "a.mrc") as file:
+        file.set_data(np.arange(120, dtype=np.int16).reshape(4, 5, 6))
+    original = (source / "a.mrc").read_bytes()
+    (tmp_path / "link").symlink_to(source)
+    for _ in range(2):
+        assert main(mrc2byte, source, "-o", tmp_path / "link") == 1
+        assert (source / "a.mrc").read_bytes() == original
+
+
+@pytest.mark.parametrize("reason", ["refused for its name", "a link to a disk that is away", "unreadable group"])
+def test_only_what_is_not_there_counts_as_gone(tmp_path, capsys, reason):
+    images, out = tmp_path / "images", tmp_path / "out"
+    save_image(images / "a.png")
+    save_image(tmp_path / "disk" / "b.png", 1)
+    (images / "b.png").symlink_to(tmp_path / "disk" / "b.png")
+    save_image(images / "g" / "c.png", 2)
+    assert main(cleanup2d, images, out) == 0
+    kept = tree(out)
+    if reason == "refused for its name":
+        tifffile.imwrite(images / "a.tif", np.zeros((9, 9), np.uint8))
+    elif reason == "a link to a disk that is away":
+        (tmp_path / "disk").rename(tmp_path / "away")
+    else:
+        if os.geteuid() == 0:
+            pytest.skip("root may read everything")
+        (images / "g").chmod(0)
+    assert main(cleanup2d, images, out, "--prune") == 1
+    assert "is gone" not in capsys.readouterr().err
+    assert tree(out) == kept
+
+
+def test_results_of_other_parameters_are_not_adopted_when_they_come_back(tmp_path):
+    """Two directories' results in one place; then each again, with other parameters."""
+    for name in "ab":
+        save_image(tmp_path / "one" / f"{name}.png", ord(name))
+    tifffile.imwrite(tmp_path / "one" / "a.tif", make_texture((1, 30, 30))[0].astype(np.uint16) * 3)
+    (tmp_path / "one" / "a.png").unlink()
+    save_image(tmp_path / "two" / "c.png", 3)
+    out = tmp_path / "out"
+    assert main(cleanup2d, tmp_path / "one", out) == 0
+    assert main(cleanup2d, tmp_path / "two", out, "--rescale", "minmax", "--overwrite") == 0
+    assert list(tree(out)) == ["c-LOC-2d.tiff"]
+    assert main(cleanup2d, tmp_path / "one", out, "--rescale", "minmax") == 0
+    assert main(cleanup2d, tmp_path / "one", tmp_path / "fresh", "--rescale", "minmax") == 0
+    fresh = tree(tmp_path / "fresh")
+    assert {name: data for name, data in tree(out).items() if name in fresh} == fresh
+
+
+def test_a_dataset_that_was_away_is_not_taken_for_done_with_another_distance(work, tmp_path):
+    write_volume(work.volumes / "wing.tif", make_texture((8, 32, 32)))
+    assert work.run() == 0
+    patches, exemplars = work.root / "patches", work.root / "exemplars"
+    away = tmp_path / "away"
+    away.mkdir()
+    for path in list(patches.glob("wing*")):
+        path.rename(away / path.name)
+    assert main(deduplicate, patches, exemplars, "-d", 2) == 0
+    for path in away.iterdir():
+        path.rename(patches / path.name)
+    assert main(deduplicate, patches, exemplars, "-d", 2) == 0
+    made = tree(exemplars)
+    shutil.rmtree(exemplars)
+    assert main(deduplicate, patches, exemplars, "-d", 2) == 0
+    assert tree(exemplars) == made
+
+
+def test_the_path_list_is_whole_again_after_a_hash_could_not_be_read(work, monkeypatch):
+    assert work.run() == 0
+    forget_tables(work)
+    whole = work.root / "whole"
+    assert main(deduplicate, work.root / "patches", whole, "-d", 4) == 0
+    from emcurate.patches import datasets
+
+    read, victim = datasets.read_hash, sorted((work.root / "patches").glob("*.npy"))[5]
+
+    def deny(path):
+        if path == victim:
+            raise PermissionError(13, "Permission denied", str(path))
+        return read(path)
+
+    shutil.rmtree(work.root / "exemplars")
+    monkeypatch.setattr(datasets, "read_hash", deny)
+    assert main(deduplicate, work.root / "patches", work.root / "exemplars", "-d", 4) == 1
+    monkeypatch.undo()
+    assert main(deduplicate, work.root / "patches", work.root / "exemplars", "-d", 4) == 0
+    assert tree(work.root / "exemplars") == tree(whole)
+
+
+def test_only_one_run_at_a_time_writes_into_a_directory(work, tmp_path, root):
+    import subprocess
+    import sys
+
+    assert work.run() == 0
+    holder = (
+        "import sys, time; from pathlib import Path; from emcurate.running.locks import hold_lock; "
+        "hold_lock(Path(sys.argv[1]), Path('x')); print('held', flush=True); time.sleep(600)"
+    )
+    lock = work.root / "sections" / ".emcurate" / "cross_section3d.lock"
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    other = subprocess.Popen([sys.executable, "-c", holder, str(lock)], stdout=subprocess.PIPE, env=environment)
+    try:
+        other.stdout.readline()
+        command = [sys.executable, str(root / "raw" / "cross_section3d.py"), str(work.volumes)]
+        command += [str(work.root / "sections"), "-s", "3", "--overwrite"]
+        before = tree(work.root)
+        refused = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert refused.returncode == 1
+        assert "expected no other run that writes there" in refused.stderr
+        assert tree(work.root) == before
+    finally:
+        other.kill()
+        other.wait()
+    # A lock does not outlive who held it.
+    assert subprocess.run(command, capture_output=True, env=environment).returncode == 0
+
+
+def test_a_group_is_one_owner_even_when_some_of_its_images_are_gone(tmp_path, capsys):
+    save_image(tmp_path / "A" / "g" / "i1.png", 1)
+    save_image(tmp_path / "A" / "g" / "i2.png", 2)
+    save_image(tmp_path / "B" / "g" / "i3.png", 3)
+    assert main(cleanup2d, tmp_path / "A", tmp_path / "out") == 0
+    (tmp_path / "A" / "g" / "i1.png").unlink()
+    assert main(cleanup2d, tmp_path / "B", tmp_path / "out") == 1
+    assert "a dataset name of its own" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "g-LOC-2d-i3.tiff").exists()
+
+
+def test_a_name_stays_taken_while_results_of_a_gone_owner_are_there(tmp_path, capsys):
+    save_image(tmp_path / "images" / "a.png")
+    (tmp_path / "volumes").mkdir()
+    write_volume(tmp_path / "volumes" / "a.tif", make_texture((4, 40, 40)))
+    out = tmp_path / "out"
+    assert main(cleanup2d, tmp_path / "images", out) == 0
+    (tmp_path / "images" / "a.png").unlink()
+    save_image(tmp_path / "images" / "b.png", 1)
+    assert main(cross_section3d, tmp_path / "volumes", out) == 1
+    assert "--prune" in capsys.readouterr().err
+    assert main(cleanup2d, tmp_path / "images", out, "--prune") == 0
+    assert main(cross_section3d, tmp_path / "volumes", out) == 0
+
+
+def test_a_stray_section_is_not_taken_into_a_new_volume(work, capsys):
+    assert work.run() == 0
+    write_volume(work.volumes / "wing.tif", make_texture((8, 32, 32)))
+    stray = work.root / "sections" / "wing-LOC-0_99.tiff"
+    stray.write_bytes(b"stray")
+    assert main(cross_section3d, work.volumes, work.root / "sections") == 1
+    assert str(stray) in capsys.readouterr().err
+    assert main(cross_section3d, work.volumes, work.root / "sections", "--overwrite") == 0
+    assert not stray.exists()
+
+
+def test_an_input_directory_behind_a_link_is_the_same(tmp_path):
+    save_image(tmp_path / "images" / "a.png")
+    save_image(tmp_path / "images" / "b.png", 1)
+    (tmp_path / "link").symlink_to(tmp_path / "images")
+    assert main(cleanup2d, tmp_path / "images", tmp_path / "out") == 0
+    (tmp_path / "images" / "b.png").unlink()
+    assert main(cleanup2d, tmp_path / "link", tmp_path / "out", "--prune") == 0
+    assert list(tree(tmp_path / "out")) == ["a-LOC-2d.tiff"]
+
+
+def test_pictures_drawn_by_a_stage_are_no_micrographs_wherever_they_are_copied_to(work, tmp_path, capsys):
+    assert work.run() == 0
+    save_image(tmp_path / "images" / "good.png")
+    shutil.copy(work.root / "exemplars" / "groups.png", tmp_path / "images" / "pretty.png")
+    assert main(cleanup2d, tmp_path / "images", tmp_path / "out") == 1
+    assert "a picture that emcurate drew" in capsys.readouterr().err
+    assert list(tree(tmp_path / "out")) == ["good-LOC-2d.tiff"]
+
+
+def test_sections_of_one_name_in_two_spellings_are_refused(tmp_path, capsys):
+    (tmp_path / "sections").mkdir()
+    for suffix in ("tif", "tiff"):
+        tifffile.imwrite(tmp_path / "sections" / f"a-LOC-2d.{suffix}", make_texture((1, 40, 40))[0])
+    assert main(crop_patches, tmp_path / "sections", tmp_path / "patches", "-cs", 16) == 1
+    error = capsys.readouterr().err
+    assert "a-LOC-2d.tif " in error and "a-LOC-2d.tiff:" in error
+    assert not tree(tmp_path / "patches")
+
+
+def test_new_sections_do_not_join_refused_ones_of_a_dataset(work, capsys):
+    assert main(cross_section3d, work.volumes, work.root / "sections", "-s", 4) == 0
+    assert main(crop_patches, work.root / "sections", work.root / "patches", "-cs", 16) == 0
+    kept = tree(work.root / "patches")
+    write_volume(work.volumes / "fly.tif", make_texture((24, 40, 48), seed=5))
+    assert main(cross_section3d, work.volumes, work.root / "sections", "-s", 2, "--overwrite") == 0
+    assert main(crop_patches, work.root / "sections", work.root / "patches", "-cs", 16) == 1
+    assert tree(work.root / "patches") == kept
+
+
+def test_two_maps_of_one_stem_made_unsigned_can_be_run_again(tmp_path):
+    source = tmp_path / "mrc"
+    source.mkdir()
+    for name in ("a.mrc", "a.map"):
+        with mrcfile.new(source / name) as file:
+            file.set_data(np.arange(-60, 60, dtype=np.int8).reshape(4, 5, 6))
+    for _ in range(2):
+        assert main(mrc2byte, source, "-o", tmp_path / "out") == 0
+
+
+def test_a_copied_project_goes_on_by_itself(work, tmp_path):
+    assert work.run() == 0
+    shutil.copytree(work.root, tmp_path / "copy")
+    copy = Work(tmp_path / "copy", work.volumes)
+    assert main(crop_patches, copy.root / "sections", copy.root / "patches", "-cs", 16) == 0
+    assert tree(copy.root / "patches") == tree(work.root / "patches")
+
+
+def test_exemplars_of_two_patch_directories_do_not_share_a_directory(work, tmp_path, capsys):
+    assert work.run() == 0
+    shutil.copytree(work.root / "patches", tmp_path / "others")
+    kept = tree(work.root / "exemplars")
+    assert main(deduplicate, tmp_path / "others", work.root / "exemplars", "-d", 4) == 1
+    assert str(work.root / "patches") in capsys.readouterr().err
+    assert tree(work.root / "exemplars") == kept
+
+
+@pytest.mark.parametrize(("stage", "name"), [(cleanup2d, "p.png"), (cross_section3d, "p.mrc"), (vid2stack, "p.mp4")])
+@pytest.mark.parametrize("kind", ["pipe", "link"])
+def test_pipes_and_links_that_lead_nowhere_are_named_and_not_waited_for(tmp_path, capsys, stage, name, kind):
+    inputs = tmp_path / "inputs"
+    inputs.mkdir()
+    os.mkfifo(inputs / name) if kind == "pipe" else (inputs / name).symlink_to(tmp_path / "nowhere")
+    out = ["-o", tmp_path / "out"] if stage is vid2stack else [tmp_path / "out"]
+    assert main(stage, inputs, *out) == 1
+    error = capsys.readouterr().err
+    assert f"{inputs / name}: expected a file, found" in error
+    assert {"pipe": "a pipe", "link": "a link that leads nowhere"}[kind] in error
+
+
+def test_letters_that_some_disks_take_for_one(tmp_path, capsys):
+    for name in ("straße.png", "strasse.png", "e\u0301.png", "\u00e9.png"):
+        save_image(tmp_path / "images" / name)
+    assert main(cleanup2d, tmp_path / "images", tmp_path / "out") == 1
+    assert sorted(tree(tmp_path / "out")) == ["strasse-LOC-2d.tiff", "straße-LOC-2d.tiff"]

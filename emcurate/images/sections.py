@@ -34,10 +34,9 @@ def read_section(path: Path) -> npt.NDArray[np.uint8]:
     InputError
         If the file is no complete 2D uint8 TIFF.
     """
-    try:
-        pixels = read_image(path)
-    except FileNotFoundError:
-        raise InputError(path, "a section or patch", "no such file", "check the path, or make it again") from None
+    if not (path.exists() or path.is_symlink()):
+        raise InputError(path, "a section or patch", "no such file", "check the path, or make it again")
+    pixels = read_image(path)
     if pixels.dtype != np.uint8:
         raise InputError(path, "uint8 pixels", f"{pixels.dtype} pixels", "make sections with raw/cleanup2d.py first")
     return pixels

@@ -95,8 +95,11 @@ class TableUpdates:
         self.lost = [key for key in done if sections[key].dataset in self._cuts and key not in present]
         lost = set(self.lost)
         self.kept = [key for key in done if key not in lost]
+        # Of a section that is refused, its earlier patches are there, and their rows are true.
+        refused = [key for key in sections if key not in plan.todo and key not in lost and key in present]
+        self._unchanged = set(self.kept)
         self._kept_of: dict[str, list[naming.Section]] = defaultdict(list)
-        for key in self.kept:
+        for key in dict.fromkeys([*self.kept, *refused]):
             self._kept_of[sections[key].dataset].append(sections[key])
         self._wanted: dict[str, int] = defaultdict(int)
         for section in sections.values():
@@ -124,5 +127,6 @@ class TableUpdates:
                 continue
             path = self._directory / f"{dataset}{TABLE_SUFFIX}"
             write_table(path, join_tables(parts))
-            if len(cuts) + len(kept) == self._wanted[dataset]:
+            unchanged = sum(section.stem in self._unchanged for section in kept)
+            if len(cuts) + unchanged == self._wanted[dataset]:
                 self._ledger.finish(table_key(dataset), [note_output(path, self._directory)])

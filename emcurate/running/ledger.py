@@ -214,9 +214,8 @@ class Ledger:
         for dataset, reasons in stale.items():
             self._refuse_changed(reasons)
             # New parts beside old ones would be a dataset that never was.
-            todo = {
-                key: why for key, why in todo.items() if sources[key].dataset != dataset or not sources[key].is_part
-            }
+            if any(sources[key].is_part for key in reasons):
+                todo = {key: why for key, why in todo.items() if sources[key].dataset != dataset}
         for key in todo:
             self._tell_apart(key, unnoted.get(key, set()))
         if overwrite:

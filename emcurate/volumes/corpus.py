@@ -49,7 +49,7 @@ def list_volumes(directory: Path, report: Report, exclude: Iterable[Path] = ()) 
         )
     if ignored := [path for path in entries if path not in set(found)]:
         report.note(f"left alone, not volumes by their extension or content: {describe_kinds(ignored)}")
-    return found
+    return claims.refuse_odd_files(found, report)
 
 
 def fingerprint_volume(path: Path) -> str:
@@ -75,7 +75,6 @@ def refuse_bad_names(paths: Iterable[Path], report: Report) -> list[Path]:
     A directory of slices whose names say that they are sections or patches is none, wherever it was copied to.
     """
     good = claims.refuse_bad_names({path: [(dataset_name(path), path)] for path in paths}, report)
-    good = claims.refuse_odd_files(good, report)
     for path in [path for path in good if is_slices_directory(path)]:
         with contextlib.suppress(OSError):  # opening it reports that
             result = next((slice.name for slice in list_slices(path) if naming.MARK in slice.name), None)

@@ -138,3 +138,19 @@ def test_a_table_has_the_columns_that_are_promised(patches):
         *("pixel_size_y_nm", "pixel_size_x_nm", "step_nm", "source", "source_fingerprint", "lo", "hi"),
     ]
     assert names[16] == "hash"
+
+
+def test_rows_of_a_refused_image_stay_as_its_patches_do(patches, tmp_path):
+    images, sections = tmp_path / "images", tmp_path / "sections"
+    before = pd.read_parquet(patches / "grids_patches.parquet")
+    tifffile.imwrite(images / "grids" / "m1.tif", make_texture((1, 50, 33), seed=7)[0])
+    tifffile.imwrite(images / "grids" / "m2.tif", make_texture((1, 50, 33), seed=8)[0])
+    assert main(cleanup2d, images, sections, "--overwrite") == 0
+    assert main(crop_patches, sections, patches, "-cs", 16, "-hs", 5) == 1
+    after = pd.read_parquet(patches / "grids_patches.parquet")
+    assert after["patch"].tolist() == sorted(path.stem for path in patches.glob("grids*.tiff"))
+    old = after[after["patch"].isin(before["patch"])]
+    assert old["hash"].tolist() == before["hash"].tolist()
+    assert main(crop_patches, sections, patches, "-cs", 16, "-hs", 5, "--overwrite") == 0
+    for row in pd.read_parquet(patches / "grids_patches.parquet").itertuples():
+        assert row.hash == np.packbits(np.load(patches / f"{row.patch}.npy").ravel()).tobytes()

@@ -19,7 +19,7 @@ def test_a_figure_has_its_inches_times_the_resolution_and_the_palettes_colour(tm
         assert image.size == (3 * figures.DOTS_PER_INCH, 2 * figures.DOTS_PER_INCH)
         pixels = np.asarray(image.convert("RGB"))
         # Nothing but the resolution is noted, so that a new version of a library makes no new file.
-        assert set(image.info) == {"dpi"}
+        assert set(image.info) == {"Source", "dpi"}
     assert (pixels == ImageColor.getrgb(figures.BLUE)).all(axis=-1).sum() > 500
 
 

@@ -457,3 +457,27 @@ def test_an_input_that_may_grow_renews_its_results_but_not_with_other_parameters
     assert stage.tree() == {"a-0.txt": "one and two"}
     with pytest.raises(InputError, match="x 2"):
         run("one and two", x=2)
+
+
+@pytest.mark.parametrize("name", ["../victim", "/etc/victim", "sub/../../victim", ""])
+def test_a_ledger_cannot_name_files_outside_its_directory(stage, name):
+    stage.run()
+    path = stage.out / ".emcurate" / "copy.jsonl"
+    victim = stage.out.parent / "victim"
+    victim.write_text("mine")
+    path.write_text(path.read_text().replace("a-0.txt", name))
+    (stage.inputs / "a").unlink()
+    stage.run(prune=True)
+    assert victim.read_text() == "mine"
+
+
+def test_a_long_ledger_is_written_anew_without_what_was_replaced(stage, monkeypatch):
+    from emcurate.running import ledger_file
+
+    monkeypatch.setattr(ledger_file, "LINES_WORTH_COMPACTING", 10)
+    for number in range(12):
+        stage.add("a", "x" * number)
+        stage.run(overwrite=True)
+    path = stage.out / ".emcurate" / "copy.jsonl"
+    assert len([line for line in path.read_text().splitlines() if line]) < 14
+    assert stage.run()[1:] == ({}, ["a", "b"])

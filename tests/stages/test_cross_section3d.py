@@ -281,7 +281,7 @@ def test_bad_volumes_are_named_and_the_others_are_cut(voldir, savedir, capsys):
         "half.nii.gz",
     ):
         assert f"{voldir / name}: expected" in failed
-    assert f"{voldir / 'gone.mrc'}: No such file" in failed
+    assert f"{voldir / 'gone.mrc'}: expected a file, found a link that leads nowhere" in failed
     assert len(failed.splitlines()) == 9
     assert {name.split("-LOC-")[0] for name in contents(savedir)} == {"good ö"}
     assert "1 volumes cut, 9 failed." in captured.out

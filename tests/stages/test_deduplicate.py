@@ -157,9 +157,12 @@ def test_an_interrupted_run_is_finished_with_the_same_bytes(patchdir, tmp_path):
     deduplicate.main([str(patchdir), str(whole)])
     deduplicate.main([str(patchdir), str(cut_short)])
     (cut_short / "fly_groups.csv").unlink()
-    (cut_short / ".emcurate" / "deduplicate.jsonl").unlink()
     (cut_short / "deduplicated_fpaths.npz" / "0.npy").unlink()
-    deduplicate.main([str(patchdir), str(cut_short)])
+    assert deduplicate.main([str(patchdir), str(cut_short)]) == 0
+    assert read_results(cut_short) == read_results(whole)
+    (cut_short / ".emcurate" / "deduplicate.jsonl").unlink()
+    (cut_short / "fly_groups.csv").unlink()
+    assert deduplicate.main([str(patchdir), str(cut_short), "--overwrite"]) == 0
     assert read_results(cut_short) == read_results(whole)
 
 
