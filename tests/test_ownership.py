@@ -688,3 +688,17 @@ def test_letters_that_some_disks_take_for_one(tmp_path, capsys):
         save_image(tmp_path / "images" / name)
     assert main(cleanup2d, tmp_path / "images", tmp_path / "out") == 1
     assert sorted(tree(tmp_path / "out")) == ["strasse-LOC-2d.tiff", "straße-LOC-2d.tiff"]
+
+
+def test_directories_with_bytes_that_are_no_text(small_corpus, tmp_path):
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    try:
+        odd.mkdir()
+    except OSError:
+        pytest.skip("this disk takes UTF-8 names only")
+    shutil.copytree(small_corpus / "volumes", odd / "volumes")
+    work = Work(odd / "work", odd / "volumes")
+    for flags in ((), ("--overwrite",), ("--prune",)):
+        assert work.run(*flags, cutting=("-s", 10)) == 0
+    assert list((odd / "work" / "exemplars").glob("block_exemplars.npy"))
+    assert main(vid2stack, small_corpus / "videos", "-o", odd / "stacks") == 0

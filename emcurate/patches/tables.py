@@ -200,8 +200,9 @@ def _sections_of(table: pa.Table) -> pa.ChunkedArray:
 
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a table atomically; the same rows give the same bytes."""
-    with atomic_path(path) as partial:
-        pq.write_table(table, partial, compression="zstd")
+    # By way of files that are open: Arrow takes names in UTF-8 only.
+    with atomic_path(path) as partial, open(partial, "wb") as file:
+        pq.write_table(table, file, compression="zstd")
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
@@ -213,7 +214,8 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         If the file is no table of patches.
     """
     try:
-        table = pq.read_table(path, columns=None if columns is None else list(columns), partitioning=None)
+        with open(path, "rb") as file:
+            table = pq.read_table(file, columns=None if columns is None else list(columns), partitioning=None)
     except FileNotFoundError:
         raise InputError(path, "a table of patches", "no such file", "run raw/crop_patches.py") from None
     except (pa.ArrowException, OSError, ValueError) as error:
