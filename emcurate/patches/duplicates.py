@@ -14,10 +14,9 @@ import numpy.typing as npt
 
 from emcurate.errors import InputError
 from emcurate.patches.hashing import BoolArray, WordArray, hamming_distance, pack_hashes
-from emcurate.patches.search import find_first_within
 
 # Hashes compared with all exemplars at once; inside a block they are settled one after another.
-BLOCK = 1024
+BLOCK = 2048
 
 
 @dataclass(frozen=True)
@@ -149,22 +148,15 @@ def cover_greedily(hashes: WordArray, distance: int, threads: int = 1) -> npt.ND
     (n,) int64
         Positions into `hashes`; exemplars are where ``result == arange(n)``.
     """
-    owner = np.arange(len(hashes))
+    from emcurate.patches import search  # here, since it loads a compiler
+
+    hashes = np.ascontiguousarray(hashes)
+    owner = np.full(len(hashes), -1, np.int64)
     kept = np.empty(len(hashes), np.int64)
+    columns = search.make_columns(hashes.shape[1], len(hashes))
     count = 0
     for start in range(0, len(hashes), BLOCK):
-        block = hashes[start : start + BLOCK]
-        first = find_first_within(block, hashes[kept[:count]], distance, threads)
-        found = np.flatnonzero(first >= 0)
-        owner[start + found] = kept[first[found]]
-        # What no earlier exemplar covers is settled within the block: each round, the first that is left is
-        # kept and takes what is close to it.
-        left = np.flatnonzero(first < 0)
-        while left.size:
-            exemplar = left[0]
-            close = hamming_distance(block[left], block[exemplar]) <= distance
-            owner[start + left[close]] = start + exemplar
-            kept[count] = start + exemplar
-            count += 1
-            left = left[~close]
-    return owner
+        of_block = owner[start : start + BLOCK]
+        search.search_range(hashes[start : start + BLOCK], columns, 0, count, distance, threads, of_block)
+        count = search.settle_block(hashes, start, np.uint64(distance), of_block, kept, columns, count)
+    return kept[owner]

@@ -1,6 +1,7 @@
-"""Find, for each of many packed hashes, the first exemplar that is close enough; compiled, on several threads.
+"""Find the first exemplar close enough to each of many packed hashes, by comparing with one after another; compiled.
 
-Apart from `hashing`, so that the many processes that only make or read hashes need not load a compiler.
+Nothing else imports this module at its top, so that the many processes that only make or read hashes, and runs in which
+nothing is left to do, need not load a compiler.
 """
 
 from __future__ import annotations
@@ -10,13 +11,21 @@ from typing import Any
 import numba
 import numpy as np
 import numpy.typing as npt
+from llvmlite import ir
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from emcurate.patches.hashing import WordArray
+from emcurate.patches.hashing import WORD_BITS, WordArray
 
-# Exemplars compared before looking whether one was close enough: long enough for the vector units, short enough
-# that the search stops soon after the first hit.
-SEARCH_CHUNK = 512
+# Hashes compared by one vector instruction where the processor has 512-bit vectors; LLVM splits them where it has not.
+LANES = 8
+
+# Exemplars that all queries of a thread are compared with before the next are fetched: 32 KiB, what the first cache
+# holds (exemplars read from farther away halve the speed).
+TILE = 4096
+
+# Queries that a thread takes at a time: enough that a tile is used often, few enough that threads end together.
+SHARE = 64
 
 _THREADS_AT_MOST: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
 
@@ -28,48 +37,183 @@ def find_first_within(
 
     The result does not depend on the number of threads.
     """
+    first = np.full(len(queries), -1, np.int64)
+    columns = make_columns(exemplars.shape[1], len(exemplars))
+    columns[:, : len(exemplars)] = exemplars.T
+    search_range(queries, columns, 0, len(exemplars), distance, threads, first)
+    return first
+
+
+def search_range(
+    queries: WordArray,
+    columns: WordArray,
+    start: int,
+    stop: int,
+    distance: int,
+    threads: int,
+    first: npt.NDArray[np.int64],
+) -> None:
+    """Look for the queries whose `first` is -1 among the exemplars ``start:stop`` and enter what is found.
+
+    Parameters
+    ----------
+    queries : (n, words) uint64
+    columns : (words, capacity) uint64
+        Exemplars as `make_columns` lays them out.
+    start, stop, distance, threads : int
+    first : (n,) int64
+        Changed in place.
+    """
+    if start < stop and len(queries):
+        set_threads(threads)
+        _search_range(queries, columns, start, stop, np.uint64(distance), first)
+
+
+def make_columns(words: int, count: int) -> WordArray:
+    """Return room for `count` exemplars, a row a word, and for the vector that begins at the last of them."""
+    return np.zeros((words, count + LANES), np.uint64)
+
+
+def set_threads(threads: int) -> None:
+    """Let the compiled functions run on so many threads, or on as many as there are."""
     numba.set_num_threads(min(threads, _THREADS_AT_MOST))
-    return np.asarray(_find_first_within(queries, np.ascontiguousarray(exemplars.T), np.uint64(distance)))
+
+
+def compile_function(parallel: bool) -> Any:
+    """Return a decorator that compiles; the result is kept on disk for the next run where any place can be written."""
+
+    def compile_it(function: Any) -> Any:
+        try:
+            return numba.njit(parallel=parallel, cache=True)(function)
+        except RuntimeError:  # neither beside this file nor in the user's home
+            return numba.njit(parallel=parallel)(function)
+
+    return compile_it
 
 
 @intrinsic
-def _popcount(_context: Any, word: Any) -> Any:
-    """Count the ones of a uint64: LLVM's ctpop, which vectorises, where a loop over bits would not."""
+def close_lanes(_context: Any, row: Any, start: Any, word: Any, distance: Any) -> Any:
+    """Return a bit for each of the eight words from `start` on that differs from `word` in at most `distance` bits.
+
+    Written as vector instructions, since a loop with a way out is none that LLVM would turn into such.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        counts = _count_differences(builder, array.data, arguments[1], arguments[2])
+        close = builder.icmp_unsigned("<=", counts, _spread(builder, arguments[3]))
+        return builder.bitcast(close, ir.IntType(LANES))
+
+    return types.uint8(row, types.intp, types.uint64, types.uint64), generate
+
+
+_VECTOR = ir.VectorType(ir.IntType(WORD_BITS), LANES)
+
+
+def _spread(builder: Any, value: Any) -> Any:
+    """Return a vector that holds a value in each of its lanes."""
+    undefined, place = ir.Constant(_VECTOR, ir.Undefined), ir.IntType(32)
+    one = builder.insert_element(undefined, value, ir.Constant(place, 0))
+    return builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(place, LANES), [0] * LANES))
+
+
+def _count_differences(builder: Any, data: Any, place: Any, word: Any) -> Any:
+    """Return how many bits of the eight words from a place on differ from a word."""
+    pointer = builder.bitcast(builder.gep(data, [place]), _VECTOR.as_pointer())
+    found = builder.load(pointer, align=WORD_BITS // 8)
+    count = ir.FunctionType(_VECTOR, [_VECTOR])
+    function = builder.module.declare_intrinsic(f"llvm.ctpop.v{LANES}i{WORD_BITS}", (), count)
+    return builder.call(function, [builder.xor(found, _spread(builder, word))])
+
+
+@intrinsic
+def close_lanes_in_all(_context: Any, columns: Any, start: Any, queries: Any, query: Any, distance: Any) -> Any:
+    """Return what `close_lanes` does for hashes of several words, a row of `columns` each."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        columns, queries = (
+            context.make_array(signature.args[i])(context, builder, arguments[i]) for i in (0, 2)
+        )
+        words, capacity = cgutils.unpack_tuple(builder, columns.shape)
+        first_word = builder.mul(arguments[3], words)
+        total = cgutils.alloca_once_value(builder, ir.Constant(_VECTOR, [0] * LANES))
+        with cgutils.for_range(builder, words) as loop:
+            word = builder.load(builder.gep(queries.data, [builder.add(first_word, loop.index)]))
+            place = builder.add(builder.mul(loop.index, capacity), arguments[1])
+            counts = _count_differences(builder, columns.data, place, word)
+            builder.store(builder.add(builder.load(total), counts), total)
+        close = builder.icmp_unsigned("<=", builder.load(total), _spread(builder, arguments[4]))
+        return builder.bitcast(close, ir.IntType(LANES))
+
+    return types.uint8(columns, types.intp, queries, types.intp, types.uint64), generate
+
+
+@intrinsic
+def lowest_one(_context: Any, lanes: Any) -> Any:
+    """Return the place of the lowest bit that is set."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.ctpop(arguments[0])
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
 
-    return word(word), generate
-
-
-def _compile(function: Any) -> Any:
-    """Compile a function for several threads; kept on disk for the next run where any place can be written to."""
-    try:
-        return numba.njit(parallel=True, cache=True)(function)
-    except RuntimeError:  # neither beside this file nor in the user's home
-        return numba.njit(parallel=True)(function)
+    return lanes(lanes), generate
 
 
-@_compile
-def _find_first_within(queries: Any, exemplars: Any, distance: Any) -> Any:
-    words, count = exemplars.shape
-    first = np.full(len(queries), -1, np.int64)
-    for q in numba.prange(len(queries)):
-        distances = np.empty(SEARCH_CHUNK, np.uint64)
-        for start in range(0, count, SEARCH_CHUNK):
-            length = min(SEARCH_CHUNK, count - start)
-            distances[:length] = 0
-            for w in range(words):
-                word = queries[q, w]
-                for e in range(length):
-                    distances[e] += _popcount(word ^ exemplars[w, start + e])  # type: ignore[call-arg]
-            hits = 0
-            for e in range(length):
-                hits += distances[e] <= distance
-            if hits:
-                for e in range(length):
-                    if distances[e] <= distance:
-                        first[q] = start + e
-                        break
+@compile_function(parallel=False)
+def first_in_span(columns: Any, start: Any, stop: Any, queries: Any, query: Any, distance: Any) -> Any:
+    """Return the first of ``columns[:, start:stop]`` within a distance of a query, or -1."""
+    row, word = columns[0], queries[query, 0]
+    one_word = len(columns) == 1
+    for place in range(start, stop, LANES):
+        close = close_lanes(row, place, word, distance)
+        if close and not one_word:  # often it is not: what differs too much in one word does so in all
+            close = close_lanes_in_all(columns, place, queries, query, distance)
+        if close:
+            found = place + np.int64(lowest_one(close))
+            return found if found < stop else np.int64(-1)
+    return np.int64(-1)
+
+
+@compile_function(parallel=True)
+def _search_range(queries: Any, columns: Any, start: Any, stop: Any, distance: Any, first: Any) -> None:
+    shares = (len(queries) + SHARE - 1) // SHARE
+    for share in numba.prange(shares):
+        left = share * SHARE + np.flatnonzero(first[share * SHARE : (share + 1) * SHARE] < 0)
+        for tile in range(start, stop, TILE):
+            end = min(stop, tile + TILE)
+            for query in left:
+                first[query] = first_in_span(columns, tile, end, queries, query, distance)
+            left = left[first[left] < 0]
+            if not len(left):
                 break
-    return first
+
+
+@compile_function(parallel=False)
+def settle_block(queries: Any, start: Any, distance: Any, owner: Any, kept: Any, columns: Any, count: Any) -> Any:
+    """Cover, one after another, those hashes of a block that no earlier exemplar covers; return the new `count`.
+
+    Parameters
+    ----------
+    queries : (n, words) uint64
+        All hashes; the block begins at `start` and is as long as `owner`.
+    start : int
+    distance : uint64
+    owner : (length,) int64
+        Of each hash of the block the number of its exemplar, or -1; changed in place.
+    kept : (capacity,) int64
+        Positions of the exemplars in `queries`; changed in place.
+    columns : (words, capacity + LANES) uint64
+        The exemplars; changed in place.
+    count : int
+        Exemplars so far.
+    """
+    before = count
+    for i in range(len(owner)):
+        if owner[i] < 0:
+            query = start + i
+            owner[i] = first_in_span(columns, before, count, queries, query, distance)
+            if owner[i] < 0:
+                owner[i], kept[count] = count, query
+                for word in range(len(columns)):
+                    columns[word, count] = queries[query, word]
+                count += 1
+    return count
