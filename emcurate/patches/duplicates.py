@@ -148,15 +148,10 @@ def cover_greedily(hashes: WordArray, distance: int, threads: int = 1) -> npt.ND
     (n,) int64
         Positions into `hashes`; exemplars are where ``result == arange(n)``.
     """
-    from emcurate.patches import search  # here, since it loads a compiler
+    from emcurate.patches.exemplars import Exemplars  # here, since it loads a compiler
 
-    hashes = np.ascontiguousarray(hashes)
-    owner = np.full(len(hashes), -1, np.int64)
-    kept = np.empty(len(hashes), np.int64)
-    columns = search.make_columns(hashes.shape[1], len(hashes))
-    count = 0
+    exemplars = Exemplars(np.ascontiguousarray(hashes), distance, threads)
+    owner = np.empty(len(hashes), np.int64)
     for start in range(0, len(hashes), BLOCK):
-        of_block = owner[start : start + BLOCK]
-        search.search_range(hashes[start : start + BLOCK], columns, 0, count, distance, threads, of_block)
-        count = search.settle_block(hashes, start, np.uint64(distance), of_block, kept, columns, count)
-    return kept[owner]
+        exemplars.cover_block(start, owner[start : start + BLOCK])
+    return exemplars.positions[owner]

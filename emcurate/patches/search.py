@@ -131,9 +131,7 @@ def close_lanes_in_all(_context: Any, columns: Any, start: Any, queries: Any, qu
     """Return what `close_lanes` does for hashes of several words, a row of `columns` each."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        columns, queries = (
-            context.make_array(signature.args[i])(context, builder, arguments[i]) for i in (0, 2)
-        )
+        columns, queries = (context.make_array(signature.args[i])(context, builder, arguments[i]) for i in (0, 2))
         words, capacity = cgutils.unpack_tuple(builder, columns.shape)
         first_word = builder.mul(arguments[3], words)
         total = cgutils.alloca_once_value(builder, ir.Constant(_VECTOR, [0] * LANES))
@@ -156,6 +154,33 @@ def lowest_one(_context: Any, lanes: Any) -> Any:
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
 
     return lanes(lanes), generate
+
+
+@intrinsic
+def prefetch(_context: Any, row: Any, place: Any) -> Any:
+    """Ask for a word of a row to be brought into the cache, without waiting for it."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        flag, byte = ir.IntType(32), ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, flag, flag, flag])
+        function = builder.module.declare_intrinsic("llvm.prefetch.p0", (), kind)
+        pointer = builder.bitcast(builder.gep(array.data, [arguments[1]]), byte)
+        reading, keep, data = (ir.Constant(flag, value) for value in (0, 3, 1))
+        builder.call(function, [pointer, reading, keep, data])
+        return context.get_dummy_value()
+
+    return types.void(row, types.intp), generate
+
+
+@intrinsic
+def count_ones(_context: Any, word: Any) -> Any:
+    """Return the number of ones of a uint64."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.ctpop(arguments[0])
+
+    return word(word), generate
 
 
 @compile_function(parallel=False)

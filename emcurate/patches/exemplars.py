@@ -1,0 +1,66 @@
+"""The exemplars found so far, searched one after another while they are few and by tables of their bits beyond."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from emcurate.patches.hashing import WordArray
+from emcurate.patches.search import make_columns, search_range, settle_block
+from emcurate.patches.substrings import Tables, make_tables
+
+# Exemplars from which on it is tried whether tables are faster: below, comparing with all of them takes a microsecond
+# or two, and tables no less.
+TABLES_FROM = 50_000
+
+# Tables are made anew when they lack this part of the exemplars: comparing with a larger part one after another would
+# take longer than the tables, and making them for every smaller part as well.
+UNLISTED_PART = 1 / 16
+
+
+class Exemplars:
+    """Exemplars in the order in which they were found.
+
+    Parameters
+    ----------
+    hashes : (n, words) uint64
+        All hashes in the order in which they are to be taken.
+    distance, threads : int
+        As for `emcurate.patches.duplicates.cover_greedily`.
+    """
+
+    def __init__(self, hashes: WordArray, distance: int, threads: int) -> None:
+        self._hashes, self._distance, self._threads = hashes, distance, threads
+        self._columns = make_columns(hashes.shape[1], len(hashes))
+        self._count = 0
+        self._tables: Tables | None = None
+        self._next_tables = TABLES_FROM
+        self.positions: npt.NDArray[np.int64] = np.empty(len(hashes), np.int64)
+
+    def cover_block(self, start: int, owner: npt.NDArray[np.int64]) -> None:
+        """Enter into `owner` which exemplar stands for each hash from `start` on; those far from all become exemplars.
+
+        Parameters
+        ----------
+        start : int
+        owner : (length,) int64
+            Numbers of exemplars, in the order in which they were found: `positions` says where each one is.
+        """
+        owner[:] = -1
+        queries = self._hashes[start : start + len(owner)]
+        listed = 0
+        if self._count >= self._next_tables:
+            self._list()
+        if self._tables:
+            self._tables.search(queries, self._distance, self._threads, owner)
+            listed = self._tables.count
+        search_range(queries, self._columns, listed, self._count, self._distance, self._threads, owner)
+        self._count = settle_block(
+            self._hashes, start, np.uint64(self._distance), owner, self.positions, self._columns, self._count
+        )
+
+    def _list(self) -> None:
+        self._tables = None  # so that old and new ones are not in memory at a time
+        self._tables = make_tables(self._columns, self._count, self._distance, self._threads)
+        # Where they are of no use, as where all hashes are alike, it takes many more exemplars until they may be.
+        self._next_tables = int(self._count * (1 + UNLISTED_PART)) if self._tables else 2 * self._count
