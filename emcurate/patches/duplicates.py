@@ -6,6 +6,7 @@ import csv
 import io
 import zlib
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from emcurate.errors import InputError
 from emcurate.patches.hashing import BoolArray, WordArray, hamming_distance, pack_hashes
 
 # Hashes compared with all exemplars at once; inside a block they are settled one after another.
-BLOCK = 2048
+BLOCK = 4096
 
 
 @dataclass(frozen=True)
@@ -150,8 +151,9 @@ def cover_greedily(hashes: WordArray, distance: int, threads: int = 1) -> npt.ND
     """
     from emcurate.patches.exemplars import Exemplars  # here, since it loads a compiler
 
-    exemplars = Exemplars(np.ascontiguousarray(hashes), distance, threads)
     owner = np.empty(len(hashes), np.int64)
-    for start in range(0, len(hashes), BLOCK):
-        exemplars.cover_block(start, owner[start : start + BLOCK])
+    with ThreadPoolExecutor(threads) as pool:
+        exemplars = Exemplars(np.ascontiguousarray(hashes), distance, pool, threads)
+        for start in range(0, len(hashes), BLOCK):
+            exemplars.cover_block(start, owner[start : start + BLOCK])
     return exemplars.positions[owner]

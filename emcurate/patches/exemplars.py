@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Executor
+
 import numpy as np
 import numpy.typing as npt
 
 from emcurate.patches.hashing import WordArray
-from emcurate.patches.search import make_columns, search_range, settle_block
+from emcurate.patches.search import divide, make_columns, search_range, settle_block
 from emcurate.patches.substrings import Tables, make_tables
 
 # Exemplars from which on it is tried whether tables are faster: below, comparing with all of them takes a microsecond
@@ -18,6 +20,10 @@ TABLES_FROM = 50_000
 UNLISTED_PART = 1 / 16
 
 
+# Comparisons from which on threads are worth starting: a fraction of a millisecond.
+THREADS_FROM = 4_000_000
+
+
 class Exemplars:
     """Exemplars in the order in which they were found.
 
@@ -25,12 +31,21 @@ class Exemplars:
     ----------
     hashes : (n, words) uint64
         All hashes in the order in which they are to be taken.
-    distance, threads : int
+    distance : int
         As for `emcurate.patches.duplicates.cover_greedily`.
+    pool : Executor
+        Threads to search on.
+    threads : int
+        How many they are.
+
+    Attributes
+    ----------
+    positions : (n,) int64
+        The position in `hashes` of each exemplar, in the order in which they were found; undefined beyond.
     """
 
-    def __init__(self, hashes: WordArray, distance: int, threads: int) -> None:
-        self._hashes, self._distance, self._threads = hashes, distance, threads
+    def __init__(self, hashes: WordArray, distance: int, pool: Executor, threads: int) -> None:
+        self._hashes, self._distance, self._pool, self._threads = hashes, np.uint64(distance), pool, threads
         self._columns = make_columns(hashes.shape[1], len(hashes))
         self._count = 0
         self._tables: Tables | None = None
@@ -44,23 +59,29 @@ class Exemplars:
         ----------
         start : int
         owner : (length,) int64
-            Numbers of exemplars, in the order in which they were found: `positions` says where each one is.
+            Numbers of exemplars, in the order in which they were found.
         """
         owner[:] = -1
-        queries = self._hashes[start : start + len(owner)]
-        listed = 0
         if self._count >= self._next_tables:
-            self._list()
-        if self._tables:
-            self._tables.search(queries, self._distance, self._threads, owner)
-            listed = self._tables.count
-        search_range(queries, self._columns, listed, self._count, self._distance, self._threads, owner)
+            self._make_tables()
+        queries = self._hashes[start : start + len(owner)]
+        listed = self._tables.count if self._tables else 0
+
+        def search(part: slice) -> None:
+            if self._tables:
+                self._tables.search(queries[part], self._distance, owner[part])
+            search_range(queries[part], self._columns, listed, self._count, self._distance, owner[part])
+
+        if self._threads > 1 and len(owner) * self._count >= THREADS_FROM:
+            divide(search, len(owner), self._pool, self._threads)
+        elif self._count:
+            search(slice(None))
         self._count = settle_block(
-            self._hashes, start, np.uint64(self._distance), owner, self.positions, self._columns, self._count
+            self._hashes, start, self._distance, owner, self.positions, self._columns, self._count
         )
 
-    def _list(self) -> None:
+    def _make_tables(self) -> None:
         self._tables = None  # so that old and new ones are not in memory at a time
-        self._tables = make_tables(self._columns, self._count, self._distance, self._threads)
+        self._tables = make_tables(self._columns, self._count, int(self._distance), self._pool)
         # Where they are of no use, as where all hashes are alike, it takes many more exemplars until they may be.
         self._next_tables = int(self._count * (1 + UNLISTED_PART)) if self._tables else 2 * self._count

@@ -1,11 +1,13 @@
 """Find the first exemplar close enough to each of many packed hashes, by comparing with one after another; compiled.
 
-Nothing else imports this module at its top, so that the many processes that only make or read hashes, and runs in which
+Only modules that compile themselves import this one at their top, so that the many processes that only make or read hashes, and runs in which
 nothing is left to do, need not load a compiler.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
 import numba
@@ -20,14 +22,15 @@ from emcurate.patches.hashing import WORD_BITS, WordArray
 # Hashes compared by one vector instruction where the processor has 512-bit vectors; LLVM splits them where it has not.
 LANES = 8
 
-# Exemplars that all queries of a thread are compared with before the next are fetched: 32 KiB, what the first cache
+# Exemplars that all queries of a part are compared with before the next are fetched: 32 KiB, what the first cache
 # holds (exemplars read from farther away halve the speed).
 TILE = 4096
 
-# Queries that a thread takes at a time: enough that a tile is used often, few enough that threads end together.
-SHARE = 64
+# Parts of the queries that each thread gets, so that one that is held up does not keep the others waiting for long.
+PARTS_A_THREAD = 4
 
-_THREADS_AT_MOST: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+# Queries of a part at least: starting it takes as long as some ten.
+PART_QUERIES = 256
 
 
 def find_first_within(
@@ -40,33 +43,21 @@ def find_first_within(
     first = np.full(len(queries), -1, np.int64)
     columns = make_columns(exemplars.shape[1], len(exemplars))
     columns[:, : len(exemplars)] = exemplars.T
-    search_range(queries, columns, 0, len(exemplars), distance, threads, first)
+
+    def search(part: slice) -> None:
+        search_range(queries[part], columns, 0, len(exemplars), np.uint64(distance), first[part])
+
+    with ThreadPoolExecutor(threads) as pool:
+        divide(search, len(queries), pool, threads)
     return first
 
 
-def search_range(
-    queries: WordArray,
-    columns: WordArray,
-    start: int,
-    stop: int,
-    distance: int,
-    threads: int,
-    first: npt.NDArray[np.int64],
-) -> None:
-    """Look for the queries whose `first` is -1 among the exemplars ``start:stop`` and enter what is found.
-
-    Parameters
-    ----------
-    queries : (n, words) uint64
-    columns : (words, capacity) uint64
-        Exemplars as `make_columns` lays them out.
-    start, stop, distance, threads : int
-    first : (n,) int64
-        Changed in place.
-    """
-    if start < stop and len(queries):
-        set_threads(threads)
-        _search_range(queries, columns, start, stop, np.uint64(distance), first)
+def divide(search: Callable[[slice], None], queries: int, pool: Executor, threads: int) -> None:
+    """Call a function on all parts of the queries, on several threads; what it calls has to release the lock."""
+    size = max(PART_QUERIES, -(-queries // (threads * PARTS_A_THREAD)))
+    parts = [slice(start, start + size) for start in range(0, queries, size)]
+    for _ in pool.map(search, parts):
+        pass
 
 
 def make_columns(words: int, count: int) -> WordArray:
@@ -74,21 +65,12 @@ def make_columns(words: int, count: int) -> WordArray:
     return np.zeros((words, count + LANES), np.uint64)
 
 
-def set_threads(threads: int) -> None:
-    """Let the compiled functions run on so many threads, or on as many as there are."""
-    numba.set_num_threads(min(threads, _THREADS_AT_MOST))
-
-
-def compile_function(parallel: bool) -> Any:
-    """Return a decorator that compiles; the result is kept on disk for the next run where any place can be written."""
-
-    def compile_it(function: Any) -> Any:
-        try:
-            return numba.njit(parallel=parallel, cache=True)(function)
-        except RuntimeError:  # neither beside this file nor in the user's home
-            return numba.njit(parallel=parallel)(function)
-
-    return compile_it
+def compiled(function: Any) -> Any:
+    """Compile a function that lets other threads run; kept on disk for the next run where any place can be written."""
+    try:
+        return numba.njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # neither beside this file nor in the user's home
+        return numba.njit(nogil=True)(function)
 
 
 @intrinsic
@@ -183,7 +165,7 @@ def count_ones(_context: Any, word: Any) -> Any:
     return word(word), generate
 
 
-@compile_function(parallel=False)
+@compiled
 def first_in_span(columns: Any, start: Any, stop: Any, queries: Any, query: Any, distance: Any) -> Any:
     """Return the first of ``columns[:, start:stop]`` within a distance of a query, or -1."""
     row, word = columns[0], queries[query, 0]
@@ -198,21 +180,31 @@ def first_in_span(columns: Any, start: Any, stop: Any, queries: Any, query: Any,
     return np.int64(-1)
 
 
-@compile_function(parallel=True)
-def _search_range(queries: Any, columns: Any, start: Any, stop: Any, distance: Any, first: Any) -> None:
-    shares = (len(queries) + SHARE - 1) // SHARE
-    for share in numba.prange(shares):
-        left = share * SHARE + np.flatnonzero(first[share * SHARE : (share + 1) * SHARE] < 0)
-        for tile in range(start, stop, TILE):
-            end = min(stop, tile + TILE)
-            for query in left:
-                first[query] = first_in_span(columns, tile, end, queries, query, distance)
-            left = left[first[left] < 0]
-            if not len(left):
-                break
+@compiled
+def search_range(queries: Any, columns: Any, start: Any, stop: Any, distance: Any, first: Any) -> None:
+    """Look for the queries whose `first` is -1 among the exemplars ``start:stop`` and enter what is found.
+
+    Parameters
+    ----------
+    queries : (n, words) uint64
+    columns : (words, capacity) uint64
+        Exemplars as `make_columns` lays them out.
+    start, stop : int
+    distance : uint64
+    first : (n,) int64
+        Changed in place.
+    """
+    left = np.flatnonzero(first < 0)
+    for tile in range(start, stop, TILE):
+        end = min(stop, tile + TILE)
+        for query in left:
+            first[query] = first_in_span(columns, tile, end, queries, query, distance)
+        left = left[first[left] < 0]
+        if not len(left):
+            break
 
 
-@compile_function(parallel=False)
+@compiled
 def settle_block(queries: Any, start: Any, distance: Any, owner: Any, kept: Any, columns: Any, count: Any) -> Any:
     """Cover, one after another, those hashes of a block that no earlier exemplar covers; return the new `count`.
 

@@ -1,34 +1,32 @@
 """Find the first exemplar close enough to each of many packed hashes without comparing with all; compiled.
 
-Multi-index hashing (Norouzi, Punjani and Fleet, "Fast search in Hamming space with multi-index hashing", CVPR 2012): the
-bits are dealt out to some substrings, and for each a table lists the exemplars by what their bits in it are. Two hashes
-that differ in few bits differ in very few in at least one of the substrings, so only the exemplars in the few lists that
-close to a query's own are compared with it.
+Multi-index hashing (Norouzi, Punjani and Fleet, "Fast search in Hamming space with multi-index hashing", CVPR 2012):
+the bits are dealt out to some substrings, and for each a table lists the exemplars by what it is in them. Two hashes
+that differ in few bits differ in very few in at least one of the substrings, so a query is compared only with the
+exemplars in the few lists of substrings close to its own.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from emcurate.patches.hashing import WORD_BITS, WordArray
 from emcurate.patches.search import (
     LANES,
-    SHARE,
     close_lanes,
-    compile_function,
+    compiled,
     count_ones,
     lowest_one,
-    make_columns,
     prefetch,
-    set_threads,
 )
 
 # What finding a list costs, in comparisons of a vector of words: measured, 2 to 3 ns beside 1.2.
@@ -110,109 +108,98 @@ def choose_split(bits: int, distance: int, exemplars: int) -> Split | None:
 
 
 @dataclass(frozen=True)
+class Table:
+    """Exemplars listed by one of their substrings.
+
+    Attributes
+    ----------
+    bits : (width,) int64
+        Which bits of a hash make up the substring.
+    flips : (lists,) uint32
+        What may differ between a query's substring and those whose lists are looked at.
+    starts : (2**width + 1,) int32
+        Where each list begins, and where the last one ends.
+    members : (count,) int32
+        The exemplars of each list, in order.
+    filters : (count + LANES,) uint64
+        One word of each of them, number `filter_word`.
+    """
+
+    bits: npt.NDArray[np.int64]
+    flips: npt.NDArray[np.uint32]
+    starts: npt.NDArray[np.int32]
+    members: npt.NDArray[np.int32]
+    filters: WordArray
+    filter_word: int
+
+
+@dataclass(frozen=True)
 class Tables:
-    """Exemplars listed by their substrings.
+    """The first `count` of some exemplars, listed by each of their substrings.
 
     Attributes
     ----------
     columns : (words, capacity) uint64
         The exemplars, a row a word.
-    bits : (tables, longest) int64
-        Which bits of a hash make up each substring.
-    widths : (tables,) int64
-        How many they are.
-    flips : (all,) uint32; flip_start : (tables + 1,) int64
-        For each table what differs between a query's substring and those whose lists are looked at.
-    list_start : (all,) int32; table_start : (tables + 1,) int64
-        For each table where each list begins, and where the last one ends.
-    members : (tables, count) int32
-        The exemplars in each list, in order.
-    filters : (tables, count + LANES) uint64
-        One word of each of them: table t's is word ``t % words``.
+    count : int
+    tables : list of Table
     """
 
     columns: WordArray
-    bits: npt.NDArray[np.int64]
-    widths: npt.NDArray[np.int64]
-    flips: npt.NDArray[np.uint32]
-    flip_start: npt.NDArray[np.int64]
-    list_start: npt.NDArray[np.int32]
-    table_start: npt.NDArray[np.int64]
-    members: npt.NDArray[np.int32]
-    filters: WordArray
+    count: int
+    tables: list[Table]
 
-    @property
-    def count(self) -> int:
-        """The number of exemplars listed."""
-        return self.members.shape[1]
-
-    def search(self, queries: WordArray, distance: int, threads: int, first: npt.NDArray[np.int64]) -> None:
+    def search(self, queries: WordArray, distance: np.uint64, first: npt.NDArray[np.int64]) -> None:
         """Enter into `first` the first listed exemplar within a distance of each query that has one."""
-        set_threads(threads)
-        _search_tables(
-            queries,
-            self.columns,
-            self.bits,
-            self.widths,
-            self.flips,
-            self.flip_start,
-            self.list_start,
-            self.table_start,
-            self.members,
-            self.filters,
-            np.uint64(distance),
-            first,
-        )
+        best = np.full(len(queries), self.count)
+        # Table by table, so that what all queries look up stays in the cache.
+        for each in self.tables:
+            _search_table(
+                queries, each.bits, each.flips, each.starts, each.members, each.filters, each.filter_word,
+                self.columns, distance, best,
+            )  # fmt: skip
+        found = best < self.count
+        first[found] = best[found]
 
     def measure_cost(self, queries: WordArray) -> float:
         """Return the comparisons of vectors that one of these queries takes, as `Split.cost` counts them."""
-        lists = _count_vectors(
-            queries, self.bits, self.widths, self.flips, self.flip_start, self.list_start, self.table_start
-        )
-        return len(self.flips) * LIST_COST + lists / len(queries)
+        lists = sum(len(each.flips) for each in self.tables)
+        vectors = sum(_count_vectors(queries, each.bits, each.flips, each.starts) for each in self.tables)
+        return lists * LIST_COST + vectors / len(queries)
 
 
-def make_tables(columns: WordArray, count: int, distance: int, threads: int) -> Tables | None:
+def make_tables(columns: WordArray, count: int, distance: int, pool: Executor) -> Tables | None:
     """List the first `count` exemplars by their substrings, unless comparing with all of them is cheaper.
 
     Parameters
     ----------
     columns : (words, capacity) uint64
         The exemplars, a row a word.
-    count, distance, threads : int
+    count, distance : int
+    pool : Executor
+        Threads to do it on.
     """
     order = order_bits(columns[:, :count])
     split = choose_split(len(order), distance, count)
     if split is None:
         return None
-    tables = list_exemplars(columns, count, order, split, threads)
+    tables = list_exemplars(columns, count, order, split, pool)
     sample = np.ascontiguousarray(columns[:, : count : max(1, count // SAMPLE)].T)
     return tables if tables.measure_cost(sample) * GAIN < count / LANES else None
 
 
-def list_exemplars(columns: WordArray, count: int, order: npt.NDArray[np.int64], split: Split, threads: int) -> Tables:
+def list_exemplars(
+    columns: WordArray, count: int, order: npt.NDArray[np.int64], split: Split, pool: Executor
+) -> Tables:
     """List the first `count` exemplars by substrings that take turns at the bits in `order`."""
-    number = len(split.widths)
-    bits = np.zeros((number, max(split.widths)), np.int64)
-    for table, width in enumerate(split.widths):
-        bits[table, :width] = order[table::number][:width]
-    flips = [list_flips(*pair) for pair in zip(split.widths, split.radii, strict=True)]
-    widths = np.array(split.widths)
-    table_start = np.concatenate([[0], np.cumsum((1 << widths) + 1)])
-    tables = Tables(
-        columns,
-        bits,
-        widths,
-        np.concatenate(flips),
-        np.concatenate([[0], np.cumsum([len(each) for each in flips])]),
-        np.zeros(table_start[-1], np.int32),
-        table_start,
-        np.empty((number, count), np.int32),
-        make_columns(number, count),
-    )
-    set_threads(threads)
-    _fill_tables(columns, bits, widths, tables.list_start, table_start, tables.members, tables.filters)
-    return tables
+
+    def list_by(table: int) -> Table:
+        bits = order[table :: len(split.widths)][: split.widths[table]].copy()
+        filter_word = table % len(columns)
+        starts, members, filters = _list_by_substring(columns, count, bits, filter_word)
+        return Table(bits, list_flips(len(bits), split.radii[table]), starts, members, filters, filter_word)
+
+    return Tables(columns, count, list(pool.map(list_by, range(len(split.widths)))))
 
 
 def order_bits(columns: WordArray) -> npt.NDArray[np.int64]:
@@ -227,43 +214,42 @@ def order_bits(columns: WordArray) -> npt.NDArray[np.int64]:
     return order[(ones[order] > 0) & (ones[order] < some.shape[1])]
 
 
+@functools.cache
 def list_flips(width: int, radius: int) -> npt.NDArray[np.uint32]:
     """Return the words of some bits with at most `radius` ones, those with fewer first."""
     places = itertools.chain.from_iterable(itertools.combinations(range(width), ones) for ones in range(radius + 1))
     return np.array([sum(1 << place for place in each) for each in places], np.uint32)
 
 
-@compile_function(parallel=False)
-def _substring(columns: Any, place: Any, bits: Any, width: Any) -> Any:
+@compiled
+def _substring(columns: Any, place: Any, bits: Any) -> Any:
     """Return the bits of the hash in a column that make up a substring."""
     found = np.int64(0)
-    for i in range(width):
+    for i in range(len(bits)):
         word = columns[bits[i] // WORD_BITS, place]
         found |= np.int64((word >> np.uint64(bits[i] % WORD_BITS)) & np.uint64(1)) << i
     return found
 
 
-@compile_function(parallel=True)
-def _fill_tables(
-    columns: Any, bits: Any, widths: Any, list_start: Any, table_start: Any, members: Any, filters: Any
-) -> None:
-    count = members.shape[1]
-    for table in numba.prange(len(widths)):
-        starts = list_start[table_start[table] : table_start[table + 1]]
-        for exemplar in range(count):
-            starts[_substring(columns, exemplar, bits[table], widths[table]) + 1] += 1
-        for i in range(1, len(starts)):
-            starts[i] += starts[i - 1]
-        free = starts[:-1].copy()
-        filter_words = columns[table % len(columns)]
-        for exemplar in range(count):
-            substring = _substring(columns, exemplar, bits[table], widths[table])
-            members[table, free[substring]] = exemplar
-            filters[table, free[substring]] = filter_words[exemplar]
-            free[substring] += 1
+@compiled
+def _list_by_substring(columns: Any, count: Any, bits: Any, filter_word: Any) -> Any:
+    """Return the `starts`, `members` and `filters` of a `Table`."""
+    starts = np.zeros((1 << len(bits)) + 1, np.int32)
+    for exemplar in range(count):
+        starts[_substring(columns, exemplar, bits) + 1] += 1
+    for i in range(1, len(starts)):
+        starts[i] += starts[i - 1]
+    members, filters = np.empty(count, np.int32), np.zeros(count + LANES, np.uint64)
+    free = starts[:-1].copy()
+    for exemplar in range(count):
+        substring = _substring(columns, exemplar, bits)
+        members[free[substring]] = exemplar
+        filters[free[substring]] = columns[filter_word, exemplar]
+        free[substring] += 1
+    return starts, members, filters
 
 
-@compile_function(parallel=False)
+@compiled
 def _confirm(
     close: Any, place: Any, stop: Any, columns: Any, members: Any, queries: Any, query: Any, distance: Any
 ) -> Any:
@@ -279,20 +265,20 @@ def _confirm(
     return confirmed
 
 
-@compile_function(parallel=False)
+@compiled
 def _search_table(
-    queries: Any, begin: Any, end: Any, columns: Any, bits: Any, width: Any, flips: Any, starts: Any, members: Any,
-    filters: Any, filter_word: Any, distance: Any, best: Any,
+    queries: Any, bits: Any, flips: Any, starts: Any, members: Any, filters: Any, filter_word: Any, columns: Any,
+    distance: Any, best: Any,
 ) -> None:  # fmt: skip
-    """Lower `best` of the queries ``begin:end`` to the first exemplar in the lists of a table."""
+    """Lower each query's `best` to the first close exemplar in a table's lists, if that comes before it."""
     by_word = queries.T
     one_word = len(columns) == 1
     count = len(members)
     last = len(flips) - 1
-    for query in range(begin, end):
-        substring = _substring(by_word, query, bits, width)
+    for query in range(len(queries)):
+        substring = _substring(by_word, query, bits)
         word = queries[query, filter_word]
-        found = best[query - begin]
+        found = best[query]
         for i in range(last + 1):
             prefetch(filters, np.int64(starts[substring ^ np.int64(flips[min(i + LISTS_AHEAD, last)])]))
             each = substring ^ np.int64(flips[i])
@@ -309,42 +295,17 @@ def _search_table(
                         found = min(found, np.int64(members[entry]))
                     break
                 place += LANES
-        best[query - begin] = found
+        best[query] = found
 
 
-@compile_function(parallel=True)
-def _search_tables(
-    queries: Any, columns: Any, bits: Any, widths: Any, flips: Any, flip_start: Any, list_start: Any, table_start: Any,
-    members: Any, filters: Any, distance: Any, first: Any,
-) -> None:  # fmt: skip
-    tables, count = members.shape
-    shares = (len(queries) + SHARE - 1) // SHARE
-    for share in numba.prange(shares):
-        begin, end = share * SHARE, min(len(queries), (share + 1) * SHARE)
-        best = np.full(SHARE, count, np.int64)
-        for table in range(tables):
-            _search_table(
-                queries, begin, end, columns, bits[table], widths[table],
-                flips[flip_start[table] : flip_start[table + 1]],
-                list_start[table_start[table] : table_start[table + 1]],
-                members[table], filters[table], table % len(columns), distance, best,
-            )  # fmt: skip
-        for query in range(begin, end):
-            if best[query - begin] < count:
-                first[query] = best[query - begin]
-
-
-@compile_function(parallel=False)
-def _count_vectors(
-    queries: Any, bits: Any, widths: Any, flips: Any, flip_start: Any, list_start: Any, table_start: Any
-) -> Any:
+@compiled
+def _count_vectors(queries: Any, bits: Any, flips: Any, starts: Any) -> Any:
+    """Return how many vectors of words `_search_table` compares with queries that are close to nothing."""
     by_word = queries.T
     vectors = 0
-    for table in range(len(widths)):
-        starts = list_start[table_start[table] : table_start[table + 1]]
-        for query in range(len(queries)):
-            substring = _substring(by_word, query, bits[table], widths[table])
-            for i in range(flip_start[table], flip_start[table + 1]):
-                each = substring ^ np.int64(flips[i])
-                vectors += (starts[each + 1] - starts[each] + LANES - 1) // LANES
+    for query in range(len(queries)):
+        substring = _substring(by_word, query, bits)
+        for flip in flips:
+            each = substring ^ np.int64(flip)
+            vectors += (starts[each + 1] - starts[each] + LANES - 1) // LANES
     return vectors
