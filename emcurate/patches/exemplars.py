@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Executor
 
 import numpy as np
 import numpy.typing as npt
 
 from emcurate.patches.hashing import WordArray
-from emcurate.patches.search import divide, make_columns, search_range, settle_block
+from emcurate.patches.search import make_columns, search_range, settle_block
 from emcurate.patches.substrings import Tables, make_tables
 
 # Exemplars from which on it is tried whether tables are faster: below, comparing with all of them takes a microsecond
@@ -22,6 +23,13 @@ UNLISTED_PART = 1 / 16
 
 # Comparisons from which on threads are worth starting: a fraction of a millisecond.
 THREADS_FROM = 4_000_000
+
+
+# Parts of the queries that each thread gets, so that one that is held up does not keep the others waiting for long.
+PARTS_A_THREAD = 4
+
+# Queries of a part at least: starting it takes as long as some ten.
+PART_QUERIES = 256
 
 
 class Exemplars:
@@ -85,3 +93,11 @@ class Exemplars:
         self._tables = make_tables(self._columns, self._count, int(self._distance), self._pool)
         # Where they are of no use, as where all hashes are alike, it takes many more exemplars until they may be.
         self._next_tables = int(self._count * (1 + UNLISTED_PART)) if self._tables else 2 * self._count
+
+
+def divide(search: Callable[[slice], None], queries: int, pool: Executor, threads: int) -> None:
+    """Call a function on all parts of the queries, on several threads; what it calls has to release the lock."""
+    size = max(PART_QUERIES, -(-queries // (threads * PARTS_A_THREAD)))
+    parts = [slice(start, start + size) for start in range(0, queries, size)]
+    for _ in pool.map(search, parts):
+        pass

@@ -1,18 +1,16 @@
-"""Find the first exemplar close enough to each of many packed hashes, by comparing with one after another; compiled.
+"""Compiled loops that find the first exemplar close to a hash, one after another or in lists of likely ones.
 
-Only modules that compile themselves import this one at their top, so that the many processes that only make or read hashes, and runs in which
-nothing is left to do, need not load a compiler.
+All that is compiled stands in this module, since what is kept on disk is only made anew when its own file has changed.
+Nothing imports it at its top but what needs it at once, so that the many processes that only make or read hashes, and
+runs in which nothing is left to do, need not load a compiler.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
 import numba
 import numpy as np
-import numpy.typing as npt
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
@@ -26,38 +24,8 @@ LANES = 8
 # holds (exemplars read from farther away halve the speed).
 TILE = 4096
 
-# Parts of the queries that each thread gets, so that one that is held up does not keep the others waiting for long.
-PARTS_A_THREAD = 4
-
-# Queries of a part at least: starting it takes as long as some ten.
-PART_QUERIES = 256
-
-
-def find_first_within(
-    queries: WordArray, exemplars: WordArray, distance: int, threads: int = 1
-) -> npt.NDArray[np.int64]:
-    """Return, for each of (n, words) hashes, the first of (m, words) exemplars within `distance`, or -1.
-
-    The result does not depend on the number of threads.
-    """
-    first = np.full(len(queries), -1, np.int64)
-    columns = make_columns(exemplars.shape[1], len(exemplars))
-    columns[:, : len(exemplars)] = exemplars.T
-
-    def search(part: slice) -> None:
-        search_range(queries[part], columns, 0, len(exemplars), np.uint64(distance), first[part])
-
-    with ThreadPoolExecutor(threads) as pool:
-        divide(search, len(queries), pool, threads)
-    return first
-
-
-def divide(search: Callable[[slice], None], queries: int, pool: Executor, threads: int) -> None:
-    """Call a function on all parts of the queries, on several threads; what it calls has to release the lock."""
-    size = max(PART_QUERIES, -(-queries // (threads * PARTS_A_THREAD)))
-    parts = [slice(start, start + size) for start in range(0, queries, size)]
-    for _ in pool.map(search, parts):
-        pass
+# Lists whose exemplars are asked for ahead, since waiting for memory takes longer than comparing.
+LISTS_AHEAD = 8
 
 
 def make_columns(words: int, count: int) -> WordArray:
@@ -171,7 +139,7 @@ def first_in_span(columns: Any, start: Any, stop: Any, queries: Any, query: Any,
     row, word = columns[0], queries[query, 0]
     one_word = len(columns) == 1
     for place in range(start, stop, LANES):
-        close = close_lanes(row, place, word, distance)
+        close: Any = close_lanes(row, place, word, distance)  # type: ignore[call-arg]
         if close and not one_word:  # often it is not: what differs too much in one word does so in all
             close = close_lanes_in_all(columns, place, queries, query, distance)
         if close:
@@ -234,3 +202,95 @@ def settle_block(queries: Any, start: Any, distance: Any, owner: Any, kept: Any,
                     columns[word, count] = queries[query, word]
                 count += 1
     return count
+
+
+@compiled
+def _substring(columns: Any, place: Any, bits: Any) -> Any:
+    """Return the bits of the hash in a column that make up a substring."""
+    found = np.int64(0)
+    for i in range(len(bits)):
+        word = columns[bits[i] // WORD_BITS, place]
+        found |= np.int64((word >> np.uint64(bits[i] % WORD_BITS)) & np.uint64(1)) << i
+    return found
+
+
+@compiled
+def list_by_substring(columns: Any, count: Any, bits: Any, filter_word: Any) -> Any:
+    """Return the `starts`, `members` and `filters` of a `Table`."""
+    starts = np.zeros((1 << len(bits)) + 1, np.int32)
+    for exemplar in range(count):
+        starts[_substring(columns, exemplar, bits) + 1] += 1
+    for i in range(1, len(starts)):
+        starts[i] += starts[i - 1]
+    members, filters = np.empty(count, np.int32), np.zeros(count + LANES, np.uint64)
+    free = starts[:-1].copy()
+    for exemplar in range(count):
+        substring = _substring(columns, exemplar, bits)
+        members[free[substring]] = exemplar
+        filters[free[substring]] = columns[filter_word, exemplar]
+        free[substring] += 1
+    return starts, members, filters
+
+
+@compiled
+def _confirm(
+    close: Any, place: Any, stop: Any, columns: Any, members: Any, queries: Any, query: Any, distance: Any
+) -> Any:
+    """Return which of the lanes that are close in one word are so in all."""
+    confirmed = np.uint8(0)
+    for lane in range(min(LANES, stop - place)):
+        if close >> lane & 1:
+            differing = np.uint64(0)
+            for word in range(len(columns)):
+                there = columns[word, members[place + lane]]
+                differing += count_ones(there ^ queries[query, word])  # type: ignore[call-arg]
+            if differing <= distance:
+                confirmed |= np.uint8(1 << lane)
+    return confirmed
+
+
+@compiled
+def search_table(
+    queries: Any, bits: Any, flips: Any, starts: Any, members: Any, filters: Any, filter_word: Any, columns: Any,
+    distance: Any, best: Any,
+) -> None:  # fmt: skip
+    """Lower each query's `best` to the first close exemplar in a table's lists, if that comes before it."""
+    by_word = queries.T
+    one_word = len(columns) == 1
+    count = len(members)
+    last = len(flips) - 1
+    for query in range(len(queries)):
+        substring = _substring(by_word, query, bits)
+        word = queries[query, filter_word]
+        found = best[query]
+        for i in range(last + 1):
+            ahead = substring ^ np.int64(flips[min(i + LISTS_AHEAD, last)])
+            prefetch(filters, np.int64(starts[ahead]))  # type: ignore[call-arg]
+            each = substring ^ np.int64(flips[i])
+            place, stop = np.int64(starts[each]), np.int64(starts[each + 1])
+            while place < stop:
+                if found < count and members[place] >= found:
+                    break
+                close = close_lanes(filters, place, word, distance)
+                if close and not one_word:
+                    close = _confirm(close, place, stop, columns, members, queries, query, distance)
+                if close:
+                    entry = place + np.int64(lowest_one(close))
+                    if entry < stop:
+                        found = min(found, np.int64(members[entry]))
+                    break
+                place += LANES
+        best[query] = found
+
+
+@compiled
+def count_vectors(queries: Any, bits: Any, flips: Any, starts: Any) -> Any:
+    """Return how many vectors of words `search_table` compares with queries that are close to nothing."""
+    by_word = queries.T
+    vectors = 0
+    for query in range(len(queries)):
+        substring = _substring(by_word, query, bits)
+        for flip in flips:
+            each = substring ^ np.int64(flip)
+            vectors += (starts[each + 1] - starts[each] + LANES - 1) // LANES
+    return vectors

@@ -14,20 +14,12 @@ import math
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from emcurate.patches.hashing import WORD_BITS, WordArray
-from emcurate.patches.search import (
-    LANES,
-    close_lanes,
-    compiled,
-    count_ones,
-    lowest_one,
-    prefetch,
-)
+from emcurate.patches.search import LANES, count_vectors, list_by_substring, search_table
 
 # What finding a list costs, in comparisons of a vector of words: measured, 2 to 3 ns beside 1.2.
 LIST_COST = 2
@@ -35,9 +27,6 @@ LIST_COST = 2
 # By how much lists must lower the number of comparisons: they are read here and there in memory, which takes three
 # times as long as one after another.
 GAIN = 3
-
-# Lists whose exemplars are asked for ahead, since waiting for memory takes longer than comparing.
-LISTS_AHEAD = 8
 
 # Bits of the longest substring: 256 thousand lists, 1 MiB, which the second cache holds.
 LONGEST_BITS = 18
@@ -73,7 +62,7 @@ class Split:
 
     def cost(self, exemplars: int) -> float:
         """Return the comparisons of vectors that a query takes if the exemplars are spread evenly over the lists."""
-        return sum(
+        return math.fsum(
             count_lists(width, radius) * (LIST_COST + exemplars / 2**width / LANES)
             for width, radius in zip(self.widths, self.radii, strict=True)
         )
@@ -154,7 +143,7 @@ class Tables:
         best = np.full(len(queries), self.count)
         # Table by table, so that what all queries look up stays in the cache.
         for each in self.tables:
-            _search_table(
+            search_table(
                 queries, each.bits, each.flips, each.starts, each.members, each.filters, each.filter_word,
                 self.columns, distance, best,
             )  # fmt: skip
@@ -164,8 +153,8 @@ class Tables:
     def measure_cost(self, queries: WordArray) -> float:
         """Return the comparisons of vectors that one of these queries takes, as `Split.cost` counts them."""
         lists = sum(len(each.flips) for each in self.tables)
-        vectors = sum(_count_vectors(queries, each.bits, each.flips, each.starts) for each in self.tables)
-        return lists * LIST_COST + vectors / len(queries)
+        vectors = sum(count_vectors(queries, each.bits, each.flips, each.starts) for each in self.tables)
+        return float(lists * LIST_COST + vectors / len(queries))
 
 
 def make_tables(columns: WordArray, count: int, distance: int, pool: Executor) -> Tables | None:
@@ -196,7 +185,7 @@ def list_exemplars(
     def list_by(table: int) -> Table:
         bits = order[table :: len(split.widths)][: split.widths[table]].copy()
         filter_word = table % len(columns)
-        starts, members, filters = _list_by_substring(columns, count, bits, filter_word)
+        starts, members, filters = list_by_substring(columns, count, bits, filter_word)
         return Table(bits, list_flips(len(bits), split.radii[table]), starts, members, filters, filter_word)
 
     return Tables(columns, count, list(pool.map(list_by, range(len(split.widths)))))
@@ -210,102 +199,13 @@ def order_bits(columns: WordArray) -> npt.NDArray[np.int64]:
     some = columns[:, :: max(1, columns.shape[1] // BITS_SAMPLE)]
     place = np.arange(WORD_BITS, dtype=np.uint64)[:, None]
     ones = np.concatenate([np.count_nonzero(word >> place & np.uint64(1), axis=1) for word in some])
-    order = np.argsort(np.abs(ones - some.shape[1] / 2), kind="stable")
-    return order[(ones[order] > 0) & (ones[order] < some.shape[1])]
+    differing = np.flatnonzero((ones > 0) & (ones < some.shape[1]))
+    return differing[np.argsort(np.abs(ones[differing] - some.shape[1] / 2), kind="stable")]
 
 
 @functools.cache
 def list_flips(width: int, radius: int) -> npt.NDArray[np.uint32]:
     """Return the words of some bits with at most `radius` ones, those with fewer first."""
     places = itertools.chain.from_iterable(itertools.combinations(range(width), ones) for ones in range(radius + 1))
-    return np.array([sum(1 << place for place in each) for each in places], np.uint32)
-
-
-@compiled
-def _substring(columns: Any, place: Any, bits: Any) -> Any:
-    """Return the bits of the hash in a column that make up a substring."""
-    found = np.int64(0)
-    for i in range(len(bits)):
-        word = columns[bits[i] // WORD_BITS, place]
-        found |= np.int64((word >> np.uint64(bits[i] % WORD_BITS)) & np.uint64(1)) << i
-    return found
-
-
-@compiled
-def _list_by_substring(columns: Any, count: Any, bits: Any, filter_word: Any) -> Any:
-    """Return the `starts`, `members` and `filters` of a `Table`."""
-    starts = np.zeros((1 << len(bits)) + 1, np.int32)
-    for exemplar in range(count):
-        starts[_substring(columns, exemplar, bits) + 1] += 1
-    for i in range(1, len(starts)):
-        starts[i] += starts[i - 1]
-    members, filters = np.empty(count, np.int32), np.zeros(count + LANES, np.uint64)
-    free = starts[:-1].copy()
-    for exemplar in range(count):
-        substring = _substring(columns, exemplar, bits)
-        members[free[substring]] = exemplar
-        filters[free[substring]] = columns[filter_word, exemplar]
-        free[substring] += 1
-    return starts, members, filters
-
-
-@compiled
-def _confirm(
-    close: Any, place: Any, stop: Any, columns: Any, members: Any, queries: Any, query: Any, distance: Any
-) -> Any:
-    """Return which of the lanes that are close in one word are so in all."""
-    confirmed = np.uint8(0)
-    for lane in range(min(LANES, stop - place)):
-        if close >> lane & 1:
-            differing = np.uint64(0)
-            for word in range(len(columns)):
-                differing += count_ones(columns[word, members[place + lane]] ^ queries[query, word])
-            if differing <= distance:
-                confirmed |= np.uint8(1 << lane)
-    return confirmed
-
-
-@compiled
-def _search_table(
-    queries: Any, bits: Any, flips: Any, starts: Any, members: Any, filters: Any, filter_word: Any, columns: Any,
-    distance: Any, best: Any,
-) -> None:  # fmt: skip
-    """Lower each query's `best` to the first close exemplar in a table's lists, if that comes before it."""
-    by_word = queries.T
-    one_word = len(columns) == 1
-    count = len(members)
-    last = len(flips) - 1
-    for query in range(len(queries)):
-        substring = _substring(by_word, query, bits)
-        word = queries[query, filter_word]
-        found = best[query]
-        for i in range(last + 1):
-            prefetch(filters, np.int64(starts[substring ^ np.int64(flips[min(i + LISTS_AHEAD, last)])]))
-            each = substring ^ np.int64(flips[i])
-            place, stop = np.int64(starts[each]), np.int64(starts[each + 1])
-            while place < stop:
-                if found < count and members[place] >= found:
-                    break
-                close = close_lanes(filters, place, word, distance)
-                if close and not one_word:
-                    close = _confirm(close, place, stop, columns, members, queries, query, distance)
-                if close:
-                    entry = place + np.int64(lowest_one(close))
-                    if entry < stop:
-                        found = min(found, np.int64(members[entry]))
-                    break
-                place += LANES
-        best[query] = found
-
-
-@compiled
-def _count_vectors(queries: Any, bits: Any, flips: Any, starts: Any) -> Any:
-    """Return how many vectors of words `_search_table` compares with queries that are close to nothing."""
-    by_word = queries.T
-    vectors = 0
-    for query in range(len(queries)):
-        substring = _substring(by_word, query, bits)
-        for flip in flips:
-            each = substring ^ np.int64(flip)
-            vectors += (starts[each + 1] - starts[each] + LANES - 1) // LANES
-    return vectors
+    flips: npt.NDArray[np.uint32] = np.array([sum(1 << place for place in each) for each in places], np.uint32)
+    return flips
