@@ -45,37 +45,12 @@ SCRIPTS = {
 
 KINDS = (IMAGES, VOLUMES, VIDEOS) = ("images", "volumes", "videos")
 
-# Flags handed on as they are to the stages that know them, which also know how else they are spelt.
-CUTTING = ("cleanup2d", "cross_section3d")
-LEARNING = ("train_nn", "classify_nn")
-EXACT = ("vid2stack", *CUTTING, "crop_patches", "deduplicate", "reconstruct3d")
-FORWARDED: dict[str, tuple[str, ...]] = {
-    "--rescale": CUTTING,
-    "--percentiles": CUTTING,
-    "--voxel-size": ("cross_section3d",),
-    "--anisotropy": ("cross_section3d",),
-    "--spacing": ("cross_section3d",),
-    "--crop-size": ("crop_patches",),
-    "--hash-size": ("crop_patches",),
-    "--hash": ("crop_patches",),
-    "--min-distance": ("deduplicate",),
-    "--order": ("deduplicate",),
-    "--pictures": ("deduplicate",),
-    "--init": ("train_nn",),
-    "--epochs": ("train_nn",),
-    "--image-size": ("train_nn",),
-    "--finetune-layer": ("train_nn",),
-    "--batch-size": ("train_nn",),
-    "--split": ("train_nn",),
-    "--device": LEARNING,
-    "--threshold": ("classify_nn",),
-    "--nz": ("reconstruct3d",),
-    "--cross-plane": ("reconstruct3d",),
-    "--overwrite": (*EXACT, *LEARNING),
-    "--prune": EXACT,
-    "--processes": (*EXACT, "mrc2byte", *LEARNING),
-    "--scheduler": EXACT,
-}
+# Flags that a stage does not get from here: what this script decides itself, and what would mean another thing there.
+DECIDED_HERE = {"help", "outdir", "format", "dry_run", "reroot", "labels", "weights", "resume", "verify"}
+NOT_HANDED_ON = {("vid2stack", "voxel_size"), ("train_nn", "threshold")}
+
+# What the names of handed-on flags begin with among this script's own arguments.
+HANDED_ON = "stage_"
 
 # Videos are cut along this plane only: the others would mix space and time.
 PLANE_OF_FRAMES = "0"
@@ -107,26 +82,25 @@ def plan_steps(a: argparse.Namespace) -> list[Step]:
     patches, deduplicated = out["crop_patches"], out["deduplicate"] / "deduplicated_fpaths.npz"
     filtered = out["classify_nn"] / "nn_filtered_fpaths.npz"
     given = [kind for kind in KINDS if getattr(a, kind)]
+    handed_on = {stage: [] if stage == "mrc2byte" else forwarded_flags(stage, vars(a)) for stage in SCRIPTS}
     steps = []
 
-    def add(
-        stage: str, source: Path, *arguments: str | Path, to: Path | None = None, of: Sequence[str] = given
-    ) -> None:
-        flags = forwarded_flags(stage, vars(a))
-        steps.append(Step(stage, source, to, (str(source), *map(str, arguments), *flags), frozenset(of)))
+    def add(stage: str, *paths: str | Path, to: Path | None = None, of: Sequence[str] = given, last: str = "") -> None:
+        argv = (*map(str, paths), *handed_on[stage], *last.split())
+        steps.append(Step(stage, Path(paths[0]), to, argv, frozenset(of)))
 
     if a.videos:
         add("vid2stack", a.videos, "-o", out["vid2stack"], to=out["vid2stack"], of=[VIDEOS])
     if a.volumes and list_files(a.volumes, load_stage("mrc2byte").ALL_SUFFIXES):
-        add("mrc2byte", a.volumes, "--dry-run", of=[VOLUMES])
+        add("mrc2byte", a.volumes, of=[VOLUMES], last="--dry-run")
     if a.images:
         add("cleanup2d", a.images, out["cleanup2d"], to=out["cleanup2d"], of=[IMAGES])
     sections = out["cross_section3d"]
     if a.volumes:
-        axes = ["--axes", *a.axes] if a.axes else []
-        add("cross_section3d", a.volumes, sections, *axes, to=sections, of=[VOLUMES])
+        add("cross_section3d", a.volumes, sections, to=sections, of=[VOLUMES])
     if a.videos:
-        add("cross_section3d", out["vid2stack"], sections, "--axes", PLANE_OF_FRAMES, to=sections, of=[VIDEOS])
+        axes = f"--axes {PLANE_OF_FRAMES}"
+        add("cross_section3d", out["vid2stack"], sections, to=sections, of=[VIDEOS], last=axes)
     if a.images:
         add("crop_patches", out["cleanup2d"], patches, to=patches, of=[IMAGES])
     if a.volumes or a.videos:
@@ -145,13 +119,22 @@ def plan_steps(a: argparse.Namespace) -> list[Step]:
     return [step for step in steps if order.index(step.stage) <= order.index(a.until)]
 
 
+def flags_of(stage: str) -> Iterator[argparse.Action]:
+    """Yield the flags of a stage that are handed on to it."""
+    for action in load_stage(stage).build_parser()._actions:
+        handed_on = action.dest not in DECIDED_HERE and (stage, action.dest) not in NOT_HANDED_ON
+        if action.option_strings and handed_on:
+            yield action
+
+
 def forwarded_flags(stage: str, values: dict[str, Any]) -> list[str]:
     """Return the command-line words of the flags given to this script that a stage knows."""
     words = []
-    for flag, stages in FORWARDED.items():
-        value = values[_destination(flag)]
-        if stage in stages and value:
-            words += [flag] if value is True else [flag, *([value] if isinstance(value, str) else value)]
+    for action in flags_of(stage):
+        value = values[f"{HANDED_ON}{action.dest}"]
+        if value:
+            given = [] if value is True else [value] if isinstance(value, str) else value
+            words += [action.option_strings[-1], *given]
     return words
 
 
@@ -257,24 +240,20 @@ def build_parser() -> argparse.ArgumentParser:
         "--labels", type=cli.existing_file, metavar="FILE", help="labels of the exemplars, to train a classifier with"
     )
     handed_on = parser.add_argument_group("handed on to the stages", "each stage's --help tells what they mean")
-    handed_on.add_argument(
-        "-a", "--axes", nargs="+", choices=["0", "1", "2"], metavar="AXIS", help="for cross_section3d"
-    )
-    for flag, names, nargs in spell_flags():
-        text = f"for {', '.join(FORWARDED[flag])}"
-        if nargs == 0:
-            handed_on.add_argument(*names, dest=_destination(flag), action="store_true", help=text)
+    actions: dict[str, list[argparse.Action]] = {}
+    users: dict[str, list[str]] = {}
+    for stage in SCRIPTS:
+        for action in flags_of(stage):
+            actions.setdefault(action.dest, []).append(action)
+            users.setdefault(action.dest, []).append(stage)
+    for dest, known in actions.items():
+        names = dict.fromkeys(name for action in known for name in action.option_strings)
+        text, target = f"for {', '.join(users[dest])}", f"{HANDED_ON}{dest}"
+        if known[0].nargs == 0:
+            handed_on.add_argument(*names, dest=target, action="store_true", help=text)
         else:
-            handed_on.add_argument(*names, dest=_destination(flag), nargs=nargs, metavar="VALUE", help=text)
+            handed_on.add_argument(*names, dest=target, nargs=known[0].nargs, metavar="VALUE", help=text)
     return parser
-
-
-def spell_flags() -> Iterator[tuple[str, list[str], int | str | None]]:
-    """Yield each forwarded flag with every spelling its first stage knows, and how many values it takes."""
-    for flag, stages in FORWARDED.items():
-        actions = load_stage(stages[0]).build_parser()._actions
-        action = next(action for action in actions if flag in action.option_strings)
-        yield flag, list(action.option_strings), action.nargs
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -286,10 +265,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not (a.images or a.volumes or a.videos):
         parser.error("expected at least one of --images, --volumes, --videos, found none")
     return cli.close(lambda: run(a), NAME)
-
-
-def _destination(flag: str) -> str:
-    return flag.lstrip("-").replace("-", "_")
 
 
 if __name__ == "__main__":

@@ -13,20 +13,19 @@ Example: python benchmarks/inference.py --device cuda
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import platform
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
 from emcurate.classifier.batches import BatchJobs, read_batch
 from emcurate.classifier.card import Weights, describe_weights
+from emcurate.classifier.score_store import patch_keys
+from emcurate.classifier.scoring import Computing, score_patches
 from emcurate.images.sections import write_section
 from emcurate.patches.pathlists import PathList
 from emcurate.running.jobs import default_processes
@@ -36,9 +35,10 @@ if __name__ != "__mp_main__":  # the processes that decode need none of these, a
     import torch
     from torch import nn
 
-    from emcurate.classifier import network as classifier
+    from emcurate.classifier.inference import BATCH_GPU, Scorer, choose_device, choose_precision, use_threads
+    from emcurate.classifier.network import build_network, load_classifier, save_weights
+    from emcurate.classifier.transforms import evaluation_input
 
-ROOT = Path(__file__).resolve().parent.parent
 
 ROUNDS = 2
 PLAIN_BATCH = 64  # that of the published recipe
@@ -67,8 +67,8 @@ def write_patches(directory: Path, count: int, side: int = 224) -> list[str]:
 def random_classifier(pixels: np.ndarray, device: str) -> nn.Module:
     """Return a network with random weights whose logits on these patches lie around 0, half of them above."""
     torch.manual_seed(0)
-    network = classifier.build_network().to(device)
-    inputs = classifier.evaluation_input(torch.from_numpy(pixels).to(device), Weights(Path(), "").input_format)
+    network = build_network().to(device)
+    inputs = evaluation_input(torch.from_numpy(pixels).to(device), Weights(Path(), "").input_format)
     with torch.no_grad():
         network.train()
         for norm in (module for module in network.modules() if isinstance(module, nn.BatchNorm2d)):
@@ -87,27 +87,18 @@ def random_classifier(pixels: np.ndarray, device: str) -> nn.Module:
 def plain_scorer(network: nn.Module, weights: Weights, device: str, layout: torch.memory_format) -> Score:
     """Return a function that scores in eager float32."""
     network = network.to(device).to(memory_format=layout).eval()
-    size = PLAIN_BATCH if device == "cpu" else classifier.BATCH_GPU
+    size = PLAIN_BATCH if device == "cpu" else BATCH_GPU
 
     @torch.inference_mode()
     def score(pixels: np.ndarray) -> np.ndarray:
         parts = []
         for start in range(0, len(pixels), size):
             batch = torch.from_numpy(pixels[start : start + size]).to(device)
-            inputs = classifier.evaluation_input(batch, weights.input_format).contiguous(memory_format=layout)
+            inputs = evaluation_input(batch, weights.input_format).contiguous(memory_format=layout)
             parts.append(torch.sigmoid(network(inputs)).squeeze(1).cpu())
         return torch.cat(parts).numpy()
 
     return score
-
-
-def load_stage() -> Any:
-    spec = importlib.util.spec_from_file_location("classify_nn", ROOT / "filtered" / "classify_nn.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look for it
-    spec.loader.exec_module(module)
-    return module
 
 
 def best_times(modes: dict[str, Callable[[], np.ndarray]], rounds: int) -> dict[str, tuple[float, np.ndarray]]:
@@ -133,10 +124,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("-p", "--processes", type=int, default=default_processes())
     a = parser.parse_args(argv)
-    device = classifier.choose_device(a.device)
-    classifier.use_threads(a.processes)
+    device = choose_device(a.device)
+    use_threads(a.processes)
     count = a.count or COUNT[device]
-    stage = load_stage()
     with tempfile.TemporaryDirectory() as directory:
         work = Path(directory)
         paths = list(PathList(a.fpaths))[:count] if a.fpaths else write_patches(work, count)
@@ -145,16 +135,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         jobs = BatchJobs(paths, np.arange(len(paths)), len(paths), size)
         pixels = read_batch(jobs[0]).pixels
         if a.weights is None:
-            classifier.save_weights(weights.path, random_classifier(pixels[:256], device).state_dict())
-        fast = classifier.choose_precision(device)
+            save_weights(weights.path, random_classifier(pixels[:256], device).state_dict())
+        fast = choose_precision(device)
 
         def plain(layout: torch.memory_format) -> Score:
-            return plain_scorer(classifier.load_classifier(weights.path), weights, device, layout)
+            return plain_scorer(load_classifier(weights.path), weights, device, layout)
 
         def folded(precision: str) -> Score:
-            return classifier.Scorer(
-                classifier.load_classifier(weights.path), weights.input_format, device, precision
-            ).score
+            return Scorer(load_classifier(weights.path), weights.input_format, device, precision).score
 
         eager, last = plain(torch.contiguous_format), plain(torch.channels_last)
         networks = {
@@ -170,10 +158,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             return np.concatenate([score(read_batch(part).pixels) for part in parts])
 
         def whole_stage() -> np.ndarray:
-            computing = stage.Computing(weights, device, fast, a.processes)
+            computing = Computing(weights, device, fast, a.processes)
             with tempfile.TemporaryDirectory(dir=work) as stores:
-                scores: np.ndarray = stage.score_patches(
-                    paths, computing, weights.threshold, Path(stores), Report("bench")
+                scores: np.ndarray = score_patches(
+                    paths, patch_keys(paths, len(paths)), computing, weights.threshold, Path(stores), Report("bench")
                 )
             return scores
 

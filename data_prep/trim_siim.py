@@ -14,175 +14,31 @@ keeps rows of a class in the order of the file.
 from __future__ import annotations
 
 import argparse
-import csv
-import io
-import os
 import sys
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
-
-import numpy as np
+from collections.abc import Sequence
+from pathlib import Path
 
 from emcurate import cli
-from emcurate.errors import InputError
 from emcurate.fetching.gathering import Link, Placement, place_all, report_missing
-from emcurate.files import make_output_directory, write_once
+from emcurate.files import digest_file, make_output_directory, refuse_same_directory
 from emcurate.running.jobs import Workers
+from emcurate.running.ledger import Source
 from emcurate.running.report import Report
-from emcurate.trimming.table import Table, read_table
+from emcurate.trimming import siim
+from emcurate.trimming.part import Part
+from emcurate.trimming.table import read_table
 
 STAGE = "trim_siim"
 
-CLASS_COLUMN = "benign_malignant"
-PATIENT_COLUMN = "patient_id"
-ID_COLUMNS = ("image_name", "isic_id", "file_name")  # Kaggle's, the archive's, the imagefolder loader's
-CLASSES = ("benign", "malignant")
+# What the whole set is called in the ledger.
+PART = "siim"
+FOLDER = "images"
+MISSING_LIST = "missing_images.txt"
+LISTS = ("metadata_small.csv", "trim_report.csv", "metadata_train.csv", "metadata_test.csv", MISSING_LIST)
 
 # The published cut, in rows of each class in the sorted order.
 BENIGN = (2000, 4000)
 MALIGNANT = (50, 550)
-
-# Of one image's several files the first is taken: what the published set holds.
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".dcm")
-
-# A random split of so many rows of one patient puts nearly the same skin on both sides.
-MANY_ROWS = 10
-SEED = 42
-
-# Cells that pandas reads as missing by default; it sorts such rows last and apart from the others.
-MISSING = frozenset({"", "NA", "N/A", "n/a", "<NA>", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "None"}) | frozenset(
-    {"#NA", "#N/A", "#N/A N/A", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"}
-)
-
-
-def order_rows(classes: Sequence[str], order: str = "published") -> list[int]:
-    """Return the rows' numbers sorted by class, rows without a class last.
-
-    ``published`` sorts with numpy's quicksort of an object array, of which equals come out in an order of its own;
-    that of pandas' ``sort_values`` as long as columns of text were object arrays.
-    """
-    known = [row for row, name in enumerate(classes) if name not in MISSING]
-    values = np.array([classes[row] for row in known], dtype=object)
-    positions = values.argsort(kind="quicksort" if order == "published" else "stable")
-    return [known[i] for i in positions] + [row for row, name in enumerate(classes) if name in MISSING]
-
-
-def take_rows(table: Table, cuts: Mapping[str, tuple[int, int]], order: str) -> dict[str, list[int]]:
-    """Return the rows of each class between the two positions of its cut.
-
-    Raises
-    ------
-    InputError
-        If a class has fewer rows, or is spelled differently; with the counts there are.
-    """
-    classes = table.column(CLASS_COLUMN)
-    counts = Counter(classes)
-    present = ", ".join(f"{name or 'empty'} {number:,}" for name, number in counts.most_common()) or "no rows"
-    misspelled = [name for name in counts if name not in CLASSES and name.strip().lower() in CLASSES]
-    if misspelled:
-        raise InputError(table.path, "classes spelled benign and malignant", present, "correct the spelling")
-    ordered = order_rows(classes, order)
-    taken = {}
-    for name, (start, stop) in cuts.items():
-        rows = [row for row in ordered if classes[row] == name]
-        if len(rows) < stop:
-            raise InputError(
-                table.path,
-                f"at least {stop:,} {name} rows for --{name} {start}:{stop}",
-                f"{len(rows):,} ({present})",
-                f"use the full metadata file, or give --{name} a smaller range",
-            )
-        taken[name] = rows[start:stop]
-    return taken
-
-
-def keep_one_per_patient(taken: Mapping[str, list[int]], patients: Sequence[str]) -> dict[str, list[int]]:
-    """Return of each patient the first row only, a malignant one before a benign one, since those are rare."""
-    seen: set[str] = set()
-    kept: dict[str, list[int]] = {}
-    for name in reversed(CLASSES):
-        kept[name] = []
-        for row in taken[name]:
-            if patients[row] not in seen:
-                seen.add(patients[row])
-                kept[name].append(row)
-    return {name: kept[name] for name in CLASSES}
-
-
-def split_rows(
-    taken: Mapping[str, list[int]], owners: Sequence[str], share: float, seed: int = SEED
-) -> tuple[list[int], list[int]]:
-    """Divide rows so that about `share` of them is for training and no owner has rows on both sides.
-
-    Owners with a malignant row and owners without are divided separately, so that both sides get their part of each.
-    """
-    rows_of: dict[str, list[int]] = defaultdict(list)
-    for rows in taken.values():
-        for row in rows:
-            rows_of[owners[row]].append(row)
-    malignant = {owners[row] for row in taken[CLASSES[1]]}
-    random = np.random.default_rng(seed)
-    training: set[int] = set()
-    for group in (sorted(malignant), sorted(rows_of.keys() - malignant)):
-        goal = share * sum(len(rows_of[owner]) for owner in group)
-        filled = 0
-        for i in random.permutation(len(group)):
-            rows = rows_of[group[i]]
-            if abs(filled + len(rows) - goal) <= abs(filled - goal):
-                filled += len(rows)
-                training.update(rows)
-    chosen = [row for rows in taken.values() for row in rows]
-    return [row for row in chosen if row in training], [row for row in chosen if row not in training]
-
-
-def make_report(classes: Sequence[str], taken: Mapping[str, list[int]], patients: Sequence[str] | None) -> bytes:
-    """Return trim_report.csv: rows and patients of each class; the patients' columns are empty if nobody knows them."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["class", "available", "taken", "patients", "rows_per_patient", "most_rows_of_a_patient"])
-    available = Counter(classes)
-    for name, rows in taken.items():
-        about: list[object] = ["", "", ""]
-        if patients is not None:
-            counts = Counter(patients[row] for row in rows)
-            about = [len(counts), f"{len(rows) / max(1, len(counts)):.2f}", max(counts.values(), default=0)]
-        writer.writerow([name, available[name], len(rows), *about])
-    return text.getvalue().encode()
-
-
-def find_images(directory: Path, apart_from: Path) -> dict[str, list[Path]]:
-    """Return the images below a directory by name without extension; `apart_from` holds those of an earlier run."""
-    found: dict[str, list[Path]] = defaultdict(list)
-    for parent, directories, names in os.walk(directory):
-        directories[:] = sorted(name for name in directories if Path(parent, name) != apart_from)
-        for name in sorted(names):
-            path = Path(parent, name)
-            if path.suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."):
-                found[path.stem].append(path)
-    return found
-
-
-def choose_image(name: str, found: Mapping[str, list[Path]]) -> Path | None:
-    """Return the file of an image id or file name, by the preference of `IMAGE_SUFFIXES`; None if there is none.
-
-    Raises
-    ------
-    InputError
-        If two files of the same kind claim to be it.
-    """
-    file = PurePosixPath(name)
-    stem = file.stem if file.suffix.lower() in IMAGE_SUFFIXES else file.name
-    for suffix in IMAGE_SUFFIXES:
-        paths = [path for path in found.get(stem, []) if path.suffix.lower() == suffix]
-        if len(paths) > 1:
-            others = ", ".join(str(path) for path in paths)
-            raise InputError(
-                name, f"one {suffix} file of that name", others, "name the directory that holds the right one"
-            )
-        if paths:
-            return paths[0]
-    return None
 
 
 def run(
@@ -196,111 +52,70 @@ def run(
     one_per_patient: bool = False,
     split: float | None = None,
     by: str = "patient",
-    seed: int = SEED,
+    seed: int = siim.SEED,
     link: Link = "copy",
     overwrite: bool = False,
+    prune: bool = False,
     workers: Workers = Workers(),
 ) -> Report:
     """Trim a metadata file; see the module's docstring."""
     report = Report(STAGE)
     table = read_table(metadata)
-    names = table.column(find_id_column(table))
-    patients = find_patients(table, one_per_patient or (split is not None and by == "patient"), report)
-    taken = take_rows(table, dict(zip(CLASSES, (benign, malignant), strict=True)), order)
+    names = table.column(siim.find_id_column(table))
+    patients = siim.find_patients(table, one_per_patient or (split is not None and by == "patient"), report)
+    taken = siim.take_rows(table, dict(zip(siim.CLASSES, (benign, malignant), strict=True)), order)
     if one_per_patient and patients is not None:
-        taken = keep_one_per_patient(taken, patients)
-    rows = [row for name in CLASSES for row in taken[name]]
-    warn_of_repeats(metadata, [names[row] for row in rows], patients and [patients[row] for row in rows], split, report)
+        taken = siim.keep_one_per_patient(taken, patients)
+    rows = [row for name in siim.CLASSES for row in taken[name]]
+    siim.warn_of_repeats(
+        metadata, [names[row] for row in rows], patients and [patients[row] for row in rows], split, report
+    )
     files = {
         "metadata_small.csv": table.choose(rows),
-        "trim_report.csv": make_report(table.column(CLASS_COLUMN), taken, patients),
+        "trim_report.csv": siim.make_report(table.column(siim.CLASS_COLUMN), taken, patients),
     }
     if split is not None:
         owners = patients if by == "patient" and patients is not None else [str(row) for row in range(len(names))]
-        training, testing = split_rows(taken, owners, split, seed)
+        training, testing = siim.split_rows(taken, owners, split, seed)
         files |= {"metadata_train.csv": table.choose(training), "metadata_test.csv": table.choose(testing)}
+    settings = {"benign": benign, "malignant": malignant, "order": order, "one_per_patient": one_per_patient}
+    if split is not None:
+        settings |= {"split": split, "by": by, "seed": seed}
+    source = Source(metadata, digest_file(metadata), PART, settings=settings)
     make_output_directory(output)
+    part = Part(output, STAGE, source, LISTS, report, overwrite=overwrite, prune=prune)
+    if part.is_refused:
+        return report
     report.count("files written", 0)
     for file_name, data in files.items():
-        written = write_once(output / file_name, data, overwrite=overwrite)
-        report.count("files written" if written else "files already there")
+        part.write(file_name, data)
     report.count("rows chosen", len(rows))
+    chosen = dict.fromkeys(names[row] for row in rows)
     if images is not None:
-        found = find_images(images, output / "images")
-        placements, missing = [], []
-        folder = make_output_directory(output / "images")
-        for name in dict.fromkeys(names[row] for row in rows):
-            try:
-                path = choose_image(name, found)
-            except InputError as error:
-                report.fail(error)
-                continue
-            if path is None:
-                missing.append(name)
-            else:
-                placements.append(Placement(folder / path.name, path, None, link, overwrite))
-        place_all(placements, report, workers)
-        advice = "complete the images; looked for " + " ".join(IMAGE_SUFFIXES)
-        report_missing(report, missing, str(images), output / "missing_images.txt", advice)
+        found, missing = siim.choose_images(chosen, images, output / FOLDER, report)
+        for place in {path.parent for path in found}:
+            # Else the user's own images would be noted as results, which --overwrite may remove.
+            refuse_same_directory(place, output / FOLDER)
+        make_output_directory(output / FOLDER)
+        paths = {f"{FOLDER}/{path.name}": path for path in found}
+        kept = {} if overwrite else {name: path for name, path in paths.items() if name in part.kept}
+        part.count_images(kept)
+        placements = [
+            Placement(output / name, path, None, link, part.replaces(name))
+            for name, path in paths.items()
+            if name not in kept
+        ]
+        part.note(sorted(place_all(placements, report, workers)))
+        advice = "complete the images; looked for " + " ".join(siim.IMAGE_SUFFIXES)
+        report_missing(report, missing, str(images), output / MISSING_LIST, advice)
+    else:
+        stems = set(map(siim.image_stem, chosen))
+        brought = [name for name in part.noted if name.startswith(f"{FOLDER}/") and siim.image_stem(name) in stems]
+        part.keep_images(brought, "give --images")
+    if images is not None or not overwrite:
+        part.note_if_there(MISSING_LIST)
+    part.finish()
     return report
-
-
-def find_id_column(table: Table) -> str:
-    """Return the name of the column that names the images."""
-    for name in ID_COLUMNS:
-        if name in table.header:
-            return name
-    raise InputError(
-        table.path,
-        f"a column {', '.join(ID_COLUMNS[:-1])} or {ID_COLUMNS[-1]}",
-        f"the columns {', '.join(table.header)}",
-        "name the metadata file itself",
-    )
-
-
-def find_patients(table: Table, needed: bool, report: Report) -> list[str] | None:
-    """Return each row's patient; one without is a patient of its own. None if there is no such column and no need."""
-    if not needed and PATIENT_COLUMN not in table.header:
-        report.warn(f"{table.path}: no column {PATIENT_COLUMN}; whether patients repeat is not known")
-        return None
-    patients = table.column(PATIENT_COLUMN)
-    unknown = sum(name in MISSING for name in patients)
-    if unknown:
-        report.warn(f"{table.path}: {unknown:,} rows without a {PATIENT_COLUMN}; each counts as a patient of its own")
-    return [f"row {row}, no patient" if name in MISSING else name for row, name in enumerate(patients)]
-
-
-def warn_of_repeats(
-    path: Path, names: Sequence[str], patients: Sequence[str] | None, split: float | None, report: Report
-) -> None:
-    """Warn of images that occur twice and of patients with many rows."""
-    repeated = len(names) - len(set(names))
-    if repeated:
-        report.warn(f"{path}: {repeated:,} of the rows chosen name an image that another one names too")
-    counts = Counter(patients or [])
-    many = sum(number > MANY_ROWS for number in counts.values())
-    if many and split is None:
-        name, most = counts.most_common(1)[0]
-        report.warn(
-            f"{path}: {many:,} patients have more than {MANY_ROWS} of the rows chosen ({name} has {most:,}); split by "
-            "patient (--split 0.8 --by patient), or take one row of each (--one-per-patient)"
-        )
-
-
-def row_range(text: str) -> tuple[int, int]:
-    """Argument type: START:STOP, rows from 0, the last one not included."""
-    start, colon, stop = text.partition(":")
-    if not (colon and start.isdecimal() and stop.isdecimal() and int(start) < int(stop)):
-        raise argparse.ArgumentTypeError(f"expected START:STOP such as 2000:4000, found {text!r}")
-    return int(start), int(stop)
-
-
-def inner_fraction(text: str) -> float:
-    """Argument type: a number above 0 and below 1."""
-    share = cli.fraction(text)
-    if share in (0, 1):
-        raise argparse.ArgumentTypeError(f"expected a number between 0 and 1, found {text!r}")
-    return share
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -313,10 +128,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--images", type=cli.existing_directory, metavar="DIR", help="directory whose images are gathered, at any depth"
     )
-    for name, (start, stop) in zip(CLASSES, (BENIGN, MALIGNANT), strict=True):
+    for name, (start, stop) in zip(siim.CLASSES, (BENIGN, MALIGNANT), strict=True):
         parser.add_argument(
             f"--{name}",
-            type=row_range,
+            type=cli.row_range,
             default=(start, stop),
             metavar="START:STOP",
             help=f"{name} rows taken from the sorted order (default: {start}:{stop})",
@@ -330,7 +145,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--one-per-patient", action="store_true", help="keep one row of each patient")
     parser.add_argument(
         "--split",
-        type=inner_fraction,
+        type=cli.inner_fraction,
         metavar="SHARE",
         help="also write lists for training (this share) and for testing",
     )
@@ -341,15 +156,10 @@ def build_parser() -> argparse.ArgumentParser:
         help="what --split keeps together (default: %(default)s, so that nobody is on both sides)",
     )
     parser.add_argument(
-        "--seed", type=cli.natural_int, default=SEED, metavar="N", help="of --split (default: %(default)s)"
+        "--seed", type=cli.natural_int, default=siim.SEED, metavar="N", help="of --split (default: %(default)s)"
     )
-    parser.add_argument(
-        "--link",
-        choices=["copy", "hard", "symbolic"],
-        default="copy",
-        help="how images get to OUTPUT/images (default: %(default)s)",
-    )
-    cli.add_overwrite_flag(parser)
+    cli.add_link_flag(parser)
+    cli.add_ledger_flags(parser, "output")
     cli.add_job_flags(parser)
     return parser
 

@@ -184,7 +184,7 @@ def run(outdir: Path) -> Report:
         make_output_directory(parent)
     report.count("files written", 0)
     for name, data in files.items():
-        report.count("files written" if write_once(outdir / name, data) else "files already there")
+        report.count_file(write_once(outdir / name, data))
     return report
 
 

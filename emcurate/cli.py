@@ -10,7 +10,10 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +85,17 @@ def add_overwrite_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_link_flag(parser: argparse.ArgumentParser) -> None:
+    """Add ``--link``, how chosen files get to their place; see `emcurate.fetching.gathering.Link`."""
+    parser.add_argument(
+        "--link",
+        choices=["copy", "hard", "symbolic"],
+        default="copy",
+        help="how images of a directory get to OUTPUT: copied, or linked to, which saves space (default: %(default)s); "
+        "those of a zip archive are always written out",
+    )
+
+
 def add_rescale_flags(parser: argparse.ArgumentParser) -> None:
     """Add ``--rescale`` and ``--percentiles``; they come back as one `Rescale`."""
     group = parser.add_argument_group("grey values", "how pixels that are not uint8 become uint8")
@@ -134,6 +148,47 @@ def add_reroot_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_device_flags(parser: argparse.ArgumentParser) -> None:
+    """Add ``--device`` and ``--precision``, where a network computes and in which number type."""
+    group = parser.add_argument_group("computing")
+    group.add_argument(
+        "--device",
+        choices=["auto", "cuda", "mps", "cpu"],
+        default="auto",
+        help="where to compute (default: the fastest there is)",
+    )
+    group.add_argument(
+        "--precision",
+        choices=["auto", "float32", "bfloat16", "float16"],
+        default="auto",
+        help="number type to compute in (default: the fastest that the device has and the work allows)",
+    )
+
+
+def add_field_flags(parser: argparse.ArgumentParser, name: str, kind: type, groups: Mapping[str, str]) -> None:
+    """Add a flag for each field of a dataclass; `parse_arguments` gives them back as one value, called `name`.
+
+    A field's type tells the type of its flag, a `Literal` its choices. Its metadata tell the rest: ``text`` for the
+    help, ``group``, ``metavar``, the ``short`` spelling, the bounds ``least``, ``above`` and ``most`` of a number, and
+    the ``words`` that may stand in place of a file.
+
+    Parameters
+    ----------
+    groups : mapping of str to str
+        The title and the description of each group in the help.
+    """
+    parser.set_defaults(**{name: kind})
+    hints = typing.get_type_hints(kind)
+    sections = {title: parser.add_argument_group(title, text) for title, text in groups.items()}
+    for item in fields(kind):
+        about = item.metadata
+        shown = item.default is not None and hints[item.name] is not bool
+        options: dict[str, Any] = {"help": about["text"] + (" (default: %(default)s)" if shown else "")}
+        options |= {"default": item.default} | _flag_type(hints[item.name], about)
+        flags = [about["short"], f"--{item.name.replace('_', '-')}"]
+        sections[about["group"]].add_argument(*filter(None, flags), **options)
+
+
 def run_stage(run: Callable[..., Report], parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
     """Parse the command line, run the stage, print its closing report, return the exit status."""
     return close(prepare(run, parser, argv), stage_of(parser))
@@ -159,8 +214,14 @@ def prepare(
 
 
 def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> dict[str, Any]:
-    """Return the arguments by name; those of `add_rescale_flags` as one `rescale`, of `add_job_flags` as `workers`."""
+    """Return the arguments by name; those of `add_rescale_flags` as one `rescale`, of `add_job_flags` as `workers`.
+
+    Those of `add_field_flags` come as one value of their dataclass.
+    """
     arguments = vars(parser.parse_args(argv))
+    for name, kind in list(arguments.items()):
+        if isinstance(kind, type) and is_dataclass(kind):
+            arguments[name] = kind(**{item.name: arguments.pop(item.name) for item in fields(kind)})
     if "processes" in arguments:
         arguments["workers"] = Workers(arguments.pop("processes"), arguments.pop("scheduler", None))
     if "percentiles" in arguments:
@@ -259,6 +320,11 @@ def existing_file(text: str) -> Path:
     return _absolute(path)
 
 
+def directory_or_archive(text: str) -> Path:
+    """Argument type: a directory or a zip archive that exists, as an absolute path."""
+    return existing_directory(text) if Path(text).is_dir() else existing_file(text)
+
+
 def output_directory(text: str) -> Path:
     """Argument type: a directory to write to, which need not exist yet, as an absolute path."""
     path = Path(text)
@@ -275,6 +341,14 @@ def positive_int(text: str) -> int:
 def natural_int(text: str) -> int:
     """Argument type: a whole number of at least 0."""
     return _integer(text, 0)
+
+
+def even_int(text: str) -> int:
+    """Argument type: an even number of at least 0, for what is drawn in halves."""
+    number = natural_int(text)
+    if number % 2:
+        raise argparse.ArgumentTypeError(f"expected an even number, found {text!r}")
+    return number
 
 
 def hash_side(text: str) -> int:
@@ -297,9 +371,46 @@ def fraction(text: str) -> float:
     return _number(text, 0, 1)
 
 
+def inner_fraction(text: str) -> float:
+    """Argument type: a number above 0 and below 1."""
+    share = fraction(text)
+    if share in (0, 1):
+        raise argparse.ArgumentTypeError(f"expected a number between 0 and 1, found {text!r}")
+    return share
+
+
 def percentile(text: str) -> float:
     """Argument type: a number from 0 to 100."""
     return _number(text, 0, 100)
+
+
+def row_range(text: str) -> tuple[int, int]:
+    """Argument type: START:STOP, rows from 0, the last one not included."""
+    start, colon, stop = text.partition(":")
+    if not (colon and start.isdecimal() and stop.isdecimal() and int(start) < int(stop)):
+        raise argparse.ArgumentTypeError(f"expected START:STOP such as 2000:4000, found {text!r}")
+    return int(start), int(stop)
+
+
+def _flag_type(hint: Any, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `add_argument` has to know of a field's type."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        hint = next(part for part in typing.get_args(hint) if part is not types.NoneType)
+    if hint is bool:
+        return {"action": "store_true"}
+    if typing.get_origin(hint) is typing.Literal:
+        return {"choices": typing.get_args(hint)}
+    words = about["words"]
+    if words:
+        return {
+            "type": lambda text: text if text in words else str(existing_file(text)),
+            "metavar": "|".join([*words, "FILE"]),
+        }
+    least, above, most = about["least"], about["above"], about["most"]
+    if hint is int:
+        return {"type": lambda text: _integer(text, least), "metavar": about["metavar"]}
+    low, high = least if above is None else above, float("inf") if most is None else most
+    return {"type": lambda text: _number(text, low, high, open_low=above is not None), "metavar": about["metavar"]}
 
 
 def _absolute(path: Path) -> Path:

@@ -7,6 +7,7 @@ hidden name ending in ``.partial`` and then renamed. What a killed process left 
 from __future__ import annotations
 
 import contextlib
+import csv
 import filecmp
 import hashlib
 import io
@@ -237,6 +238,53 @@ def write_bytes(path: Path, data: bytes | memoryview, *, durable: bool = False) 
             os.fsync(file.fileno())
 
 
+def write_files(
+    directory: Path, files: Iterable[tuple[str, bytes]], *, overwrite: bool = False
+) -> tuple[list[Output], int]:
+    """Write many small files into one directory, each as `write_once` would; return them, and how many were not there.
+
+    The calls to the system are made as directly as they can be: of a patch of a few kilobytes, anything else would
+    take longer than the writing.
+
+    Raises
+    ------
+    InputError
+        If a file of one of these names holds something else and `overwrite` is not set.
+    """
+    outputs, written = [], 0
+    place = os.open(directory, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+    try:
+        for name, data in files:
+            try:
+                there: os.stat_result | None = os.stat(name, dir_fd=place)
+            except FileNotFoundError:
+                there = None
+            if there is not None and not write_once(directory / name, data, overwrite=overwrite):
+                outputs.append(Output(name, len(data), there.st_mtime_ns, digest_bytes(data)))
+                continue
+            if there is not None:
+                outputs.append(note_output(directory / name, directory, data))
+            else:
+                partial = partial_path(directory).name
+                file = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=place)
+                try:
+                    view = memoryview(data)
+                    while view:
+                        view = view[os.write(file, view) :]
+                    time = os.fstat(file).st_mtime_ns
+                except BaseException:
+                    os.unlink(partial, dir_fd=place)
+                    raise
+                finally:
+                    os.close(file)
+                os.rename(partial, name, src_dir_fd=place, dst_dir_fd=place)
+                outputs.append(Output(name, len(data), time, digest_bytes(data)))
+            written += 1
+    finally:
+        os.close(place)
+    return outputs, written
+
+
 def write_once(path: Path, data: bytes, *, overwrite: bool = False) -> bool:
     """Write a file unless it is there with the same bytes; return whether it was written.
 
@@ -275,10 +323,14 @@ def move_once(partial: Path, path: Path, *, overwrite: bool = False) -> bool:
         partial.unlink(missing_ok=True)
 
 
-def taken_by_other(path: Path, wanted: str, found: str = "a file with other content") -> InputError:
+class TakenError(InputError):
+    """A place where something else lies than what a run would put there."""
+
+
+def taken_by_other(path: Path, wanted: str, found: str = "a file with other content") -> TakenError:
     """Return the error of a place where something else lies than the `wanted` that a run would put there."""
     advice = "use another output directory, or --overwrite to replace it"
-    return InputError(path, f"no such file, or {wanted}", found, advice)
+    return TakenError(path, f"no such file, or {wanted}", found, advice)
 
 
 def npy_bytes(array: npt.ArrayLike) -> bytes:
@@ -286,6 +338,19 @@ def npy_bytes(array: npt.ArrayLike) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, np.asarray(array), allow_pickle=False)
     return buffer.getvalue()
+
+
+def csv_bytes(header: Iterable[object], rows: Iterable[Iterable[object]]) -> bytes:
+    r"""Return rows as the bytes of a csv file; a path that is no UTF-8 keeps its bytes.
+
+    >>> csv_bytes(["name", "count"], [["a, b", 1]])
+    b'name,count\n"a, b",1\n'
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue().encode("utf-8", "surrogateescape")
 
 
 def read_npy(path: Path, mmap_mode: str | None = None) -> npt.NDArray[np.generic]:

@@ -156,7 +156,7 @@ def run(
     report.count("already done", len(plan.done))
     todo = [VideoJob(volumes[key], outdir / key, format, size, ledger.replaces(key)) for key in plan.todo]
     for job, (written, output) in workers.run(convert_video, todo, report, unit="video"):
-        ledger.finish(job.key, [output])
+        ledger.finish(job.key, [output], {"kind": "video"})
         report.count("volumes written" if written else "already done")
     return report
 

@@ -25,7 +25,7 @@ from emcurate.files import (
     note_output,
     refuse_same_directory,
 )
-from emcurate.images.pixels import Rescale, to_uint8
+from emcurate.images.pixels import Limits, Rescale, convert, find_limits
 from emcurate.images.reading import IMAGE_SUFFIXES, read_image
 from emcurate.images.sections import encode_section, write_section
 from emcurate.running.claims import list_raw, refuse_bad_names
@@ -85,12 +85,14 @@ def claim_names(path: Path, section: naming.ImageSection) -> list[tuple[str, Pat
     return [(section.dataset, path.parent), (f"{section.dataset}/{section.image}", path)]
 
 
-def convert_image(job: ImageJob) -> tuple[bool, Output]:
-    """Write one image's section; return whether it was not there yet, and what it is."""
-    pixels = to_uint8(read_image(job.path), job.rescale, job.path)
+def convert_image(job: ImageJob) -> tuple[bool, Output, Limits]:
+    """Write one image's section; return whether it was not there yet, what it is, and its grey limits."""
+    image = read_image(job.path)
+    limits = find_limits(image, job.rescale, job.path)
+    pixels = convert(image, limits)
     section = job.savedir / f"{job.key}.tiff"
     written = write_section(section, pixels, overwrite=job.replace)
-    return written, note_output(section, job.savedir, encode_section(pixels))
+    return written, note_output(section, job.savedir, encode_section(pixels)), limits
 
 
 def run(
@@ -125,8 +127,8 @@ def run(
     report.count("sections written", 0)
     report.count("already done", len(plan.done))
     todo = [ImageJob(key, sources[key].path, savedir, rescale, ledger.replaces(key)) for key in plan.todo]
-    for job, (written, output) in workers.run(convert_image, todo, report, unit="image"):
-        ledger.finish(job.key, [output])
+    for job, (written, output, limits) in workers.run(convert_image, todo, report, unit="image"):
+        ledger.finish(job.key, [output], {"kind": "2d", "limits": (limits.low, limits.high)})
         report.count("sections written" if written else "already done")
     return report
 

@@ -2,7 +2,8 @@
 
 Reads:   sections IMDIR/{section}.tiff, as cleanup2d.py and cross_section3d.py write them.
 Writes:  PATCHDIR/{section}_{y}_{x}.tiff, the patch whose top-left pixel is row y, column x of the section, and
-         PATCHDIR/{section}_{y}_{x}.npy, its hash (--hash), a (hash_size, hash_size) boolean array.
+         PATCHDIR/{section}_{y}_{x}.npy, its hash (--hash), a (hash_size, hash_size) boolean array;
+         PATCHDIR/{dataset}_patches.parquet, a table with a row a patch: its place, size, hash and origin.
 Example: python raw/crop_patches.py work/sections work/patches
 
 The grid starts at the top-left corner and has max(1, round(side / crop_size)) patches a side: a remainder under half
@@ -13,25 +14,19 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from emcurate import cli, naming
 from emcurate.errors import InputError
-from emcurate.files import (
-    Output,
-    describe_content,
-    list_files,
-    make_output_directory,
-    note_output,
-    npy_bytes,
-    refuse_same_directory,
-    write_once,
-)
-from emcurate.images.sections import encode_section, read_section
-from emcurate.patches.hashing import HASHES, WAVELET_HASH, compute_hash
+from emcurate.files import describe_content, list_files, make_output_directory, refuse_same_directory
+from emcurate.images.sections import read_section
+from emcurate.patches.cutting import FILES_PER_PATCH, Cutting, Written, cut_section
+from emcurate.patches.hashing import HASHES, WAVELET_HASH
+from emcurate.patches.table_updates import TableUpdates, add_tables, table_key
+from emcurate.patches.tables import IMAGE, TABLE_SUFFIX, VOLUME, Origin
 from emcurate.running.claims import Notes
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger, Source
@@ -41,7 +36,6 @@ STAGE = "crop_patches"
 CROP_SIZE = 224  # pixels a side, what ImageNet networks take and CEM500K published
 HASH_SIZE = 8  # bits a side
 SECTION_SUFFIXES = (".tiff", ".tif")
-FILES_PER_PATCH = 2  # the patch and its hash
 
 
 @dataclass(frozen=True)
@@ -50,40 +44,37 @@ class SectionJob:
 
     key: str
     path: Path
-    patchdir: Path
-    crop_size: int
-    hash_size: int
-    hash: str
+    how: Cutting
     replace: bool
 
 
-def iter_grid(height: int, width: int, crop_size: int) -> Iterator[tuple[slice, slice]]:
-    """Yield the rows and columns of each patch of a section, row by row; sizes in pixels."""
-    for rows in _cut_side(height, crop_size):
-        for columns in _cut_side(width, crop_size):
-            yield rows, columns
+def cut_file(job: SectionJob) -> Written:
+    """Cut one section's file."""
+    return cut_section(read_section(job.path), naming.parse_section(job.key), job.how, replace=job.replace)
 
 
-def cut_section(job: SectionJob) -> tuple[list[Output], int]:
-    """Write the patches and hashes of one section; return all of them and how many were not there yet."""
-    section = read_section(job.path)
-    stem = naming.parse_section(job.path.stem)
-    outputs, written = [], 0
-    for rows, columns in iter_grid(*section.shape, job.crop_size):
-        patch = section[rows, columns]
-        name = naming.Patch(stem, rows.start, columns.start).stem
-        bits = compute_hash(patch, job.crop_size, job.hash_size, job.hash)
-        for extension, data in (("tiff", encode_section(patch)), ("npy", npy_bytes(bits))):
-            path = job.patchdir / f"{name}.{extension}"
-            written += write_once(path, data, overwrite=job.replace)
-            outputs.append(note_output(path, job.patchdir, data))
-    return outputs, written
-
-
-def section_of(name: str) -> str | None:
-    """Return the section that a file of this name is a patch or a hash of, None if it is neither."""
+def key_of(name: str) -> str | None:
+    """Return the ledger's key of a result by its file name, None if it is none."""
+    if name.endswith(TABLE_SUFFIX):
+        return table_key(name.removesuffix(TABLE_SUFFIX))
     stem, _, extension = name.rpartition(".")
     return stem.rsplit("_", 2)[0] if extension in ("tiff", "npy") and naming.MARK in stem else None
+
+
+def trace_origin(path: Path, section: naming.Section, notes: Notes) -> Origin:
+    """Return where a section came from, as far as its directory knows."""
+    kind = VOLUME if isinstance(section, naming.VolumeSection) else IMAGE
+    line = notes.origin(path)
+    if line is None:
+        return Origin(kind)
+    size, limits = line.details.get("voxel_size_nm"), line.details.get("limits")
+    return Origin(
+        line.details.get("kind", kind),
+        line.source,
+        line.fingerprint,
+        size and (size[0], size[1], size[2]),
+        limits and (limits[0], limits[1]),
+    )
 
 
 def list_sections(imdir: Path, report: Report) -> dict[str, tuple[Path, naming.Section]]:
@@ -126,31 +117,34 @@ def run(
     make_output_directory(patchdir)
     notes = Notes(imdir)
     sources = {
-        stem: Source(
+        key: Source(
             path,
             notes.fingerprint(path),
             section.dataset,
             owner=imdir,
             is_part=isinstance(section, naming.VolumeSection),
         )
-        for stem, (path, section) in sections.items()
+        for key, (path, section) in sections.items()
     }
-    parameters = {"crop_size": crop_size, "hash_size": hash_size, "hash": hash}
-    ledger = Ledger(patchdir, STAGE, parameters, product="patches", owner_of=section_of)
-    plan = ledger.plan(sources, report, root=imdir, overwrite=overwrite, prune=prune)
+    origins = {key: trace_origin(path, section, notes) for key, (path, section) in sections.items()}
+    settings = {"crop_size": crop_size, "hash_size": hash_size, "hash": hash}
+    ledger = Ledger(patchdir, STAGE, settings, product="patches", owner_of=key_of)
+    plan = ledger.plan(add_tables(sources, origins, imdir), report, root=imdir, overwrite=overwrite, prune=prune)
+    tables = TableUpdates(patchdir, ledger, plan, {key: section for key, (_, section) in sections.items()}, settings)
     report.count("sections cut", 0)
-    report.count("patches", sum(len(ledger.outputs_of(stem)) for stem in plan.done) // FILES_PER_PATCH)
+    report.count("patches", sum(len(ledger.outputs_of(key)) for key in tables.kept) // FILES_PER_PATCH)
     report.count("files written", 0)
-    report.count("sections already done", len(plan.done))
-    jobs = [
-        SectionJob(stem, sources[stem].path, patchdir, crop_size, hash_size, hash, ledger.replaces(stem))
-        for stem in plan.todo
-    ]
-    for job, (outputs, written) in workers.run(cut_section, jobs, report, unit="section"):
-        ledger.finish(job.key, outputs)
+    report.count("sections already done", len(tables.kept))
+    how = Cutting(patchdir, crop_size, hash_size, hash)
+    todo = [*(key for key in plan.todo if key in sources), *tables.lost]
+    jobs = [SectionJob(key, sources[key].path, how, key in tables.lost or ledger.replaces(key)) for key in todo]
+    for job, written in workers.run(cut_file, jobs, report, unit="section"):
+        ledger.finish(job.key, written.outputs)
+        tables.add(written.cut)
         report.count("sections cut")
-        report.count("patches", len(outputs) // FILES_PER_PATCH)
-        report.count("files written", written)
+        report.count("patches", len(written.cut.places))
+        report.count("files written", written.new)
+    tables.write(origins)
     return report
 
 
@@ -199,12 +193,6 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the script; return its exit status."""
     return cli.run_stage(run, build_parser(), argv)
-
-
-def _cut_side(length: int, crop_size: int) -> list[slice]:
-    # Python's round: a half goes to the even count, so 560 pixels at 224 are two patches.
-    count = max(1, round(length / crop_size))
-    return [slice(i * crop_size, min((i + 1) * crop_size, length)) for i in range(count)]
 
 
 if __name__ == "__main__":

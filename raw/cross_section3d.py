@@ -10,25 +10,30 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-
 from emcurate import cli
 from emcurate.errors import InputError
-from emcurate.files import Output, describe_content, make_output_directory, note_output, refuse_same_directory
-from emcurate.images.pixels import Limits, Rescale, convert
-from emcurate.images.sections import encode_section, write_section
+from emcurate.files import (
+    Output,
+    TakenError,
+    describe_content,
+    make_output_directory,
+    refuse_same_directory,
+    write_files,
+)
+from emcurate.images.pixels import Rescale
+from emcurate.images.sections import encode_section
+from emcurate.running.claims import Notes
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger, Source
 from emcurate.running.report import Report
 from emcurate.volumes.corpus import fingerprint_volume, list_volumes, refuse_bad_names
-from emcurate.volumes.limits import find_limits
-from emcurate.volumes.scratch import make_batches, ready_to_read
-from emcurate.volumes.sections import choose_planes, dataset_of, divide, section_name
+from emcurate.volumes.scratch import make_batches
+from emcurate.volumes.sections import choose_planes, dataset_of
+from emcurate.volumes.slabs import Slab, cut_volumes, describe_volume
 from emcurate.volumes.volume import Volume, VoxelSize, dataset_name, open_volume, warn_of_unknown_voxel_size
 
 STAGE = "cross_section3d"
@@ -49,18 +54,15 @@ class OpenJob:
 
 @dataclass(frozen=True)
 class CutJob:
-    """Some sections of one plane of a volume: those at `indices` of axis `plane`."""
+    """Some sections to write."""
 
-    volume: Volume
-    plane: int
-    indices: range
-    limits: Limits
+    slab: Slab
     savedir: Path
     replace: bool
 
     @property
     def path(self) -> Path:
-        return self.volume.path
+        return self.slab.volume.path
 
 
 def open_for_cutting(job: OpenJob) -> Volume:
@@ -73,54 +75,13 @@ def open_for_cutting(job: OpenJob) -> Volume:
 
 def cut_sections(job: CutJob) -> tuple[list[Output], int]:
     """Write the sections of a job; return all of them and how many were not there yet."""
-    box = [slice(None)] * 3
-    box[job.plane] = slice(job.indices[0], job.indices[-1] + 1, job.indices.step)
-    slab = np.moveaxis(convert(job.volume.read(*box), job.limits), job.plane, 0)
-    outputs, written = [], 0
-    for index, section in zip(job.indices, slab, strict=True):
-        path = job.savedir / section_name(job.volume, job.plane, index)
-        try:
-            written += write_section(path, section, overwrite=job.replace)
-        except InputError as error:
-            # Named after the volume, not the section: else every job of it would add a line of its own.
-            expected = f"no sections of {job.volume.name} in {job.savedir}, or the ones this run would write"
-            raise InputError(job.path, expected, "others of the same name", error.advice) from None
-        outputs.append(note_output(path, job.savedir, encode_section(section)))
-    return outputs, written
-
-
-def cut_volumes(
-    volumes: Sequence[Volume],
-    planes: dict[Path, tuple[int, ...]],
-    spacing: int,
-    rescale: Rescale,
-    ledger: Ledger,
-    report: Report,
-    workers: Workers,
-) -> Iterator[tuple[Volume, list[Output]]]:
-    """Cut some volumes, the work divided over processes within each; yield those that are finished."""
-    # Whole planes of a TIFF or of a directory of slices are read as they are; anything else is decoded once first.
-    by_planes = [volume.path for volume in volumes if not any(planes[volume.path])]
-    with ready_to_read(volumes, ledger.directory, report, workers, by_planes=by_planes) as ready:
-        limits = find_limits([volume for volume in ready if planes[volume.path]], rescale, report, workers)
-        jobs = [
-            CutJob(volume, plane, indices, limits[volume.path], ledger.directory, ledger.replaces(volume.name))
-            for volume in ready
-            if volume.path in limits
-            for plane, indices in divide(volume, planes[volume.path], spacing)
-        ]
-        outputs: dict[Path, list[Output]] = defaultdict(list)
-        missing = Counter(job.path for job in jobs)
-        for job, (cut, written) in workers.run(cut_sections, jobs, report, unit="slab"):
-            report.count("sections written", written)
-            if written < len(cut):
-                report.count("sections already there", len(cut) - written)
-            outputs[job.path] += cut
-            missing[job.path] -= 1
-    done = {volume.path for volume in ready if not planes[volume.path] or volume.path in limits}
-    yield from (
-        (volume, outputs[volume.path]) for volume in volumes if volume.path in done and not missing[volume.path]
-    )
+    files = ((f"{section.stem}.tiff", encode_section(pixels)) for section, pixels in job.slab.sections())
+    try:
+        return write_files(job.savedir, files, overwrite=job.replace)
+    except TakenError as error:
+        # Named after the volume, not the section: else every job of it would add a line of its own.
+        expected = f"no sections of {job.slab.volume.name} in {job.savedir}, or the ones this run would write"
+        raise InputError(job.path, expected, "others of the same name", error.advice) from None
 
 
 def run(
@@ -146,6 +107,7 @@ def run(
         expected = "volumes (tif, mrc, map, rec, nrrd, nii, ... or sub-directories of slices)"
         raise InputError(voldir, expected, describe_content(voldir), "name the directory that holds the volumes")
     make_output_directory(savedir)
+    notes = Notes(voldir)
     said_of_each = {"axes": axes, "voxel_size": size}
     sources = {
         dataset_name(path): Source(path, fingerprint_volume(path), dataset_name(path), settings=said_of_each)
@@ -160,8 +122,18 @@ def run(
     opened = {job.key: volume for job, volume in workers.run(open_for_cutting, opening, report, unit="volume")}
     for batch in make_batches(opened[key] for key in plan.todo if key in opened):
         planes = {volume.path: choose_planes(volume, axes, anisotropy, report) for volume in batch}
-        for volume, outputs in cut_volumes(batch, planes, spacing, rescale, ledger, report, workers):
-            ledger.finish(volume.name, outputs)
+
+        def make_job(slab: Slab) -> CutJob:
+            return CutJob(slab, savedir, ledger.replaces(slab.volume.name))
+
+        cut = cut_volumes(batch, planes, spacing, rescale, savedir, make_job, cut_sections, report, workers)
+        for volume, limits, slabs in cut:
+            outputs = [output for outputs, _ in slabs for output in outputs]
+            written = sum(written for _, written in slabs)
+            ledger.finish(volume.name, outputs, describe_volume(volume, limits, notes))
+            report.count("sections written", written)
+            if written < len(outputs):
+                report.count("sections already there", len(outputs) - written)
             report.count("volumes cut")
     return report
 

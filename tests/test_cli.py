@@ -1,4 +1,6 @@
 import argparse
+import dataclasses
+from typing import Literal
 
 import pytest
 
@@ -100,3 +102,78 @@ def test_path_types(tmp_path, monkeypatch):
     ]:
         with pytest.raises(argparse.ArgumentTypeError, match=f"found {found}"):
             kind(text)
+
+
+def field_of(default, text, **about):
+    keys = ("group", "least", "above", "most", "metavar", "short")
+    metadata = {**dict.fromkeys(keys), "text": text, "group": "some", "words": (), **about}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    mode: Literal["fast", "slow"] = field_of("fast", "how")
+    steps: int = field_of(3, "how many", least=2)
+    rate: float = field_of(0.5, "how quickly", above=0, most=1, short="-r")
+    limit: float | None = field_of(None, "how far", least=0, group="other")
+    start: str = field_of("here", "where", words=("here", "there"))
+    level: Literal["a", "b"] | None = field_of(None, "which")
+    loud: bool = field_of(False, "whether")
+
+
+@pytest.fixture
+def field_parser():
+    parser = cli.make_parser("Do something.", "stage.py")
+    cli.add_field_flags(parser, "settings", Settings, {"some": "the usual", "other": "the rest"})
+    return parser
+
+
+def test_flags_of_fields_come_back_as_one_value(field_parser, tmp_path):
+    assert cli.parse_arguments(field_parser, []) == {"settings": Settings()}
+    file = tmp_path / "file"
+    file.touch()
+    flags = [
+        "--mode",
+        "slow",
+        "--steps",
+        "2",
+        "-r",
+        "1",
+        "--limit",
+        "0",
+        "--start",
+        str(file),
+        "--level",
+        "b",
+        "--loud",
+    ]
+    flags += ["--level", "b", "--loud"]
+    expected = Settings("slow", 2, 1.0, 0.0, str(file), "b", True)
+    assert cli.parse_arguments(field_parser, flags) == {"settings": expected}
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--mode", "odd"], "invalid choice"),
+        (["--steps", "1"], "at least 2"),
+        (["--steps", "2.5"], "whole number"),
+        (["--rate", "0"], "above 0 and at most 1"),
+        (["--rate", "1.1"], "at most 1"),
+        (["--limit", "-1"], "at least 0"),
+        (["--limit", "nan"], "at least 0"),
+        (["--start", "nowhere"], "expected a file, found nothing"),
+    ],
+)
+def test_a_value_out_of_a_fields_bounds_ends_with_status_2(field_parser, capsys, flags, message):
+    with pytest.raises(SystemExit) as end:
+        cli.parse_arguments(field_parser, flags)
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_help_tells_a_fields_default_unless_there_is_none(field_parser):
+    words = " ".join(field_parser.format_help().split())
+    for text in ("how (default: fast)", "how quickly (default: 0.5)", "where (default: here)", "some: the usual"):
+        assert text in words
+    assert "how far (" not in words and "whether (" not in words

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.figure import Figure
 
 from emcurate.classifier.evaluation import CALIBRATION_BINS, Evaluation, calibration_curve, roc_curve
-from emcurate.files import write_bytes
-
-DPI = 120
-
-# Colours of Okabe and Ito; lines differ in style as well, since colour alone is no sign.
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#888888"
+from emcurate.pictures.figures import BLUE, GREY, ORANGE, new_figure, save_figure
 
 
 def plot_roc(
     path: Path, scores: npt.NDArray[np.floating], truth: npt.NDArray[np.bool_], threshold: float, result: Evaluation
 ) -> None:
     """Plot the ROC curve of validation patches, its area with the interval, and the threshold's place on it."""
-    figure = Figure(figsize=(5.2, 5.2), layout="constrained")
+    figure = new_figure(5.2, 5.2)
     axes = figure.add_subplot()
     false, true, _ = roc_curve(scores, truth)
     low, high = result.auc_interval
@@ -38,12 +31,12 @@ def plot_roc(
     axes.set_xlabel("uninformative patches kept (false positive rate)")
     axes.set_ylabel("informative patches kept (true positive rate)")
     axes.legend(loc="lower right", fontsize="small")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_losses(path: Path, epochs: Sequence[dict[str, Any]], best_epoch: int) -> None:
     """Plot training and validation loss, and the validation AUC, against the epoch."""
-    figure = Figure(figsize=(6.4, 5.6), layout="constrained")
+    figure = new_figure(6.4, 5.6)
     upper, lower = figure.subplots(2, 1, sharex=True)
     numbers = [row["epoch"] for row in epochs]
     upper.plot(numbers, [row["train_loss"] for row in epochs], color=BLUE, marker="o", markersize=3, label="training")
@@ -58,12 +51,12 @@ def plot_losses(path: Path, epochs: Sequence[dict[str, Any]], best_epoch: int) -
     for axes in (upper, lower):
         axes.axvline(best_epoch, color=GREY, linestyle=":", label=f"epoch kept: {best_epoch}")
         axes.legend(fontsize="small")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_calibration(path: Path, scores: npt.NDArray[np.floating], truth: npt.NDArray[np.bool_]) -> None:
     """Plot how often patches of each score are really informative, and how many patches have it."""
-    figure = Figure(figsize=(5.2, 6.2), layout="constrained")
+    figure = new_figure(5.2, 6.2)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     mean, share, count = calibration_curve(scores, truth)
     upper.plot([0, 1], [0, 1], color=GREY, linestyle=":", label="perfectly calibrated")
@@ -75,10 +68,4 @@ def plot_calibration(path: Path, scores: npt.NDArray[np.floating], truth: npt.ND
     upper.legend(loc="upper left", fontsize="small")
     lower.hist(scores, bins=np.linspace(0, 1, CALIBRATION_BINS + 1), color=BLUE, edgecolor="white")
     lower.set(xlabel="score (predicted probability of being informative)", ylabel="patches", xlim=(0, 1))
-    _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
-    write_bytes(path, buffer.getbuffer())
+    save_figure(figure, path)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,88 +17,96 @@ FinetuneLayer = Literal["all", "layer1", "layer2", "layer3", "layer4", "none"]
 # Batch norm cannot learn from a single patch.
 LEAST_BATCH_SIZE = 2
 
+# A ResNet34 halves its input five times; of a smaller one nothing would be left.
+LEAST_IMAGE_SIZE = 32
+
 # Where none is chosen, PyTorch's own default of each optimizer.
 WEIGHT_DECAY = {"adam": 0.0, "adamw": 0.01}
 
 
-@dataclass(frozen=True)
-class Augmentation:
-    """How training patches are varied; nothing here can hide what makes a patch informative.
+def _flag(
+    text: str,
+    *,
+    group: str = "recipe",
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    metavar: str | None = None,
+    short: str | None = None,
+    words: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """Return what a field tells of its flag; see `cli.add_field_flags`."""
+    return {
+        "text": text,
+        "group": group,
+        "least": least,
+        "above": above,
+        "most": most,
+        "metavar": metavar,
+        "short": short,
+        "words": words,
+    }
 
-    Parameters
-    ----------
-    brightness, contrast : float
-        The most by which either is changed, as a part of itself.
-    noise : float
-        Standard deviation of Gaussian noise, grey values 0..1; 0.02 is five of 255.
-    blur : float
-        Largest sigma of a Gaussian blur, in pixels of the network's input.
-    probability : float
-        Of noise, and of blur, each by itself.
-    """
 
-    brightness: float = 0.2
-    contrast: float = 0.2
-    noise: float = 0.02
-    blur: float = 1.0
-    probability: float = 0.5
+def _augmentation(text: str, *, metavar: str, most: float | None = None) -> dict[str, Any]:
+    return _flag(text, group="augmentation", metavar=metavar, least=0, most=most)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides what is learnt. The defaults are the published recipe.
+    """Everything that decides what is learnt; the defaults are the published recipe.
 
-    Parameters
-    ----------
-    init : str
-        ``imagenet``, ``random``, or a file of weights.
-    finetune_layer : str, optional
-        First layer that learns; ``layer4`` by default, ``all`` from random weights.
-    split, validation : str, float
-        How the validation patches are chosen, and their part of all.
-    seed : int
-        Of everything random.
-    optimizer, learning_rate, weight_decay, schedule
-        The step; the schedule is ``constant`` or ``cosine``.
-    batch_size, epochs : int
-        Patches a step, and passes over all of them.
-    patience : int, optional
-        Stop when the validation AUC has not grown for so many epochs.
-    class_weights : bool
-        Weigh both classes equally, however many patches each has.
-    image_size : int
-        Side of the network's input in pixels.
-    threshold : float
-        Scores above it count as informative.
-    brightness, contrast, noise, blur, augment_probability : float
-        How patches are varied; see `Augmentation`.
+    Nothing in how training patches are varied can hide what makes a patch informative.
     """
 
-    init: str = "imagenet"
-    finetune_layer: FinetuneLayer | None = None
-    split: Literal["random", "dataset"] = "random"
-    validation: float = 0.15
-    seed: int = 1227
-    optimizer: Literal["adam", "adamw"] = "adam"
-    learning_rate: float = 1e-3
-    weight_decay: float | None = None
-    schedule: Literal["constant", "cosine"] = "constant"
-    batch_size: int = 64
-    epochs: int = 20
-    patience: int | None = None
-    class_weights: bool = False
-    image_size: int = 224
-    threshold: float = THRESHOLD
-    brightness: float = Augmentation.brightness
-    contrast: float = Augmentation.contrast
-    noise: float = Augmentation.noise
-    blur: float = Augmentation.blur
-    augment_probability: float = Augmentation.probability
-
-    @property
-    def augmentation(self) -> Augmentation:
-        """How patches are varied."""
-        return Augmentation(self.brightness, self.contrast, self.noise, self.blur, self.augment_probability)
+    init: str = field(default="imagenet", metadata=_flag("start weights", words=("imagenet", "random")))
+    finetune_layer: FinetuneLayer | None = field(
+        default=None,
+        metadata=_flag("first layer that learns; none: the head only (default: layer4, with --init random all)"),
+    )
+    split: Literal["random", "dataset"] = field(
+        default="random",
+        metadata=_flag("how to choose validation patches; by dataset, no neighbours are on both sides"),
+    )
+    validation: float = field(
+        default=0.15, metadata=_flag("part of the labels held back for validation", metavar="PART", least=0, most=1)
+    )
+    seed: int = field(default=1227, metadata=_flag("of everything random", least=0))
+    optimizer: Literal["adam", "adamw"] = field(default="adam", metadata=_flag("what takes the steps"))
+    learning_rate: float = field(default=1e-3, metadata=_flag("length of a step", metavar="RATE", short="-lr", above=0))
+    weight_decay: float | None = field(
+        default=None,
+        metadata=_flag("pull towards weights of 0 (default: adam 0, adamw 0.01)", metavar="DECAY", least=0),
+    )
+    schedule: Literal["constant", "cosine"] = field(default="constant", metadata=_flag("of the learning rate"))
+    batch_size: int = field(default=64, metadata=_flag("patches a step", least=LEAST_BATCH_SIZE))
+    epochs: int = field(default=20, metadata=_flag("passes over all training patches", least=1))
+    patience: int | None = field(
+        default=None,
+        metadata=_flag("stop after N epochs without a better AUC (default: never)", metavar="N", least=1),
+    )
+    class_weights: bool = field(
+        default=False, metadata=_flag("weigh both classes equally, however many patches each has")
+    )
+    image_size: int = field(
+        default=224,
+        metadata=_flag(
+            "side of the network's input in pixels; kept with the weights", metavar="PIXELS", least=LEAST_IMAGE_SIZE
+        ),
+    )
+    threshold: float = field(
+        default=THRESHOLD, metadata=_flag("scores above it are informative; kept with the weights", least=0, most=1)
+    )
+    brightness: float = field(default=0.2, metadata=_augmentation("largest relative change", metavar="PART", most=1))
+    contrast: float = field(default=0.2, metadata=_augmentation("largest relative change", metavar="PART", most=1))
+    noise: float = field(
+        default=0.02,  # five grey values of 255
+        metadata=_augmentation("standard deviation, grey values 0 to 1", metavar="SIGMA", most=1),
+    )
+    blur: float = field(default=1.0, metadata=_augmentation("largest sigma in pixels", metavar="SIGMA"))
+    augment_probability: float = field(
+        default=0.5, metadata=_augmentation("of noise and of blur, for each patch", metavar="PART", most=1)
+    )
 
     @property
     def trained_from(self) -> FinetuneLayer:

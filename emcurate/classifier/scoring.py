@@ -1,48 +1,145 @@
-"""Scores kept in shards, so that an interrupted run goes on and a grown list has only its new patches scored.
-
-A shard is an ``.npy`` file of (key, score) pairs. A key stands for a patch's path, size and modification time, so a
-patch that was moved or changed counts as new, and the order of the path list does not matter.
-"""
+"""Score patches: look up those scored before, compute the others batch by batch, and keep their scores."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
+import json
 import queue
 import threading
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from emcurate.errors import InputError
-from emcurate.files import make_output_directory, npy_bytes, read_npy, write_bytes
+from emcurate.classifier.batches import BatchJobs, read_batch
+from emcurate.classifier.card import Weights
+from emcurate.classifier.score_store import Keys, Scores, ScoreStore
+from emcurate.files import write_once
+from emcurate.running.jobs import Workers
+from emcurate.running.report import Report
 
-# Of 5 million patches, two share a 64-bit key with a probability of one in a million.
-SHARD_TYPE = np.dtype([("key", "<u8"), ("score", "<f4")])
+if TYPE_CHECKING:
+    # Where all patches were scored before, PyTorch is not needed.
+    import torch
 
-# A kill loses at most this much work.
-SHARD_SECONDS = 30.0
+# Scores this near the threshold are computed again in float32. On real patches bfloat16 moved no score of a trained
+# network by more than 0.007.
+RECHECK_MARGIN = 0.03
 
-# Beyond this many, shards are merged into one when they are read.
-SHARDS_AT_MOST = 256
+# Reading a patch takes under a twentieth of the time that scoring it on a CPU core takes: one thread is enough for
+# these many cores, and spares starting processes. Beyond, each process that decodes serves as many.
+CORES_PER_DECODER = 8
 
 Value = TypeVar("Value")
 
-Keys = npt.NDArray[np.uint64]
-Scores = npt.NDArray[np.float32]
+
+@dataclass(frozen=True)
+class Computing:
+    """How scores are computed: with which weights, where, in which number type, by how many processes."""
+
+    weights: Weights
+    device: str
+    precision: str
+    processes: int
 
 
-def patch_keys(paths: Iterable[str], count: int) -> Keys:
-    """Return each patch's key: 64 bits of the BLAKE2b digest of its path, size and modification time.
+def score_patches(
+    paths: Sequence[str], keys: Keys, computing: Computing, threshold: float, stores: Path, report: Report
+) -> Scores:
+    """Return every patch's score, NaN for those that cannot be read; compute only those not in the stores.
 
-    A file that is missing has a key too, under which no score is ever kept.
+    What a fast number type leaves near the threshold is computed again in float32, so that no decision hangs on it.
+
+    Parameters
+    ----------
+    paths : sequence of n str
+    keys : (n,) uint64
+        Of `patch_keys`.
+    computing : Computing
+    threshold : float
+        What decides, for the part of the scores that is computed again.
+    stores : Path
+        Directory of what was scored before.
+    report : Report
     """
-    return np.fromiter((_key(path) for path in paths), np.uint64, count)
+    for noun in ("patches scored", "scored before"):
+        report.count(noun, 0)
+    scores = look_up_or_compute(paths, keys, np.arange(len(paths)), computing, stores, report)
+    exact = replace(computing, precision="float32")
+    if exact != computing:
+        near = np.flatnonzero(np.abs(scores - threshold) < RECHECK_MARGIN)
+        again = Report(report.stage)
+        checked = look_up_or_compute(paths, keys, near, exact, stores, again)
+        report.fail_all(again.failures)
+        scores[near] = np.where(np.isnan(checked), scores[near], checked)
+        report.count("of them again in float32", len(near))
+    return scores
+
+
+def look_up_or_compute(
+    paths: Sequence[str],
+    keys: Keys,
+    positions: npt.NDArray[np.int64],
+    computing: Computing,
+    stores: Path,
+    report: Report,
+) -> Scores:
+    """Return the scores of some patches of a list; compute and keep those that the store has not."""
+    store = open_store(stores, computing)
+    scores = np.full(len(paths), np.nan, np.float32)
+    scores[positions] = store.look_up(keys[positions])
+    todo = positions[np.isnan(scores[positions])]
+    report.count("scored before", len(positions) - len(todo))
+    if not len(todo):
+        return scores[positions]
+
+    from emcurate.classifier.inference import Scorer, use_threads
+    from emcurate.classifier.network import load_classifier
+
+    weights, processes = computing.weights, computing.processes
+    use_threads(processes)
+    if computing.device == "cpu":
+        # Decoding takes a small part of the CPU's time, and each process that decodes takes memory.
+        processes = max(1, processes // CORES_PER_DECODER)
+    scorer = Scorer(load_classifier(weights.path), weights.input_format, computing.device, computing.precision)
+    jobs = BatchJobs(paths, todo, scorer.batch_size, weights.input_format.image_size)
+    # One batch behind, so that a GPU computes while the next batch is fetched from the processes that decode.
+    under_way: list[tuple[npt.NDArray[np.int64], torch.Tensor]] = []
+
+    def finish() -> None:
+        done, started = under_way.pop(0)
+        scores[done] = scorer.finish(started)
+        store.add(keys[done], scores[done])
+        report.count("patches scored", len(done))
+
+    try:
+        for _, batch in run_ahead(Workers(processes).run(read_batch, jobs, report, unit="batch")):
+            for error in batch.errors:
+                report.fail(error)
+            if len(batch.positions):
+                under_way.append((batch.positions, scorer.start(batch.pixels)))
+            if len(under_way) > 1:
+                finish()
+        while under_way:
+            finish()
+    finally:
+        store.flush()
+    return scores[positions]
+
+
+def open_store(parent: Path, computing: Computing) -> ScoreStore:
+    """Open the scores these very weights have given before, computed in the same way."""
+    weights = computing.weights
+    way = f"{computing.precision} on {computing.device}"
+    settings = {"weights_sha256": weights.sha256, **asdict(weights.input_format), "computed_in": way}
+    text = json.dumps(settings, indent=2)
+    store = ScoreStore(parent / hashlib.sha256(text.encode()).hexdigest()[:16])
+    write_once(store.directory / "settings.json", text.encode())
+    return store
 
 
 def run_ahead(iterable: Iterable[Value], ahead: int = 2) -> Iterator[Value]:
@@ -77,85 +174,3 @@ def run_ahead(iterable: Iterable[Value], ahead: int = 2) -> Iterator[Value]:
             raise item[1]
     finally:
         stopped.set()
-
-
-class ScoreStore:
-    """The scores that one set of weights gave, on disk.
-
-    Parameters
-    ----------
-    directory : Path
-        One for each set of weights and way of computing.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = make_output_directory(directory)
-        shards = self._shards()
-        loaded = [_read_shard(path) for path in shards]
-        pairs = np.concatenate(loaded) if loaded else np.zeros(0, SHARD_TYPE)
-        keys, first = np.unique(pairs["key"], return_index=True)
-        self._keys: Keys = keys
-        self._scores: Scores = pairs["score"][first]
-        self._next = 1 + max((int(path.stem) for path in shards), default=-1)
-        self._waiting: list[npt.NDArray[np.void]] = []
-        self._written = time.monotonic()
-        if len(shards) > SHARDS_AT_MOST:
-            self._merge(shards)
-
-    def look_up(self, keys: Keys) -> Scores:
-        """Return the score of each key, NaN where there is none."""
-        scores = np.full(len(keys), np.nan, np.float32)
-        if len(self._keys):
-            places = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-            found = self._keys[places] == keys
-            scores[found] = self._scores[places[found]]
-        return scores
-
-    def add(self, keys: Keys, scores: Scores) -> None:
-        """Keep scores; they are on disk when `SHARD_SECONDS` have gone by, or after `flush`."""
-        pairs = np.empty(len(keys), SHARD_TYPE)
-        pairs["key"], pairs["score"] = keys, scores
-        self._waiting.append(pairs)
-        if time.monotonic() - self._written >= SHARD_SECONDS:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what was added since the last shard."""
-        self._written = time.monotonic()
-        if self._waiting:
-            self._write(np.concatenate(self._waiting))
-            self._waiting.clear()
-
-    def _shards(self) -> list[Path]:
-        return sorted((p for p in self.directory.glob("*.npy") if p.stem.isdecimal()), key=lambda p: int(p.stem))
-
-    def _write(self, pairs: npt.NDArray[np.void]) -> None:
-        write_bytes(self.directory / f"{self._next:06d}.npy", npy_bytes(pairs))
-        self._next += 1
-
-    def _merge(self, shards: list[Path]) -> None:
-        pairs = np.empty(len(self._keys), SHARD_TYPE)
-        pairs["key"], pairs["score"] = self._keys, self._scores
-        self._write(pairs)
-        # Only now: a kill in between leaves every score twice, which does no harm.
-        for path in shards:
-            path.unlink()
-
-
-def _key(path: str) -> int:
-    try:
-        stat = os.stat(path)  # noqa: PTH116  (a Path for each of millions would take longer than the call)
-        place = f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}"
-    except OSError:
-        place = path
-    digest = hashlib.blake2b(place.encode("utf-8", "surrogateescape"), digest_size=8).digest()
-    return int.from_bytes(digest, "little")
-
-
-def _read_shard(path: Path) -> npt.NDArray[np.void]:
-    shard = read_npy(path)
-    if shard.dtype != SHARD_TYPE or shard.ndim != 1:
-        raise InputError(
-            path, "a shard of scores", f"an array of {shard.dtype}", "delete it; its patches are scored again"
-        )
-    return shard.view(SHARD_TYPE)

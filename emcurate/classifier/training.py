@@ -15,10 +15,19 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from emcurate.classifier import network as classifier
 from emcurate.classifier.card import InputFormat
 from emcurate.classifier.evaluation import area_under_roc, cross_entropy
-from emcurate.classifier.recipe import Recipe, balanced_weights, count_batches, iter_batches, learning_rate_at
+from emcurate.classifier.inference import DTYPES
+from emcurate.classifier.network import LAYERS, STEM, build_network, load_start_weights, save_weights
+from emcurate.classifier.recipe import (
+    FinetuneLayer,
+    Recipe,
+    balanced_weights,
+    count_batches,
+    iter_batches,
+    learning_rate_at,
+)
+from emcurate.classifier.transforms import evaluation_input, training_input
 from emcurate.errors import InputError
 from emcurate.files import make_output_directory, write_bytes
 from emcurate.running.jobs import progress
@@ -58,19 +67,19 @@ class Trainer:
     start : Path, optional
         Weights to start from; random ones without.
     device, precision : str
-        Where to compute, and the number type of mixed precision; from `classifier`.
+        Where to compute, and the number type of mixed precision; see `inference`.
     """
 
     def __init__(self, recipe: Recipe, start: Path | None, device: str, precision: str) -> None:
-        self.recipe, self.device, self.dtype = recipe, device, classifier.DTYPES[precision]
+        self.recipe, self.device, self.dtype = recipe, device, DTYPES[precision]
         self.input_format = InputFormat(recipe.image_size)
         with torch.random.fork_rng([]):
             torch.manual_seed(recipe.seed)
-            network = classifier.build_network()
+            network = build_network()
         if start is not None:
-            classifier.load_start_weights(network, start)
+            load_start_weights(network, start)
         self.network = network.to(device).to(memory_format=torch.channels_last)
-        self.frozen = classifier.freeze(self.network, recipe.trained_from)
+        self.frozen = freeze(self.network, recipe.trained_from)
         learning = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
         self.optimizer = kind(learning, lr=recipe.learning_rate, weight_decay=recipe.decay)
@@ -98,9 +107,7 @@ class Trainer:
         batches = iter_batches(len(truth), self.recipe.batch_size, (self.recipe.seed, epoch))
         for number, batch in enumerate(batches):
             seed = int(np.random.SeedSequence((self.recipe.seed, epoch, number)).generate_state(1)[0])
-            inputs = classifier.training_input(
-                self._send(pixels[batch]), self.input_format, self.recipe.augmentation, seed
-            )
+            inputs = training_input(self._send(pixels[batch]), self.input_format, self.recipe, seed)
             wanted = self._send(truth[batch].astype(np.float32))
             with self._autocast():
                 logits = self.network(inputs).squeeze(1)
@@ -123,7 +130,7 @@ class Trainer:
         with torch.inference_mode(), self._autocast():
             for start in range(0, len(pixels), self.recipe.batch_size):
                 batch = self._send(pixels[start : start + self.recipe.batch_size])
-                inputs = classifier.evaluation_input(batch, self.input_format)
+                inputs = evaluation_input(batch, self.input_format)
                 logits.append(self.network(inputs).squeeze(1).float().cpu())
         scores: npt.NDArray[np.float64] = torch.sigmoid(torch.cat(logits).double()).numpy()
         return scores
@@ -156,7 +163,7 @@ class Trainer:
         with torch.no_grad(), self._autocast():
             chosen = np.random.default_rng(self.recipe.seed).permutation(len(pixels))[:BATCH_NORM_PATCHES]
             for batch in iter_batches(len(chosen), self.recipe.batch_size, (self.recipe.seed,)):
-                self.network(classifier.evaluation_input(self._send(pixels[chosen[batch]]), self.input_format))
+                self.network(evaluation_input(self._send(pixels[chosen[batch]]), self.input_format))
         for norm in norms:
             norm.momentum = BATCH_NORM_MOMENTUM
 
@@ -168,6 +175,21 @@ class Trainer:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device, self.dtype, enabled=self.dtype != torch.float32)
+
+
+def freeze(network: nn.Module, finetune_layer: FinetuneLayer) -> list[nn.Module]:
+    """Let only the layers from `finetune_layer` on learn; return the modules that stay as they are.
+
+    Those returned must be in evaluation mode while the others train, so that batch norm leaves them alone.
+    """
+    parts = (*STEM, *LAYERS)
+    count = {"all": 0, "none": len(parts)}.get(finetune_layer)
+    if count is None:
+        count = parts.index(finetune_layer)
+    frozen = [network.get_submodule(name) for name in parts[:count]]
+    for module in frozen:
+        module.requires_grad_(False)
+    return frozen
 
 
 def read_progress(path: Path) -> dict[str, Any]:
@@ -251,7 +273,7 @@ def fit(
             done.epoch = epoch
             if epoch == 1 or goodness(row) > goodness(done.history[done.best_epoch - 1]):
                 done.best_epoch, done.best_scores = epoch, scores.tolist()
-                classifier.save_weights(workdir / BEST_FILE, trainer.network.state_dict())
+                save_weights(workdir / BEST_FILE, trainer.network.state_dict())
             # After the best weights: a kill in between only has the epoch done again, with the same result.
             trainer.save_checkpoint(checkpoint, {"run_id": run_id, **vars(done)})
             bar.set_postfix_str(f"epoch {epoch}, AUC {row['validation_auc']:.3f}, best {done.best_epoch}")

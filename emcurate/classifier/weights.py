@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 import requests
 
-from emcurate.classifier.card import LEAST_BYTES
+from emcurate.classifier.card import LEAST_BYTES, Weights, describe_weights
 from emcurate.errors import InputError
 from emcurate.fetching.downloads import (
     CHUNK_BYTES,
@@ -29,6 +29,7 @@ from emcurate.fetching.downloads import (
 )
 from emcurate.files import atomic_path, hash_file, make_output_directory, partial_path
 from emcurate.running.jobs import progress
+from emcurate.running.report import Report
 
 PUBLISHED_URL = "https://zenodo.org/record/6458015/files/patch_quality_classifier_nn.pth?download=1"
 
@@ -53,6 +54,29 @@ def cache_directory() -> Path:
 def is_url(text: str) -> bool:
     """Return whether weights are named by an address rather than a path."""
     return urlsplit(text).scheme in ("http", "https")
+
+
+def find_weights(weights: str | None, report: Report) -> Weights:
+    """Return the weights a user asked for by path or address, or the published ones; download if need be."""
+    if weights is not None and not is_url(weights):
+        return describe_weights(Path(weights))
+
+    def check(path: Path) -> None:
+        from emcurate.classifier.network import check_state_dict, read_state_dict
+
+        check_state_dict(read_state_dict(path), path)
+
+    path = fetch_weights(weights or PUBLISHED_URL, check)
+    described = describe_weights(path)
+    report.note(f"weights: {path}, SHA-256 {described.sha256}")
+    return described
+
+
+def find_start_weights(init: str) -> Path | None:
+    """Return the file that a training starts from, downloaded if need be; None for random weights."""
+    if init == "random":
+        return None
+    return fetch_imagenet_weights() if init == "imagenet" else Path(init)
 
 
 def fetch_weights(

@@ -9,7 +9,7 @@ import os
 import shutil
 import stat
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -124,6 +124,7 @@ def gather(
     download: bool = False,
     link: Link = "copy",
     overwrite: bool = False,
+    damaged: Collection[str] = (),
     workers: Workers = Workers(),
 ) -> set[str]:
     """Bring chosen images to a directory, and return the names of those that are there.
@@ -140,6 +141,10 @@ def gather(
         Counts what was placed and was there already; receives what is missing or went wrong as failures.
     download : bool
         Fetch what `source` does not hold.
+    overwrite : bool
+        Replace files that are there and differ from those in `source`.
+    damaged : collection of str
+        Names of files that are known to be an earlier run's and not what it wrote: replaced in any case.
     """
     located: dict[str, str] = {}
     if source is not None:
@@ -159,11 +164,11 @@ def gather(
             continue
         names[path] = name
         if name in located and source is not None:
-            inside = located[name]
+            inside, replace = located[name], overwrite or name in damaged
             if source.is_dir():
-                placements.append(Placement(path, source / inside, None, link, overwrite))
+                placements.append(Placement(path, source / inside, None, link, replace))
             else:
-                placements.append(Placement(path, source, inside, link, overwrite))
+                placements.append(Placement(path, source, inside, link, replace))
         elif download and url:
             downloads.append(Download(url, path))
         else:
@@ -173,6 +178,8 @@ def gather(
     there = place_all(placements, report, workers)
     todo = []
     for item in downloads:
+        if names[item.path] in damaged:
+            item.path.unlink(missing_ok=True)
         if item.path.exists():
             report.count("images already there")
             there.add(item.path)

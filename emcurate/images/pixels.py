@@ -162,15 +162,26 @@ def convert(pixels: AnyArray, limits: Limits) -> UInt8Array:
     return result.reshape(pixels.shape)
 
 
-def to_uint8(pixels: AnyArray, rescale: Rescale, path: str | os.PathLike[str]) -> UInt8Array:
-    """Convert one whole image by the rule, and warn about what its owner may not expect; `path` names it."""
+def find_limits(pixels: AnyArray, rescale: Rescale, path: str | os.PathLike[str]) -> Limits:
+    """Return the limits of one whole image by the rule, and warn about what its owner may not expect.
+
+    Raises
+    ------
+    InputError
+        For pixels the rule does not know; `path` names the image.
+    """
     check_pixel_type(pixels.dtype, path)
     if not needs_measuring(pixels.dtype):
-        return pixels
+        return Limits(0, 255)
     statistics = measure(pixels, sample_step(pixels.size, pixels.dtype, rescale))
     limits = choose_limits(statistics, pixels.dtype, rescale)
     warn_of_oddities(statistics, limits, pixels.dtype, rescale, path)
-    return convert(pixels, limits)
+    return limits
+
+
+def to_uint8(pixels: AnyArray, rescale: Rescale, path: str | os.PathLike[str]) -> UInt8Array:
+    """Convert one whole image by the rule, as `find_limits` and `convert` do; `path` names it."""
+    return convert(pixels, find_limits(pixels, rescale, path))
 
 
 def check_pixel_type(dtype: np.dtype[Any], path: str | os.PathLike[str]) -> None:

@@ -15,8 +15,11 @@ import numpy.typing as npt
 
 from emcurate import naming
 from emcurate.errors import InputError
+from emcurate.files import list_files
 from emcurate.images.sections import read_section
 from emcurate.patches.hashing import BoolArray, read_hash
+from emcurate.patches.tables import TABLE_SUFFIX, hash_size_of, hashes_of, read_table, unpack_bits
+from emcurate.running.claims import Notes
 from emcurate.running.jobs import Workers
 from emcurate.running.report import Report
 
@@ -27,11 +30,12 @@ CHUNK_PATCHES = 2000  # hashes a job reads: a fraction of a second
 
 @dataclass
 class Dataset:
-    """The patches of one dataset: their names in alphabetical order and what was seen of their files."""
+    """The patches of one dataset: its table, or else their names in alphabetical order; and what was seen of either."""
 
     name: str
     stems: list[str] = field(default_factory=list)
     stats: list[str] = field(default_factory=list)
+    table: Path | None = None
 
     def fingerprint(self, patchdir: Path) -> str:
         """Return what changes when a patch is added, removed, changed or moved."""
@@ -56,6 +60,14 @@ class Hashes:
     bits: BoolArray
     sharpness: npt.NDArray[np.float64]
     complete: bool
+
+
+@dataclass(frozen=True)
+class TableJob:
+    """One dataset whose table is to be read."""
+
+    dataset: str
+    path: Path
 
 
 @dataclass(frozen=True)
@@ -84,27 +96,19 @@ class Chunk:
     problems: list[str] = field(default_factory=list)
 
 
-def list_by_section(patchdir: Path) -> dict[str, list[str]]:
-    """Return the names of the patches and hashes in a directory, by the section they were cut from."""
-    files: dict[str, list[str]] = defaultdict(list)
-    with os.scandir(patchdir) as entries:
-        for entry in entries:
-            stem, _, extension = entry.name.rpartition(".")
-            if extension in (PATCH_EXTENSION, HASH_EXTENSION) and naming.MARK in stem:
-                files[stem.rsplit("_", 2)[0]].append(entry.name)
-    return files
-
-
 def list_datasets(patchdir: Path, with_pixels: bool, report: Report) -> dict[str, Dataset]:
     """Return the datasets whose patches lie in a directory; hashes and patches without their mate are reported.
 
-    `with_pixels` says whether a dataset counts as changed when only the pixels of a patch have changed.
+    Where a dataset has a table, that is believed, and its files are not looked at. `with_pixels` says that pixels are
+    wanted too, and that a dataset counts as changed when only the pixels of a patch have: then the files are looked at.
     """
+    tables = {} if with_pixels else _list_tables(patchdir)
     stats: dict[str, dict[str, str]] = {HASH_EXTENSION: {}, PATCH_EXTENSION: {}}
     with os.scandir(patchdir) as entries:
         for entry in entries:
             stem, _, extension = entry.name.rpartition(".")
-            if extension in stats and naming.MARK in stem:
+            owner, mark, _ = stem.partition(naming.MARK)
+            if extension in stats and mark and owner not in tables:
                 try:
                     stat = entry.stat()
                 except OSError as error:
@@ -118,7 +122,7 @@ def list_datasets(patchdir: Path, with_pixels: bool, report: Report) -> dict[str
         report.fail(
             InputError(patchdir / f"{stem}.{there}", f"{stem}.{missing} beside it", "none", "cut its section again")
         )
-    datasets: dict[str, Dataset] = {}
+    datasets = dict(tables)
     for stem in sorted(hashes.keys() & patches.keys()):
         try:
             name = naming.parse_patch(stem).dataset
@@ -134,11 +138,16 @@ def list_datasets(patchdir: Path, with_pixels: bool, report: Report) -> dict[str
 def read_hashes(
     datasets: Sequence[Dataset], patchdir: Path, with_sharpness: bool, report: Report, workers: Workers
 ) -> dict[str, Hashes]:
-    """Read the hashes of whole datasets, divided among the workers in pieces of equal size.
+    """Read the hashes of whole datasets, divided among the workers.
 
     What cannot be read, or has another size than most of its dataset's, is reported and left out; so is a dataset of
     which nothing is left.
     """
+    found: dict[str, Hashes] = {}
+    tables = [TableJob(dataset.name, dataset.table) for dataset in datasets if dataset.table is not None]
+    for table_job, hashes in workers.run(read_hashes_of_table, tables, report, unit="table"):
+        if hashes.stems:
+            found[table_job.dataset] = hashes
     jobs = [
         ChunkJob(dataset.name, patchdir, tuple(dataset.stems[start : start + CHUNK_PATCHES]), with_sharpness)
         for dataset in datasets
@@ -149,11 +158,27 @@ def read_hashes(
         report.fail_all(chunk.problems)
         if chunk.stems:
             chunks[job.dataset].append(chunk)
-    return {
-        dataset.name: join_chunks(dataset, chunks[dataset.name], patchdir, report)
-        for dataset in datasets
-        if dataset.name in chunks
-    }
+    for dataset in datasets:
+        if dataset.name in chunks:
+            found[dataset.name] = join_chunks(dataset, chunks[dataset.name], patchdir, report)
+    return {dataset.name: found[dataset.name] for dataset in datasets if dataset.name in found}
+
+
+def read_hashes_of_table(job: TableJob) -> Hashes:
+    """Read the hashes of a dataset from its table."""
+    table = read_table(job.path, ["patch", "hash"])
+    bits = unpack_bits(hashes_of(table), hash_size_of(table))
+    return Hashes(table["patch"].to_pylist(), bits, np.zeros(len(bits)), complete=True)
+
+
+def _list_tables(patchdir: Path) -> dict[str, Dataset]:
+    """Return the datasets that have a table, without reading it."""
+    notes = Notes(patchdir)
+    found = {}
+    for path in list_files(patchdir, [TABLE_SUFFIX]):
+        name = path.name.removesuffix(TABLE_SUFFIX)
+        found[name] = Dataset(name, stats=[notes.fingerprint(path)], table=path)
+    return found
 
 
 def read_chunk(job: ChunkJob) -> Chunk:

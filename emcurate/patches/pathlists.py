@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emcurate.errors import InputError
-from emcurate.files import atomic_path, read_npy
+from emcurate.files import atomic_path, read_npy, taken_by_other
 
 # Paths a chunk: of 100 characters each, 40 MB in numpy's four bytes a character.
 CHUNK_PATHS = 100_000
@@ -96,6 +96,22 @@ def write_path_list(directory: Path, paths: Iterable[str], chunk_paths: int = CH
     with atomic_path(directory) as partial, dask.config.set(scheduler="synchronous"):
         dask.array.to_npy_stack(str(partial), stack, axis=0)
     return int(resolved.size)
+
+
+def write_path_list_once(directory: Path, paths: Sequence[str], *, overwrite: bool = False) -> bool:
+    """Write a path list unless it is there with the same paths; return whether it was written.
+
+    Raises
+    ------
+    InputError
+        If another one is there and `overwrite` is not set.
+    """
+    if same_paths(directory, paths):
+        return False
+    if directory.exists() and not overwrite:
+        raise taken_by_other(directory, "no such path list, or the one this run would write", "another")
+    write_path_list(directory, paths)
+    return True
 
 
 def same_paths(directory: Path, paths: Sequence[str]) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from emcurate import naming
 from emcurate.errors import InputError
 from emcurate.files import Output, fingerprint, list_entries
-from emcurate.running.ledger import DONE, read_headers, read_ledgers, read_outputs
+from emcurate.running.ledger import DONE, Line, read_headers, read_ledgers, read_outputs
 from emcurate.running.report import Report
 
 
@@ -58,12 +58,11 @@ def _find_maker(directory: Path) -> str | None:
 
 
 class Notes:
-    """What stages noted of the files in a directory, so that an input made by a stage is known by its content."""
+    """What stages noted of the files in a directory, so that an input made by a stage is known by what it is."""
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self._outputs: dict[str, Output] = {
-            output.name: output
+        self._made: dict[str, tuple[Output, Line]] = {
+            output.name: (output, line)
             for _, entries in read_ledgers(directory)
             for line in entries.values()
             if line.state == DONE
@@ -75,12 +74,16 @@ class Notes:
 
         A section that was made again with the same bytes is the same input, whatever its time.
         """
-        noted = self._outputs.get(path.name)
-        if noted is not None:
-            stat = path.stat()
+        if path.name in self._made:
+            noted, stat = self._made[path.name][0], path.stat()
             if (stat.st_size, stat.st_mtime_ns) == (noted.size, noted.mtime_ns):
                 return noted.digest
         return fingerprint(path)
+
+    def origin(self, path: Path) -> Line | None:
+        """Return what a file came of, with the details its stage noted; None if no stage made it."""
+        made = self._made.get(path.name)
+        return None if made is None else made[1]
 
 
 def refuse_bad_names(claims: Mapping[Path, Sequence[tuple[str, Path]]], report: Report) -> list[Path]:

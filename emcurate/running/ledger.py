@@ -59,6 +59,8 @@ class Source:
         differ between the inputs of one output directory.
     is_part : bool
         Whether the dataset is one input and this a part of it: when parts are gone, the input has changed.
+    is_renewed : bool
+        Whether its results are made anew without being asked when it has changed, such as a list that grows.
     """
 
     path: Path
@@ -67,6 +69,7 @@ class Source:
     owner: Path | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     is_part: bool = False
+    is_renewed: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class Plan:
     done: list[str]
 
 
-class _Line(msgspec.Struct, omit_defaults=True):
+class Line(msgspec.Struct, omit_defaults=True):
     """A line of the file: a header where `stage` is set, else about one input."""
 
     stage: str = ""
@@ -95,6 +98,7 @@ class _Line(msgspec.Struct, omit_defaults=True):
     owner: str = ""
     settings: dict[str, Any] = {}
     is_part: bool = False
+    details: dict[str, Any] = {}
     outputs: msgspec.Raw = msgspec.Raw(b"[]")  # decoded one input at a time: there may be millions
 
 
@@ -104,7 +108,7 @@ class _Line(msgspec.Struct, omit_defaults=True):
 BEGUN, DONE, SPOILT, STRANGE, DROPPED = "begun", "done", "spoilt", "strange", "dropped"
 
 
-def read_outputs(line: _Line) -> list[Output]:
+def read_outputs(line: Line) -> list[Output]:
     """Return the files that came of an input."""
     return msgspec.json.decode(line.outputs, type=list[Output])
 
@@ -144,7 +148,7 @@ class Ledger:
         self.path = directory / LEDGER_DIRECTORY / f"{stage}.jsonl"
         self.stage = stage
         self.owner_of = owner_of
-        self._header = _Line(
+        self._header = Line(
             stage=stage,
             product=product,
             version=__version__,
@@ -184,7 +188,7 @@ class Ledger:
         prune : bool
             Remove what came of inputs that are gone.
         renew : bool
-            Replace without being asked: for results that cost little and are this stage's own.
+            Replace everything without being asked: for results that cost little and are this stage's own.
 
         Raises
         ------
@@ -208,7 +212,7 @@ class Ledger:
             reason = self._why(key, source, entry, changed, bool(unnoted.get(key)))
             if reason is None:
                 done.append(key)
-            elif reason.is_change and not (overwrite or renew):
+            elif reason.is_change and not (overwrite or renew or source.is_renewed):
                 stale[source.dataset][key] = reason.words
             else:
                 todo[key] = reason.words
@@ -226,8 +230,11 @@ class Ledger:
         """Return whether files of an input that are there may be replaced: they are this stage's own, or must go."""
         return self._overwrite or key in self._earlier
 
-    def finish(self, key: str, outputs: Iterable[Output]) -> None:
-        """Note that an input is done, and remove what an earlier run made of it and this one did not."""
+    def finish(self, key: str, outputs: Iterable[Output], details: Mapping[str, Any] | None = None) -> None:
+        """Note that an input is done, and remove what an earlier run made of it and this one did not.
+
+        `details` are what later stages may want to know of it, such as its voxel size; JSON values.
+        """
         outputs = list(outputs)
         names = {output.name for output in outputs}
         entries = names | {name.partition("/")[0] for name in names}
@@ -245,6 +252,7 @@ class Ledger:
         for name in self._earlier.pop(key, set()) - entries:
             _remove(self.directory, name)
         line = self._describe(key, DONE)
+        line.details = _as_json(details or {})
         line.outputs = msgspec.Raw(msgspec.json.encode(outputs))
         self._append(line)
 
@@ -270,7 +278,7 @@ class Ledger:
 
     def _refuse_taken_names(self) -> set[str]:
         """Report the datasets whose name belongs to somebody else, and return them."""
-        owners: dict[str, _Line] = {}
+        owners: dict[str, Line] = {}
         for held in [*self.entries.values(), *_entries_of_others(self.path, self._header.product)]:
             owners.setdefault(held.dataset.casefold(), held)
         refused: set[str] = set()
@@ -365,11 +373,11 @@ class Ledger:
     def _state(self, key: str) -> str:
         return self.entries[key].state if key in self.entries else ""
 
-    def _why(self, key: str, source: Source, entry: _Line | None, changed: str, leftovers: bool) -> _Reason | None:
+    def _why(self, key: str, source: Source, entry: Line | None, changed: str, leftovers: bool) -> _Reason | None:
         """Return why an input is to be worked on; None if it is done."""
         if entry is None or entry.state == STRANGE:
             return _Reason("new")
-        if entry.state == BEGUN and not leftovers:
+        if entry.state == BEGUN and not leftovers and not read_outputs(entry):
             return _Reason("new")
         if changed:
             return _Reason(changed, is_change=True)
@@ -389,7 +397,7 @@ class Ledger:
             return _Reason(f"{_some(damaged)} missing or damaged")
         if entry.root != self._root or entry.source != _text(source.path):
             moved = self._describe(key, DONE)
-            moved.outputs = entry.outputs
+            moved.details, moved.outputs = entry.details, entry.outputs
             self._append(moved)
         return None
 
@@ -407,7 +415,7 @@ class Ledger:
             )
         )
 
-    def _opening(self, todo: Iterable[str]) -> Iterator[_Line]:
+    def _opening(self, todo: Iterable[str]) -> Iterator[Line]:
         if self._before != self._header:
             yield self._header
         for key in todo:
@@ -417,9 +425,9 @@ class Ledger:
                 line.outputs = entry.outputs  # they are still there, and still this input's
             yield line
 
-    def _describe(self, key: str, state: str) -> _Line:
+    def _describe(self, key: str, state: str) -> Line:
         source = self._sources[key]
-        return _Line(
+        return Line(
             input=key,
             state=state,
             source=_text(source.path),
@@ -436,10 +444,10 @@ class Ledger:
         for key in keys:
             for output in read_outputs(self.entries[key]):
                 _remove(self.directory, output.name)
-            dropped.append(_Line(input=key, state=DROPPED))
+            dropped.append(Line(input=key, state=DROPPED))
         self._append(*dropped)
 
-    def _append(self, *lines: _Line) -> None:
+    def _append(self, *lines: Line) -> None:
         if not lines:
             return
         for line in lines:
@@ -481,7 +489,7 @@ def verify(directory: Path, stage: str, report: Report) -> None:
     spoilt = []
     for line in entries.values():
         for output in read_outputs(line):
-            if _holds(directory, output):
+            if holds(directory, output):
                 report.count("files verified")
                 continue
             there = (directory / output.name).exists()
@@ -501,7 +509,7 @@ def verify(directory: Path, stage: str, report: Report) -> None:
             file.write(b"\n" + b"\n".join(map(msgspec.json.encode, spoilt)) + b"\n")
 
 
-def read_ledgers(directory: Path) -> Iterator[tuple[_Line, dict[str, _Line]]]:
+def read_ledgers(directory: Path) -> Iterator[tuple[Line, dict[str, Line]]]:
     """Yield the header and the inputs of each stage's ledger in a directory."""
     for path in _ledger_paths(directory):
         header, entries = _load(path)
@@ -509,16 +517,16 @@ def read_ledgers(directory: Path) -> Iterator[tuple[_Line, dict[str, _Line]]]:
             yield header, entries
 
 
-def read_headers(directory: Path) -> list[_Line]:
+def read_headers(directory: Path) -> list[Line]:
     """Return the first header of each stage's ledger in a directory; of one of another version, an empty one."""
     headers = []
     for path in _ledger_paths(directory):
         with open(path, "rb") as file:
             text = next(filter(None, map(bytes.strip, file)), b"")
         try:
-            headers.append(msgspec.json.decode(text, type=_Line))
+            headers.append(msgspec.json.decode(text, type=Line))
         except (msgspec.DecodeError, UnicodeDecodeError):
-            headers.append(_Line())
+            headers.append(Line())
     return headers
 
 
@@ -526,7 +534,7 @@ def _ledger_paths(directory: Path) -> list[Path]:
     return sorted((directory / LEDGER_DIRECTORY).glob("*.jsonl"))
 
 
-def _entries_of_others(path: Path, product: str) -> Iterator[_Line]:
+def _entries_of_others(path: Path, product: str) -> Iterator[Line]:
     """Yield the inputs of other stages that make the same in the directory of a ledger."""
     for other in sorted(path.parent.glob("*.jsonl")):
         if other != path:
@@ -535,11 +543,11 @@ def _entries_of_others(path: Path, product: str) -> Iterator[_Line]:
                 yield from entries.values()
 
 
-def _load(path: Path) -> tuple[_Line | None, dict[str, _Line]]:
+def _load(path: Path) -> tuple[Line | None, dict[str, Line]]:
     """Return a ledger's last header and its inputs; lines that cannot be read are as good as not written."""
-    header: _Line | None = None
-    entries: dict[str, _Line] = {}
-    decoder = msgspec.json.Decoder(_Line)
+    header: Line | None = None
+    entries: dict[str, Line] = {}
+    decoder = msgspec.json.Decoder(Line)
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -566,10 +574,11 @@ def _is_intact(directory: Path, output: Output) -> bool:
         stat = os.stat(f"{directory}/{output.name}")  # noqa: PTH116
     except OSError:
         return False
-    return stat.st_size == output.size and (stat.st_mtime_ns == output.mtime_ns or _holds(directory, output))
+    return stat.st_size == output.size and (stat.st_mtime_ns == output.mtime_ns or holds(directory, output))
 
 
-def _holds(directory: Path, output: Output) -> bool:
+def holds(directory: Path, output: Output) -> bool:
+    """Return whether a file's content is what was written."""
     try:
         return digest_file(directory / output.name) == output.digest
     except OSError:

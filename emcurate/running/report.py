@@ -26,6 +26,10 @@ class Report:
         """Add to a count; nouns are reported in the order in which they were first counted."""
         self.counts[noun] = self.counts.get(noun, 0) + number
 
+    def count_file(self, written: bool) -> None:
+        """Count a file as written, or, if it was not, as there already."""
+        self.count("files written" if written else "files already there")
+
     def fail(self, error: InputError | str) -> None:
         """Note a failure; the run goes on and ends with status 1."""
         self._tell(self.failures, str(error))

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from emcurate.pictures.figures import BLUE, PALE, encode_figure, new_figure
 
 # Inches; a bar needs a quarter to have its name beside it.
 PANEL_WIDTH = 5.2
 BAR_HEIGHT = 0.25
 FRAME_HEIGHT = 1.3
-DOTS_PER_INCH = 120
-
-# Of Okabe and Ito, told apart with any colour vision; the pale one recedes.
-WITH_COLOUR = "#0072b2"
-WITHOUT_COLOUR = "#d9d9d9"
 
 
 @dataclass(frozen=True)
@@ -28,22 +24,18 @@ class Share:
 
 def draw_balance(panels: Mapping[str, Sequence[Share]]) -> bytes:
     """Return a PNG with one panel a set and one bar a category."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     rows = max(len(shares) for shares in panels.values())
-    figure = Figure(figsize=(PANEL_WIDTH * len(panels) + 1, FRAME_HEIGHT + BAR_HEIGHT * rows), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(PANEL_WIDTH * len(panels) + 1, FRAME_HEIGHT + BAR_HEIGHT * rows)
     for axes, (title, shares) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         names = [share.name for share in shares]
         total = max((share.total for share in shares), default=0)
         places = range(len(shares))
-        with_bars = axes.barh(places, [s.images for s in shares], color=WITH_COLOUR, label="with the category")
+        with_bars = axes.barh(places, [s.images for s in shares], color=BLUE, label="with the category")
         axes.barh(
             places,
             [s.total - s.images for s in shares],
             left=[s.images for s in shares],
-            color=WITHOUT_COLOUR,
+            color=PALE,
             label="without",
         )
         axes.bar_label(
@@ -59,6 +51,4 @@ def draw_balance(panels: Mapping[str, Sequence[Share]]) -> bytes:
         axes.spines[["top", "right"]].set_visible(False)
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=9, frameon=False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
-    return buffer.getvalue()
+    return encode_figure(figure)

@@ -39,12 +39,6 @@ def choose_planes(volume: Volume, axes: Sequence[int], anisotropy: float, report
     return left
 
 
-def section_name(volume: Volume, plane: int, index: int) -> str:
-    """Return a section's file name."""
-    width = naming.index_width(volume.shape[plane])
-    return f"{naming.VolumeSection(volume.name, plane, index, width).stem}.tiff"
-
-
 def divide(volume: Volume, planes: Iterable[int], spacing: int) -> Iterator[tuple[int, range]]:
     """Divide a volume's sections into slabs: yield the plane and the indices of each."""
     for plane in planes:

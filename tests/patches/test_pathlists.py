@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from emcurate.errors import InputError
-from emcurate.patches.pathlists import PathList, same_paths, write_path_list
+from emcurate.patches.pathlists import PathList, same_paths, write_path_list, write_path_list_once
 
 PATHS = [f"/data/sets/ö {i}-LOC-2d_0_0.tiff" for i in range(25)]
 
@@ -79,6 +79,20 @@ def test_same_paths(directory, tmp_path):
     assert not same_paths(directory, PATHS[::-1])
     assert not same_paths(directory, PATHS[:-1])
     assert not same_paths(tmp_path / "none", PATHS)
+
+
+def test_a_list_is_written_once_and_another_replaces_it_only_where_allowed(tmp_path):
+    directory = tmp_path / "list.npz"
+    assert write_path_list_once(directory, PATHS)
+    before = (directory / "0.npy").stat().st_mtime_ns
+    assert not write_path_list_once(directory, PATHS)
+    assert not write_path_list_once(directory, PATHS, overwrite=True)
+    assert (directory / "0.npy").stat().st_mtime_ns == before
+    with pytest.raises(InputError, match="--overwrite to replace it"):
+        write_path_list_once(directory, PATHS[:1])
+    assert list(PathList(directory)) == PATHS
+    assert write_path_list_once(directory, PATHS[:1], overwrite=True)
+    assert list(PathList(directory)) == PATHS[:1]
 
 
 def test_problems_are_named(directory, tmp_path):

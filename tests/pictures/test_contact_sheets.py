@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from emcurate.images.sections import write_section
-from emcurate.pictures import contact_sheets as pictures
+from emcurate.pictures import contact_sheets
 from emcurate.pictures.contact_sheets import Group, Mark, Tile
 
 RED = Mark("red", (250, 10, 20))
@@ -19,7 +19,7 @@ def grey(value, shape=(SIDE, SIDE)):
 
 
 def render(groups, **options):
-    return np.asarray(pictures.render_contact_sheet("A title", groups, tile_pixels=SIDE, **options)).astype(int)
+    return np.asarray(contact_sheets.render_contact_sheet("A title", groups, tile_pixels=SIDE, **options)).astype(int)
 
 
 def count_pixels(sheet, colour):
@@ -43,7 +43,7 @@ def test_a_mark_is_a_frame_and_a_word():
     plain = render([Group("one", [Tile(grey(90))])])
     marked = render([Group("one", [Tile(grey(90), mark=RED)])])
     assert count_pixels(plain, RED.colour) == 0
-    frame = 4 * SIDE * pictures.FRAME_PIXELS
+    frame = 4 * SIDE * contact_sheets.FRAME_PIXELS
     assert count_pixels(marked, RED.colour) > frame
     other_word = render([Group("one", [Tile(grey(90), mark=Mark("RED", RED.colour))])])
     assert not np.array_equal(marked, other_word)
@@ -72,10 +72,10 @@ def test_files_are_read_and_what_cannot_be_read_is_crossed_out(tmp_path):
     (tmp_path / "bad.tiff").write_bytes(b"II*\0nothing")
     tiles = [Tile(tmp_path / name) for name in ("good.tiff", "bad.tiff", "missing.tiff")]
     destination = tmp_path / "sheet.png"
-    pictures.draw_contact_sheet(destination, "A title", [Group("files", tiles)], tile_pixels=SIDE)
+    contact_sheets.draw_contact_sheet(destination, "A title", [Group("files", tiles)], tile_pixels=SIDE)
     sheet = np.asarray(Image.open(destination).convert("RGB")).astype(int)
     assert count_pixels(sheet, (90, 90, 90)) >= SIDE * SIDE
-    assert count_pixels(sheet, pictures.FAINT) > 4 * SIDE
+    assert count_pixels(sheet, contact_sheets.FAINT) > 4 * SIDE
     assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.tiff", "good.tiff", "sheet.png"]
 
 
@@ -84,21 +84,49 @@ def test_an_empty_group_and_no_group_at_all_still_give_a_picture():
 
 
 def test_too_many_tiles_are_left_out_and_the_sheet_says_so(monkeypatch):
-    monkeypatch.setattr(pictures, "TILES_AT_MOST", 3)
+    monkeypatch.setattr(contact_sheets, "TILES_AT_MOST", 3)
     groups = [Group("a", [Tile(grey(60))] * 2), Group("b", [Tile(grey(70))] * 2), Group("c", [Tile(grey(80))])]
     sheet = render(groups)
     shown = [count_pixels(sheet, (v, v, v)) // (SIDE * SIDE) for v in (60, 70, 80)]
     assert shown == [2, 1, 0]
-    assert pictures._limit(groups)[1] == 2
+    assert contact_sheets._limit(groups)[1] == 2
 
 
 @pytest.mark.parametrize("text", ["short", "a-very-long-dataset-name-LOC-0_0042_224_448", "名前" * 40])
 def test_text_is_cut_in_the_middle_to_its_room(text):
-    font = pictures._font(13)
-    shortened = pictures._shorten(text, font, 120)
+    font = contact_sheets._font(13)
+    shortened = contact_sheets._shorten(text, font, 120)
     assert font.getlength(shortened) <= 120
     if shortened != text:
         start, end = shortened.split("…")
         assert text.startswith(start) and text.endswith(end) and end
     else:
         assert font.getlength(text) <= 120
+
+
+def longest_that_fits(text, font, width):
+    """One letter less at a time."""
+    for kept in range(len(text), 1, -1):
+        candidate = text if kept == len(text) else f"{text[: kept // 3]}…{text[len(text) - (kept - kept // 3) :]}"
+        if np.ceil(font.getlength(candidate)) <= width:
+            return candidate
+    return "…"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_as_many_letters_are_kept_as_fit(seed):
+    random = np.random.default_rng(seed)
+    text = "".join(random.choice(list("AVTijl. -_WäµLOC名0123456789"), random.integers(0, 60)))
+    font = contact_sheets._font(13)
+    for width in (1, 20, 60, 120, 168, 300):
+        assert contact_sheets._shorten(text, font, width) == longest_that_fits(text, font, width)
+
+
+def test_quick_compression_loses_nothing_and_little_room(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (20, SIDE, SIDE), np.uint8)
+    groups = [Group("noise", [Tile(patch, "some words", RED) for patch in noise])]
+    contact_sheets.draw_contact_sheet(tmp_path / "quick.png", "A title", groups, tile_pixels=SIDE)
+    sheet = contact_sheets.render_contact_sheet("A title", groups, tile_pixels=SIDE)
+    sheet.save(tmp_path / "usual.png")
+    assert (tmp_path / "quick.png").stat().st_size < 1.2 * (tmp_path / "usual.png").stat().st_size
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "quick.png")), np.asarray(sheet))

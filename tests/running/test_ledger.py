@@ -329,6 +329,15 @@ def test_what_an_interrupted_run_left_is_not_mixed_with_other_parameters(stage):
     assert set(stage.tree()) == {"a-0.txt", "b-0.txt"}
 
 
+def test_an_input_whose_mending_was_interrupted_is_still_refused_other_settings(stage):
+    stage.run(copies=2, settings={"step": 1})
+    (stage.out / "a-0.txt").unlink()
+    stage.run(copies=1, settings={"step": 1}, stop_after=0)
+    report, todo, done = stage.run(copies=1, settings={"step": 2})
+    assert (todo, done) == ({}, []) and "made with step 1, now step 2" in report.failures[0]
+    assert set(stage.tree()) == {"a-1.txt", "b-0.txt", "b-1.txt"}
+
+
 def test_a_run_that_made_nothing_binds_nobody_to_its_parameters(stage):
     stage.run(copies=1, stop_after=0)
     assert not stage.tree()
@@ -430,3 +439,21 @@ def test_what_an_interrupted_run_left_of_a_gone_input_is_pruned_too(stage):
     assert "what a came of is gone" in report.warnings[0]
     stage.run(copies=3, prune=True)
     assert set(stage.tree()) == {"b-0.txt", "b-1.txt", "b-2.txt"}
+
+
+def test_an_input_that_may_grow_renews_its_results_but_not_with_other_parameters(stage):
+    def run(text, **parameters):
+        stage.add("a", text)
+        report = Report("copy")
+        ledger = Ledger(stage.out, "copy", parameters, product="copies")
+        source = Source(stage.inputs / "a", text, "a", is_renewed=True)
+        plan = ledger.plan({"a": source}, report, root=stage.inputs)
+        for key in plan.todo:
+            ledger.finish(key, [stage.write(key, 0, stage.inputs / key, ledger)])
+        return plan.todo
+
+    assert run("one", x=1)
+    assert run("one and two", x=1) == {"a": "its input has changed"}
+    assert stage.tree() == {"a-0.txt": "one and two"}
+    with pytest.raises(InputError, match="x 2"):
+        run("one and two", x=2)

@@ -11,10 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from emcurate.classifier import network as classifier
+from emcurate.classifier import inference, scoring
 from emcurate.classifier import weights as published
 from emcurate.classifier.batches import BatchJobs, read_batch
 from emcurate.classifier.card import InputFormat, write_card
+from emcurate.classifier.network import build_network, load_classifier, save_weights
+from emcurate.classifier.transforms import evaluation_input
 from emcurate.patches import labels
 from emcurate.patches.pathlists import PathList, write_path_list
 from tests.patch_sets import make_patch_set
@@ -34,7 +36,7 @@ TOLERANCE = 0.1
 def small_batches():
     """Several batches even of so few patches."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(classifier, "BATCH_CPU_MOST", 8)
+        patch.setattr(inference, "BATCH_CPU_MOST", 8)
         yield
 
 
@@ -50,10 +52,10 @@ def read_pixels(patch_set):
 @pytest.fixture(scope="module")
 def weights(patch_set, tmp_path_factory):
     """Random weights, their head turned so that scores spread over 0 to 1 and half are above 0.5."""
-    classifier.use_threads(1)
+    inference.use_threads(1)
     torch.manual_seed(0)
-    network = classifier.build_network()
-    inputs = classifier.evaluation_input(torch.from_numpy(read_pixels(patch_set)), FORMAT)
+    network = build_network()
+    inputs = evaluation_input(torch.from_numpy(read_pixels(patch_set)), FORMAT)
     with torch.no_grad():
         for _ in range(20):
             network(inputs)
@@ -63,7 +65,7 @@ def weights(patch_set, tmp_path_factory):
         network.fc.weight *= scale
         network.fc.bias.copy_((network.fc.bias - logits.median()) * scale)
     path = tmp_path_factory.mktemp("weights") / "weights.pth"
-    classifier.save_weights(path, network.state_dict())
+    save_weights(path, network.state_dict())
     write_card(path, FORMAT, 0.5, {})
     return path
 
@@ -71,9 +73,9 @@ def weights(patch_set, tmp_path_factory):
 @pytest.fixture(scope="module")
 def truth_scores(patch_set, weights):
     """What plain float32 gives."""
-    network = classifier.load_classifier(weights)
+    network = load_classifier(weights)
     with torch.inference_mode():
-        logits = network(classifier.evaluation_input(torch.from_numpy(read_pixels(patch_set)), FORMAT))
+        logits = network(evaluation_input(torch.from_numpy(read_pixels(patch_set)), FORMAT))
     return torch.sigmoid(logits).squeeze(1).numpy()
 
 
@@ -94,46 +96,6 @@ def results(savedir):
     """Every result as bytes, path list included."""
     files = [path for path in savedir.rglob("*") if path.is_file() and ".emcurate" not in path.parts]
     return {str(path.relative_to(savedir)): path.read_bytes() for path in files}
-
-
-def shard_count(savedir):
-    shards = (savedir / ".emcurate" / "classify_nn").rglob("*.npy")
-    return sum(len(np.load(path, allow_pickle=False)) for path in shards)
-
-
-# ---- pure functions
-
-
-def test_labels_win_and_unreadable_patches_are_not_kept():
-    scores = np.array([0.9, 0.5, 0.1, np.nan, 0.9, 0.1, np.nan], np.float32)
-    codes = np.array([2, 2, 2, 2, 0, 1, 1], np.uint8)
-    predictions = classify_nn.predict(scores, codes, 0.5)
-    assert predictions.dtype == np.uint8
-    assert predictions.tolist() == [1, 0, 0, 0, 0, 1, 1]
-    assert classify_nn.predict(scores, codes, 0.05).tolist() == [1, 1, 1, 0, 0, 1, 1]
-
-
-def test_sheets_show_the_surest_and_the_least_certain():
-    scores = np.array([0.9, 0.99, 0.2, 0.01, 0.55, 0.45, np.nan, 0.999], np.float32)
-    codes = np.array([2, 2, 2, 2, 2, 2, 2, 1], np.uint8)
-    chosen = classify_nn.choose_tiles(scores, codes, 0.5, 2)
-    assert {name: positions.tolist() for name, positions in chosen.items()} == {
-        "surest_informative": [1, 0],
-        "surest_uninformative": [3, 2],
-        "least_certain": [4, 5],
-    }
-
-
-def test_counts_add_up():
-    scores = np.array([0.9, 0.1, np.nan, 0.9, 0.1], np.float32)
-    codes = np.array([2, 2, 2, 0, 1], np.uint8)
-    predictions = classify_nn.predict(scores, codes, 0.5)
-    counts = classify_nn.count_by_dataset(["b", "a", "a", "b", "b"], scores, codes, predictions)
-    assert [list(vars(row).values()) for row in counts.values()] == [[2, 0, 0, 0, 1, 1, 0], [3, 1, 1, 1, 0, 0, 2]]
-    assert list(counts) == ["a", "b"]
-
-
-# ---- whole runs
 
 
 def test_results_are_parallel_to_the_list_and_agree_with_plain_float32(classified, patch_set, truth_scores):
@@ -163,7 +125,7 @@ def test_counts_and_sheets_are_written(classified):
 
 
 def test_scores_near_the_threshold_are_those_of_float32(patch_set, weights, truth_scores, tmp_path, monkeypatch):
-    monkeypatch.setattr(classify_nn, "RECHECK_MARGIN", 2.0)
+    monkeypatch.setattr(scoring, "RECHECK_MARGIN", 2.0)
     assert classify(patch_set.fpaths, tmp_path, weights, "--precision", "bfloat16") == 0
     scores = np.load(tmp_path / "nn_scores.npy", allow_pickle=False)
     np.testing.assert_allclose(scores, truth_scores, atol=1e-5)
@@ -189,7 +151,7 @@ class Killed(BaseException):
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(
     classified, patch_set, weights, tmp_path, monkeypatch, capsys
 ):
-    finish, calls = classifier.Scorer.finish, []
+    finish, calls = inference.Scorer.finish, []
 
     def finish_and_die(started):
         calls.append(1)
@@ -198,7 +160,7 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(
         return finish(started)
 
     with monkeypatch.context() as patch:
-        patch.setattr(classifier.Scorer, "finish", staticmethod(finish_and_die))
+        patch.setattr(inference.Scorer, "finish", staticmethod(finish_and_die))
         with pytest.raises(Killed):
             classify(patch_set.fpaths, tmp_path, weights, "--labels", patch_set.labels)
     assert results(tmp_path) == {}
@@ -242,6 +204,42 @@ def test_another_threshold_or_other_weights_need_overwrite(classified, patch_set
     scores = np.load(tmp_path / "out" / "nn_scores.npy", allow_pickle=False)
     predictions = np.load(tmp_path / "out" / "nn_predictions.npy", allow_pickle=False)
     np.testing.assert_array_equal(predictions, scores > 0.9)
+
+
+@pytest.mark.parametrize(
+    "name", ["nn_scores.npy", "nn_counts.csv", "nn_least_certain.png", "nn_filtered_fpaths.npz/0.npy"]
+)
+@pytest.mark.parametrize("damage", ["deleted", "truncated", "altered"])
+def test_a_result_that_is_no_longer_what_was_written_is_made_again(
+    classified, patch_set, weights, tmp_path, capsys, name, damage
+):
+    shutil.copytree(classified, tmp_path / "out")
+    before, path = results(tmp_path / "out"), tmp_path / "out" / name
+    data = path.read_bytes()
+    if damage == "deleted":
+        path.unlink()
+    else:
+        path.write_bytes(data[:-1] if damage == "truncated" else data[:-1] + bytes([data[-1] ^ 1]))
+    assert classify(patch_set.fpaths, tmp_path / "out", weights, "--labels", patch_set.labels) == 0
+    assert "0 patches scored, 40 scored before" in capsys.readouterr().out
+    assert results(tmp_path / "out") == before
+
+
+def test_verify_names_a_result_that_was_altered(classified, patch_set, weights, tmp_path, capsys):
+    shutil.copytree(classified, tmp_path / "out")
+    assert classify(patch_set.fpaths, tmp_path / "out", weights, "--verify") == 0
+    assert "files verified" in capsys.readouterr().out
+    (tmp_path / "out" / "nn_counts.csv").write_text("dataset")
+    assert classify(patch_set.fpaths, tmp_path / "out", weights, "--verify") == 1
+    assert f"{tmp_path / 'out' / 'nn_counts.csv'}: expected" in capsys.readouterr().err
+
+
+def test_a_run_whose_results_were_moved_has_nothing_to_do(classified, patch_set, weights, tmp_path, capsys):
+    shutil.copytree(classified, tmp_path / "elsewhere")
+    shutil.copytree(patch_set.fpaths, tmp_path / "list.npz")
+    arguments = [tmp_path / "list.npz", tmp_path / "elsewhere", weights, "--labels", patch_set.labels]
+    assert classify(*arguments) == 0
+    assert "nothing new" in capsys.readouterr().out
 
 
 def test_files_of_another_origin_are_not_replaced(patch_set, weights, tmp_path, capsys):
@@ -307,7 +305,7 @@ def test_weights_can_be_downloaded_and_are_checked(patch_set, weights, tmp_path,
     with serve(answer) as site:
         assert classify(patch_set.fpaths, tmp_path / "out", f"{site}/wrong.pth") == 1
         assert "check the address; what came was not kept" in capsys.readouterr().err
-        monkeypatch.setattr(classify_nn, "PUBLISHED_URL", f"{site}/right.pth")
+        monkeypatch.setattr(published, "PUBLISHED_URL", f"{site}/right.pth")
         flags = [str(patch_set.fpaths), str(tmp_path / "out"), "-p", "1"]
         write_path_list(tmp_path / "two.npz", patch_set.paths[:2])
         assert classify_nn.main([str(tmp_path / "two.npz"), *flags[1:]]) == 0

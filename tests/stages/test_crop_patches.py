@@ -26,16 +26,6 @@ def files_of(directory):
     return {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
 
 
-@pytest.mark.parametrize(
-    ("side", "count"), [(560, 2), (336, 2), (335, 1), (100, 1), (337, 2), (784, 4), (783, 3), (224, 1), (1, 1)]
-)
-def test_grid_rounds_halves_to_even(side, count):
-    rows = [r for r, c in crop_patches.iter_grid(side, 1, 224)]
-    assert len(rows) == count
-    assert [r.start for r in rows] == [224 * i for i in range(count)]
-    assert rows[-1].stop == min(224 * count, side)
-
-
 @pytest.mark.parametrize(("crop", "hash_size"), [(64, 8), (100, 16), (224, 2)])
 def test_patches_and_hashes(tmp_path, crop, hash_size):
     sections = write_sections(tmp_path / "s", a=(230, 260), **{"ö b_1": (90, 150)})
@@ -43,6 +33,7 @@ def test_patches_and_hashes(tmp_path, crop, hash_size):
     assert crop_patches.main([str(tmp_path / "s"), str(out), "-cs", str(crop), "-hs", str(hash_size)]) == 0
     expected = set()
     for name, section in sections.items():
+        expected.add(f"{name}_patches.parquet")
         rows, columns = (max(1, round(side / crop)) for side in section.shape)
         for y in range(0, rows * crop, crop):
             for x in range(0, columns * crop, crop):
@@ -88,7 +79,8 @@ def test_two_crop_sizes_are_never_mixed(tmp_path, capsys):
     assert "crop_size 100" in capsys.readouterr().err
     assert files_of(out) == before
     assert crop_patches.main([str(tmp_path / "s"), str(out), "-cs", "100", "--overwrite"]) == 0
-    assert set(files_of(out)) == {f"a-LOC-2d_0_{x}.{e}" for x in (0, 100) for e in ("tiff", "npy")}
+    patches = {f"a-LOC-2d_0_{x}.{e}" for x in (0, 100) for e in ("tiff", "npy")}
+    assert set(files_of(out)) == {*patches, "a_patches.parquet"}
 
 
 def test_bad_sections_are_named_and_the_others_cut(tmp_path, capsys):
@@ -102,7 +94,7 @@ def test_bad_sections_are_named_and_the_others_cut(tmp_path, capsys):
     assert "Traceback" not in error
     for name in ("b-LOC-2d", "c-LOC-2d", "d-LOC-2d", "holiday"):
         assert f"{name}.tiff: expected" in error
-    assert len(files_of(tmp_path / "p")) == 2
+    assert set(files_of(tmp_path / "p")) == {"a-LOC-2d_0_0.tiff", "a-LOC-2d_0_0.npy", "a_patches.parquet"}
 
 
 def test_patches_are_never_taken_for_sections(tmp_path, capsys):

@@ -12,9 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from emcurate.classifier import network as classifier
 from emcurate.classifier import training
 from emcurate.classifier.card import describe_weights
+from emcurate.classifier.inference import Scorer
+from emcurate.classifier.network import load_classifier
+from emcurate.classifier.outcome import OUTPUTS
 from emcurate.patches import labels
 from emcurate.patches.pathlists import write_path_list
 from tests.patch_sets import make_patch_set
@@ -53,8 +55,8 @@ def read_csv(path):
 
 
 def test_everything_promised_is_written(trained):
-    assert sorted(contents(trained)) == sorted(train_nn.OUTPUTS)
-    for name in train_nn.OUTPUTS:
+    assert sorted(contents(trained)) == sorted(OUTPUTS)
+    for name in OUTPUTS:
         if name.endswith(".png"):
             assert np.asarray(Image.open(trained / name).convert("L")).std() > 5
     assert not (trained / ".emcurate" / "train_nn").exists()
@@ -63,7 +65,7 @@ def test_everything_promised_is_written(trained):
 def test_weights_are_a_plain_state_dict_with_a_card(trained):
     tensors = torch.load(trained / "patch_quality_classifier_nn.pth", weights_only=True)
     assert tensors["fc.weight"].shape == (1, 512)
-    classifier.load_classifier(trained / "patch_quality_classifier_nn.pth")
+    load_classifier(trained / "patch_quality_classifier_nn.pth")
     described = describe_weights(trained / "patch_quality_classifier_nn.pth")
     assert (described.input_format.image_size, described.threshold) == (32, 0.5)
     card = json.loads((trained / "patch_quality_classifier_nn.json").read_text())
@@ -96,8 +98,8 @@ def test_metrics_agree_with_the_scores_written(trained, patch_set):
 def test_the_kept_weights_give_the_scores_of_the_best_epoch(trained, patch_set):
     rows = read_csv(trained / "patch_quality_nn_scores.csv")
     described = describe_weights(trained / "patch_quality_classifier_nn.pth")
-    network = classifier.load_classifier(described.path)
-    scorer = classifier.Scorer(network, described.input_format, "cpu", "float32")
+    network = load_classifier(described.path)
+    scorer = Scorer(network, described.input_format, "cpu", "float32")
     from emcurate.classifier.batches import BatchJobs, read_batch
 
     batch = read_batch(BatchJobs([row["path"] for row in rows], np.arange(len(rows)), 99, 32)[0])
@@ -119,7 +121,9 @@ def test_other_settings_or_labels_do_not_replace_results(trained, patch_set, tmp
     words[0] = labels.NONE
     labels.save_labels(tmp_path / "labels.npy", words)
     assert train(patch_set, trained, label_file=tmp_path / "labels.npy") == 1
-    assert "a classifier trained on other labels" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert f"{tmp_path / 'labels.npy'}: expected the input that its results in {trained} were made of" in error
+    assert "--overwrite to make them again" in error
     assert contents(trained) == before
 
 
@@ -128,6 +132,23 @@ def test_files_of_another_origin_are_not_replaced(patch_set, tmp_path, capsys):
     assert train(patch_set, tmp_path) == 1
     assert "files of another origin" in capsys.readouterr().err
     assert (tmp_path / "patch_quality_classifier_nn.pth").read_bytes() == b"mine"
+
+
+def test_a_deleted_picture_is_noticed_and_all_is_made_again_with_the_same_bytes(trained, patch_set, tmp_path):
+    shutil.copytree(trained, tmp_path / "out")
+    before = contents(trained)
+    (tmp_path / "out" / "patch_quality_nn_roc_curve.png").unlink()
+    (tmp_path / "out" / "patch_quality_nn_epochs.csv").write_text("epoch")
+    assert train(patch_set, tmp_path / "out") == 0
+    assert contents(tmp_path / "out") == before
+
+
+def test_overwrite_leaves_what_a_fresh_training_gives(trained, patch_set, tmp_path):
+    shutil.copytree(trained, tmp_path / "out")
+    flags = ["--seed", "5", "--epochs", "1", "--finetune-layer", "none"]
+    assert train(patch_set, tmp_path / "out", *flags, "--overwrite") == 0
+    assert train(patch_set, tmp_path / "fresh", *flags) == 0
+    assert contents(tmp_path / "out") == contents(tmp_path / "fresh")
 
 
 class Killed(BaseException):

@@ -1,15 +1,15 @@
 """trim_siim: the published order and cut, and rows whose text stays as it was."""
 
 import csv
-import hashlib
 import importlib
-import io
 import subprocess
 import sys
 from collections import Counter
 
 import numpy as np
 import pytest
+
+from tests.results import contents
 
 trim_siim = importlib.import_module("data_prep.trim_siim")
 
@@ -54,9 +54,6 @@ def rows_of(path):
     return path.read_text().splitlines()[1:]
 
 
-# --- order and cut ---------------------------------------------------------------------------------------------------
-
-
 def test_published_rows_of_the_full_file(full, full_text, tmp_path):
     assert run("--metadata", full, "-o", tmp_path) == 0
     lines = full_text.splitlines()
@@ -79,31 +76,6 @@ def test_published_order_is_that_of_pandas_on_object_columns(full, tmp_path):
     assert expected != sorted(expected)  # it does not keep the order of the file
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_order_with_missing_and_other_classes_equals_pandas(seed):
-    pandas = pytest.importorskip("pandas")
-    rng = np.random.default_rng(seed)
-    choices = ["benign", "malignant", "indeterminate", "", "NA", "nan", "NULL"]
-    classes = rng.choice(choices, 5000, p=[0.7, 0.1, 0.1, 0.04, 0.02, 0.02, 0.02]).tolist()
-    text = "n,benign_malignant\n" + "".join(f"{i},{name}\n" for i, name in enumerate(classes))
-    frame = pandas.read_csv(io.StringIO(text), dtype={"benign_malignant": object})
-    assert trim_siim.order_rows(classes) == frame.sort_values("benign_malignant")["n"].tolist()
-
-
-def test_order_is_pinned():
-    # Computed once with numpy 2.4 and checked with 1.26 and 2.0: the published rows must not depend on the version.
-    classes = ["malignant" if i % 3 == 0 else "benign" for i in range(20)]
-    assert trim_siim.order_rows(classes, "stable") == [i for i in range(20) if i % 3] + list(range(0, 20, 3))
-    assert trim_siim.order_rows(classes) == [19, 1, 2, 17, 4, 5, 16, 7, 8, 10, 11, 14, 13, 15, 0, 18, 6, 3, 12, 9]
-    # As many as the real file has, spread over it by a stride.
-    classes = ["malignant" if i * 7919 % ROWS < MALIGNANT else "benign" for i in range(ROWS)]
-    assert classes.count("malignant") == MALIGNANT
-    order = ",".join(map(str, trim_siim.order_rows(classes)))
-    assert (
-        hashlib.sha256(order.encode()).hexdigest() == "e3c52918312dc4645eba8108a8f4ffa42bfb65cd2d4038c7476005deffc15c59"
-    )
-
-
 def test_stable_order_keeps_the_order_of_the_file(full, tmp_path):
     assert run("--metadata", full, "-o", tmp_path, "--order", "stable") == 0
     names = [row.split(",")[0] for row in rows_of(tmp_path / "metadata_small.csv")]
@@ -119,8 +91,6 @@ def test_other_cut(full, tmp_path):
     malignant = [row["image_name"] for row in rows if row["benign_malignant"] == "malignant"][2:4]
     assert [row.split(",")[0] for row in rows_of(tmp_path / "metadata_small.csv")] == benign + malignant
 
-
-# --- text ------------------------------------------------------------------------------------------------------------
 
 AWKWARD = [
     b'"ISIC_1",IP_1,45,"a, quoted ""word""",benign',
@@ -151,9 +121,6 @@ def test_blank_lines_are_skipped(tmp_path):
     assert (tmp_path / "o" / "metadata_small.csv").read_text() == (
         "file_name,patient_id,benign_malignant\na,1,benign\nb,2,malignant\n"
     )
-
-
-# --- patients --------------------------------------------------------------------------------------------------------
 
 
 def test_report(full, tmp_path):
@@ -235,9 +202,6 @@ def test_rows_without_patient_stand_alone(tmp_path, capsys):
     assert len(rows_of(tmp_path / "o" / "metadata_small.csv")) == 3
 
 
-# --- images ----------------------------------------------------------------------------------------------------------
-
-
 def few(tmp_path, column="image_name", suffix=""):
     names = ["ISIC_1", "ISIC_2", "ISIC_3", "ISIC_4", "ISIC_5"]
     lines = [f"{name}{suffix},p{i},{'malignant' if i > 2 else 'benign'}" for i, name in enumerate(names)]
@@ -295,8 +259,6 @@ def test_one_kind_is_preferred_and_two_of_it_are_ambiguous(tmp_path, capsys):
     gathered = sorted(path.name for path in (tmp_path / "o" / "images").iterdir())
     assert gathered == ["ISIC_1.jpg", "ISIC_3.jpg", "ISIC_4.jpg", "ISIC_5.jpg"]
 
-
-# --- bad input -------------------------------------------------------------------------------------------------------
 
 FEW_ROWS = "a,1,benign\nb,2,malignant\n"
 
@@ -357,6 +319,92 @@ def test_other_result_is_not_overwritten_without_flag(full, tmp_path, capsys):
     assert (tmp_path / "metadata_small.csv").read_bytes() == before
     assert run("--metadata", full, "-o", tmp_path, "--order", "stable", "--overwrite") == 0
     assert (tmp_path / "metadata_small.csv").read_bytes() != before
+
+
+@pytest.fixture
+def gathered(tmp_path):
+    """A finished set with images and lists for training and testing, and the command that made it but for its cut."""
+    (tmp_path / "all").mkdir()
+    for i in range(1, 6):
+        (tmp_path / "all" / f"ISIC_{i}.jpg").write_text(f"picture {i}")
+    metadata = few(tmp_path)[:2]
+    command = [*metadata, "--images", tmp_path / "all", "--malignant", "0:2", "-o"]
+    assert run(*command, tmp_path / "o", "--benign", "0:3", "--split", "0.5", "--by", "image") == 0
+    return tmp_path / "o", command
+
+
+def test_another_cut_is_refused_whole_and_with_overwrite_leaves_nothing_of_the_earlier_one(gathered, tmp_path, capsys):
+    out, command = gathered
+    before = contents(out)
+    assert {"metadata_train.csv", "metadata_test.csv", "images/ISIC_1.jpg"} < set(before)
+    flags = ["--benign", "1:3", "--order", "stable"]
+    assert run(*command, out, *flags) == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert contents(out) == before
+    assert run(*command, out, *flags, "--overwrite") == 0
+    assert run(*command, tmp_path / "fresh", *flags) == 0
+    assert contents(out) == contents(tmp_path / "fresh") != before
+
+
+@pytest.mark.parametrize("harm", ["missing", "truncated", "altered"])
+@pytest.mark.parametrize("name", ["metadata_small.csv", "metadata_test.csv", "trim_report.csv", "images/ISIC_2.jpg"])
+def test_a_harmed_output_is_made_again_without_a_flag(gathered, capsys, name, harm):
+    out, command = gathered
+    before = contents(out)
+    if harm == "missing":
+        (out / name).unlink()
+    else:
+        (out / name).write_bytes(before[name][:5] if harm == "truncated" else before[name] + b"?")
+    for written in ("1 files written", "0 files written"):
+        assert run(*command, out, "--benign", "0:3", "--split", "0.5", "--by", "image") == 0
+        assert contents(out) == before
+        assert (written in capsys.readouterr().out) == (not name.startswith("images") or written[0] == "0")
+
+
+def test_images_can_come_later_and_go_on_when_some_were_missing(tmp_path, capsys):
+    images = tmp_path / "all"
+    images.mkdir()
+    (images / "ISIC_1.jpg").write_text("1")
+    assert run(*few(tmp_path), "-o", tmp_path / "o") == 0
+    assert run(*few(tmp_path), "-o", tmp_path / "o", "--images", images) == 1
+    assert len(contents(tmp_path / "o")) == 3
+    for i in range(2, 6):
+        (images / f"ISIC_{i}.png").write_text(str(i))
+    capsys.readouterr()
+    assert run(*few(tmp_path), "-o", tmp_path / "o", "--images", images) == 0
+    assert "4 images placed, 1 images already there" in capsys.readouterr().out
+    assert run(*few(tmp_path), "-o", tmp_path / "at once", "--images", images) == 0
+    assert contents(tmp_path / "o") == contents(tmp_path / "at once")
+    # A run without them leaves them, even if it has something to mend; one that is harmed it cannot mend.
+    (tmp_path / "o" / "trim_report.csv").unlink()
+    assert run(*few(tmp_path), "-o", tmp_path / "o") == 0
+    assert contents(tmp_path / "o") == contents(tmp_path / "at once")
+    (tmp_path / "o" / "images" / "ISIC_3.png").unlink()
+    for _ in range(2):
+        assert run(*few(tmp_path), "-o", tmp_path / "o") == 1
+        assert "1 missing or altered, such as images/ISIC_3.png; give --images" in capsys.readouterr().err
+
+
+def test_images_are_never_brought_to_where_they_come_from(tmp_path, capsys):
+    images = tmp_path / "o" / "images"
+    images.mkdir(parents=True)
+    for i in range(1, 6):
+        (images / f"ISIC_{i}.jpg").write_text(str(i))
+    for flags in ([], ["--benign", "0:1", "--overwrite"]):
+        assert run(*few(tmp_path), *flags, "--images", images, "-o", tmp_path / "o") == 1
+        assert "expected a directory of its own for the results" in capsys.readouterr().err
+        assert len(list(images.iterdir())) == 5
+
+
+def test_users_own_image_is_not_overwritten_by_any_rerun(gathered, tmp_path, capsys):
+    _, command = gathered
+    mine = tmp_path / "p" / "images" / "ISIC_2.jpg"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    for _ in range(2):
+        assert run(*command, tmp_path / "p", "--benign", "0:3") == 1
+        assert f"{mine}: expected no such file" in capsys.readouterr().err
+        assert mine.read_text() == "mine"
 
 
 @pytest.mark.parametrize(

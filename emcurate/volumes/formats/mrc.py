@@ -117,14 +117,6 @@ class MrcHeader:
         """What the voxels are, for a message."""
         return "RGB" if self.mode == RGB_MODE else self.dtype.name
 
-    @property
-    def has_imod_stamp(self) -> bool:
-        return _word(self.record, IMOD_STAMP_BYTE, self.byte_order) == IMOD_STAMP
-
-    @property
-    def imod_flags(self) -> int:
-        return _word(self.record, IMOD_FLAGS_BYTE, self.byte_order)
-
 
 def open_voxels(path: Path) -> Opened:
     """Open an MRC file; read its header only."""

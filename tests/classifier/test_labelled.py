@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from emcurate.classifier.splits import split_by_dataset, split_random
+from emcurate.classifier.labelled import split_by_dataset, split_random
 
 
 @pytest.mark.parametrize(("count", "part"), [(1000, 0.15), (40, 0.15), (5, 0.15), (40, 0.0), (40, 1.0)])

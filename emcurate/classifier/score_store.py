@@ -1,0 +1,115 @@
+"""Scores kept in a file, so that an interrupted run goes on and a grown list has only its new patches scored.
+
+The file holds (key, score) records, one after another, and only ever grows. A key stands for a patch's path, size and
+modification time, so a patch that was moved or changed counts as new, and the order of the path list does not matter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from emcurate.files import make_output_directory
+
+try:
+    import fcntl
+except ImportError:  # not on Windows, where two runs in one output directory are not kept apart
+    fcntl = None  # type: ignore[assignment]
+
+SCORES_FILE = "scores.bin"
+
+# Of 5 million patches, two share a 64-bit key with a probability of one in a million.
+RECORD = np.dtype([("key", "<u8"), ("score", "<f4")])
+
+# A kill loses at most this much work.
+FLUSH_SECONDS = 30.0
+
+Keys = npt.NDArray[np.uint64]
+Scores = npt.NDArray[np.float32]
+
+
+def patch_keys(paths: Iterable[str], count: int) -> Keys:
+    """Return each patch's key: 64 bits of the BLAKE2b digest of its path, size and modification time.
+
+    A file that is missing has a key too, under which no score is ever kept.
+    """
+    return np.fromiter((_key(path) for path in paths), np.uint64, count)
+
+
+class ScoreStore:
+    """The scores that one set of weights gave, on disk. Of two records with one key the first counts.
+
+    Parameters
+    ----------
+    directory : Path
+        One for each set of weights and way of computing.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = make_output_directory(directory)
+        self._path = directory / SCORES_FILE
+        # Read even where it is empty or a record is cut off: what is no whole record is left out.
+        data = self._path.read_bytes() if self._path.exists() else b""
+        records = np.frombuffer(data, RECORD, len(data) // RECORD.itemsize)
+        keys, first = np.unique(records["key"], return_index=True)
+        self._keys: Keys = keys
+        self._scores: Scores = records["score"][first]
+        self._waiting: list[npt.NDArray[np.void]] = []
+        self._written = time.monotonic()
+
+    def look_up(self, keys: Keys) -> Scores:
+        """Return the score of each key, NaN where there is none."""
+        scores = np.full(len(keys), np.nan, np.float32)
+        if len(self._keys):
+            places = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+            found = self._keys[places] == keys
+            scores[found] = self._scores[places[found]]
+        return scores
+
+    def add(self, keys: Keys, scores: Scores) -> None:
+        """Keep scores; they are on disk when `FLUSH_SECONDS` have gone by, or after `flush`."""
+        records = np.empty(len(keys), RECORD)
+        records["key"], records["score"] = keys, scores
+        self._waiting.append(records)
+        if time.monotonic() - self._written >= FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was added since the last time."""
+        self._written = time.monotonic()
+        if self._waiting:
+            _append(self._path, np.concatenate(self._waiting).tobytes())
+            self._waiting.clear()
+
+
+def _append(path: Path, records: bytes) -> None:
+    """Write records after the last whole one, over what a kill may have left of another."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+    with open(descriptor, "r+b", buffering=0) as file:
+        if fcntl is not None:
+            # Another run in this directory waits here. Some network drives have no locks; one run needs none.
+            with contextlib.suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+        size = file.seek(0, os.SEEK_END)
+        file.truncate(size - size % RECORD.itemsize)
+        file.seek(0, os.SEEK_END)
+        rest = memoryview(records)
+        while rest:
+            rest = rest[file.write(rest) :]
+
+
+def _key(path: str) -> int:
+    try:
+        stat = os.stat(path)  # noqa: PTH116  (a Path for each of millions would take longer than the call)
+        place = f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}"
+    except OSError:
+        place = path
+    digest = hashlib.blake2b(place.encode("utf-8", "surrogateescape"), digest_size=8).digest()
+    return int.from_bytes(digest, "little")

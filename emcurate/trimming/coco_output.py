@@ -1,0 +1,148 @@
+"""What the directory of a trimmed COCO set holds: lists of what was chosen, a report, pictures, and the images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from emcurate.fetching.gathering import Link, gather
+from emcurate.files import digest_bytes, digest_file, list_entries, make_output_directory, refuse_same_directory
+from emcurate.running.jobs import Workers
+from emcurate.running.ledger import Source
+from emcurate.running.report import Report
+from emcurate.trimming.coco import select_records
+from emcurate.trimming.coco_selection import REPORT_COLUMNS, Choice, Split, merge_report
+from emcurate.trimming.part import Part
+
+REPORT_NAME = "trim_report.csv"
+METADATA_NAME = "metadata.jsonl"
+
+
+class ListNames(NamedTuple):
+    """The names of a split's files beside its images."""
+
+    labels: str
+    balance: str
+    masks: str
+    missing: str
+
+
+def list_names(split: Split) -> ListNames:
+    """Return the names of a split's files in the output directory."""
+    name = split.name
+    return ListNames(
+        f"labels_{name}.json", f"balance_{name}.png", f"instances_{name}_trimmed.json", f"missing_{split.folder}.txt"
+    )
+
+
+def open_part(
+    stage: str, choice: Choice, output: Path, settings: Mapping[str, Any], report: Report, **flags: bool
+) -> Part:
+    """Return what the output directory knows of a split."""
+    split = choice.split
+    source = Source(
+        split.annotations[0],
+        ", ".join(digest_file(path) for path in split.annotations),  # they were read whole, once more costs little
+        dataset=split.name,
+        settings={**settings, "samples": split.samples},
+    )
+    return Part(output, stage, source, list_names(split), report, **flags)
+
+
+def write_lists(choice: Choice, part: Part, masks: bool, report: Report) -> None:
+    """Write which images of a split were chosen and how they are balanced, unless an earlier run did."""
+    split = choice.split
+    names = list_names(split)
+    report.count(f"{split.name} images chosen", len(choice.images))
+    if part.is_done:
+        part.count_lists()
+    else:
+        is_new = part.write(names.labels, choice.labels_file())
+        if is_new or part.replaces(names.balance) or not (part.directory / names.balance).exists():
+            part.write(names.balance, choice.balance_picture())
+        else:
+            # Not compared with one that nobody noted: another matplotlib draws the same bars with other bytes.
+            part.note([part.directory / names.balance])
+        if masks:
+            records, oddities = select_records(split.annotations, list(choice.images))
+            part.write(names.masks, records)
+            for oddity in oddities:
+                report.warn(oddity)
+    report.note(f"How the {split.name} images are balanced: {part.directory / names.balance}")
+
+
+def write_report(stage: str, choice: Choice, output: Path, report: Report) -> None:
+    """Bring a split's rows of trim_report.csv up to date; the file is a part of its own, since both splits share it."""
+    path = output / REPORT_NAME
+    earlier = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    data = merge_report(earlier, choice.split.name, choice.report_rows()).encode()
+    part = Part(output, stage, Source(path, digest_bytes(data), "report"), {path.name}, report, renew=True)
+    part.write(path.name, data, replace=earlier.startswith(",".join(REPORT_COLUMNS)))
+    part.finish()
+
+
+def bring_images(
+    choice: Choice, part: Part, report: Report, *, download: bool, link: Link, overwrite: bool, workers: Workers
+) -> None:
+    """Bring those images of a split to their place that are not there yet."""
+    images = choice.image_names()
+    kept = {} if overwrite else {name: image for name, image in images.items() if name in part.kept}
+    wanted = {image.file_name: image.url for name, image in images.items() if name not in kept}
+    folder, source = part.directory / choice.split.folder, choice.split.images
+    for place in (source, source / folder.name) if source is not None else ():
+        # Else the user's own images would be noted as results, which --overwrite may remove.
+        if place.is_dir():
+            refuse_same_directory(place, folder)
+    make_output_directory(folder)
+    part.count_images(kept)
+    if wanted:
+        there = gather(
+            wanted,
+            folder,
+            source,
+            report,
+            download=download,
+            link=link,
+            overwrite=overwrite,
+            damaged={images[name].file_name for name in part.damaged(images)},
+            workers=workers,
+        )
+        part.note(folder / name for name in sorted(there))
+
+
+def write_metadata(choice: Choice, part: Part) -> None:
+    """Write metadata.jsonl about the images of a split that are there, if any."""
+    images = choice.image_names()
+    present = {images[name].file_name for name in part.names() if name in images}
+    data, name = choice.metadata(present), f"{choice.split.folder}/{METADATA_NAME}"
+    if present:
+        part.write(name, data, replace=grows(part.directory / name, data))
+
+
+def grows(path: Path, data: bytes) -> bool:
+    """Return whether a file holds only lines of `data`: some images may have been missing when it was written."""
+    return path.is_file() and set(path.read_bytes().splitlines()) <= set(data.splitlines())
+
+
+def warn_of_strays(choice: Choice, output: Path, report: Report) -> None:
+    """Warn of files beside the chosen images that are not noted as results."""
+    folder = output / choice.split.folder
+    expected = {image.file_name.split("/")[0] for image in choice.images.values()} | {METADATA_NAME}
+    strays = [path.name for path in list_entries(folder) if path.name not in expected]
+    if strays:
+        report.warn(
+            f"{folder}: {len(strays):,} files are not of this selection, such as {strays[0]}; they were left there"
+        )
+
+
+def warn_of_other_split(parts: Sequence[Part], settings: Mapping[str, Any], report: Report) -> None:
+    """Warn where the split that is not trimmed now was trimmed with other settings."""
+    for name in {"train", "val"} - {part.name for part in parts}:
+        theirs = parts[0].settings_of(name)
+        differing = [key for key, value in settings.items() if key in theirs and theirs[key] != value]
+        if differing:
+            report.warn(
+                f"{parts[0].directory}: {name} was trimmed with other {', '.join(differing)}; to have both alike, give "
+                f"--{name}-annotations and --overwrite too"
+            )

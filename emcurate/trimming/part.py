@@ -1,0 +1,138 @@
+"""What one input became in the directory of a trimmed set: what is there of it already, and what is written now."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from emcurate.errors import InputError
+from emcurate.files import note_output, write_once
+from emcurate.running.ledger import Ledger, Source, holds
+from emcurate.running.report import Report
+
+
+class Part:
+    """A part of a trimmed set, such as one split, as the ledger of its output directory knows it.
+
+    Lists are written whole or not at all. Images may come later, or only some of them: the ledger holds those that are
+    there, and the next run that is asked for images goes on with the others.
+
+    Parameters
+    ----------
+    directory : Path
+        The output directory; it must exist.
+    stage : str
+        The stage's name.
+    source : Source
+        The input. Its `dataset` is the part's name; other parts of the directory are left alone.
+    lists : collection of str
+        The names of the part's files, images apart.
+    report : Report
+        Receives the refusal of a part made of other input or with other settings, and counts files.
+    overwrite, prune, renew : bool
+        See `Ledger.plan`.
+
+    Attributes
+    ----------
+    is_refused, is_done : bool
+        Whether nothing may be written; whether all that is noted is there as it was written.
+    noted, kept : dict of str to Output
+        What earlier runs wrote, by name; and what of that is still as they wrote it.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        stage: str,
+        source: Source,
+        lists: Collection[str],
+        report: Report,
+        *,
+        overwrite: bool = False,
+        prune: bool = False,
+        renew: bool = False,
+    ) -> None:
+        self.directory, self.name = directory, source.dataset
+        self._report, self._overwrite = report, overwrite
+        self._ledger = Ledger(
+            directory,
+            stage,
+            {},
+            product="trimmed sets",
+            owner_of=lambda file: self.name if file in lists else None,
+        )
+        before = self._ledger.outputs_of(self.name) if self.name in self._ledger.entries else []
+        self.noted = {output.name: output for output in before}
+        # The part owns its name whatever files it is made from. Its root is its own too: else the other part's input
+        # would be taken for gone where only this one's is given.
+        source = dataclasses.replace(source, owner=Path(self.name))
+        root = directory / self.name
+        plan = self._ledger.plan({self.name: source}, report, root=root, overwrite=overwrite, prune=prune, renew=renew)
+        self.is_done = self.name in plan.done
+        self.is_refused = not self.is_done and self.name not in plan.todo
+        self.kept = {name: output for name, output in self.noted.items() if self.is_done or holds(directory, output)}
+        self._outputs = dict(self.noted) if self.is_done else {}
+
+    def replaces(self, name: str) -> bool:
+        """Return whether a file that is there may be replaced: it is this stage's own, or --overwrite was given."""
+        # Lists can be told from the user's own files by their names, images cannot.
+        return self._overwrite or name in self.noted or ("/" not in name and self._ledger.replaces(self.name))
+
+    def settings_of(self, name: str) -> Mapping[str, Any]:
+        """Return what another part of the directory was made with; nothing if there is none."""
+        return self._ledger.entries[name].settings if name in self._ledger.entries else {}
+
+    def damaged(self, names: Iterable[str]) -> list[str]:
+        """Return which of some files an earlier run wrote and are missing or altered."""
+        return [name for name in names if name in self.noted and name not in self.kept]
+
+    def write(self, name: str, data: bytes, *, replace: bool = False) -> bool:
+        """Write a file unless it is there with these bytes, count it and note it; return whether it was written."""
+        path = self.directory / name
+        written = write_once(path, data, overwrite=replace or self.replaces(name))
+        self._report.count_file(written)
+        self._outputs[name] = note_output(path, self.directory, data)
+        return written
+
+    def count_lists(self) -> None:
+        """Count the lists of a part that is done."""
+        self._report.count("files already there", sum("/" not in name for name in self.noted))
+
+    def note(self, paths: Iterable[Path]) -> None:
+        """Note files that are in their place."""
+        for path in paths:
+            output = note_output(path, self.directory)
+            self._outputs[output.name] = output
+
+    def note_if_there(self, name: str) -> None:
+        """Note a list that comes and goes, such as that of missing images."""
+        if (self.directory / name).is_file():
+            self.note([self.directory / name])
+        else:
+            self._outputs.pop(name, None)
+
+    def count_images(self, names: Collection[str]) -> None:
+        """Count and note images that earlier runs brought and that are as they were then."""
+        self._report.count("images placed", 0)
+        if names:
+            self._report.count("images already there", len(names))
+        self._outputs |= {name: self.kept[name] for name in names}
+
+    def keep_images(self, names: Collection[str], advice: str) -> None:
+        """Go on noting images of earlier runs that this run was not asked to bring; a damaged one is a failure."""
+        self._outputs |= {name: self.noted[name] for name in names if name in self.noted}
+        lost = self.damaged(names)
+        if lost:
+            found = f"{len(lost):,} missing or altered, such as {lost[0]}"
+            self._report.fail(InputError(self.directory, "the images that were brought there", found, advice))
+
+    def names(self) -> set[str]:
+        """Return the names of the files noted so far."""
+        return set(self._outputs)
+
+    def finish(self) -> None:
+        """Note what the part now is, and remove what earlier runs made of it and this one did not."""
+        if not self.is_done or self._outputs != self.noted:
+            self._ledger.finish(self.name, [self._outputs[name] for name in sorted(self._outputs)])
