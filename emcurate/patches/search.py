@@ -217,15 +217,16 @@ def _substring(columns: Any, place: Any, bits: Any) -> Any:
 @compiled
 def list_by_substring(columns: Any, count: Any, bits: Any, filter_word: Any) -> Any:
     """Return the `starts`, `members` and `filters` of a `Table`."""
-    starts = np.zeros((1 << len(bits)) + 1, np.int32)
+    starts, substrings = np.zeros((1 << len(bits)) + 1, np.int32), np.empty(count, np.int32)
     for exemplar in range(count):
-        starts[_substring(columns, exemplar, bits) + 1] += 1
+        substrings[exemplar] = _substring(columns, exemplar, bits)
+        starts[substrings[exemplar] + 1] += 1
     for i in range(1, len(starts)):
         starts[i] += starts[i - 1]
     members, filters = np.empty(count, np.int32), np.zeros(count + LANES, np.uint64)
     free = starts[:-1].copy()
     for exemplar in range(count):
-        substring = _substring(columns, exemplar, bits)
+        substring = substrings[exemplar]
         members[free[substring]] = exemplar
         filters[free[substring]] = columns[filter_word, exemplar]
         free[substring] += 1
@@ -284,13 +285,20 @@ def search_table(
 
 
 @compiled
-def count_vectors(queries: Any, bits: Any, flips: Any, starts: Any) -> Any:
-    """Return how many vectors of words `search_table` compares with queries that are close to nothing."""
+def count_comparisons(
+    queries: Any, bits: Any, flips: Any, starts: Any, filters: Any, filter_word: Any, distance: Any
+) -> Any:
+    """Return how many vectors of words `search_table` compares for queries, and how many hashes it has to confirm."""
     by_word = queries.T
-    vectors = 0
+    vectors, confirmed = np.int64(0), np.int64(0)
     for query in range(len(queries)):
         substring = _substring(by_word, query, bits)
+        word = queries[query, filter_word]
         for flip in flips:
             each = substring ^ np.int64(flip)
-            vectors += (starts[each + 1] - starts[each] + LANES - 1) // LANES
-    return vectors
+            place, stop = np.int64(starts[each]), np.int64(starts[each + 1])
+            vectors += (stop - place + LANES - 1) // LANES
+            if len(by_word) > 1:
+                for entry in range(place, stop):
+                    confirmed += count_ones(filters[entry] ^ word) <= distance  # type: ignore[call-arg]
+    return vectors, confirmed

@@ -19,10 +19,13 @@ import numpy as np
 import numpy.typing as npt
 
 from emcurate.patches.hashing import WORD_BITS, WordArray
-from emcurate.patches.search import LANES, count_vectors, list_by_substring, search_table
+from emcurate.patches.search import LANES, count_comparisons, list_by_substring, search_table
 
 # What finding a list costs, in comparisons of a vector of words: measured, 2 to 3 ns beside 1.2.
 LIST_COST = 2
+
+# What comparing all words costs for a hash of several of which one is close enough, in the same: it lies anywhere.
+CONFIRM_COST = 20
 
 # By how much lists must lower the number of comparisons: they are read here and there in memory, which takes three
 # times as long as one after another.
@@ -150,11 +153,15 @@ class Tables:
         found = best < self.count
         first[found] = best[found]
 
-    def measure_cost(self, queries: WordArray) -> float:
+    def measure_cost(self, queries: WordArray, distance: np.uint64) -> float:
         """Return the comparisons of vectors that one of these queries takes, as `Split.cost` counts them."""
         lists = sum(len(each.flips) for each in self.tables)
-        vectors = sum(count_vectors(queries, each.bits, each.flips, each.starts) for each in self.tables)
-        return float(lists * LIST_COST + vectors / len(queries))
+        counts = [
+            count_comparisons(queries, each.bits, each.flips, each.starts, each.filters, each.filter_word, distance)
+            for each in self.tables
+        ]
+        compared = sum(vectors + CONFIRM_COST * confirmed for vectors, confirmed in counts)
+        return float(lists * LIST_COST + compared / len(queries))
 
 
 def make_tables(columns: WordArray, count: int, distance: int, pool: Executor) -> Tables | None:
@@ -174,7 +181,7 @@ def make_tables(columns: WordArray, count: int, distance: int, pool: Executor) -
         return None
     tables = list_exemplars(columns, count, order, split, pool)
     sample = np.ascontiguousarray(columns[:, : count : max(1, count // SAMPLE)].T)
-    return tables if tables.measure_cost(sample) * GAIN < count / LANES else None
+    return tables if tables.measure_cost(sample, np.uint64(distance)) * GAIN < count / LANES else None
 
 
 def list_exemplars(

@@ -77,6 +77,10 @@ def test_tables_are_made_where_they_save_comparisons_only():
         assert make_tables(as_columns(random), 20_000, 30, pool) is None
         assert make_tables(as_columns(alike), 20_000, 4, pool) is None
         assert make_tables(as_columns(np.zeros_like(random)), 20_000, 4, pool) is None
+        # One word of four says nothing where more bits may differ than two random words do.
+        wide = rng.integers(0, 2**64, (20_000, 4), np.uint64)
+        assert make_tables(as_columns(wide), 20_000, 12, pool) is not None
+        assert make_tables(as_columns(wide), 20_000, 40, pool) is None
 
 
 def test_tables_keep_to_their_memory(monkeypatch):
