@@ -6,6 +6,7 @@ import csv
 import io
 import zlib
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +15,14 @@ import numpy.typing as npt
 
 from emcurate.errors import InputError
 from emcurate.patches.hashing import BoolArray, WordArray, hamming_distance, pack_hashes
-from emcurate.patches.search import find_first_within
 
 # Hashes compared with all exemplars at once; inside a block they are settled one after another.
-BLOCK = 1024
+BLOCK = 4096
+
+HEADING = b"patch,exemplar,distance\n"
+
+# Rows of a table that are text at once, so that ten million need no more memory than their bytes.
+ROWS_AT_ONCE = 100_000
 
 
 @dataclass(frozen=True)
@@ -44,14 +49,23 @@ class Groups:
 
     def table(self) -> bytes:
         """Return the groups as csv (patch, exemplar, distance): each exemplar is followed by its duplicates."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["patch", "exemplar", "distance"])
         is_duplicate = self.exemplar != np.arange(len(self.exemplar))
         # The last key counts most; a stable sort leaves equals in the order of `patches`.
-        for i in np.lexsort((self.distance, is_duplicate, self.exemplar)):
-            writer.writerow([self.patches[i], self.patches[self.exemplar[i]], self.distance[i]])
-        return text.getvalue().encode()
+        order = np.lexsort((self.distance, is_duplicate, self.exemplar))
+        parts = [self._format_rows(order[start : start + ROWS_AT_ONCE]) for start in range(0, len(order), ROWS_AT_ONCE)]
+        return b"".join([HEADING, *parts])
+
+    def _format_rows(self, places: npt.NDArray[np.int64]) -> bytes:
+        """Return some rows of the table, byte for byte what `csv.writer` makes of them, in half its time."""
+        names, exemplars, distances = self.patches, self.exemplar[places].tolist(), self.distance[places].tolist()
+        rows = zip(places.tolist(), exemplars, distances, strict=True)
+        text = "".join([f"{names[i]},{names[e]},{bits}\n" for i, e, bits in rows])
+        if text.count(",") > 2 * len(places) or text.count("\n") > len(places) or '"' in text or "\r" in text:
+            quoted = io.StringIO()  # a name holds what has to be quoted
+            rows = zip(places.tolist(), exemplars, distances, strict=True)
+            csv.writer(quoted, lineterminator="\n").writerows((names[i], names[e], bits) for i, e, bits in rows)
+            text = quoted.getvalue()
+        return text.encode()
 
     def largest(self, groups: int, members: int) -> list[tuple[int, list[tuple[str, int]]]]:
         """Return the largest groups with duplicates: the size of each, and a list of (patch, distance).
@@ -149,22 +163,11 @@ def cover_greedily(hashes: WordArray, distance: int, threads: int = 1) -> npt.ND
     (n,) int64
         Positions into `hashes`; exemplars are where ``result == arange(n)``.
     """
-    owner = np.arange(len(hashes))
-    kept = np.empty(len(hashes), np.int64)
-    count = 0
-    for start in range(0, len(hashes), BLOCK):
-        block = hashes[start : start + BLOCK]
-        first = find_first_within(block, hashes[kept[:count]], distance, threads)
-        found = np.flatnonzero(first >= 0)
-        owner[start + found] = kept[first[found]]
-        # What no earlier exemplar covers is settled within the block: each round, the first that is left is
-        # kept and takes what is close to it.
-        left = np.flatnonzero(first < 0)
-        while left.size:
-            exemplar = left[0]
-            close = hamming_distance(block[left], block[exemplar]) <= distance
-            owner[start + left[close]] = start + exemplar
-            kept[count] = start + exemplar
-            count += 1
-            left = left[~close]
-    return owner
+    from emcurate.patches.exemplars import Exemplars  # here, since it loads a compiler
+
+    owner = np.empty(len(hashes), np.int64)
+    with ThreadPoolExecutor(threads) as pool:
+        exemplars = Exemplars(np.ascontiguousarray(hashes), distance, pool, threads)
+        for start in range(0, len(hashes), BLOCK):
+            exemplars.cover_block(start, owner[start : start + BLOCK])
+    return exemplars.positions[owner]

@@ -1,6 +1,8 @@
 import csv
-import importlib
 import io
+import subprocess
+import sys
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emcurate.patches import duplicates as groups
+from emcurate.patches import exemplars, substrings
 from emcurate.patches.duplicates import Groups, cover_greedily, find_groups
 from emcurate.patches.hashing import pack_hashes
 
@@ -43,29 +46,86 @@ def make_hashes(rng, count, side=6):
     return centres[rng.integers(0, len(centres), count)] ^ (rng.random((count, side, side)) < 0.08)
 
 
-@settings(deadline=None)
-@given(seed=st.integers(0, 10**6), count=st.integers(1, 60), distance=st.integers(0, 14), block=st.integers(1, 20))
-def test_cover_equals_both_naive_loops(seed, count, distance, block):
-    rng = np.random.default_rng(seed)
-    hashes, order = make_hashes(rng, count), rng.permutation(count)
-    before, groups.BLOCK = groups.BLOCK, block
-    try:
-        found = find_groups([str(i) for i in range(count)], hashes, order, distance)
-    finally:
-        groups.BLOCK = before
+def make_difficult_hashes(rng, kind, count, side):
+    """Hashes that are as unlike those of pictures as can be, or as like."""
+    if kind == "clouds":
+        return make_hashes(rng, count, side)
+    if kind == "equal":
+        return np.repeat(rng.random((1, side, side)) < 0.5, count, axis=0)
+    if kind == "random":
+        return rng.random((count, side, side)) < 0.5
+    if kind == "few bits vary":
+        return (rng.random((count, side, side)) < 0.5) & (np.arange(side) < 2)
+    assert kind == "sparse"
+    return rng.random((count, side, side)) < 0.03
+
+
+KINDS = st.sampled_from(["clouds", "equal", "random", "few bits vary", "sparse"])
+
+
+@contextmanager
+def constants(**values):
+    """Other values for constants of the modules that search, for as long as the block lasts."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in values.items():
+            (module,) = (each for each in (groups, exemplars, substrings) if name in vars(each))
+            patch.setattr(module, name, value)
+        yield
+
+
+@settings(deadline=None, max_examples=300)
+@given(data=st.data(), kind=KINDS, side=st.integers(2, 17), count=st.integers(1, 80), threads=st.integers(1, 3))
+def test_cover_equals_both_naive_loops_however_it_is_found(data, kind, side, count, threads):
+    rng = np.random.default_rng(data.draw(st.integers(0, 10**6)))
+    distance = data.draw(st.one_of(st.integers(0, min(14, side * side - 1)), st.integers(0, side * side - 1)))
+    hashes, order = make_difficult_hashes(rng, kind, count, side), rng.permutation(count)
+    chosen = {
+        "BLOCK": data.draw(st.integers(1, 30)),
+        "TABLES_FROM": data.draw(st.sampled_from([1, 5, 20, 50_000])),
+        "GAIN": data.draw(st.sampled_from([0, 3])),  # 0: tables, whether they are any use or not
+        "UNLISTED_PART": data.draw(st.sampled_from([0, 0.5, 3])),
+        "THREADS_FROM": data.draw(st.sampled_from([1, 4_000_000])),
+        "PART_QUERIES": data.draw(st.integers(1, 10)),
+    }
+    with constants(**chosen):
+        found = find_groups([str(i) for i in range(count)], hashes, order, distance, threads)
     assert found.exemplar.tolist() == naive_cover(hashes, order, distance)
     assert found.exemplar.tolist() == published_loop(hashes, order, distance)
     assert found.distance.tolist() == [np.count_nonzero(hashes[i] != hashes[e]) for i, e in enumerate(found.exemplar)]
 
 
-def test_threads_and_block_borders_change_nothing(monkeypatch):
-    rng = np.random.default_rng(5)
-    packed = pack_hashes(make_hashes(rng, 5000, side=8))
+def test_threads_tables_and_block_borders_change_nothing():
+    packed = pack_hashes(make_hashes(np.random.default_rng(5), 9000, side=8))
     expected = cover_greedily(packed, 6)
-    assert 100 < len(np.unique(expected)) < 4900
-    for block, threads in [(64, 1), (1000, 2), (10_000, 2)]:
-        monkeypatch.setattr(groups, "BLOCK", block)
-        assert np.array_equal(cover_greedily(packed, 6, threads), expected)
+    assert 100 < len(np.unique(expected)) < 8900
+    for block, tables_from, threads in [(64, 10**9, 1), (1000, 10**9, 2), (1000, 500, 1), (300, 100, 3)]:
+        with constants(BLOCK=block, TABLES_FROM=tables_from, THREADS_FROM=1, GAIN=0):
+            assert np.array_equal(cover_greedily(packed, 6, threads), expected)
+
+
+@pytest.mark.parametrize("words", [1, 2, 4])
+def test_as_many_exemplars_as_tables_are_meant_for(words):
+    """Random hashes with a twin each: what is found is known without any search."""
+    count, rng = 70_000, np.random.default_rng(words)
+    firsts = rng.integers(0, 2**64, (count, words), np.uint64)
+    firsts &= ~np.uint64(0xFFF)
+    firsts[:, 0] |= np.arange(count, dtype=np.uint64) & np.uint64(0xFFF)
+    twins = firsts.copy()
+    twins[:, -1] ^= np.uint64(0b11 << 40)
+    with constants(TABLES_FROM=10_000):
+        owner = cover_greedily(np.concatenate([firsts, twins]), 2, threads=2)
+    assert np.array_equal(owner[:count], np.arange(count))
+    assert np.array_equal(owner[count:], np.arange(count))
+
+
+def test_nothing_to_cover():
+    assert cover_greedily(np.empty((0, 1), np.uint64), 3).tolist() == []
+
+
+@pytest.mark.parametrize("module", ["emcurate.patches.duplicates", "emcurate.patches.datasets"])
+def test_the_compiler_is_not_loaded_before_there_is_something_to_cover(module):
+    code = f"import sys, {module}; sys.exit('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.fixture
@@ -92,16 +152,19 @@ def test_largest_groups_show_what_differs_most(three_groups):
     assert Groups(["a"], np.array([0]), np.array([0])).largest(3, 3) == []
 
 
-def test_the_search_is_compiled_where_nothing_can_be_cached(monkeypatch):
-    import numba.core.caching
-
-    from emcurate.patches import search
-
-    monkeypatch.setattr(numba.core.caching.CacheImpl, "_locator_classes", [])
-    try:
-        reloaded = importlib.reload(search)
-        found = reloaded.find_first_within(np.array([[5], [0]], np.uint64), np.array([[1], [4]], np.uint64), 1)
-    finally:
-        monkeypatch.undo()
-        importlib.reload(search)
-    assert found.tolist() == [0, 0]
+@given(
+    names=st.lists(st.text(st.sampled_from("ab ,;\"'\r\n\tö"), max_size=4), min_size=1, max_size=12),
+    rows=st.integers(1, 5),
+    data=st.data(),
+)
+def test_the_table_is_what_the_csv_module_writes(names, rows, data):
+    count = len(names)
+    exemplar = np.array(data.draw(st.lists(st.integers(0, count - 1), min_size=count, max_size=count)))
+    distance = np.array(data.draw(st.lists(st.integers(0, 99), min_size=count, max_size=count)))
+    order = sorted(range(count), key=lambda i: (exemplar[i], exemplar[i] != i, distance[i], i))
+    expected = io.StringIO()
+    writer = csv.writer(expected, lineterminator="\n")
+    writer.writerow(["patch", "exemplar", "distance"])
+    writer.writerows((names[i], names[exemplar[i]], distance[i]) for i in order)
+    with constants(ROWS_AT_ONCE=rows):
+        assert Groups(names, exemplar, distance).table() == expected.getvalue().encode()

@@ -9,7 +9,6 @@ from PIL import Image
 from emcurate.errors import InputError
 from emcurate.files import npy_bytes
 from emcurate.patches.hashing import compute_dhash, hamming_distance, pack_hashes, read_hash
-from emcurate.patches.search import find_first_within
 
 RNG = np.random.default_rng(0)
 
@@ -42,25 +41,6 @@ def test_distance_counts_differing_bits(side, data):
     first, second = (data.draw(hnp.arrays(bool, (3, side, side))) for _ in range(2))
     expected = (first != second).sum(axis=(1, 2))
     assert np.array_equal(hamming_distance(pack_hashes(first), pack_hashes(second)), expected)
-
-
-@pytest.mark.parametrize("side", [4, 8, 16])
-@pytest.mark.parametrize("threads", [1, 2])
-def test_first_exemplar_within_distance(side, threads):
-    # Sides 4, 8 and 16 take a quarter of a word, one word and four; 1300 exemplars take several search chunks.
-    exemplars, queries = RNG.random((1300, side, side)) < 0.5, RNG.random((70, side, side)) < 0.5
-    queries[::2] = exemplars[RNG.integers(0, 1300, 35)]
-    queries[::4, 0, 0] ^= True
-    for distance in (0, 1, side * side // 3):
-        close = (queries[:, None] != exemplars[None]).sum(axis=(2, 3)) <= distance
-        expected = np.where(close.any(axis=1), close.argmax(axis=1), -1)
-        found = find_first_within(pack_hashes(queries), pack_hashes(exemplars), distance, threads)
-        assert np.array_equal(found, expected)
-
-
-def test_no_exemplars_yet():
-    hashes = pack_hashes(np.ones((3, 8, 8), bool))
-    assert find_first_within(hashes, hashes[:0], 5).tolist() == [-1, -1, -1]
 
 
 @pytest.mark.parametrize("side", [2, 8, 11, 16])

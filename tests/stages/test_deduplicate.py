@@ -240,3 +240,12 @@ def test_script_runs_from_any_directory(patchdir, tmp_path, root):
     assert result.returncode == 0, result.stderr
     first = np.load(tmp_path / "out" / "fly_exemplars.npy")[0]
     assert first.startswith(str(patchdir))
+
+
+def test_the_compiler_is_loaded_only_when_there_is_something_to_do(patchdir, tmp_path, root):
+    script = str(root / "deduplicated" / "deduplicate.py")
+    command = [sys.executable, "-X", "importtime", script, "patches", "out", "-p", "1"]
+    first, again = (subprocess.run(command, cwd=tmp_path, capture_output=True, text=True) for _ in range(2))
+    assert (first.returncode, again.returncode) == (0, 0)
+    assert "numba" in first.stderr
+    assert "numba" not in again.stderr

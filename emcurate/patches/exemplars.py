@@ -1,0 +1,103 @@
+"""The exemplars found so far, searched one after another while they are few and by tables of their bits beyond."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+
+import numpy as np
+import numpy.typing as npt
+
+from emcurate.patches.hashing import WordArray
+from emcurate.patches.search import make_columns, search_range, settle_block
+from emcurate.patches.substrings import Tables, make_tables
+
+# Exemplars from which on it is tried whether tables are faster: below, comparing with all of them takes a microsecond
+# or two, and tables no less.
+TABLES_FROM = 50_000
+
+# Tables are made anew when they lack this part of the exemplars: comparing with a larger part one after another would
+# take longer than the tables, and making them for every smaller part as well.
+UNLISTED_PART = 1 / 16
+
+
+# Comparisons from which on threads are worth starting: a fraction of a millisecond.
+THREADS_FROM = 4_000_000
+
+
+# Parts of the queries that each thread gets, so that one that is held up does not keep the others waiting for long.
+PARTS_A_THREAD = 4
+
+# Queries of a part at least: starting it takes as long as some ten.
+PART_QUERIES = 256
+
+
+class Exemplars:
+    """Exemplars in the order in which they were found.
+
+    Parameters
+    ----------
+    hashes : (n, words) uint64
+        All hashes in the order in which they are to be taken.
+    distance : int
+        As for `emcurate.patches.duplicates.cover_greedily`.
+    pool : Executor
+        Threads to search on.
+    threads : int
+        How many they are.
+
+    Attributes
+    ----------
+    positions : (n,) int64
+        The position in `hashes` of each exemplar, in the order in which they were found; undefined beyond.
+    """
+
+    def __init__(self, hashes: WordArray, distance: int, pool: Executor, threads: int) -> None:
+        self._hashes, self._distance, self._pool, self._threads = hashes, np.uint64(distance), pool, threads
+        self._columns = make_columns(hashes.shape[1], len(hashes))
+        self._count = 0
+        self._tables: Tables | None = None
+        self._next_tables = TABLES_FROM
+        self.positions: npt.NDArray[np.int64] = np.empty(len(hashes), np.int64)
+
+    def cover_block(self, start: int, owner: npt.NDArray[np.int64]) -> None:
+        """Enter into `owner` which exemplar stands for each hash from `start` on; those far from all become exemplars.
+
+        Parameters
+        ----------
+        start : int
+        owner : (length,) int64
+            Numbers of exemplars, in the order in which they were found.
+        """
+        owner[:] = -1
+        if self._count >= self._next_tables:
+            self._make_tables()
+        queries = self._hashes[start : start + len(owner)]
+        listed = self._tables.count if self._tables else 0
+
+        def search(part: slice) -> None:
+            if self._tables:
+                self._tables.search(queries[part], self._distance, owner[part])
+            search_range(queries[part], self._columns, listed, self._count, self._distance, owner[part])
+
+        if self._threads > 1 and len(owner) * self._count >= THREADS_FROM:
+            divide(search, len(owner), self._pool, self._threads)
+        elif self._count:
+            search(slice(None))
+        self._count = settle_block(
+            self._hashes, start, self._distance, owner, self.positions, self._columns, self._count
+        )
+
+    def _make_tables(self) -> None:
+        self._tables = None  # so that old and new ones are not in memory at a time
+        self._tables = make_tables(self._columns, self._count, int(self._distance), self._pool)
+        # Where they are of no use, as where all hashes are alike, it takes many more exemplars until they may be.
+        self._next_tables = int(self._count * (1 + UNLISTED_PART)) if self._tables else 2 * self._count
+
+
+def divide(search: Callable[[slice], None], queries: int, pool: Executor, threads: int) -> None:
+    """Call a function on all parts of the queries, on several threads; what it calls has to release the lock."""
+    size = max(PART_QUERIES, -(-queries // (threads * PARTS_A_THREAD)))
+    parts = [slice(start, start + size) for start in range(0, queries, size)]
+    for _ in pool.map(search, parts):
+        pass
