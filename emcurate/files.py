@@ -58,7 +58,13 @@ def list_files(directory: Path, suffixes: Iterable[str]) -> list[Path]:
     reading them names them.
     """
     endings = tuple(suffix.lower() for suffix in suffixes)
-    return [path for path in list_entries(directory) if path.name.lower().endswith(endings) and not path.is_dir()]
+    with os.scandir(directory) as entries:
+        names = [
+            entry.name
+            for entry in entries
+            if entry.name.lower().endswith(endings) and not entry.name.startswith(".") and not entry.is_dir()
+        ]
+    return [directory / name for name in sorted(names, key=natural_key)]
 
 
 def check_regular(path: Path) -> Path:

@@ -181,7 +181,7 @@ def read_hashes_of_table(job: TableJob) -> Hashes:
 
 def _list_tables(patchdir: Path) -> dict[str, Dataset]:
     """Return the datasets that have a table, without reading it."""
-    notes = Notes(patchdir)
+    notes = Notes(patchdir, TABLE_SUFFIX)
     found = {}
     for path in list_files(patchdir, [TABLE_SUFFIX]):
         name = path.name.removesuffix(TABLE_SUFFIX)

@@ -60,13 +60,15 @@ def _find_maker(directory: Path) -> str | None:
 class Notes:
     """What stages noted of the files in a directory, so that an input made by a stage is known by what it is."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, ending: str = "") -> None:
+        """Read the notes on a directory, or only those on files whose names have an ending."""
         self._made: dict[str, tuple[Output, Line]] = {
             output.name: (output, line)
             for ledger in read_ledgers(directory)
             for line in ledger.entries.values()
-            if line.state == DONE
+            if line.state == DONE and ending.encode() in bytes(line.outputs)
             for output in read_outputs(line)
+            if output.name.endswith(ending)
         }
 
     def fingerprint(self, path: Path) -> str:

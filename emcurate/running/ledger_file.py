@@ -9,6 +9,7 @@ as not written.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
@@ -23,6 +24,9 @@ LEDGER_DIRECTORY = ".emcurate"
 # being made where files of its name lay before, of which nobody knows whose they are. A dropped input has none.
 BEGUN, DONE, SPOILT, STRANGE, DROPPED = "begun", "done", "spoilt", "strange", "dropped"
 STATES = (BEGUN, DONE, SPOILT, STRANGE, DROPPED)
+
+# A name that no system takes for a path: nearly all are, and a path object for each of many costs more than reading it.
+_PLAIN_NAME = re.compile(r"[^/\\:\0]+")
 
 # A file of more lines than this, and twice as many as it has inputs, is written anew without those replaced.
 LINES_WORTH_COMPACTING = 1000
@@ -172,5 +176,7 @@ def digest_parameters(parameters: Mapping[str, Any]) -> str:
 
 def _is_inside(name: str) -> bool:
     """Return whether a file's name stays in the directory: a ledger may come from anywhere."""
+    if _PLAIN_NAME.fullmatch(name):
+        return name != ".."
     path = PurePath(name)
     return bool(name) and "\0" not in name and not path.anchor and ".." not in path.parts
