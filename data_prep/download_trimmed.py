@@ -19,7 +19,8 @@ from pathlib import Path
 from emcurate import cli
 from emcurate.fetching.archives import Limits, unpack_zip
 from emcurate.fetching.hub import HubFile, fetch_from_hub
-from emcurate.files import make_output_directory
+from emcurate.files import digest_file, make_output_directory, note_outputs
+from emcurate.running.ledger import Ledger, Source
 from emcurate.running.report import Report
 
 STAGE = "download_trimmed"
@@ -43,16 +44,29 @@ def run(
     revision: str = "main",
     max_size: float = MAX_SIZE_GB,
     overwrite: bool = False,
+    prune: bool = False,
 ) -> Report:
     """Fetch and unpack one of the `SETS`; see the module's docstring."""
     report = Report(STAGE)
     source = HubFile(repository or SETS[name].repository, file or SETS[name].name, revision)
     output = make_output_directory(output or cli.output_directory(OUTPUTS[name]))
     archive = fetch_from_hub(source)
-    unpacked = unpack_zip(archive, output, Limits(int(max_size * 1e9)), overwrite=overwrite)
-    report.count("files written", unpacked.written)
-    report.count("files already there", unpacked.present)
-    report.note(f"{source} is in {output}")
+    # The set owns its name, whatever revision it comes from.
+    state = Source(archive, digest_file(archive), name, owner=Path(name))
+    ledger = Ledger(output, STAGE, {}, product="downloaded sets", owner_of=lambda file: None)
+    noted = ledger.outputs_of(name) if name in ledger.entries else []
+    plan = ledger.plan({name: state}, report, root=output / name, overwrite=overwrite, prune=prune)
+    if plan.done:
+        report.count("files written", 0)
+        report.count("files already there", len(noted))
+    if plan.todo:
+        ours = {output / file.name for file in noted}
+        unpacked = unpack_zip(archive, output, Limits(int(max_size * 1e9)), overwrite=overwrite, ours=ours)
+        ledger.finish(name, note_outputs(output, *unpacked.files))
+        report.count("files written", unpacked.written)
+        report.count("files already there", unpacked.present)
+    if not report.failures:
+        report.note(f"{source} is in {output}")
     return report
 
 
@@ -79,7 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="GB",
         help="refuse an archive that becomes larger (default: %(default)g GB)",
     )
-    cli.add_overwrite_flag(parser)
+    cli.add_ledger_flags(parser, "output")
     return parser
 
 

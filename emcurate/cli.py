@@ -78,15 +78,6 @@ def add_ledger_flags(parser: argparse.ArgumentParser, output: str, also: str = "
     parser.set_defaults(output_arguments=(output, or_else))
 
 
-def add_overwrite_flag(parser: argparse.ArgumentParser) -> None:
-    """Add ``--overwrite``, without which no earlier result is replaced by a different one."""
-    parser.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="replace results of an earlier run that were made with other parameters or from other input",
-    )
-
-
 def add_link_flag(parser: argparse.ArgumentParser) -> None:
     """Add ``--link``, how chosen files get to their place; see `emcurate.fetching.gathering.Link`."""
     parser.add_argument(

@@ -11,7 +11,8 @@ import shutil
 import stat
 import zipfile
 import zlib
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from emcurate.errors import InputError
@@ -41,19 +42,27 @@ class Limits:
 
 @dataclass
 class Unpacked:
-    """What came of an archive: files written, and files that were there already with the same content."""
+    """What came of an archive: all its files, how many were written, and how many were there with the same content."""
 
+    files: list[Path] = field(default_factory=list)
     written: int = 0
     present: int = 0
 
 
 def unpack_zip(
-    archive: Path, directory: Path, limits: Limits, *, overwrite: bool = False, label: str = "unpack"
+    archive: Path,
+    directory: Path,
+    limits: Limits,
+    *,
+    overwrite: bool = False,
+    ours: Collection[Path] = (),
+    label: str = "unpack",
 ) -> Unpacked:
     """Unpack a zip archive into a directory that exists.
 
     Files that are there with the same content stay, so that an interrupted run can be repeated. One with other
-    content is refused before anything is written, unless `overwrite` is set.
+    content is refused before anything is written, unless `overwrite` is set or it is one of `ours`, which an earlier
+    run wrote.
 
     Raises
     ------
@@ -64,11 +73,12 @@ def unpack_zip(
     with open_zip(archive) as opened:
         entries = _check_entries(archive, opened, limits)
         targets = [(entry, _target(archive, directory, entry.filename)) for entry in entries]
+        result.files = [target for _, target in targets]
         todo = []
         for entry, target in targets:
             if same_as_entry(target, entry):
                 result.present += 1
-            elif target.exists() and not overwrite:
+            elif target.exists() and not overwrite and target not in ours:
                 raise taken_by_other(target, f"the one of {archive.name}")
             else:
                 todo.append((entry, target))

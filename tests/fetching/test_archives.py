@@ -48,16 +48,17 @@ CONTENT = {"a.txt": b"one", "d/b.txt": b"two" * 1000, "d/e/c": b"", "ö/naïve n
 
 def test_unpacks_and_finds_all_in_place_next_time(tmp_path, out):
     archive = make_zip(tmp_path / "a.zip", [*CONTENT.items(), ("empty/", b"")])
-    assert unpack_zip(archive, out, PLENTY) == Unpacked(written=4)
+    files = [out / name for name in CONTENT]
+    assert unpack_zip(archive, out, PLENTY) == Unpacked(files, written=4)
     assert tree(out) == CONTENT
     (out / "a.txt").unlink()
     (out / "d" / "b.txt").write_bytes(b"two")
     with pytest.raises(InputError, match=r"b\.txt: expected no such file, or the one of a\.zip"):
         unpack_zip(archive, out, PLENTY)
     assert not (out / "a.txt").exists()  # refused before anything is written
-    assert unpack_zip(archive, out, PLENTY, overwrite=True) == Unpacked(written=2, present=2)
+    assert unpack_zip(archive, out, PLENTY, overwrite=True) == Unpacked(files, written=2, present=2)
     assert tree(out) == CONTENT
-    assert unpack_zip(archive, out, PLENTY) == Unpacked(present=4)
+    assert unpack_zip(archive, out, PLENTY) == Unpacked(files, present=4)
 
 
 def test_what_a_killed_run_left_is_swept_away(tmp_path, out):

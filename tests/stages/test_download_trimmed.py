@@ -115,7 +115,11 @@ def run(*arguments):
 
 
 def tree(directory):
-    return {str(p.relative_to(directory)): p.read_bytes() for p in directory.rglob("*") if p.is_file()}
+    return {
+        str(p.relative_to(directory)): p.read_bytes()
+        for p in directory.rglob("*")
+        if p.is_file() and ".emcurate" not in p.parts
+    }
 
 
 def test_fetches_and_unpacks_once(hub, tmp_path, capsys):
@@ -331,3 +335,16 @@ def test_runs_as_a_script_from_anywhere(tmp_path, root):
     assert done.returncode == 0, done.stderr
     assert tree(tmp_path / "trimmed") == FILES
     assert (tmp_path / "hf" / "hub").is_dir()
+
+
+def test_another_revision_is_refused_and_with_overwrite_leaves_nothing_of_the_earlier_one(hub, tmp_path, capsys):
+    assert run("cocostuff", "-o", tmp_path / "o") == 0
+    other = make_zip({"labels_train.json": b"{}", "new.txt": b"new"})
+    hub.files["anonymous347928/pcbm-coco-stuff/resolve/main/other.zip"] = other
+    arguments = ["cocostuff", "-o", tmp_path / "o", "--file", "other.zip"]
+    assert run(*arguments) == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert tree(tmp_path / "o") == FILES
+    assert run(*arguments, "--overwrite") == 0
+    assert tree(tmp_path / "o") == {"labels_train.json": b"{}", "new.txt": b"new"}
+    assert run("cocostuff", "-o", tmp_path / "o", "--verify") == 0
