@@ -26,6 +26,7 @@ def list_raw(directory: Path, report: Report | None = None, *, take: Collection[
     take : collection of str
         Products of other stages that are inputs here, such as ``volumes``.
     """
+    found = list_entries(directory)
     makers = {
         output.name.partition("/")[0]: ledger.header.stage
         for ledger in read_ledgers(directory)
@@ -35,7 +36,7 @@ def list_raw(directory: Path, report: Report | None = None, *, take: Collection[
     }
     raw: list[Path] = []
     results: dict[str, list[str]] = defaultdict(list)
-    for entry in list_entries(directory):
+    for entry in found:
         maker = makers.get(entry.name) or (_find_maker(entry) if entry.is_dir() else None)
         if maker is None:
             raw.append(entry)
