@@ -6,7 +6,6 @@ modification time, so a patch that was moved or changed counts as new, and the o
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import time
@@ -17,11 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emcurate.files import make_output_directory
-
-try:
-    import fcntl
-except ImportError:  # not on Windows, where two runs in one output directory are not kept apart
-    fcntl = None  # type: ignore[assignment]
+from emcurate.running.locks import wait_for_lock
 
 SCORES_FILE = "scores.bin"
 
@@ -93,10 +88,7 @@ def _append(path: Path, records: bytes) -> None:
     """Write records after the last whole one, over what a kill may have left of another."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
     with open(descriptor, "r+b", buffering=0) as file:
-        if fcntl is not None:
-            # Another run in this directory waits here. Some network drives have no locks; one run needs none.
-            with contextlib.suppress(OSError):
-                fcntl.flock(file, fcntl.LOCK_EX)
+        wait_for_lock(file)
         size = file.seek(0, os.SEEK_END)
         file.truncate(size - size % RECORD.itemsize)
         file.seek(0, os.SEEK_END)

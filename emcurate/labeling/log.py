@@ -18,11 +18,7 @@ from typing import Generic, Literal, TypeVar
 
 from emcurate.errors import InputError
 from emcurate.patches.labels import LABELS, NONE
-
-try:
-    import fcntl
-except ImportError:  # Windows, where the log goes unlocked
-    fcntl = None  # type: ignore[assignment]
+from emcurate.running.locks import wait_for_lock
 
 # Who labels found in the file but not in the log are put down to.
 FROM_FILE = "(file)"
@@ -74,10 +70,7 @@ class LabelLog:
                 self.path, "a log that can be written to", error.strerror or str(error), "check its permissions"
             ) from None
         with file:
-            if fcntl is not None:
-                # Some network file systems know no locks; one person at a time is safe there all the same.
-                with contextlib.suppress(OSError):
-                    fcntl.flock(file, fcntl.LOCK_EX)
+            wait_for_lock(file)
             yield
 
     def read_new(self) -> list[Record]:

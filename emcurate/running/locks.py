@@ -1,7 +1,8 @@
-"""One run at a time writes into an output directory."""
+"""One run at a time writes into an output directory, and one process at a time into a shared file."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from pathlib import Path
 from typing import IO, Any
@@ -42,6 +43,16 @@ def hold_lock(path: Path, directory: Path) -> None:
         found = "another that is under way"
         raise InputError(directory, "no other run that writes there", found, "wait until it has ended") from None
     _held[path] = file
+
+
+def wait_for_lock(file: IO[Any]) -> None:
+    """Wait until no other process has locked an open file, and lock it until it is closed.
+
+    Some network file systems know no locks, and Windows none of these: there the file goes unlocked.
+    """
+    if fcntl is not None:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def release_locks() -> None:
