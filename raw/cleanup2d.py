@@ -21,12 +21,12 @@ from emcurate.files import (
     describe_kinds,
     fingerprint,
     make_output_directory,
-    note_output,
     refuse_same_directory,
+    write_files,
 )
 from emcurate.images.pixels import Limits, Rescale, convert, find_limits
 from emcurate.images.reading import IMAGE_SUFFIXES, read_image
-from emcurate.images.sections import encode_section, write_section
+from emcurate.images.sections import encode_section
 from emcurate.running.claims import describe_raw, list_raw, refuse_bad_names, refuse_odd_files
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger, Source
@@ -90,9 +90,9 @@ def convert_image(job: ImageJob) -> tuple[bool, Output, Limits]:
     image = read_image(job.path)
     limits = find_limits(image, job.rescale, job.path)
     pixels = convert(image, limits)
-    section = job.savedir / f"{job.key}.tiff"
-    written = write_section(section, pixels, overwrite=job.replace)
-    return written, note_output(section, job.savedir, encode_section(pixels)), limits
+    files = [(f"{job.key}.tiff", encode_section(pixels))]
+    (output,), written = write_files(job.savedir, files, overwrite=job.replace)
+    return bool(written), output, limits
 
 
 def run(

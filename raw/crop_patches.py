@@ -143,7 +143,7 @@ def run(
     report.count("sections already done", len(tables.kept))
     how = Cutting(patchdir, crop_size, hash_size, hash)
     todo = [*(key for key in plan.todo if key in sources), *tables.lost]
-    jobs = [SectionJob(key, sources[key].path, how, key in tables.lost or ledger.replaces(key)) for key in todo]
+    jobs = [SectionJob(key, sources[key].path, how, ledger.replaces(key)) for key in todo]
     for job, written in workers.run(cut_file, jobs, report, unit="section"):
         ledger.finish(job.key, written.outputs)
         tables.add(written.cut)

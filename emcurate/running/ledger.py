@@ -220,7 +220,7 @@ class Ledger:
             self._tell_apart(key, unnoted.get(key, set()))
         if overwrite:
             self._remove_others_parameters(todo)
-        self._file.append(self._opening(todo))
+        self._file.append([*self._opening(todo), *self._moved(done)])
         return Plan(todo, done)
 
     def replaces(self, key: str) -> bool:
@@ -428,10 +428,6 @@ class Ledger:
         damaged = [output.name for output in read_outputs(entry) if not is_intact(self.directory, output)]
         if damaged:
             return _Reason(f"{_some(damaged)} missing or damaged")
-        if entry.root != self._root or entry.source != _text(source.path):
-            moved = self._describe(key, DONE)
-            moved.details, moved.outputs = entry.details, entry.outputs
-            self._file.append([moved])
         return None
 
     def _refuse_changed(self, reasons: Mapping[str, str]) -> None:
@@ -483,6 +479,15 @@ class Ledger:
             if entry is not None:
                 line.outputs = entry.outputs  # they are still there, and still this input's
             yield line
+
+    def _moved(self, done: Iterable[str]) -> Iterator[Line]:
+        """Yield a line for each input that is done and now lies elsewhere."""
+        for key in done:
+            entry = self.entries[key]
+            if entry.root != self._root or entry.source != _text(self._sources[key].path):
+                line = self._describe(key, DONE)
+                line.details, line.outputs = entry.details, entry.outputs
+                yield line
 
     def _describe(self, key: str, state: str) -> Line:
         source = self._sources[key]
