@@ -51,6 +51,7 @@ class Line(msgspec.Struct, omit_defaults=True):
     owner: str = ""
     settings: dict[str, Any] = {}
     is_part: bool = False
+    wanted: str = ""  # what of its results was
     details: dict[str, Any] = {}
     strangers: list[str] = []
     outputs: msgspec.Raw = msgspec.Raw(b"[]")  # decoded one input at a time: there may be millions

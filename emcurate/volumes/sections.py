@@ -9,6 +9,11 @@ from emcurate import naming
 from emcurate.running.report import Report
 from emcurate.volumes.volume import Volume, is_anisotropic
 
+PLANES = (0, 1, 2)  # xy, xz, yz
+
+# Published: beyond a fifth, sections across z show stretched structures.
+ANISOTROPY = 0.2
+
 # Voxels a job holds at a time, in bytes; a job works on at least one section, however large. Larger slabs read a
 # volume fewer times over (a slab of yz sections touches every page of the file), but each process holds one.
 SLAB_BYTES = 1 << 27
@@ -42,11 +47,16 @@ def choose_planes(volume: Volume, axes: Sequence[int], anisotropy: float, report
 def divide(volume: Volume, planes: Iterable[int], spacing: int) -> Iterator[tuple[int, range]]:
     """Divide a volume's sections into slabs: yield the plane and the indices of each."""
     for plane in planes:
-        section_bytes = volume.size // volume.shape[plane] * volume.dtype.itemsize
-        at_once = min(SLAB_SECTIONS, max(1, SLAB_BYTES // max(1, section_bytes)))
+        at_once = sections_at_once(volume, plane)
         for indices in section_indices(volume.shape[plane], spacing):
             for start in range(0, len(indices), at_once):
                 yield plane, indices[start : start + at_once]
+
+
+def sections_at_once(volume: Volume, plane: int) -> int:
+    """Return how many sections of a plane a job reads at a time."""
+    section_bytes = volume.size // volume.shape[plane] * volume.dtype.itemsize
+    return min(SLAB_SECTIONS, max(1, SLAB_BYTES // max(1, section_bytes)))
 
 
 def dataset_of(name: str) -> str | None:
