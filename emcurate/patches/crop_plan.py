@@ -90,6 +90,7 @@ class CropPlan:
             self.datasets[material.sections[stem].dataset].append(stem)
         self.tables = TableUpdates(how.patchdir, ledger, how.settings)
         self._complete: set[str] = set()  # datasets of which some patches are wanted, and whose tables have all
+        self._stays: set[str] = set()
         self._shards: dict[str, dict[str, Output | None]] = {}
 
     def settle(self, report: Report, *, overwrite: bool, prune: bool) -> None:
@@ -98,6 +99,8 @@ class CropPlan:
         for dataset, stems in self.datasets.items():
             sources.update(self._sources(dataset, stems))
         self._refuse_other_store(overwrite)
+        as_before = {stem for stem in self.material.sections if self.ledger.is_as_noted(stem, sources[stem])}
+        self._stays = as_before if self.how.store == NOTHING else set()
         plan = self.ledger.plan(sources, report, root=self.material.root, overwrite=overwrite, prune=prune)
         self.tables.plan(plan, self.material.sections, self.has_any)
         self._todo = {*plan.todo, *self.tables.lost}
@@ -246,12 +249,14 @@ class CropPlan:
     def take(self, job: CutJob, done: Done, report: Report) -> None:
         """Note what came of a job."""
         report.fail_all(done.problems)
-        if self.how.store == NOTHING:
-            # What lies there of an earlier run stays.
-            made = {stem: self.ledger.outputs_of(stem) for stem in done.sections}
-        else:
-            made = done.sections
-        self.ledger.finish_all({stem: outputs for stem, outputs in made.items() if stem in self._todo})
+        self.ledger.finish_all(
+            {
+                # What an earlier run wrote of a section that is only hashed now stays.
+                stem: self.ledger.outputs_of(stem) if stem in self._stays else outputs
+                for stem, outputs in done.sections.items()
+                if stem in self._todo
+            }
+        )
         report.count("sections cut", len(done.sections))
         if done.shard is not None:
             report.count("shards written", done.new)

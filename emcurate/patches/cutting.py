@@ -152,7 +152,7 @@ def cut(job: CutJob) -> Done:
                 cuts.append(Cut(section, places, pack_bits(hashes), name, offsets))
     if shard is not None:
         done.shard, done.new = shard.output, int(shard.written)
-    if job.table is not None:
+    if job.table is not None and cuts:
         cuts.sort(key=lambda cut: cut.section.stem)
         whole = done.shard is not None and not done.problems
         shard_note = (job.shard_state, done.shard) if whole and done.shard else None

@@ -33,12 +33,12 @@ from emcurate.running.ledger_file import (
     BEGUN,
     DONE,
     DROPPED,
-    LEDGER_DIRECTORY,
     SPOILT,
     STRANGE,
     LedgerFile,
     Line,
     digest_parameters,
+    ledger_path,
     ledger_paths,
     read_outputs,
 )
@@ -155,7 +155,7 @@ class Ledger:
         self._header = Line(
             stage=stage, product=product, version=__version__, parameters=self._parameters, among_inputs=among_inputs
         )
-        path = directory / LEDGER_DIRECTORY / f"{stage}.jsonl"
+        path = ledger_path(directory, stage)
         hold_lock(path.with_suffix(".lock"), directory)
         self._file = LedgerFile(path)
         self._file.compact()

@@ -143,6 +143,11 @@ def read_outputs(line: Line) -> list[Output]:
     return msgspec.json.decode(line.outputs, type=list[Output])
 
 
+def ledger_path(directory: Path, stage: str) -> Path:
+    """Return where a stage notes what it made in a directory."""
+    return directory / LEDGER_DIRECTORY / f"{stage}.jsonl"
+
+
 def ledger_paths(directory: Path) -> list[Path]:
     """Return the ledgers of all stages in a directory."""
     return sorted((directory / LEDGER_DIRECTORY).glob("*.jsonl"))

@@ -79,6 +79,8 @@ class DirectoryOfVolumes:
 
     def __init__(self, voldir: Path, how: HowToCut, scratch: Path, report: Report, workers: Workers) -> None:
         self.root, self._how, self._scratch = voldir, how, scratch
+        values = asdict(how)
+        self._settings: dict[str, Any] = {**values, **values.pop("rescale")}
         paths = list_volumes(voldir, report, exclude=[scratch])
         if not paths and not report.failures:
             expected = "volumes (tif, mrc, map, rec, nrrd, nii, ... or sub-directories of slices)"
@@ -110,17 +112,11 @@ class DirectoryOfVolumes:
         """Return a section as the ledger sees it: a part of its volume."""
         name = self.sections[stem].dataset
         path = self._volumes[name].path
-        return Source(path, self._fingerprints[name], name, settings=self.settings, is_part=True)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """How the volumes are cut, as JSON values."""
-        values = asdict(self._how)
-        return {**values, **values.pop("rescale")}
+        return Source(path, self._fingerprints[name], name, settings=self._settings, is_part=True)
 
     def state(self, stem: str) -> str:
         """Return what changes when a section does."""
-        return f"{self._fingerprints[self.sections[stem].dataset]} {self.settings}"
+        return f"{self._fingerprints[self.sections[stem].dataset]} {self._settings}"
 
     def size(self, stem: str) -> tuple[int, int]:
         """Return a section's height and width in pixels."""
