@@ -27,7 +27,9 @@ TABLE_SUFFIX = "_patches.parquet"
 # Kinds of datasets, as their names in the table.
 KINDS = (IMAGE, VOLUME, VIDEO) = ("2d", "volume", "video")
 
-# Where a shard's member lies is None for a patch that is a file of its own, or was only hashed.
+# `shard` is the file name of the tar that holds a patch, `offset` where in it the patch's own bytes (its TIFF file) begin,
+# not the tar's header before them: so any program can read a patch there. Both are null for a patch that is a file of
+# its own, or was only hashed.
 COLUMNS: dict[str, pa.DataType] = {
     "patch": pa.string(),
     "dataset": pa.string(),
@@ -205,8 +207,10 @@ def write_table(path: Path, table: pa.Table) -> None:
         pq.write_table(table, file, compression="zstd")
 
 
-def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a table, or some of its columns.
+def read_table(
+    path: Path, columns: Sequence[str] | None = None, only: Sequence[tuple[str, str, Any]] | None = None
+) -> pa.Table:
+    """Read a table, or some of its columns, or only the rows that meet all conditions of (column, comparison, value).
 
     Raises
     ------
@@ -215,7 +219,8 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """
     try:
         with open(path, "rb") as file:
-            table = pq.read_table(file, columns=None if columns is None else list(columns), partitioning=None)
+            chosen = None if columns is None else list(columns)
+            table = pq.read_table(file, columns=chosen, partitioning=None, filters=None if only is None else list(only))
     except FileNotFoundError:
         raise InputError(path, "a table of patches", "no such file", "run raw/crop_patches.py") from None
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -226,6 +231,12 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         found = f"a Parquet file without {', '.join(wrong) or 'the size of hashes'}"
         raise InputError(path, "a table of patches", found, "run raw/crop_patches.py again")
     return table
+
+
+def read_shard_places(path: Path, shard: str) -> tuple[list[str], list[int]]:
+    """Return the patches that a table says a shard holds, and their offsets; raises as `read_table`."""
+    table = read_table(path, ["patch", "shard", "offset"], [("shard", "==", shard), ("offset", ">=", 0)])
+    return table["patch"].to_pylist(), table["offset"].to_pylist()
 
 
 def hash_size_of(table: pa.Table) -> int:
