@@ -367,7 +367,7 @@ class Shard:
     def _read_bytes(self, start: int, length: int) -> memoryview:
         """Return bytes of the shard, fewer only where it ends before."""
         length = max(0, min(length, self.size - start))
-        data = memoryview(np.empty(length, np.uint8))  # type: ignore[arg-type]
+        data = np.empty(length, np.uint8).data
         done = 0
         try:
             while done < length:

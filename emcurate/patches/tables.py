@@ -27,7 +27,7 @@ TABLE_SUFFIX = "_patches.parquet"
 # Kinds of datasets, as their names in the table.
 KINDS = (IMAGE, VOLUME, VIDEO) = ("2d", "volume", "video")
 
-# `shard` is the file name of the tar that holds a patch, `offset` where in it the patch's own bytes (its TIFF file) begin,
+# `shard` is the file name of the tar that holds a patch, `offset` where in it the patch's own bytes (its TIFF) begin,
 # not the tar's header before them: so any program can read a patch there. Both are null for a patch that is a file of
 # its own, or was only hashed.
 COLUMNS: dict[str, pa.DataType] = {
