@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -51,13 +52,12 @@ def stat_patch(path: str) -> os.stat_result:
     OSError
         If neither is there. Whether a shard has the patch is not looked at.
     """
-    try:
-        return os.stat(path)  # noqa: PTH116  (a Path for each of millions would take longer than the call)
-    except NotADirectoryError:
-        place = split_member(path)
-        if place is None:
-            raise
-        return os.stat(place[0])  # noqa: PTH116
+    place = split_member(path)
+    if place is not None:
+        found = os.stat(place[0])  # noqa: PTH116  (a Path for each of millions would take longer than the call)
+        if not stat.S_ISDIR(found.st_mode):
+            return found
+    return os.stat(path)  # noqa: PTH116
 
 
 def fingerprint_patch(path: str | Path) -> str:
