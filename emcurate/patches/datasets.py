@@ -16,8 +16,8 @@ import numpy.typing as npt
 from emcurate import naming
 from emcurate.errors import InputError
 from emcurate.files import list_files
-from emcurate.images.sections import read_section
 from emcurate.patches.hashing import BoolArray, read_hash
+from emcurate.patches.reading import read_patch
 from emcurate.patches.tables import TABLE_SUFFIX, hash_size_of, hashes_of, read_table, unpack_bits
 from emcurate.running.claims import Notes
 from emcurate.running.jobs import Workers
@@ -197,7 +197,7 @@ def read_chunk(job: ChunkJob) -> Chunk:
             bits = read_hash(job.patchdir / f"{stem}.{HASH_EXTENSION}")
             sharpness = 0.0
             if job.with_sharpness:
-                sharpness = measure_sharpness(read_section(job.patchdir / f"{stem}.{PATCH_EXTENSION}"))
+                sharpness = measure_sharpness(read_patch(job.patchdir / f"{stem}.{PATCH_EXTENSION}"))
         except InputError as error:
             chunk.problems.append(str(error))
             continue

@@ -13,13 +13,16 @@ from __future__ import annotations
 
 import functools
 import io
+import itertools
 import os
 import re
 import stat
+import struct
 import tarfile
 import threading
+from array import array
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
@@ -54,6 +57,9 @@ READ_BYTES = 1 << 20
 
 # Shards whose members' places a process keeps: each takes 250 kB and an open file.
 SHARDS_KEPT = 32
+
+# What tarfile answers a damaged tar with.
+_TAR_DAMAGE = (tarfile.TarError, ValueError, OverflowError, LookupError, struct.error, EOFError, RecursionError)
 
 _REMAKE = "copy it again, or make it again with raw/crop_patches.py"
 _SHARD_NAME = re.compile(r"(?P<dataset>.+)-(?P<number>\d+)\.tar", re.DOTALL)
@@ -301,11 +307,14 @@ class _Index:
     Names are compared with the tar's headers anyhow, so two of one digest do no harm.
     """
 
-    def __init__(self, names: Sequence[str], places: Sequence[tuple[int, int, int]]) -> None:
-        digests = np.fromiter(map(_digest_name, names), np.uint64, len(names))
-        order = np.argsort(digests, kind="stable")
-        self._digests = digests[order]
-        self._places: npt.NDArray[np.int64] = np.array(places, np.int64).reshape(-1, 3)[order]
+    def __init__(self, members: Iterable[tuple[str, _Place]]) -> None:
+        digests, places = array("Q"), array("q")
+        for name, place in members:
+            digests.append(_digest_name(name))
+            places.extend(place)
+        order = np.argsort(np.asarray(digests), kind="stable")
+        self._digests: npt.NDArray[np.uint64] = np.asarray(digests)[order]
+        self._places: npt.NDArray[np.int64] = np.asarray(places).reshape(-1, 3)[order]
 
     def __len__(self) -> int:
         return len(self._digests)
@@ -367,7 +376,7 @@ class Shard:
     def _read_bytes(self, start: int, length: int) -> memoryview:
         """Return bytes of the shard, fewer only where it ends before."""
         length = max(0, min(length, self.size - start))
-        data = memoryview(np.empty(length, np.uint8))  # type: ignore[arg-type]
+        data = np.empty(length, np.uint8).data
         done = 0
         try:
             while done < length:
@@ -397,44 +406,48 @@ class Shard:
         dataset = dataset_of_shard(path.name)
         table = path.with_name(f"{dataset}{TABLE_SUFFIX}")
         if dataset is None or not table.is_file():
-            return _Index([], [])
+            return _Index([])
         try:
             patches, offsets = read_shard_places(table, path.name)
         except InputError:  # whoever needs the table will tell; the shard can do without
-            return _Index([], [])
+            return _Index([])
         names = [f"{patch}{MEMBER_SUFFIX}" for patch in patches]
         starts = [offset - _header_bytes(name) for name, offset in zip(names, offsets, strict=True)]
-        following = [*sorted(starts)[1:], self.size]
-        end_of = dict(zip(sorted(starts), following, strict=True))
-        places = [(start, offset, end_of[start]) for start, offset in zip(starts, offsets, strict=True)]
-        good = [i for i, (start, _, end) in enumerate(places) if 0 <= start < end]
-        return _Index([names[i] for i in good], [places[i] for i in good])
+        # A member ends where the next begins.
+        ends = dict(itertools.pairwise([*sorted({*starts}), self.size]))
+        places = map(_Place, starts, offsets, (ends[start] for start in starts))
+        return _Index((name, place) for name, place in zip(names, places, strict=True) if 0 <= place.start < place.end)
 
     def _scan(self) -> _Index:
-        """Return where the members are, by reading every header; note whether the tar has an end."""
-        names, places = [], []
+        """Return where the members are, by reading every header; note whether the tar is whole."""
         with os.fdopen(os.dup(self._file), "rb") as file:
             file.seek(0)
             try:
-                tar = tarfile.open(fileobj=file, mode="r:", errorlevel=0)  # noqa: SIM115  (the file is closed)
-            except tarfile.TarError as error:
+                with tarfile.open(fileobj=file, mode="r:") as tar:
+                    return _Index(self._iter_members(tar))
+            except _TAR_DAMAGE as error:
                 found = "an empty file" if not self.size else f"data of another kind ({error})"
                 raise InputError(self.path, "an uncompressed tar of patches", found, _REMAKE) from None
             except OSError as error:
                 raise describe_os_error(error, self.path) from None
-            try:
-                for member in tar:
-                    if member.isreg() and not member.issparse():
-                        names.append(_plain_name(member.name))
-                        places.append((member.offset, member.offset_data, member.offset_data + member.size))
-            except tarfile.TarError:
-                self._is_whole = False
-            except OSError as error:
-                raise describe_os_error(error, self.path) from None
-            # tarfile takes a damaged header for the end; a tar's true end is an empty block.
-            if bytes(self._read_bytes(tar.offset, BLOCK)) != PADDING:
-                self._is_whole = False
-        return _Index(names, places)
+
+    def _iter_members(self, tar: tarfile.TarFile) -> Iterator[tuple[str, _Place]]:
+        reached = -1
+        try:
+            while (member := tar.next()) is not None:
+                tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all
+                # A damaged size may be negative, and lead round in a circle.
+                if member.size < 0 or member.offset_data <= reached:
+                    self._is_whole = False
+                    return
+                reached = member.offset_data
+                if _is_plain_file(member):
+                    yield _plain_name(member.name), _Place(member.offset, reached, reached + member.size)
+        except _TAR_DAMAGE:
+            self._is_whole = False
+            return
+        # tarfile takes a damaged header for the end; a tar's true end is an empty block.
+        self._is_whole = bytes(self._read_bytes(tar.offset, BLOCK)) == PADDING
 
     def _describe_missing(self, name: str) -> InputError:
         count = f"{len(self._index_by_scan()):,}"
@@ -452,19 +465,23 @@ def _check_headers(piece: memoryview, length: int, name: str) -> tuple[int, int]
     """
     try:
         size = int(bytes(piece[length - BLOCK :][SIZE_FIELD]).rstrip(b" \0"), 8)
+        if size >= 0 and bytes(piece[:length]) == make_header(name, size):
+            return length, size
     except ValueError:
-        size = -1
+        pass
     # Ours are the same to the last bit. What other programs write tarfile can tell.
-    if size >= 0 and piece[:length] == make_header(name, size):
-        return length, size
     try:
         with tarfile.open(fileobj=io.BytesIO(piece), mode="r:") as tar:
             member = tar.next()
-    except (tarfile.TarError, OSError, ValueError):
+    except (*_TAR_DAMAGE, OSError):
         return None
-    if member is None or not member.isreg() or member.issparse() or _plain_name(member.name) != name:
+    if member is None or _plain_name(member.name) != name or not _is_plain_file(member):
         return None
     return member.offset_data, member.size
+
+
+def _is_plain_file(member: tarfile.TarInfo) -> bool:
+    return member.isreg() and not member.issparse() and member.size >= 0
 
 
 def _plain_name(name: str) -> str:

@@ -275,8 +275,12 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     return pa.concat_tables(read_row_groups(path, list(columns or COLUMNS))).combine_chunks()
 
 
-def read_row_groups(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
+def read_row_groups(
+    path: Path, columns: Sequence[str], may_hold: Callable[[str, str], bool] | None = None
+) -> Iterator[pa.Table]:
     """Yield a table, or some of its columns, piece by piece; a table without rows once, empty.
+
+    `may_hold` chooses among the pieces by the first and the last name of their shards.
 
     Raises
     ------
@@ -285,6 +289,8 @@ def read_row_groups(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
     """
     with _open_table(path, columns) as parquet:
         for group in range(parquet.num_row_groups):
+            if may_hold is not None and not _holds_shards(parquet, group, may_hold):
+                continue
             yield parquet.read_row_group(group, columns=list(columns))
         if not parquet.num_row_groups:
             yield parquet.schema_arrow.empty_table().select(list(columns))
@@ -310,6 +316,14 @@ def _open_table(path: Path, columns: Sequence[str]) -> Iterator[pq.ParquetFile]:
         raise InputError(path, "a table of patches", found, advice) from None
 
 
+def _holds_shards(parquet: pq.ParquetFile, group: int, may_hold: Callable[[str, str], bool]) -> bool:
+    column = parquet.schema_arrow.get_field_index("shard")
+    statistics = parquet.metadata.row_group(group).column(column).statistics
+    if statistics is None:
+        return True
+    return bool(statistics.has_min_max) and may_hold(statistics.min, statistics.max)
+
+
 def read_shard_places(path: Path, shard: str) -> tuple[list[str], list[int]]:
     """Return the patches that a table says a shard holds, and their offsets.
 
@@ -320,7 +334,8 @@ def read_shard_places(path: Path, shard: str) -> tuple[list[str], list[int]]:
     """
     names: list[str] = []
     offsets: list[int] = []
-    for table in read_row_groups(path, ["patch", "shard", "offset"]):
+    # Only the row groups that may have any: a shard's patches are found in a few milliseconds, however large the table.
+    for table in read_row_groups(path, ["patch", "shard", "offset"], lambda low, high: low <= shard <= high):
         held = table.filter(pc.and_(pc.equal(table["shard"], shard), pc.is_valid(table["offset"])))
         names += held["patch"].to_pylist()
         offsets += held["offset"].to_pylist()

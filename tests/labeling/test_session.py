@@ -361,7 +361,7 @@ def test_datasets_of_many_paths_equal_a_plain_loop(shuffled):
 def test_opening_reads_no_patch_and_a_page_reads_only_its_own(corpus, monkeypatch):
     read = []
     monkeypatch.setattr(
-        "emcurate.labeling.tiles.read_section", lambda path: read.append(str(path)) or np.zeros((4, 4), np.uint8)
+        "emcurate.labeling.tiles.read_patch", lambda path: read.append(str(path)) or np.zeros((4, 4), np.uint8)
     )
     session = open_session(corpus)
     assert read == []
