@@ -6,7 +6,8 @@ disk is its key; rows are in the order of names. pandas, polars and DuckDB read 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ import pyarrow.parquet as pq
 from emcurate import naming
 from emcurate.errors import InputError
 from emcurate.files import atomic_path
-from emcurate.patches.hashing import BoolArray
+from emcurate.patches.hashing import WORD_BITS, BoolArray, WordArray, count_words
+from emcurate.patches.names import join_names
 
 TABLE_SUFFIX = "_patches.parquet"
 
@@ -213,37 +215,80 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     InputError
         If the file is no table of patches.
     """
+    with _open_table(path, columns or tuple(COLUMNS)) as file:
+        return file.read(columns=None if columns is None else list(columns))
+
+
+@dataclass(frozen=True)
+class PatchHashes:
+    """The names and hashes of a table's patches.
+
+    Attributes
+    ----------
+    names : LargeStringArray of n
+    words : (n, words) uint64
+        As `emcurate.patches.hashing.pack_hashes` packs them.
+    side : int
+        Of a hash, in bits.
+    """
+
+    names: pa.LargeStringArray
+    words: WordArray
+    side: int
+
+
+def read_hashes(path: Path) -> PatchHashes:
+    """Read the names and hashes of a table, a group of its rows at a time, so that little else is in memory.
+
+    Raises
+    ------
+    InputError
+        If the file is no table of patches, or its hashes have not the size it says.
+    """
+    names, words = [], []
+    with _open_table(path, ("patch", "hash")) as file:
+        side = int(file.schema_arrow.metadata[HASH_SIZE_KEY])
+        for group in range(file.num_row_groups):
+            # Where rows are few, threads take longer to start than they save.
+            rows = file.read_row_group(group, columns=["patch", "hash"], use_threads=False)
+            if rows["patch"].null_count:
+                raise InputError(path, "a table of patches", "rows without a name", "run raw/crop_patches.py again")
+            names.append(rows["patch"])
+            words += [_words_of(chunk, side, path) for chunk in rows["hash"].chunks]
+    words = words or [np.zeros((0, count_words(side)), np.uint64)]
+    return PatchHashes(join_names(names), words[0] if len(words) == 1 else np.concatenate(words), side)
+
+
+def _words_of(column: pa.Array, side: int, path: Path) -> WordArray:
+    """Return hashes packed into bytes as words, padded with zeros."""
+    count, width = len(column), (side * side + 7) // 8
+    _, offsets, data = column.cast(pa.large_binary()).buffers()
+    starts = np.frombuffer(offsets or bytes(8), np.int64, count + 1, 8 * column.offset)
+    if column.null_count or not (np.diff(starts) == width).all():
+        found = f"hashes of other sizes than {width} bytes"
+        raise InputError(path, f"hashes of side {side}", found, "run raw/crop_patches.py again")
+    padded = np.zeros((count, WORD_BITS // 8 * count_words(side)), np.uint8)
+    padded[:, :width] = np.frombuffer(data or b"", np.uint8)[starts[0] : starts[-1]].reshape(count, width)
+    return padded.view(np.uint64)
+
+
+@contextlib.contextmanager
+def _open_table(path: Path, columns: Iterable[str]) -> Iterator[pq.ParquetFile]:
+    """Open a table that has some columns; what is wrong with it, there or while it is read, is an `InputError`."""
+    advice = "run raw/crop_patches.py again"
     try:
-        with open(path, "rb") as file:
-            table = pq.read_table(file, columns=None if columns is None else list(columns), partitioning=None)
+        with open(path, "rb") as opened:
+            file = pq.ParquetFile(opened)
+            wrong = [name for name in columns if name not in file.schema_arrow.names]
+            if wrong or HASH_SIZE_KEY not in (file.schema_arrow.metadata or {}):
+                found = f"a Parquet file without {', '.join(wrong) or 'the size of hashes'}"
+                raise InputError(path, "a table of patches", found, advice)
+            yield file
     except FileNotFoundError:
         raise InputError(path, "a table of patches", "no such file", "run raw/crop_patches.py") from None
     except (pa.ArrowException, OSError, ValueError) as error:
         found = f"a damaged or other file ({str(error).splitlines()[0]})"
-        raise InputError(path, "a table of patches", found, "run raw/crop_patches.py again") from None
-    wrong = [name for name in columns or COLUMNS if name not in table.column_names]
-    if wrong or HASH_SIZE_KEY not in (table.schema.metadata or {}):
-        found = f"a Parquet file without {', '.join(wrong) or 'the size of hashes'}"
-        raise InputError(path, "a table of patches", found, "run raw/crop_patches.py again")
-    return table
-
-
-def hash_size_of(table: pa.Table) -> int:
-    """Return the side of a table's hashes, in bits."""
-    return int(table.schema.metadata[HASH_SIZE_KEY])
-
-
-def hashes_of(table: pa.Table) -> npt.NDArray[np.uint8]:
-    """Return the packed hashes of a table: (n, bytes) uint8."""
-    column = table["hash"].combine_chunks()
-    if isinstance(column, pa.ChunkedArray):  # what an empty one becomes
-        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], pa.binary())
-    width = (hash_size_of(table) ** 2 + 7) // 8
-    offsets = np.frombuffer(column.buffers()[1], np.int32, len(column) + 1, 4 * column.offset)
-    if len(column) and not (np.diff(offsets) == width).all():
-        raise ValueError(f"hashes of other sizes than {width} bytes")
-    data = np.frombuffer(column.buffers()[2] or b"", np.uint8)
-    return data[offsets[0] : offsets[0] + len(column) * width].reshape(len(column), width)
+        raise InputError(path, "a table of patches", found, advice) from None
 
 
 def _sizes_of(origin: Origin, section: naming.VolumeSection | None) -> tuple[float | None, float | None, float | None]:

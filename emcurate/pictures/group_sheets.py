@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from emcurate.pictures.contact_sheets import DROPPED, KEPT, Group, Tile, draw_contact_sheet
-
 GROUPS_SHOWN = 12  # in one picture
 DUPLICATES_SHOWN = 9  # of each group
 
@@ -21,8 +19,16 @@ class GroupSheet:
     groups: list[list[tuple[str, int]]]
 
 
+def can_be_drawn(job: GroupSheet) -> bool:
+    """Return whether any of the patches is there; where they were only hashed, none is."""
+    return any((job.patchdir / f"{name}.tiff").exists() for group in job.groups for name, _ in group)
+
+
 def draw_group_sheet(job: GroupSheet) -> None:
     """Draw groups of near-duplicates, each in a row."""
+    # Here, since a run that draws nothing need not load what draws.
+    from emcurate.pictures.contact_sheets import DROPPED, KEPT, Group, Tile, draw_contact_sheet
+
     sheet = []
     for (exemplar, _), *duplicates in job.groups:
         tiles = [Tile(job.patchdir / f"{exemplar}.tiff", "exemplar", KEPT)]

@@ -232,6 +232,14 @@ class Ledger:
 
         `details` are what later stages may want to know of it, such as its voxel size; JSON values.
         """
+        self._file.append(self._finished(key, outputs, details or {}))
+
+    def finish_all(self, outputs: Mapping[str, Iterable[Output]]) -> None:
+        """Note that several inputs are done, like `finish`, in one go."""
+        self._file.append([line for key, files in outputs.items() for line in self._finished(key, files, {})])
+
+    def _finished(self, key: str, outputs: Iterable[Output], details: Mapping[str, Any]) -> list[Line]:
+        """Remove what is left of an earlier run; return the line to be noted, none where other files are in the way."""
         outputs = list(outputs)
         entries = {output.name.partition("/")[0] for output in outputs}
         strangers = sorted(name for name in self._strangers.get(key, ()) if name.rstrip("/") not in entries)
@@ -240,15 +248,15 @@ class Ledger:
             advice = "use another output directory, or --overwrite to remove them"
             wanted = f"only what this run makes of {self._sources[key].path}"
             self._report.fail(InputError(self.directory / strangers[0], wanted, found, advice))
-            return
+            return []
         names = {output.name for output in outputs}
         for name in self._ours.pop(key, set()):
             if name not in names and name.rstrip("/") not in entries:
                 _remove(self.directory, name.rstrip("/"))
         line = self._describe(key, DONE)
-        line.details = _as_json(details or {})
+        line.details = _as_json(details)
         line.outputs = msgspec.Raw(msgspec.json.encode(outputs))
-        self._file.append([line])
+        return [line]
 
     def outputs_of(self, key: str) -> list[Output]:
         """Return the files that came of a finished input."""
@@ -289,6 +297,12 @@ class Ledger:
                 "use another output directory, or --overwrite to replace them",
             )
             raise InputError(self.directory, f"results of {self._root}", found, advice)
+        made = sum(line.made_anything for line in self.entries.values() if line.root in other)
+        if made:
+            self._report.warn(
+                f"{self.directory}: results of {made:,} inputs in {_some(sorted(other))} are removed, since it holds "
+                "those of one input directory only"
+            )
         self._remove([key for key, line in self.entries.items() if line.root in other])
 
     def _refuse_other_parameters(self, unnoted: Mapping[str, set[str]], allowed: bool) -> None:
