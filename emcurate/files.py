@@ -361,6 +361,37 @@ def write_once(path: Path, data: bytes, *, overwrite: bool = False) -> bool:
     return True
 
 
+def write_pieces(path: Path, pieces: Iterable[bytes | memoryview], *, overwrite: bool = False) -> Output:
+    """Write a file of any size piece by piece unless it is there with the same bytes; like `write_once`.
+
+    Its digest is taken on the way.
+
+    Returns
+    -------
+    Output
+        The file as it now is, named relative to its own directory.
+
+    Raises
+    ------
+    InputError
+        If something else is there and `overwrite` is not set.
+    """
+    if path.is_dir():
+        raise InputError(path, "a file, or none", "a directory of that name", "move it away")
+    digest, partial = xxhash.xxh3_128(), partial_path(path.parent)
+    try:
+        with open(partial, "wb") as file:
+            for piece in pieces:
+                file.write(piece)
+                digest.update(piece)
+        move_once(partial, path, overwrite=overwrite)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    found = path.stat()
+    return Output(path.name, found.st_size, found.st_mtime_ns, digest.hexdigest())
+
+
 def move_once(partial: Path, path: Path, *, overwrite: bool = False) -> bool:
     """Make a complete file of any size visible as `path`, unless one with the same bytes is there; like `write_once`.
 
@@ -392,6 +423,14 @@ def npy_bytes(array: npt.ArrayLike) -> bytes:
     """Return an array as the bytes of an ``.npy`` file; an object array, which would need pickle, is refused."""
     buffer = io.BytesIO()
     np.save(buffer, np.asarray(array), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def npy_header(dtype: npt.DTypeLike, count: int) -> bytes:
+    """Return what `numpy.save` writes before the items of a 1-D array."""
+    about = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": (count,)}
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, about)
     return buffer.getvalue()
 
 

@@ -176,7 +176,7 @@ def test_failures_and_the_table_survive_what_breaks_a_later_stage_off(
     shutil.copytree(small_corpus / "images", images)
     (images / "bad.png").touch()
     crop = curate.load_stage("crop_patches")
-    monkeypatch.setattr(crop, "list_sections", lambda *arguments: (_ for _ in ()).throw(error))
+    monkeypatch.setattr(crop, "DirectoryOfSections", lambda *arguments: (_ for _ in ()).throw(error))
     assert curate.main(["--images", str(images), "--out", str(tmp_path / "out"), "--until", "deduplicate"]) == 1
     captured = capsys.readouterr()
     failed = captured.err.split("Failed:\n")[1].splitlines()
@@ -187,7 +187,7 @@ def test_failures_and_the_table_survive_what_breaks_a_later_stage_off(
 
 def test_an_interrupt_shows_the_table_so_far(small_corpus, tmp_path, capsys, monkeypatch):
     crop = curate.load_stage("crop_patches")
-    monkeypatch.setattr(crop, "list_sections", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(crop, "DirectoryOfSections", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
     assert curate.main(["--images", str(small_corpus / "images"), "--out", str(tmp_path / "out")]) == 130
     captured = capsys.readouterr()
     assert "\ncleanup2d " in captured.out

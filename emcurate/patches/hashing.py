@@ -5,14 +5,16 @@ from __future__ import annotations
 import functools
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from emcurate.errors import InputError
 from emcurate.files import npy_bytes, read_npy
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 BoolArray = npt.NDArray[np.bool_]
 WordArray = npt.NDArray[np.uint64]
@@ -43,6 +45,8 @@ def compute_dhash(patch: npt.NDArray[np.uint8], crop_size: int, hash_size: int) 
     -------
     (hash_size, hash_size) bool
     """
+    from PIL import Image  # here, since those who only compare hashes need not load it
+
     image = _full_size(patch, crop_size)
     small = np.asarray(image.resize((hash_size + 1, hash_size), Image.Resampling.LANCZOS))
     return small[:, 1:] > small[:, :-1]
@@ -69,6 +73,11 @@ def compute_hash(patch: npt.NDArray[np.uint8], crop_size: int, hash_size: int, k
 
     functions: dict[str, Any] = {"phash": imagehash.phash, "ahash": imagehash.average_hash, "whash": imagehash.whash}
     return np.asarray(functions[kind](_full_size(patch, crop_size), hash_size=hash_size).hash, np.bool_)
+
+
+def count_words(side: int) -> int:
+    """Return how many words a hash of a side takes."""
+    return -(-side * side // WORD_BITS)
 
 
 def pack_hashes(hashes: BoolArray) -> WordArray:
@@ -106,6 +115,8 @@ def read_hash(path: Path) -> BoolArray:
 
 
 def _full_size(patch: npt.NDArray[np.uint8], crop_size: int) -> Image.Image:
+    from PIL import Image
+
     image = Image.fromarray(patch)
     if image.size == (crop_size, crop_size):
         return image

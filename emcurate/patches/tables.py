@@ -23,7 +23,8 @@ from emcurate import naming
 from emcurate.errors import InputError
 from emcurate.files import atomic_path
 from emcurate.images.origins import Origin
-from emcurate.patches.hashing import BoolArray
+from emcurate.patches.hashing import WORD_BITS, BoolArray, WordArray, count_words
+from emcurate.patches.names import join_names
 
 TABLE_SUFFIX = "_patches.parquet"
 
@@ -291,7 +292,8 @@ def read_row_groups(
         for group in range(parquet.num_row_groups):
             if may_hold is not None and not _holds_shards(parquet, group, may_hold):
                 continue
-            yield parquet.read_row_group(group, columns=list(columns))
+            # Where rows are few, threads take longer to start than they save.
+            yield parquet.read_row_group(group, columns=list(columns), use_threads=False)
         if not parquet.num_row_groups:
             yield parquet.schema_arrow.empty_table().select(list(columns))
 
@@ -340,6 +342,57 @@ def read_shard_places(path: Path, shard: str) -> tuple[list[str], list[int]]:
         names += held["patch"].to_pylist()
         offsets += held["offset"].to_pylist()
     return names, offsets
+
+
+@dataclass(frozen=True)
+class PatchHashes:
+    """The names and hashes of a table's patches.
+
+    Attributes
+    ----------
+    names : LargeStringArray of n
+    words : (n, words) uint64
+        As `emcurate.patches.hashing.pack_hashes` packs them.
+    side : int
+        Of a hash, in bits.
+    """
+
+    names: pa.LargeStringArray
+    words: WordArray
+    side: int
+
+
+def read_hashes(path: Path) -> PatchHashes:
+    """Read the names and hashes of a table, a group of its rows at a time, so that little else is in memory.
+
+    Raises
+    ------
+    InputError
+        If the file is no table of patches, or its hashes have not the size it says.
+    """
+    names, words = [], []
+    side = 0
+    for rows in read_row_groups(path, ["patch", "hash"]):
+        side = hash_size_of(rows)
+        if rows["patch"].null_count:
+            raise InputError(path, "a table of patches", "rows without a name", "run raw/crop_patches.py again")
+        names.append(rows["patch"])
+        words += [_words_of(chunk, side, path) for chunk in rows["hash"].chunks]
+    words = words or [np.zeros((0, count_words(side)), np.uint64)]
+    return PatchHashes(join_names(names), words[0] if len(words) == 1 else np.concatenate(words), side)
+
+
+def _words_of(column: pa.Array, side: int, path: Path) -> WordArray:
+    """Return hashes packed into bytes as words, padded with zeros."""
+    count, width = len(column), (side * side + 7) // 8
+    _, offsets, data = column.cast(pa.large_binary()).buffers()
+    starts = np.frombuffer(offsets or bytes(8), np.int64, count + 1, 8 * column.offset)
+    if column.null_count or not (np.diff(starts) == width).all():
+        found = f"hashes of other sizes than {width} bytes"
+        raise InputError(path, f"hashes of side {side}", found, "run raw/crop_patches.py again")
+    padded = np.zeros((count, WORD_BITS // 8 * count_words(side)), np.uint8)
+    padded[:, :width] = np.frombuffer(data or b"", np.uint8)[starts[0] : starts[-1]].reshape(count, width)
+    return padded.view(np.uint64)
 
 
 def hash_size_of(table: pa.Table) -> int:

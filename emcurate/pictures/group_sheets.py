@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
 
 from emcurate.images.reading import read_image
-from emcurate.pictures.contact_sheets import DROPPED, KEPT, Group, Reader, Tile, draw_contact_sheet
 
 GROUPS_SHOWN = 12  # in one picture
 DUPLICATES_SHOWN = 9  # of each group
@@ -23,11 +26,19 @@ class GroupSheet:
     patchdir: Path
     title: str
     groups: list[list[tuple[str, int]]]
-    read: Reader = read_image
+    read: Callable[[Path], npt.NDArray[Any]] = read_image
+
+
+def can_be_drawn(job: GroupSheet) -> bool:
+    """Return whether any of the patches is there; where they were only hashed, none is."""
+    return any((job.patchdir / f"{name}.tiff").exists() for group in job.groups for name, _ in group)
 
 
 def draw_group_sheet(job: GroupSheet) -> None:
     """Draw groups of near-duplicates, each in a row."""
+    # Here, since a run that draws nothing need not load what draws.
+    from emcurate.pictures.contact_sheets import DROPPED, KEPT, Group, Tile, draw_contact_sheet
+
     sheet = []
     for (exemplar, _), *duplicates in job.groups:
         tiles = [Tile(job.patchdir / f"{exemplar}.tiff", "exemplar", KEPT)]

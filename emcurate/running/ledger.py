@@ -331,6 +331,12 @@ class Ledger:
                 "use another output directory, or --overwrite to replace them",
             )
             raise InputError(self.directory, f"results of {self._root}", found, advice)
+        made = sum(line.made_anything for line in self.entries.values() if line.root in other)
+        if made:
+            self._report.warn(
+                f"{self.directory}: results of {made:,} inputs in {_some(sorted(other))} are removed, since it holds "
+                "those of one input directory only"
+            )
         self._remove([key for key, line in self.entries.items() if line.root in other])
 
     def _refuse_other_parameters(self, unnoted: Mapping[str, set[str]], allowed: bool) -> None:
