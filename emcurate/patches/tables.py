@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -393,6 +393,21 @@ def _words_of(column: pa.Array, side: int, path: Path) -> WordArray:
     padded = np.zeros((count, WORD_BITS // 8 * count_words(side)), np.uint8)
     padded[:, :width] = np.frombuffer(data or b"", np.uint8)[starts[0] : starts[-1]].reshape(count, width)
     return padded.view(np.uint64)
+
+
+def read_rows(path: Path, patches: Collection[str]) -> list[dict[str, Any]]:
+    """Return the rows of a few patches, each as a dictionary.
+
+    Raises
+    ------
+    InputError
+        If the file is no table of patches.
+    """
+    wanted = pa.array(sorted(patches), pa.string())
+    rows: list[dict[str, Any]] = []
+    for table in read_row_groups(path, list(COLUMNS)):
+        rows += table.filter(pc.is_in(table["patch"], wanted)).to_pylist()
+    return rows
 
 
 def hash_size_of(table: pa.Table) -> int:

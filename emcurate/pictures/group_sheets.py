@@ -29,11 +29,6 @@ class GroupSheet:
     read: Callable[[Path], npt.NDArray[Any]] = read_image
 
 
-def can_be_drawn(job: GroupSheet) -> bool:
-    """Return whether any of the patches is there; where they were only hashed, none is."""
-    return any((job.patchdir / f"{name}.tiff").exists() for group in job.groups for name, _ in group)
-
-
 def draw_group_sheet(job: GroupSheet) -> None:
     """Draw groups of near-duplicates, each in a row."""
     # Here, since a run that draws nothing need not load what draws.

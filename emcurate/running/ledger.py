@@ -605,7 +605,7 @@ def _remove(directory: Path, name: str) -> None:
 def _is_gone(text: str) -> bool:
     """Return whether nothing of that name is there: not what cannot be looked at, nor a link to a disk that is away."""
     try:
-        os.lstat(_path(text))
+        os.lstat(path_of_text(text))
     except (FileNotFoundError, NotADirectoryError):
         return True
     except (OSError, ValueError):
@@ -617,7 +617,7 @@ def _same_place(text: str, path: Path) -> bool:
     if text == path_as_text(path):
         return True
     try:
-        return Path(_path(text)).samefile(path)
+        return Path(path_of_text(text)).samefile(path)
     except OSError:
         return False
 
@@ -631,7 +631,7 @@ def path_as_text(path: str | Path) -> str:
     return str(path)
 
 
-def _path(text: str) -> str:
+def path_of_text(text: str) -> str:
     """Return the path of a text, the inverse of `_text`."""
     with contextlib.suppress(ValueError):
         if text.startswith(_BYTES):
