@@ -375,6 +375,15 @@ def test_of_a_shard_that_is_cut_off_what_is_there_is_read_and_the_rest_named(tmp
             assert not find_member(path).exists()
 
 
+def test_a_shard_that_is_cut_off_while_it_is_read_gives_no_half_member(tmp_path):
+    write_shard(tmp_path / "x.tar", CONTENTS)
+    member = find_member(member_path(tmp_path / "x.tar", NAMES[-1]))
+    assert bytes(member.read()) == CONTENTS[NAMES[-1]]
+    os.truncate(tmp_path / "x.tar", (tmp_path / "x.tar").stat().st_size - 20_000)
+    with pytest.raises(InputError, match="copy it again"):
+        member.read()
+
+
 @pytest.mark.parametrize("number", range(3))
 def test_a_damaged_header_loses_its_member_and_is_told_of_those_behind(tmp_path, number):
     contents = {f"{letter}.tiff": letter.encode() * 10 for letter in "abc"}
@@ -424,19 +433,21 @@ def test_missing_shards_members_and_pipes_are_named(tmp_path):
         read_member(str(tmp_path / "x.tiff"))
 
 
-def test_a_size_below_zero_is_no_way_back_to_the_start(tmp_path):
+def test_a_size_below_zero_is_no_way_to_go_round_in_a_circle(tmp_path):
     contents = {"a.tiff": b"a", "b.tiff": b"b"}
     write_shard(tmp_path / "x.tar", contents)
     with open(tmp_path / "x.tar", "r+b") as file:
+        file.seek(1024)
         block = bytearray(file.read(512))
-        block[124:136] = tarfile.itn(-1536, 12, tarfile.GNU_FORMAT)
+        # Behind the second member's header, which is a block, this leads to the header again.
+        block[124:136] = tarfile.itn(-512, 12, tarfile.GNU_FORMAT)
         block[148:156] = b" " * 8
         block[148:156] = b"%06o\0 " % sum(block)
-        file.seek(0)
+        file.seek(1024)
         file.write(block)
-    for name in contents:
-        with pytest.raises(InputError):
-            read_member(member_path(tmp_path / "x.tar", name))
+    assert bytes(read_member(member_path(tmp_path / "x.tar", "a.tiff"))) == b"a"
+    with pytest.raises(InputError, match="cut off or damaged after 1 members"):
+        read_member(member_path(tmp_path / "x.tar", "b.tiff"))
 
 
 # -- many --------------------------------------------------------------------------------------------------------------
