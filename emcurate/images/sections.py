@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tifffile
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from emcurate.errors import InputError
 from emcurate.files import write_once
@@ -29,6 +29,8 @@ _LARGEST_BYTES = 1 << 31
 
 # Bytes of a file that are enough to tell whether it is one of ours.
 HEAD_BYTES = 512
+
+_REMAKE = "make it again with raw/crop_patches.py"
 
 
 def encode_section(pixels: npt.NDArray[np.uint8]) -> bytes:
@@ -85,8 +87,10 @@ def read_size(path: Path, content: memoryview | None = None) -> tuple[int, int]:
             return image.height, image.width
     except FileNotFoundError:
         raise InputError(path, "a patch", "no such file", "if it was moved, say so with --reroot OLD NEW") from None
+    except UnidentifiedImageError:  # whose words name no file where there is none
+        raise InputError(path, "a patch", "data of another kind", _REMAKE) from None
     except (OSError, ValueError, SyntaxError) as error:
-        raise InputError(path, "a patch", describe_damage(error), "make it again with raw/crop_patches.py") from None
+        raise InputError(path, "a patch", describe_damage(error), _REMAKE) from None
 
 
 def find_shape(start: bytes, size: int) -> tuple[int, int] | None:
@@ -114,28 +118,27 @@ def _read_own(path: Path) -> npt.NDArray[np.uint8] | None:
     Most patches and sections are such, and any library takes ten times as long to find that out.
     """
     try:
-        # Without waiting: a pipe would make it wait for ever.
-        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    except OSError:
-        return None
-    try:
-        state = os.fstat(file)
-        start = os.pread(file, HEAD_BYTES, 0) if stat.S_ISREG(state.st_mode) else b""
-        shape = find_shape(start, state.st_size)
-        if shape is None:
-            return None
-        pixels = np.empty(shape, np.uint8)
-        rest = pixels.data.cast("B")
-        while rest:
-            count = os.preadv(file, [rest], state.st_size - len(rest))
-            if not count:
+        with open(path, "rb", buffering=0, opener=_open_at_once) as file:
+            state = os.fstat(file.fileno())
+            shape = find_shape(file.read(HEAD_BYTES), state.st_size) if stat.S_ISREG(state.st_mode) else None
+            if shape is None:
                 return None
-            rest = rest[count:]
-        return pixels
+            pixels = np.empty(shape, np.uint8)
+            file.seek(state.st_size - pixels.size)
+            rest = pixels.data.cast("B")
+            while rest:
+                count = file.readinto(rest)
+                if not count:
+                    return None
+                rest = rest[count:]
+            return pixels
     except OSError:
         return None  # reading it in the ordinary way tells why
-    finally:
-        os.close(file)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    # A pipe would make it wait for ever; Windows has none of these, nor the flag.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _check_grey_levels(path: Path, pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

@@ -364,14 +364,15 @@ class Shard:
         if found is None:
             return None
         header, size = found
-        end = place.start + header + size
-        if end > self.size:
-            raise InputError(
-                f"{self.path}/{name}", f"a shard of {end:,} bytes at least", f"{self.size:,} bytes", _REMAKE
-            )
-        wanted = size if count is None else min(size, count)
+        start, wanted = place.start + header, size if count is None else min(size, count)
         data = piece[header : header + wanted]
-        return (data if len(data) == wanted else self._read_bytes(place.start + header, wanted)), size
+        if len(data) < wanted:
+            data = self._read_bytes(start, wanted)
+        # The file may also have been cut off since it was opened.
+        if len(data) < wanted or start + size > self.size:
+            expected, there = f"a shard of {start + size:,} bytes at least", os.fstat(self._file).st_size
+            raise InputError(f"{self.path}/{name}", expected, f"{there:,} bytes", _REMAKE)
+        return data, size
 
     def _read_bytes(self, start: int, length: int) -> memoryview:
         """Return bytes of the shard, fewer only where it ends before."""
