@@ -256,7 +256,11 @@ def remove_stale_partials(directory: Path) -> None:
 
 def partial_path(directory: Path) -> Path:
     """Return a fresh hidden name in `directory` that no listing shows and that the next run may sweep away."""
-    return directory / f".emcurate-{_HOST}-{os.getpid()}-{next(_counter)}.partial"
+    return directory / _partial_name()
+
+
+def _partial_name() -> str:
+    return f".emcurate-{_HOST}-{os.getpid()}-{next(_counter)}.partial"
 
 
 @contextlib.contextmanager
@@ -320,7 +324,7 @@ def write_files(
             if there is not None:
                 outputs.append(note_output(directory / name, directory, data))
             else:
-                partial = partial_path(directory).name
+                partial = _partial_name()
                 file = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=place)
                 try:
                     view = memoryview(data)
