@@ -139,7 +139,7 @@ def find_shown(sheet: GroupSheet, notes: Notes, scratch: Path) -> ReadOrCutAgain
     spots: dict[str, Spot] = {}
     for dataset, patches in names.items():
         table = sheet.patchdir / f"{dataset}{TABLE_SUFFIX}"
-        if (noted := notes.origin(table)) is not None:
+        if table.is_file() and (noted := notes.origin(table)) is not None:
             spots |= find_spots(read_rows(table, patches), noted)
     return ReadOrCutAgain(read_patch, spots, scratch)
 

@@ -178,9 +178,25 @@ def holds(directory: Path, output: Output) -> bool:
 
 def is_intact(directory: Path, output: Output) -> bool:
     """Return whether a file is as it was written; its content is read only if its time has changed, as by copying."""
+    return not find_damaged(directory, [output])
+
+
+def find_damaged(directory: Path, outputs: Iterable[Output]) -> list[Output]:
+    """Return the files that are not as they were written; see `is_intact`."""
     try:
-        # A Path for each of many files would take longer than the call.
-        found = os.stat(f"{directory}/{output.name}")  # noqa: PTH116
+        place = os.open(directory, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+    except OSError:
+        return list(outputs)
+    try:
+        return [output for output in outputs if not _is_intact(place, directory, output)]
+    finally:
+        os.close(place)
+
+
+def _is_intact(place: int, directory: Path, output: Output) -> bool:
+    try:
+        # A Path for each of many files would take longer than the call, and looking up the directory anew half of it.
+        found = os.stat(output.name, dir_fd=place)
     except OSError:
         return False
     if found.st_size != output.size or not stat.S_ISREG(found.st_mode):
@@ -247,7 +263,8 @@ def refuse_same_directory(source: Path, destination: Path) -> None:
 def remove_stale_partials(directory: Path) -> None:
     """Remove the partial files that processes of this machine left in a directory when they were killed."""
     with os.scandir(directory) as entries:
-        stale = [e.name for e in entries if (match := _PARTIAL.fullmatch(e.name)) and _is_dead(match)]
+        hidden = [entry.name for entry in entries if entry.name.startswith(".")]
+    stale = [name for name in hidden if (match := _PARTIAL.fullmatch(name)) and _is_dead(match)]
     for name in stale:
         path = directory / name
         with contextlib.suppress(FileNotFoundError):
