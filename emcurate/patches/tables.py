@@ -56,6 +56,9 @@ SCHEMA = pa.schema(list(COLUMNS.items()))
 # Names of the settings in a table's own metadata, by which hashes can be read back.
 HASH_SIZE_KEY, HASH_KIND_KEY, CROP_SIZE_KEY = b"emcurate.hash_size", b"emcurate.hash", b"emcurate.crop_size"
 
+# Rows of which what was needed to read them is left to Arrow, for those to be read next.
+ROWS_KEPT = 100_000
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -215,7 +218,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     InputError
         If the file is no table of patches.
     """
-    with _open_table(path, columns or tuple(COLUMNS)) as file:
+    with _open_table(path, columns or tuple(COLUMNS)) as (file, _):
         return file.read(columns=None if columns is None else list(columns))
 
 
@@ -246,8 +249,8 @@ def read_hashes(path: Path) -> PatchHashes:
         If the file is no table of patches, or its hashes have not the size it says.
     """
     names, words = [], []
-    with _open_table(path, ("patch", "hash")) as file:
-        side = int(file.schema_arrow.metadata[HASH_SIZE_KEY])
+    with _open_table(path, ("patch", "hash")) as (file, metadata):
+        side = int(metadata[HASH_SIZE_KEY])
         for group in range(file.num_row_groups):
             # Where rows are few, threads take longer to start than they save.
             rows = file.read_row_group(group, columns=["patch", "hash"], use_threads=False)
@@ -256,7 +259,12 @@ def read_hashes(path: Path) -> PatchHashes:
             names.append(rows["patch"])
             words += [_words_of(chunk, side, path) for chunk in rows["hash"].chunks]
     words = words or [np.zeros((0, count_words(side)), np.uint64)]
-    return PatchHashes(join_names(names), words[0] if len(words) == 1 else np.concatenate(words), side)
+    read = PatchHashes(join_names(names), words[0] if len(words) == 1 else np.concatenate(words), side)
+    if len(read.names) > ROWS_KEPT:
+        del names, rows
+        # Arrow keeps what it has freed, which of many rows is as much again as is used.
+        pa.default_memory_pool().release_unused()
+    return read
 
 
 def _words_of(column: pa.Array, side: int, path: Path) -> WordArray:
@@ -273,17 +281,18 @@ def _words_of(column: pa.Array, side: int, path: Path) -> WordArray:
 
 
 @contextlib.contextmanager
-def _open_table(path: Path, columns: Iterable[str]) -> Iterator[pq.ParquetFile]:
-    """Open a table that has some columns; what is wrong with it, there or while it is read, is an `InputError`."""
+def _open_table(path: Path, columns: Iterable[str]) -> Iterator[tuple[pq.ParquetFile, dict[bytes, bytes]]]:
+    """Open a table and give its metadata; what is wrong with it, or with its columns, is an `InputError`."""
     advice = "run raw/crop_patches.py again"
     try:
         with open(path, "rb") as opened:
             file = pq.ParquetFile(opened)
-            wrong = [name for name in columns if name not in file.schema_arrow.names]
-            if wrong or HASH_SIZE_KEY not in (file.schema_arrow.metadata or {}):
+            schema = file.schema_arrow
+            wrong = [name for name in columns if name not in schema.names]
+            if wrong or HASH_SIZE_KEY not in (schema.metadata or {}):
                 found = f"a Parquet file without {', '.join(wrong) or 'the size of hashes'}"
                 raise InputError(path, "a table of patches", found, advice)
-            yield file
+            yield file, schema.metadata
     except FileNotFoundError:
         raise InputError(path, "a table of patches", "no such file", "run raw/crop_patches.py") from None
     except (pa.ArrowException, OSError, ValueError) as error:
