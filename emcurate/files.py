@@ -397,7 +397,11 @@ def write_pieces(path: Path, pieces: Iterable[bytes | memoryview], *, overwrite:
     InputError
         If something else is there and `overwrite` is not set.
     """
-    if path.is_dir():
+    try:
+        there: os.stat_result | None = path.stat()
+    except FileNotFoundError:
+        there = None
+    if there is not None and stat.S_ISDIR(there.st_mode):
         raise InputError(path, "a file, or none", "a directory of that name", "move it away")
     digest, partial = xxhash.xxh3_128(), partial_path(path.parent)
     try:
@@ -405,12 +409,16 @@ def write_pieces(path: Path, pieces: Iterable[bytes | memoryview], *, overwrite:
             for piece in pieces:
                 file.write(piece)
                 digest.update(piece)
-        move_once(partial, path, overwrite=overwrite)
+            file.flush()
+            written = os.fstat(file.fileno())
+        if there is None:
+            partial.replace(path)
+        elif not move_once(partial, path, overwrite=overwrite):
+            written = there
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    found = path.stat()
-    return Output(path.name, found.st_size, found.st_mtime_ns, digest.hexdigest())
+    return Output(path.name, written.st_size, written.st_mtime_ns, digest.hexdigest())
 
 
 def move_once(partial: Path, path: Path, *, overwrite: bool = False) -> bool:
