@@ -19,7 +19,6 @@ from emcurate.files import list_files
 from emcurate.patches import tables
 from emcurate.patches.hashing import WordArray, pack_hashes, read_hash
 from emcurate.patches.names import as_names
-from emcurate.patches.reading import read_patch
 from emcurate.patches.tables import TABLE_SUFFIX
 from emcurate.running.claims import Notes
 from emcurate.running.jobs import Workers
@@ -198,7 +197,7 @@ def _list_tables(patchdir: Path) -> dict[str, Dataset]:
 def read_chunk(job: ChunkJob) -> Chunk:
     """Read the hashes of some patches, and how sharp they are if that is wanted."""
     if job.with_sharpness:
-        pass  # here, since most runs need no pixels
+        from emcurate.patches.reading import read_patch  # here, since most runs need no pixels
 
     chunk = Chunk()
     for stem in job.stems:
