@@ -52,6 +52,8 @@ NO_WORKERS_SECONDS = 600.0
 # Jobs whose files each worker is asked for.
 EXAMPLES = 3
 
+PYTHON = ".".join(platform.python_version_tuple()[:2])  # code travels between machines only of the same
+
 ENVIRONMENT_ADVICE = "give the workers the same environment: the same Python, pip install of the same emcurate"
 FILES_ADVICE = "put inputs and results on a file system that all machines have under the same path"
 LOST_ADVICE = "start it and its workers and run the same command again: it goes on where it stopped"
@@ -72,21 +74,21 @@ def connect(address: str, function: Callable[[Any], Any], jobs: Sequence[Any]) -
         raise InputError(
             address, "the package distributed, which --scheduler needs", "none", "pip install distributed"
         ) from None
-    # What is wrong is said below, once; these say it many times.
-    logger = logging.getLogger("distributed")
-    before, level = logger.level, logging.CRITICAL
-    logger.setLevel(level)
+    # What is wrong is said below, once; Dask's many loggers say it many times.
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
     cluster = None
     try:
         _greet(address)
-        with _shared_paths(jobs) as paths:
-            cluster = Cluster(address, function, paths)
+        paths = _example_paths(jobs)
+        with _proofs_in(paths) as proofs:
+            cluster = Cluster(address, function, paths, proofs)
             cluster.wait_for_workers()
             yield cluster
     finally:
         if cluster is not None:
             cluster.close()
-        logger.setLevel(before)
+        logging.disable(before)
 
 
 class Cluster:
@@ -98,24 +100,24 @@ class Cluster:
         Of a scheduler that has answered.
     function : callable of one argument
         What its tasks will do.
-    paths : list of str
-        Files and directories that its workers must see.
+    paths, proofs : list of str
+        What its workers must see: files and directories of the jobs, and files that show which directories these are.
     """
 
-    def __init__(self, address: str, function: Callable[[Any], Any], paths: list[str]) -> None:
+    def __init__(self, address: str, function: Callable[[Any], Any], paths: list[str], proofs: list[str]) -> None:
         import cloudpickle
         from distributed import Client
 
         self.address = address
-        # A stage is a script, which the workers cannot import by name: it travels with its code. So do the two
-        # functions that must run where emcurate is not.
-        for name in (function.__module__, cluster_worker.__name__):
-            if name == cluster_worker.__name__ or not name.startswith("emcurate."):
-                cloudpickle.register_pickle_by_value(sys.modules[name])
+        if not function.__module__.startswith("emcurate."):
+            # A stage is a script, which the workers cannot import by name: it travels with its code.
+            cloudpickle.register_pickle_by_value(sys.modules[function.__module__])
         self._pack, self._unpack = cloudpickle.dumps, cloudpickle.loads
+        self._run_task = _with_code(cluster_worker.run_task)
+        self._look_around = _with_code(cluster_worker.look_around)
         self._function: bytes = cloudpickle.dumps(function)
         self._name = getattr(function, "__name__", "job")
-        self._paths = paths
+        self._paths, self._proofs = paths, proofs
         self._ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._running: dict[str, Any] = {}
         self._known: set[str] = set()
@@ -145,7 +147,7 @@ class Cluster:
         key = f"{self._name}-{uuid.uuid4().hex}"
         with self._talking():
             future = self._client.submit(
-                cluster_worker.run_task, self._function, self._pack(list(jobs)), seconds, key=key, pure=False
+                self._run_task, self._function, self._pack(list(jobs)), seconds, key=key, pure=False
             )
             future.add_done_callback(self._ended.put)
         self._running[key] = future
@@ -166,9 +168,7 @@ class Cluster:
     def ask(self, function: Callable[[Any], Any], question: Any) -> list[Any]:
         """Return what each worker answers to a question."""
         with self._talking():
-            packed = self._client.run(
-                cluster_worker.run_task, self._function, self._pack([question]), 0, on_error="return"
-            )
+            packed = self._client.run(self._run_task, self._function, self._pack([question]), 0, on_error="return")
         values = []
         for worker, answer in packed.items():
             if isinstance(answer, Exception):
@@ -218,7 +218,8 @@ class Cluster:
         """See who is there; raise `InputError` if nobody is, or somebody who cannot do the work."""
         self._looked = time.monotonic()
         with self._talking():
-            threads: dict[str, int] = self._sync(self._client.scheduler.ncores)
+            scheduler: Any = self._client.scheduler
+            threads: dict[str, int] = self._sync(scheduler.ncores)
         new = threads.keys() - self._known
         if new:
             self._check(sorted(new))
@@ -232,7 +233,14 @@ class Cluster:
     def _check(self, workers: list[str] | None) -> None:
         """Raise `InputError` if any of the workers, or of all, cannot do the work."""
         with self._talking():
-            found = self._client.run(cluster_worker.look_around, self._paths, workers=workers, on_error="return")
+            found = self._client.run(
+                self._look_around,
+                PYTHON,
+                self._function,
+                [*self._paths, *self._proofs],
+                workers=workers,
+                on_error="return",
+            )
         unfit = {}
         for worker, state in found.items():
             if isinstance(state, OSError):
@@ -246,18 +254,19 @@ class Cluster:
             raise error
 
     def _judge(self, worker: str, state: Any) -> InputError | None:
-        subject, wanted = f"the worker {worker}", f"emcurate {__version__}, as here"
-        python = ".".join(platform.python_version_tuple()[:2])
+        """Return what keeps a worker from doing the work, None if nothing does."""
+        subject = f"the worker {worker}"
         if isinstance(state, Exception):
-            return InputError(subject, wanted, f"{type(state).__name__}: {state}", ENVIRONMENT_ADVICE)
-        if state["emcurate"] != __version__ or state["why"]:
-            why = f" ({state['why']})" if state["why"] else ""
-            return InputError(subject, wanted, f"{state['emcurate']}{why}", ENVIRONMENT_ADVICE)
-        if state["python"] != python:
-            return InputError(subject, f"Python {python}, as here", state["python"], ENVIRONMENT_ADVICE)
+            found = f"{type(state).__name__}: {state}"
+            return InputError(subject, "to say which emcurate it has", found, ENVIRONMENT_ADVICE)
+        for wanted, found in (("emcurate", __version__), ("python", PYTHON)):
+            if state[wanted] != found:
+                return InputError(subject, f"{wanted} {found}, as here", state[wanted], ENVIRONMENT_ADVICE)
+        if state["lacks"]:
+            return InputError(subject, f"all that {self._name} needs", state["lacks"], ENVIRONMENT_ADVICE)
         if state["hidden"]:
-            path = next((path for path in state["hidden"] if LEDGER_DIRECTORY not in Path(path).parts), None)
-            # A directory that is there, but not this one: the file put into it to tell is not.
+            path = next((path for path in state["hidden"] if path not in self._proofs), None)
+            # A directory that is there but another: what was put into it to tell is not.
             path = path or str(Path(state["hidden"][0]).parent.parent)
             return InputError(subject, f"to see {path}, as this machine does", "nothing of it", FILES_ADVICE)
         return None
@@ -280,6 +289,15 @@ class Cluster:
     def _lost(self, why: str) -> InputError:
         first = " ".join(why.split())
         return InputError(self.address, "the Dask scheduler to stay", f"no answer ({first})", LOST_ADVICE)
+
+
+def _with_code(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that travels with its code, to where its module may not be."""
+    import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[function.__module__])
+    # Dask asks plain pickle first, which would send a name; what is defined in a function it cannot name.
+    return lambda *arguments: function(*arguments)
 
 
 def _greet(address: str) -> None:
@@ -305,26 +323,29 @@ def _greet(address: str) -> None:
         raise InputError(address, expected, f"a {found}", advice)
 
 
-@contextlib.contextmanager
-def _shared_paths(jobs: Sequence[Any]) -> Iterator[list[str]]:
-    """Give paths that whoever does these jobs must see; for the time of the block they hold proofs of identity.
+def _example_paths(jobs: Sequence[Any]) -> list[str]:
+    """Return files and directories of some of the jobs, those that are here."""
+    step = max(1, len(jobs) // EXAMPLES)
+    examples = [jobs[index] for index in range(0, len(jobs), step)][:EXAMPLES]
+    return list(dict.fromkeys(path for job in examples for path in _paths_in(job) if os.path.lexists(path)))
 
-    A directory of the same name may be on every machine, and be another on each. Into those that stages write to goes
-    a hidden file that only this one can have.
+
+@contextlib.contextmanager
+def _proofs_in(paths: Sequence[str]) -> Iterator[list[str]]:
+    """Give hidden files that lie, for the time of the block, in those of the directories that stages write to.
+
+    A directory of the same name may be on every machine, and on each be another.
     """
-    steps = max(1, len(jobs) // EXAMPLES)
-    examples = [jobs[index] for index in range(0, len(jobs), steps)][:EXAMPLES]
-    paths = list(dict.fromkeys(path for job in examples for path in _paths_in(job) if os.path.lexists(path)))  # noqa: PTH110
     proofs = []
     try:
         for path in paths:
-            ledgers = Path(path) / LEDGER_DIRECTORY
+            ledgers = Path(path, LEDGER_DIRECTORY)
             with contextlib.suppress(OSError):  # results of others, which may only be read
                 if ledgers.is_dir():
                     proof = partial_path(ledgers)
                     proof.touch()
                     proofs.append(proof)
-        yield [*paths, *map(str, proofs)]
+        yield [str(proof) for proof in proofs]
     finally:
         for proof in proofs:
             with contextlib.suppress(OSError):

@@ -8,24 +8,27 @@ from __future__ import annotations
 from typing import Any
 
 
-def look_around(paths: list[str]) -> dict[str, Any]:
-    """Return what this worker has: its version of emcurate, of Python, and those of the paths that it cannot see."""
+def look_around(python: str, function: bytes, paths: list[str]) -> dict[str, Any]:
+    """Return this worker's versions of Python and emcurate, what the function lacks, and the paths it cannot see."""
     import os
     import platform
 
+    state: dict[str, Any] = {"python": ".".join(platform.python_version_tuple()[:2]), "lacks": ""}
+    state["hidden"] = [path for path in paths if not os.path.lexists(path)]
     try:
         from emcurate import __version__
 
-        found, why = __version__, ""
-        import emcurate.running.chunks  # noqa: F401 - what every task needs
+        state["emcurate"] = __version__
     except Exception as error:
-        found, why = "none", f"{type(error).__name__}: {error}"
-    return {
-        "emcurate": found,
-        "why": why,
-        "python": ".".join(platform.python_version_tuple()[:2]),
-        "hidden": [path for path in paths if not os.path.lexists(path)],  # noqa: PTH110
-    }
+        return {**state, "emcurate": f"none ({type(error).__name__}: {error})"}
+    if state["python"] == python:  # code of another Python cannot be tried
+        import cloudpickle
+
+        try:
+            cloudpickle.loads(function)
+        except Exception as error:
+            state["lacks"] = f"{type(error).__name__}: {error}"
+    return state
 
 
 def run_task(function: bytes, jobs: bytes, seconds: float) -> bytes:
