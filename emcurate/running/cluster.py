@@ -122,6 +122,7 @@ class Cluster:
         self._running: dict[str, Any] = {}
         self._known: set[str] = set()
         self._threads = 0
+        self._deserted = False
         self._looked = self._peopled = time.monotonic()
         try:
             # Not the default client: dask would send it everything else that is computed here, too.
@@ -132,8 +133,6 @@ class Cluster:
     def wait_for_workers(self) -> None:
         """Return when there is a worker."""
         self._look()
-        if not self._threads:
-            tqdm.write(f"{self.address} has no workers yet; waiting for the first", file=sys.stderr)
         while not self._threads:
             time.sleep(LOOK_SECONDS / 4)
             self._look()
@@ -194,7 +193,7 @@ class Cluster:
         with self._talking():
             for future in ended:
                 if future.status in ("cancelled", "lost"):
-                    raise self._lost(str(future.exception()))
+                    raise self._lost(f"a task was {future.status}")
                 if future.status == "error":
                     error = future.exception()
                     if isinstance(error, KilledWorker):
@@ -202,14 +201,16 @@ class Cluster:
                     else:
                         self._check(None)  # of what is raised outside of jobs, an unfit worker is the likeliest cause
                     answers.append((future.key, error))
-        try:
-            packed = self._sync(functools.partial(self._client.gather, done, asynchronous=True)) if done else []
-        except TimeoutError:
-            # The workers that had the answers have died, and there are no others yet to give them once more.
+            packed: dict[str, bytes] = {}
+            # Where a worker has died that had an answer, others give it once more, if there are any: hence a limit.
+            with contextlib.suppress(TimeoutError):
+                futures = {future.key: future for future in done}
+                packed = self._sync(functools.partial(self._client.gather, futures, errors="skip", asynchronous=True))
             for future in done:
-                future.add_done_callback(self._ended.put)
-            done, packed = [], []
-        answers += [(future.key, self._unpack(data)) for future, data in zip(done, packed, strict=True)]
+                if packed.get(future.key) is not None:
+                    answers.append((future.key, self._unpack(packed[future.key])))
+                else:
+                    future.add_done_callback(self._ended.put)
         for key, _ in answers:
             del self._running[str(key)]
         return answers
@@ -225,7 +226,10 @@ class Cluster:
             self._check(sorted(new))
         self._known, self._threads = set(threads), sum(threads.values())
         if self._threads:
-            self._peopled = self._looked
+            self._peopled, self._deserted = self._looked, False
+        elif not self._deserted:
+            self._deserted = True
+            tqdm.write(f"{self.address} has no workers; waiting for some", file=sys.stderr)
         elif self._looked - self._peopled > NO_WORKERS_SECONDS:
             found = f"none for {NO_WORKERS_SECONDS:.0f} seconds"
             raise InputError(self.address, "workers", found, f"start some: dask worker {self.address}")
@@ -277,18 +281,16 @@ class Cluster:
     @contextlib.contextmanager
     def _talking(self) -> Iterator[None]:
         """Turn whatever Dask raises when the scheduler is gone into one error for users."""
-        from concurrent.futures import CancelledError
-
         try:
             yield
         except InputError:
             raise
-        except (OSError, CancelledError, asyncio.CancelledError, TimeoutError, RuntimeError, AttributeError) as error:
+        except (Exception, asyncio.CancelledError) as error:  # Dask says it in a dozen ways
             raise self._lost(f"{type(error).__name__}: {error}") from None
 
     def _lost(self, why: str) -> InputError:
-        first = " ".join(why.split())
-        return InputError(self.address, "the Dask scheduler to stay", f"no answer ({first})", LOST_ADVICE)
+        words = " ".join(why.split())
+        return InputError(self.address, "the Dask scheduler to stay", f"no answer any more ({words})", LOST_ADVICE)
 
 
 def _with_code(function: Callable[..., Any]) -> Callable[..., Any]:

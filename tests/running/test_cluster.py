@@ -220,7 +220,7 @@ def test_workers_may_come_later(empty_cluster, capsys):
         )
     )
     waiting.start()
-    wait_until(lambda: "has no workers yet" in capsys.readouterr().err)
+    wait_until(lambda: "has no workers; waiting" in capsys.readouterr().err)
     empty_cluster.add_worker()
     empty_cluster.add_worker()
     waiting.join(60)
