@@ -6,9 +6,11 @@ Example: python curate.py --images corpus/images --volumes corpus/volumes --out 
          (label patches in labeling.ipynb, then)
          python curate.py --images corpus/images --volumes corpus/volumes --out work --labels patch_quality_labels.npy
 
-The classifier is trained on --labels, or read from --weights, or else the published one is downloaded. A second run
-does only what is new. Your files are only read: MRC files are audited, not converted, since every stage reads
-signed bytes rightly. Videos are cut frame by frame only, since their third axis is time.
+Patches are hashed first, those of volumes without sections being written, and only the exemplars become files;
+--keep all writes all sections and patches. The classifier is trained on --labels, or read from --weights, or else the
+published one is downloaded. A second run does only what is new. Your files are only read: MRC files are audited, not
+converted, since every stage reads signed bytes rightly. Videos are cut frame by frame only, since their third axis is
+time.
 """
 
 from __future__ import annotations
@@ -19,13 +21,16 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from emcurate import cli
+from emcurate.errors import InputError
 from emcurate.files import list_files
+from emcurate.patches.cutting import TAR
+from emcurate.running.ledger_file import LedgerFile, ledger_path
 from emcurate.running.report import Report
 
 NAME = "curate"
@@ -46,8 +51,17 @@ SCRIPTS = {
 KINDS = (IMAGES, VOLUMES, VIDEOS) = ("images", "volumes", "videos")
 
 # Flags that a stage does not get from here: what this script decides itself, and what would mean another thing there.
-DECIDED_HERE = {"help", "outdir", "format", "dry_run", "reroot", "labels", "weights", "resume", "verify"}
+DECIDED_HERE = {"help", "outdir", "format", "dry_run", "reroot", "labels", "weights", "resume", "verify"} | {
+    *("from_volumes", "hashes_only", "only")
+}
 NOT_HANDED_ON = {("vid2stack", "voxel_size"), ("train_nn", "threshold")}
+
+# Flags of crop_patches.py that only say how volumes are cut, and that only say how patches are stored.
+OF_VOLUMES = {"axes", "spacing", "anisotropy", "voxel_size", "rescale", "percentiles"}
+OF_STORING = {"store", "shard_size"}
+
+# What is kept of the patches on the way to the exemplars.
+KEPT = (EXEMPLARS, EVERYTHING) = ("exemplars", "all")
 
 # What the names of handed-on flags begin with among this script's own arguments.
 HANDED_ON = "stage_"
@@ -82,12 +96,29 @@ def plan_steps(a: argparse.Namespace) -> list[Step]:
     patches, deduplicated = out["crop_patches"], out["deduplicate"] / "deduplicated_fpaths.npz"
     filtered = out["classify_nn"] / "nn_filtered_fpaths.npz"
     given = [kind for kind in KINDS if getattr(a, kind)]
-    handed_on = {stage: [] if stage == "mrc2byte" else forwarded_flags(stage, vars(a)) for stage in SCRIPTS}
-    steps = []
+    keeps_all = keeps_everything(a)
+    steps: list[Step] = []
 
-    def add(stage: str, *paths: str | Path, to: Path | None = None, of: Sequence[str] = given, last: str = "") -> None:
-        argv = (*map(str, paths), *handed_on[stage], *last.split())
+    def add(
+        stage: str,
+        *paths: str | Path,
+        to: Path | None = None,
+        of: Sequence[str] = given,
+        last: str = "",
+        less: Set[str] = frozenset(),
+    ) -> None:
+        flags = [] if stage == "mrc2byte" else forwarded_flags(stage, vars(a), less)
+        argv = (*map(str, paths), *flags, *shlex.split(last))
         steps.append(Step(stage, Path(paths[0]), to, argv, frozenset(of)))
+
+    def add_cropping(last: str = "", less: Set[str] = frozenset()) -> None:
+        if a.images:
+            add("crop_patches", out["cleanup2d"], patches, to=patches, of=[IMAGES], last=last, less=less | OF_VOLUMES)
+        if a.volumes:
+            add("crop_patches", a.volumes, patches, to=patches, of=[VOLUMES], last=f"--from-volumes {last}", less=less)
+        if a.videos:
+            words = f"--from-volumes {frames} {last}"
+            add("crop_patches", out["vid2stack"], patches, to=patches, of=[VIDEOS], last=words, less=less)
 
     if a.videos:
         add("vid2stack", a.videos, "-o", out["vid2stack"], to=out["vid2stack"], of=[VIDEOS])
@@ -95,17 +126,24 @@ def plan_steps(a: argparse.Namespace) -> list[Step]:
         add("mrc2byte", a.volumes, of=[VOLUMES], last="--dry-run")
     if a.images:
         add("cleanup2d", a.images, out["cleanup2d"], to=out["cleanup2d"], of=[IMAGES])
-    sections = out["cross_section3d"]
-    if a.volumes:
+    sections, frames = out["cross_section3d"], f"--axes {PLANE_OF_FRAMES}"
+    if not keeps_all:
+        add_cropping("--hashes-only", less=OF_STORING)
+        add("deduplicate", patches, out["deduplicate"], to=out["deduplicate"])
+        add_cropping(f"--only {shlex.quote(str(deduplicated))}")
+        if a.stage_store == TAR:  # so that the list of exemplars says in which shards they are
+            add("deduplicate", patches, out["deduplicate"], to=out["deduplicate"])
+    if a.volumes and keeps_all:
         add("cross_section3d", a.volumes, sections, to=sections, of=[VOLUMES])
-    if a.videos:
-        axes = f"--axes {PLANE_OF_FRAMES}"
-        add("cross_section3d", out["vid2stack"], sections, to=sections, of=[VIDEOS], last=axes)
-    if a.images:
-        add("crop_patches", out["cleanup2d"], patches, to=patches, of=[IMAGES])
-    if a.volumes or a.videos:
-        add("crop_patches", sections, patches, to=patches, of=[kind for kind in given if kind != IMAGES])
-    add("deduplicate", patches, out["deduplicate"], to=out["deduplicate"])
+    if a.videos and keeps_all:
+        add("cross_section3d", out["vid2stack"], sections, to=sections, of=[VIDEOS], last=frames)
+    if a.images and keeps_all:
+        add("crop_patches", out["cleanup2d"], patches, to=patches, of=[IMAGES], less=OF_VOLUMES)
+    if (a.volumes or a.videos) and keeps_all:
+        of = [kind for kind in given if kind != IMAGES]
+        add("crop_patches", sections, patches, to=patches, of=of, less=OF_VOLUMES)
+    if keeps_all:
+        add("deduplicate", patches, out["deduplicate"], to=out["deduplicate"])
     weights = [a.weights] if a.weights else []
     if a.labels:
         add("train_nn", deduplicated, a.labels, out["train_nn"], to=out["train_nn"])
@@ -127,12 +165,34 @@ def flags_of(stage: str) -> Iterator[argparse.Action]:
             yield action
 
 
-def forwarded_flags(stage: str, values: dict[str, Any]) -> list[str]:
-    """Return the command-line words of the flags given to this script that a stage knows."""
+def keeps_everything(a: argparse.Namespace) -> bool:
+    """Return whether all sections and patches are written: as asked for, as needed for what is, or as in earlier runs.
+
+    Raises
+    ------
+    InputError
+        If earlier runs have cut volumes without.
+    """
+    before_exemplars = list(SCRIPTS).index(a.until) < list(SCRIPTS).index("deduplicate")
+    sections = ledger_path(a.out / "cross_section3d", "cross_section3d")
+    if not (a.keep == EVERYTHING or before_exemplars or a.stage_order == "sharpest" or sections.exists()):
+        return False
+    patches = LedgerFile(ledger_path(a.out / "crop_patches", "crop_patches"))
+    if any("spacing" in line.settings for line in patches.entries.values()):
+        found = "results of runs that wrote only the exemplars of volumes"
+        asked = (
+            "--keep all" if a.keep == EVERYTHING else f"--until {a.until}" if before_exemplars else "--order sharpest"
+        )
+        raise InputError(a.out, f"a new directory, or one with all sections, for {asked}", found, "use another --out")
+    return True
+
+
+def forwarded_flags(stage: str, values: dict[str, Any], less: Set[str]) -> list[str]:
+    """Return the command-line words of the flags given to this script that a stage knows, some left out by name."""
     words = []
     for action in flags_of(stage):
         value = values[f"{HANDED_ON}{action.dest}"]
-        if value:
+        if value and action.dest not in less:
             given = [] if value is True else [value] if isinstance(value, str) else value
             words += [action.option_strings[-1], *given]
     return words
@@ -231,6 +291,13 @@ def build_parser() -> argparse.ArgumentParser:
     inputs.add_argument("--until", choices=SCRIPTS, default="reconstruct3d", help="last stage to run (default: all)")
     inputs.add_argument(
         "--verify", action="store_true", help="only compare all results in OUT with their noted digests"
+    )
+    inputs.add_argument(
+        "--keep",
+        choices=KEPT,
+        default=EXEMPLARS,
+        help="write the exemplars only, or all sections and patches on the way to them (default: %(default)s; all with "
+        "--until crop_patches or before, and with --order sharpest, which looks at all of them)",
     )
     source = parser.add_mutually_exclusive_group()
     source.add_argument(

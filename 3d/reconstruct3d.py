@@ -27,6 +27,7 @@ from emcurate import cli, naming
 from emcurate.errors import InputError
 from emcurate.files import Output, describe_content, make_output_directory, note_output, npy_bytes, write_once
 from emcurate.patches.pathlists import PathList
+from emcurate.patches.reading import fingerprint_patch, patch_exists, read_patch_size
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger, Source
 from emcurate.running.report import Report
@@ -93,7 +94,7 @@ def dataset_of(name: str) -> str | None:
 def refuse_moved(datasets: Mapping[str, Informative], filtered: Path) -> None:
     """Raise `InputError` if most of the listed patches are not where the list says."""
     examples = [path for dataset in datasets.values() for path in dataset.example.values()]
-    missing = [path for path in examples if not Path(path).exists()]
+    missing = [path for path in examples if not patch_exists(path)]
     if len(missing) > len(examples) / 2:
         found = f"no such file as {missing[0]}, nor {len(missing) - 1:,} others of {len(examples):,} looked at"
         raise InputError(
@@ -134,7 +135,9 @@ def run(
     # A volume of which an earlier list had patches and this one has none has lost its subvolumes.
     names = paths.keys() & (datasets.keys() | ledger.entries.keys())
     sources = {
-        name: Source(paths[name], f"{fingerprint_volume(paths[name])}; {datasets[name].fingerprint()}", name)
+        name: Source(
+            paths[name], f"{fingerprint_volume(paths[name])}; {datasets[name].fingerprint(fingerprint_patch)}", name
+        )
         for name in sorted(names)
     }
     plan = ledger.plan(sources, report, root=voldir, overwrite=overwrite, prune=prune)
@@ -150,7 +153,7 @@ def run(
         for volume in ready:
             name = volume.name
             try:
-                choices[name] = choose_boxes(datasets[name], volume, nz)
+                choices[name] = choose_boxes(datasets[name], volume, nz, read_patch_size)
             except InputError as error:
                 report.fail(error)
                 continue

@@ -56,7 +56,7 @@ def hash_one_by_one(section, starts, crop, hash_size):
 
 
 def hash_at_once(section, starts, crop, hash_size):
-    return hash_patches(section, *starts, crop, hash_size)
+    return hash_patches(section, np.array(list(itertools.product(*starts)), np.int32), crop, hash_size)
 
 
 WAYS: dict[str, Callable[..., np.ndarray]] = {

@@ -17,28 +17,30 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from emcurate import cli
+from emcurate import cli, naming
 from emcurate.errors import InputError
 from emcurate.files import (
+    Output,
     describe_content,
     digest_bytes,
     make_output_directory,
+    note_output,
     note_outputs,
-    npy_bytes,
-    read_npy,
     refuse_same_directory,
     taken_by_other,
-    write_once,
+    write_pieces,
 )
-from emcurate.patches.datasets import Dataset, Hashes, list_datasets, read_hashes
-from emcurate.patches.duplicates import Groups, choose_largest, find_groups, order_patches, read_groups
-from emcurate.patches.pathlists import write_path_list_once
+from emcurate.patches.datasets import PATCH_EXTENSION, Dataset, Hashes, list_datasets, read_hashes
+from emcurate.patches.duplicates import Cover, Groups, Largest, find_groups, order_patches, read_largest
+from emcurate.patches.pathlists import join_files, write_path_list_once
+from emcurate.patches.tables import TABLE_SUFFIX, read_rows
 from emcurate.pictures.group_sheets import DUPLICATES_SHOWN, GROUPS_SHOWN, GroupSheet, draw_group_sheet
+from emcurate.running.claims import Notes
 from emcurate.running.jobs import Workers, progress
 from emcurate.running.ledger import Ledger, Plan, Source
 from emcurate.running.report import Report
@@ -53,6 +55,10 @@ SUFFIXES = (EXEMPLARS, TABLE, DATASET_PICTURE) = ("_exemplars.npy", "_groups.csv
 
 ALL = "/"  # the ledger's key for what is made of all datasets together: no dataset has such a name
 LISTED_DATASETS = 20  # datasets named in the closing report
+
+# Patches of datasets that are done before the ledger notes these: what a killed run loses takes a second or so, and a
+# line a dataset would take longer than most of ten thousand.
+NOTED_PATCHES, NOTED_DATASETS = 100_000, 500
 
 
 def key_of(name: str) -> str | None:
@@ -75,29 +81,75 @@ def describe_plan(plan: Plan, report: Report) -> None:
 
 def refuse_large_distance(min_distance: int, name: str, read: Hashes) -> None:
     """Raise `InputError` if the distance makes everything a duplicate of anything."""
-    bits = read.bits[0].size
+    bits = read.side**2
     if min_distance >= bits:
         found = f"hashes of {bits} bits in {name}"
         raise InputError(f"--min_distance {min_distance}", "fewer bits than a hash has", found, "give a smaller one")
 
 
-def write_groups(savedir: Path, name: str, groups: Groups, patchdir: Path, replace: bool) -> list[Path]:
-    """Write a dataset's exemplars and table; return the paths of both."""
-    exemplars = [str(patchdir / f"{stem}.tiff") for stem in groups.exemplars()]
-    files = {TABLE: groups.table(), EXEMPLARS: npy_bytes(np.array(exemplars))}
-    for suffix, data in files.items():
-        write_once(savedir / f"{name}{suffix}", data, overwrite=replace)
-    return [savedir / f"{name}{suffix}" for suffix in files]
+def write_groups(savedir: Path, name: str, groups: Groups, patchdir: Path, replace: bool) -> list[Output]:
+    """Write a dataset's exemplars and table; return both as they were written."""
+    before, after = str(patchdir / "*").removesuffix("*"), f".{PATCH_EXTENSION}"
+    files = {TABLE: groups.table(), EXEMPLARS: groups.exemplars_npy(before, after)}
+    return [write_pieces(savedir / f"{name}{suffix}", pieces, overwrite=replace) for suffix, pieces in files.items()]
 
 
-def write_path_list_of_all(names: Iterable[str], savedir: Path, replace: bool, report: Report) -> Path:
-    """Write the path list of the exemplars of all datasets, unless it is there already; return its path."""
-    paths: list[str] = []
-    for name in names:
-        paths.extend(read_npy(savedir / f"{name}{EXEMPLARS}").tolist())
-    report.count("exemplars in all", len(paths))
+def write_path_list_of_all(names: Iterable[str], savedir: Path, replace: bool, report: Report) -> list[Output]:
+    """Write the path list of the exemplars of all datasets, unless it is there already; return its files."""
+    paths = join_files([savedir / f"{name}{EXEMPLARS}" for name in names])
+    report.count("exemplars in all", paths.count)
     write_path_list_once(savedir / PATH_LIST, paths, overwrite=replace)
-    return savedir / PATH_LIST
+    return note_outputs(savedir, savedir / PATH_LIST)
+
+
+def draw_sheets(
+    sheets: Mapping[str, GroupSheet],
+    written: Mapping[str, list[Output]],
+    incomplete: Collection[str],
+    ledger: Ledger,
+    report: Report,
+    workers: Workers,
+) -> set[str]:
+    """Draw pictures of groups and add them to what is `written`; return the keys of those that could not be drawn."""
+    undrawn, todo = set(), []
+    notes = Notes(next(iter(sheets.values())).patchdir, TABLE_SUFFIX) if sheets else None
+    for key, sheet in sheets.items():
+        if notes is None or (readable := find_shown(sheet, notes, ledger.directory)) is None:
+            continue
+        if sheet.path.exists() and not ledger.replaces(key):
+            report.fail(taken_by_other(sheet.path, "the picture this run would draw"))
+        elif key not in incomplete or ledger.replaces(key):
+            todo.append(readable)
+        undrawn.add(key)
+    if sheets and not undrawn:
+        report.note("the patches are not written yet: no picture of groups is drawn")
+    if ALL in undrawn:
+        report.note(f"look at the largest groups: {sheets[ALL].path}")
+    drawn = {sheet.path for sheet, _ in workers.run(draw_group_sheet, todo, report, unit="picture")}
+    for key in sheets:
+        if sheets[key].path in drawn:
+            written[key].append(note_output(sheets[key].path, ledger.directory))
+            undrawn.discard(key)
+    return undrawn
+
+
+def find_shown(sheet: GroupSheet, notes: Notes, scratch: Path) -> GroupSheet | None:
+    """Return a picture with what reads its patches, also those that were only hashed; None if none can be read."""
+    from emcurate.patches.reading import patch_exists, read_patch  # here, since these load what reads and draws images
+    from emcurate.volumes.again import ReadOrCutAgain, Spot, find_spots
+
+    names: dict[str, set[str]] = defaultdict(set)
+    for name, _ in (pair for group in sheet.groups for pair in group):
+        names[naming.parse_patch(name).dataset].add(name)
+    spots: dict[str, Spot] = {}
+    for dataset, patches in names.items():
+        table = sheet.patchdir / f"{dataset}{TABLE_SUFFIX}"
+        if table.is_file() and (noted := notes.origin(table)) is not None:
+            spots |= find_spots(read_rows(table, patches), sheet.patchdir, noted)
+    paths = (sheet.patchdir / f"{name}.{PATCH_EXTENSION}" for group in sheet.groups for name, _ in group)
+    if not spots and not any(map(patch_exists, paths)):
+        return None
+    return replace(sheet, read=ReadOrCutAgain(read_patch, spots, scratch))
 
 
 def list_sources(datasets: Mapping[str, Dataset], patchdir: Path, pictures: str) -> dict[str, Source]:
@@ -136,55 +188,48 @@ def run(
     plan = ledger.plan(sources, report, root=patchdir, overwrite=overwrite, prune=prune, renew=True)
     describe_plan(plan, report)
 
-    groups: dict[str, Groups] = {}
-    written: dict[str, list[Path]] = {}
+    cover, largest = Cover(min_distance, workers.cores), Largest(GROUPS_SHOWN)
+    written: dict[str, list[Output]] = {}  # what the ledger has not noted yet
+    sheets: dict[str, GroupSheet] = {}
+    finished, incomplete, unnoted = {*plan.done} - {ALL}, set(), 0
     todo = [datasets[name] for name in plan.todo if name != ALL]
     hashes = read_hashes(todo, patchdir, with_pixels, report, workers)
-    for name, read in progress(hashes.items(), total=len(hashes), label=STAGE, unit="dataset"):
+    for name, read in progress(hashes, total=len(todo), label=STAGE, unit="dataset"):
         refuse_large_distance(min_distance, name, read)
-        taken = order_patches(name, len(read.stems), order, seed, read.sharpness)
-        found = find_groups(read.stems, read.bits, taken, min_distance, workers.cores)
+        taken = order_patches(name, len(read.words), order, seed, read.sharpness)
+        found = find_groups(read.names, read.words, taken, cover)
         try:
             written[name] = write_groups(savedir, name, found, patchdir, ledger.replaces(name))
         except InputError as error:
             report.fail(error)
             continue
-        groups[name] = found
+        finished.add(name)
+        if not read.complete:
+            incomplete.add(name)
+        groups = found.largest(GROUPS_SHOWN, DUPLICATES_SHOWN)
+        largest.add(name, groups)
         report.count("datasets done")
-        report.count("patches", len(found.patches))
-        report.count("duplicates", len(found.patches) - len(found.exemplars()))
-    jobs: list[GroupSheet] = []
-    keys: dict[Path, str] = {}
-    if pictures == "all":
-        for name, found in groups.items():
-            if largest := choose_largest([found], GROUPS_SHOWN, DUPLICATES_SHOWN):
-                jobs.append(GroupSheet(savedir / f"{name}{DATASET_PICTURE}", patchdir, name, largest))
-                keys[jobs[-1].path] = name
-    finished = sorted({*plan.done, *written} - {ALL})
+        report.count("patches", len(read.words))
+        report.count("duplicates", len(read.words) - len(found.exemplars))
+        unnoted += len(read.words)
+        if pictures == "all":
+            if groups:
+                shown = [group for _, group in groups]
+                sheets[name] = GroupSheet(savedir / f"{name}{DATASET_PICTURE}", patchdir, name, shown)
+        elif unnoted >= NOTED_PATCHES or len(written) >= NOTED_DATASETS:
+            ledger.finish_all({key: outputs for key, outputs in written.items() if key not in incomplete})
+            unnoted, written = 0, {}
     if ALL in plan.todo:
-        written[ALL] = [write_path_list_of_all(finished, savedir, ledger.replaces(ALL), report)]
-        every = (groups.get(name) or read_groups(savedir / f"{name}{TABLE}") for name in finished)
-        if largest := choose_largest(every, GROUPS_SHOWN, DUPLICATES_SHOWN):
-            jobs.append(GroupSheet(savedir / PICTURE, patchdir, "All datasets", largest))
-            keys[jobs[-1].path] = ALL
-            report.note(f"look at the largest groups: {savedir / PICTURE}")
+        written[ALL] = write_path_list_of_all(sorted(finished), savedir, ledger.replaces(ALL), report)
+        for name in {*plan.done} - {ALL}:
+            largest.add(name, read_largest(savedir / f"{name}{TABLE}", GROUPS_SHOWN, DUPLICATES_SHOWN))
+        if largest.groups:
+            sheets[ALL] = GroupSheet(savedir / PICTURE, patchdir, "All datasets", largest.groups)
     # What could not be read or drawn whole is done again when it is mended.
-    incomplete = {name for name in datasets if name not in finished or (name in hashes and not hashes[name].complete)}
+    incomplete |= datasets.keys() - finished
     incomplete |= {ALL} if incomplete else set()
-    for job in jobs:
-        if job.path.exists() and not ledger.replaces(keys[job.path]):
-            report.fail(taken_by_other(job.path, "the picture this run would draw"))
-            incomplete.add(keys[job.path])
-    todraw = [job for job in jobs if keys[job.path] not in incomplete or ledger.replaces(keys[job.path])]
-    drawn = {job.path for job, _ in workers.run(draw_group_sheet, todraw, report, unit="picture")}
-    for path, key in keys.items():
-        if path in drawn:
-            written[key].append(path)
-        else:
-            incomplete.add(key)
-    for key, paths in written.items():
-        if key not in incomplete:
-            ledger.finish(key, note_outputs(savedir, *paths))
+    incomplete |= draw_sheets(sheets, written, incomplete, ledger, report, workers)
+    ledger.finish_all({key: outputs for key, outputs in written.items() if key not in incomplete})
     return report
 
 

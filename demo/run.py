@@ -28,9 +28,9 @@ import numpy.typing as npt
 
 from emcurate import cli, naming
 from emcurate.files import make_output_directory, read_npy
-from emcurate.images.sections import read_size
 from emcurate.patches.labels import INFORMATIVE, NONE, UNINFORMATIVE, save_labels
 from emcurate.patches.pathlists import PathList
+from emcurate.patches.reading import read_patch_size
 from emcurate.pictures.contact_sheets import DROPPED, KEPT, Group, Tile, draw_contact_sheet
 from emcurate.pictures.contact_sheets import UNINFORMATIVE as UNINFORMATIVE_MARK
 from emcurate.running.report import Report
@@ -89,7 +89,7 @@ def measure_informative_parts(paths: Sequence[str], truthdir: Path) -> npt.NDArr
     parts = []
     for path in paths:
         patch = naming.parse_patch(Path(path).stem)
-        parts.append(informative_part(patch, read_size(Path(path)), load_truth(truthdir, patch.dataset)))
+        parts.append(informative_part(patch, read_patch_size(path), load_truth(truthdir, patch.dataset)))
     return np.array(parts)
 
 

@@ -23,6 +23,7 @@ from emcurate.running.jobs import Workers, default_processes
 from emcurate.running.locks import release_locks
 from emcurate.running.report import Report
 from emcurate.running.verification import verify
+from emcurate.volumes.cut_settings import ANISOTROPY, PLANES, HowToCut
 
 STATUS_DONE = 0
 STATUS_FAILED = 1
@@ -131,6 +132,49 @@ def add_voxel_size_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_section_flags(parser: argparse.ArgumentParser, title: str) -> None:
+    """Add how volumes are cut: ``--axes``, ``--spacing``, ``--anisotropy``, ``--voxel-size``, grey values.
+
+    They come back as `emcurate.volumes.cut_settings.HowToCut`, called `sections`.
+    """
+    group = parser.add_argument_group(title)
+    group.add_argument(
+        "-a",
+        "--axes",
+        nargs="+",
+        type=int,
+        choices=PLANES,
+        default=PLANES,
+        metavar="PLANE",
+        help="planes to cut: 0 is xy, 1 xz, 2 yz (default: 0 1 2)",
+    )
+    group.add_argument(
+        "-s",
+        "--spacing",
+        type=positive_int,
+        default=HowToCut.spacing,
+        metavar="N",
+        help="cut every N-th index, and the last (default: %(default)s)",
+    )
+    group.add_argument(
+        "--anisotropy",
+        type=non_negative_float,
+        default=ANISOTROPY,
+        metavar="PART",
+        help="cut plane 0 only where voxels differ in z from x by more than this part of x (default: %(default)s)",
+    )
+    add_voxel_size_flag(parser)
+    add_rescale_flags(parser)
+
+
+def pop_sections(arguments: dict[str, Any]) -> HowToCut:
+    """Take the flags of `add_section_flags` out of parsed arguments and return them as one value."""
+    axes, size = tuple(sorted(set(arguments.pop("axes")))), arguments.pop("voxel_size")
+    voxel_size = None if size is None else (size[0], size[1], size[2])
+    spacing, anisotropy = arguments.pop("spacing"), arguments.pop("anisotropy")
+    return HowToCut(axes, spacing, anisotropy, voxel_size, arguments.pop("rescale"))
+
+
 def add_reroot_flag(parser: argparse.ArgumentParser) -> None:
     """Add ``--reroot OLD NEW``, for path lists whose files have been moved; see `pathlists.PathList`."""
     parser.add_argument(
@@ -220,6 +264,8 @@ def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None 
         arguments["workers"] = Workers(arguments.pop("processes"), arguments.pop("scheduler", None))
     if "percentiles" in arguments:
         arguments["rescale"] = pop_rescale(parser, arguments)
+    if "anisotropy" in arguments:
+        arguments["sections"] = pop_sections(arguments)
     return arguments
 
 

@@ -1,5 +1,7 @@
 """Small patches whose kind can be told at a glance, with path list and labels, for tests of the classifier."""
 
+import itertools
+import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +31,22 @@ def make_patch(random, informative, shape=(SIDE, SIDE)):
         rows, columns = np.indices(shape) + random.integers(0, 8, 2)[:, None, None]
         patch += random.uniform(30, 60) * (2 * ((rows // 4 + columns // 4) % 2) - 1)
     return np.clip(patch, 0, 255).astype(np.uint8)
+
+
+def pack(paths, directory, per_shard=7):
+    """Put patches into shards by Python's tarfile, one dataset after another; return their paths as members."""
+    directory.mkdir(parents=True, exist_ok=True)
+    members = {}
+    by_dataset = itertools.groupby(sorted(map(Path, paths)), lambda path: path.name.partition("-LOC-")[0])
+    for dataset, found in by_dataset:
+        patches = list(found)
+        for number, start in enumerate(range(0, len(patches), per_shard)):
+            shard = directory / f"{dataset}-{number:05d}.tar"
+            with tarfile.open(shard, "w") as tar:
+                for path in patches[start : start + per_shard]:
+                    tar.add(path, path.name)
+                    members[str(path)] = f"{shard}/{path.name}"
+    return [members[str(path)] for path in paths]
 
 
 def make_patch_set(directory, count=40, labelled=24, datasets=4):

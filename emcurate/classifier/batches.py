@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import overload
 
 import cv2
@@ -15,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from emcurate.errors import InputError
-from emcurate.images.sections import read_section
+from emcurate.patches.reading import read_patch
 
 
 @dataclass(frozen=True)
 class BatchJob:
-    """Some patches of a path list: their positions in it and their files."""
+    """Some patches of a path list: their positions in it and their paths."""
 
     positions: npt.NDArray[np.int64]
     paths: tuple[str, ...]
@@ -73,7 +72,7 @@ def read_batch(job: BatchJob) -> Batch:
     pixels, good, errors = [], [], []
     for position, path in zip(job.positions, job.paths, strict=True):
         try:
-            pixels.append(resize_patch(read_section(Path(path)), job.image_size))
+            pixels.append(resize_patch(read_patch(path), job.image_size))
             good.append(position)
         except InputError as error:
             errors.append(str(error))

@@ -13,6 +13,7 @@ from emcurate import naming
 from emcurate.classifier.score_store import Scores
 from emcurate.files import csv_bytes
 from emcurate.patches.labels import CODE_INFORMATIVE, CODE_NONE, CODE_UNINFORMATIVE
+from emcurate.patches.reading import read_patch
 from emcurate.pictures.contact_sheets import INFORMATIVE, UNINFORMATIVE, Group, Tile, draw_contact_sheet
 
 SHOWN = ("surest_informative", "surest_uninformative", "least_certain")
@@ -77,7 +78,7 @@ def count_table(paths: Iterable[str], scores: Scores, labels: Codes, predictions
 
 
 def dataset_of(path: str) -> str:
-    """Return the dataset a patch's name tells, or its directory's name if it does not follow the grammar."""
+    """Return the dataset a patch's name tells, or its directory's or shard's name if it does not follow the grammar."""
     try:
         return naming.parse_patch(Path(path).stem).dataset
     except naming.GrammarError:
@@ -108,4 +109,4 @@ def draw_sheets(savedir: Path, paths: Sequence[str], scores: Scores, labels: Cod
         ]
         title = f"{name.replace('_', ' ').capitalize()}: {len(tiles)} unlabelled patches"
         group = Group(f"Score, the probability of being informative; threshold {threshold:g}", tiles)
-        draw_contact_sheet(savedir / f"nn_{name}.png", title, [group])
+        draw_contact_sheet(savedir / f"nn_{name}.png", title, [group], read=read_patch)

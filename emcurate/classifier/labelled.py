@@ -14,9 +14,9 @@ from emcurate import naming
 from emcurate.classifier.batches import BatchJobs, read_batch
 from emcurate.classifier.recipe import Recipe
 from emcurate.errors import InputError
-from emcurate.files import fingerprint
 from emcurate.patches.labels import CODE_INFORMATIVE, CODE_NONE, CODE_UNINFORMATIVE
 from emcurate.patches.pathlists import PathList
+from emcurate.patches.reading import fingerprint_patch
 from emcurate.running.jobs import Workers
 from emcurate.running.report import Report
 
@@ -61,7 +61,7 @@ def digest_labels(paths: PathList, codes: CodeArray) -> str:
     for position in np.flatnonzero(codes != CODE_NONE):
         path = paths[int(position)]
         try:
-            state = fingerprint(Path(path))
+            state = fingerprint_patch(path)
         except OSError:
             state = "missing"
         digest.update(f"{path}\0{codes[position]}\0{state}\0".encode("utf-8", "surrogateescape"))

@@ -19,6 +19,7 @@ from emcurate.classifier.labelled import LabelledPatches
 from emcurate.classifier.plots import plot_calibration, plot_losses, plot_roc
 from emcurate.classifier.recipe import Recipe
 from emcurate.files import csv_bytes, write_bytes
+from emcurate.patches.reading import read_patch
 from emcurate.pictures.contact_sheets import INFORMATIVE, UNINFORMATIVE, Group, Tile, draw_contact_sheet
 from emcurate.running.report import Report
 
@@ -130,4 +131,4 @@ def draw_mistakes(path: Path, patches: LabelledPatches, scores: npt.NDArray[np.f
             groups.append(
                 Group(f"{part}: labelled {mark.word}, scored the other way: {len(wrong)} of {of}{shown}", tiles)
             )
-    draw_contact_sheet(path, "The most confident mistakes: are these labels right?", groups)
+    draw_contact_sheet(path, "The most confident mistakes: are these labels right?", groups, read=read_patch)

@@ -1,7 +1,8 @@
 """Scores kept in a file, so that an interrupted run goes on and a grown list has only its new patches scored.
 
 The file holds (key, score) records, one after another, and only ever grows. A key stands for a patch's path, size and
-modification time, so a patch that was moved or changed counts as new, and the order of the path list does not matter.
+modification time (its shard's, where it is in one), so a patch that was moved or changed counts as new, and the order
+of the path list does not matter.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emcurate.files import make_output_directory
+from emcurate.patches.reading import stat_patch
 from emcurate.running.locks import wait_for_lock
 
 SCORES_FILE = "scores.bin"
@@ -33,7 +35,8 @@ Scores = npt.NDArray[np.float32]
 def patch_keys(paths: Iterable[str], count: int) -> Keys:
     """Return each patch's key: 64 bits of the BLAKE2b digest of its path, size and modification time.
 
-    A file that is missing has a key too, under which no score is ever kept.
+    Of a patch in a shard size and time are the shard's. What is missing has a key too, under which no score is ever
+    kept.
     """
     return np.fromiter((_key(path) for path in paths), np.uint64, count)
 
@@ -99,8 +102,8 @@ def _append(path: Path, records: bytes) -> None:
 
 def _key(path: str) -> int:
     try:
-        stat = os.stat(path)  # noqa: PTH116  (a Path for each of millions would take longer than the call)
-        place = f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}"
+        found = stat_patch(path)
+        place = f"{path}\0{found.st_size}\0{found.st_mtime_ns}"
     except OSError:
         place = path
     digest = hashlib.blake2b(place.encode("utf-8", "surrogateescape"), digest_size=8).digest()

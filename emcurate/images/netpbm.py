@@ -31,12 +31,12 @@ def is_deep_netpbm(head: bytes) -> bool:
     return header is not None and 255 < int(header[4]) < 1 << 16
 
 
-def read_deep_netpbm(path: Path) -> npt.NDArray[np.uint16]:
+def read_deep_netpbm(path: Path, content: bytes | None = None) -> npt.NDArray[np.uint16]:
     """Read an image for which `is_deep_netpbm` holds: (height, width) or (height, width, 3) uint16.
 
     The largest value that the header names is not stretched to white, as with 12 bits in a TIFF.
     """
-    data = path.read_bytes()
+    data = path.read_bytes() if content is None else content
     header = _HEADER.match(data)
     if header is None:
         raise InputError(path, "a Netpbm image", "another file than a moment ago", "read it when it is complete")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from pathlib import Path
 from typing import Any
@@ -47,11 +48,17 @@ class SeveralImagesError(InputError):
     """A file that holds several pages or frames where one 2D image was expected."""
 
 
-def read_image(path: Path) -> npt.NDArray[Any]:
+def read_image(path: Path, content: bytes | None = None) -> npt.NDArray[Any]:
     """Read a 2D image as grey pixels of the type it was stored with.
 
     Palettes are looked up, white-is-zero TIFFs turned, colours of any kind become luminance and alpha is dropped;
     orientation tags are not applied, so rows and columns are those of the file.
+
+    Parameters
+    ----------
+    path : Path
+    content : bytes, optional
+        What the file holds, where that is at hand, as from an archive; `path` then only names it.
 
     Returns
     -------
@@ -62,33 +69,36 @@ def read_image(path: Path) -> npt.NDArray[Any]:
     InputError
         If the file cannot be read completely; `SeveralImagesError` if it holds several pages or frames.
     """
-    check_regular(path)
-    with open(path, "rb") as file:
-        head = file.read(MOST_HEADER_BYTES)
+    if content is None:
+        check_regular(path)
+        with open(path, "rb") as file:
+            head = file.read(MOST_HEADER_BYTES)
+    else:
+        head = content[:MOST_HEADER_BYTES]
     if not head:
         raise InputError(path, "a 2D image", "an empty file (0 bytes)", "copy or export it again")
     if path.suffix.lower() in TIFF_SUFFIXES:
-        return _read_tiff(path)
+        return _read_tiff(path, content)
     if _is_deep_colour_png(head):
-        return to_grey(_decode(path, _read_deep_png))
+        return to_grey(_decode(path, content, _read_deep_png))
     if is_deep_netpbm(head):
-        pixels = _decode(path, read_deep_netpbm)
+        pixels = _decode(path, content, read_deep_netpbm)
         return to_grey(pixels) if pixels.ndim > 2 else pixels
-    return _decode(path, _read_with_pillow)
+    return _decode(path, content, _read_with_pillow)
 
 
-def check_plausible(path: Path, claimed_bytes: int) -> None:
+def check_plausible(path: Path, claimed_bytes: int, content: bytes | None = None) -> None:
     """Raise `InputError` if a file claims more pixels than one of its size can hold, before room is made for them."""
-    size = path.stat().st_size
+    size = path.stat().st_size if content is None else len(content)
     if claimed_bytes > max(UNDOUBTED_BYTES, size * PACKING_RATIO_AT_MOST):
         raise InputError(
             path, f"an image that fits into {size:,} bytes", f"a header that claims {claimed_bytes:,} bytes", _REREAD
         )
 
 
-def _read_tiff(path: Path) -> npt.NDArray[Any]:
+def _read_tiff(path: Path, content: bytes | None) -> npt.NDArray[Any]:
     try:
-        with tifffile.TiffFile(path) as tiff:
+        with tifffile.TiffFile(_source(path, content)) as tiff:
             # Two are enough to tell: a damaged file may chain thousands of pages that take for ever to parse.
             pages = list(itertools.islice((page for page in tiff.pages if not is_auxiliary_page(page)), 2))
             if not pages:
@@ -96,7 +106,7 @@ def _read_tiff(path: Path) -> npt.NDArray[Any]:
             _check_single(path, tiff, pages)
             page = pages[0].aspage()
             check_tiff_complete(path, [page])
-            check_plausible(path, page.nbytes)
+            check_plausible(path, page.nbytes, content)
             return read_grey_page(path, page)
     except InputError:
         raise
@@ -124,9 +134,13 @@ def _plane_count(series: Any) -> int:
     return int(count)
 
 
-def _decode(path: Path, decode: Any) -> npt.NDArray[Any]:
+def _source(path: Path, content: bytes | None) -> Path | io.BytesIO:
+    return path if content is None else io.BytesIO(content)
+
+
+def _decode(path: Path, content: bytes | None, decode: Any) -> npt.NDArray[Any]:
     try:
-        pixels: npt.NDArray[Any] = decode(path)
+        pixels: npt.NDArray[Any] = decode(path, content)
     except InputError:
         raise
     except UnidentifiedImageError:
@@ -139,8 +153,8 @@ def _decode(path: Path, decode: Any) -> npt.NDArray[Any]:
     return pixels
 
 
-def _read_with_pillow(path: Path) -> npt.NDArray[Any]:
-    with Image.open(path) as image:
+def _read_with_pillow(path: Path, content: bytes | None) -> npt.NDArray[Any]:
+    with Image.open(_source(path, content)) as image:
         frames = getattr(image, "n_frames", 1)
         if frames > 1:
             raise SeveralImagesError(
@@ -152,7 +166,7 @@ def _read_with_pillow(path: Path) -> npt.NDArray[Any]:
         if image.info.get(DRAWN_KEY) == DRAWN_BY_US:
             found = "a picture that emcurate drew"
             raise InputError(path, "an image from a microscope", found, "take it out of the images")
-        check_plausible(path, image.width * image.height * len(image.getbands()))
+        check_plausible(path, image.width * image.height * len(image.getbands()), content)
         image.load()
         if image.mode == "I" and image.format == "PNG":
             # PNG has 16 bits at most; older Pillows, 10.1 for one, give them as the signed 32 of this mode.
@@ -174,13 +188,13 @@ def _is_deep_colour_png(head: bytes) -> bool:
     )
 
 
-def _read_deep_png(path: Path) -> npt.NDArray[Any]:
-    with Image.open(path) as image:
-        check_plausible(path, image.width * image.height * len(image.getbands()) * 2)
+def _read_deep_png(path: Path, content: bytes | None) -> npt.NDArray[Any]:
+    with Image.open(_source(path, content)) as image:
+        check_plausible(path, image.width * image.height * len(image.getbands()) * 2, content)
         image.load()  # for its checks: it refuses what is cut off or damaged
     import imagecodecs  # here, since hardly any file needs it
 
-    pixels: npt.NDArray[Any] = imagecodecs.png_decode(path.read_bytes())
+    pixels: npt.NDArray[Any] = imagecodecs.png_decode(path.read_bytes() if content is None else content)
     return pixels
 
 

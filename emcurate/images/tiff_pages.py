@@ -63,8 +63,8 @@ def check_tiff_complete(path: Path, pages: list[Any]) -> None:
 
     tifffile fills missing data with zeros, which would pass for black pixels.
     """
-    size = path.stat().st_size
     for page in pages:
+        size = page.parent.filehandle.size
         segments = zip(page.dataoffsets, page.databytecounts, strict=False)
         ends = [offset + count if offset and count else size + 1 for offset, count in segments]
         if not ends or max(ends) > size:

@@ -6,14 +6,13 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from emcurate import naming
 from emcurate.errors import InputError
-from emcurate.images.sections import read_section
+from emcurate.patches.reading import patch_exists, read_patch
 
 # Reading waits for disks and networks more than for the processor.
 READERS = 8
@@ -71,9 +70,9 @@ def load_tile(path: str) -> Tile:
     """Read a patch for drawing."""
     nothing = np.zeros((0, 0), np.uint8)
     try:
-        pixels = read_section(Path(path))
+        pixels = read_patch(path)
     except InputError as error:
-        problem = error.found if not Path(path).exists() else f"{error.found}; expected {error.expected}"
+        problem = error.found if not patch_exists(path) else f"{error.found}; expected {error.expected}"
         return Tile(nothing, problem=problem)
     except (OSError, ValueError) as error:
         return Tile(nothing, problem=str(error))

@@ -1,23 +1,40 @@
-"""Cutting one section into patches: where they are, their hashes, and what is written of them."""
+"""Cutting sections into patches: where they are, their hashes, and what is written of them."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from emcurate import naming
-from emcurate.files import Output, npy_bytes, write_files
+from emcurate.errors import InputError
+from emcurate.files import Output, note_output, write_files
+from emcurate.images.origins import Origin
 from emcurate.images.sections import encode_section
 from emcurate.patches.grid import iter_grid
-from emcurate.patches.hashing import BoolArray
-from emcurate.patches.section_hashes import hash_section
-from emcurate.patches.tables import Cut, pack_bits
+from emcurate.patches.hashing import BoolArray, hash_npy
+from emcurate.patches.section_hashes import hash_places
+from emcurate.patches.selection import Corners
+from emcurate.patches.shards import ShardWriter
+from emcurate.patches.table_parts import make_metadata
+from emcurate.patches.tables import Cut, pack_bits, write_cuts
+
+# Where patches go: each into a file with its hash beside it, into tars, or nowhere, so that only the table is made.
+STORES = (FILES, TAR, NOTHING) = ("files", "tar", "nothing")
 
 FILES_PER_PATCH = 2  # the patch and its hash
+
+
+class Sections(Protocol):
+    """Some sections of one dataset, read one by one or together."""
+
+    def sections(self) -> Iterator[tuple[naming.Section, npt.NDArray[np.uint8] | InputError]]:
+        """Yield each section's name and pixels, (height, width) uint8, or why it cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -31,74 +48,170 @@ class Cutting:
         Sides of a patch in pixels and of a hash in bits.
     hash : str
         One of `emcurate.patches.hashing.HASHES`.
-    writes_files : bool
-        Whether each patch becomes a file, with its hash beside it; otherwise only what the table holds is found.
+    store : str
+        One of `STORES`.
     """
 
     patchdir: Path
     crop_size: int
     hash_size: int
     hash: str
-    writes_files: bool = True
+    store: str = FILES
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides over patches and hashes, as the ledger and the tables keep it."""
+        return {"crop_size": self.crop_size, "hash_size": self.hash_size, "hash": self.hash}
 
 
 @dataclass(frozen=True)
-class Written:
-    """What came of one section: its patches for the table, the files written, and how many were not there yet."""
+class CutJob:
+    """Some sections of one dataset to cut.
 
-    cut: Cut
-    outputs: list[Output]
-    new: int
+    Parameters
+    ----------
+    path : Path
+        What is named if all of it fails: the volume, or the first section.
+    dataset : str
+    pieces : tuple of Sections
+    chosen : mapping of str to (n, 2) int32 array, or None
+        By the names of the sections to cut: the top-left pixels of the patches wanted; None for all.
+    how : Cutting
+    replaces : frozenset of str
+        The sections of which files that are there may be replaced.
+    origins : mapping of str to Origin
+    table : Path, optional
+        Where the table of these patches goes.
+    states : mapping of str to str, optional
+        The states of the sections, for a table that is a part of one; see `emcurate.patches.table_parts`.
+    shard : Path, optional
+        The shard that the patches go to.
+    shard_state : str
+        The state of the job, to know the shard by.
+    """
+
+    path: Path
+    dataset: str
+    pieces: tuple[Sections, ...]
+    chosen: Mapping[str, Corners | None]
+    how: Cutting
+    replaces: frozenset[str]
+    origins: Mapping[str, Origin]
+    table: Path | None
+    states: Mapping[str, str] | None = None
+    shard: Path | None = None
+    shard_state: str = ""
 
 
-def cut_section(
-    pixels: npt.NDArray[np.uint8],
-    section: naming.Section,
-    how: Cutting,
-    *,
-    replace: bool = False,
-    only: Collection[str] | None = None,
-) -> Written:
-    """Cut a section on its grid, and write the patches.
+@dataclass
+class Done:
+    """What came of a job: the files of each section that was cut, the shard, the table, and what failed.
+
+    `new` counts files that were not there yet, `patches` all that were cut.
+    """
+
+    sections: dict[str, list[Output]] = field(default_factory=dict)
+    shard: Output | None = None
+    table: Output | None = None
+    patches: int = 0
+    new: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def cut(job: CutJob) -> Done:
+    """Cut sections on their grid, write the patches, and the table of them."""
+    done, cuts = Done(), []
+    with contextlib.ExitStack() as stack:
+        shard = None
+        if job.shard is not None:
+            replace = job.replaces >= job.chosen.keys()
+            shard = stack.enter_context(ShardWriter(job.shard, overwrite=replace))
+        for piece in job.pieces:
+            for section, pixels in piece.sections():
+                stem = section.stem
+                try:
+                    if isinstance(pixels, InputError):
+                        raise pixels
+                    places, hashes = find_patches(pixels, stem, job.how, job.chosen[stem])
+                    offsets = None
+                    if shard is not None:
+                        offsets = np.array([shard.add(*file) for file in _encode(pixels, stem, places)], np.int64)
+                        done.sections[stem] = []
+                    elif job.how.store == FILES:
+                        files = _encode(pixels, stem, places, hashes)
+                        outputs, new = write_files(job.how.patchdir, files, overwrite=stem in job.replaces)
+                        done.sections[stem] = outputs
+                        done.new += new
+                    else:
+                        done.sections[stem] = []
+                except InputError as error:
+                    done.problems.append(str(error))
+                    continue
+                done.patches += len(places)
+                name = job.shard.name if job.shard is not None else None
+                cuts.append(Cut(section, places, pack_bits(hashes), name, offsets))
+    if shard is not None:
+        done.shard, done.new = shard.output, int(shard.written)
+    if job.table is not None and cuts:
+        cuts.sort(key=lambda cut: cut.section.stem)
+        whole = done.shard is not None and not done.problems
+        shard_note = (job.shard_state, done.shard) if whole and done.shard else None
+        states = (
+            None if job.states is None else {stem: job.states[stem] for stem in done.sections if stem in job.states}
+        )
+        metadata = {} if states is None else make_metadata(states, shard_note)
+        write_cuts(job.table, cuts, job.origins.__getitem__, job.how.settings, metadata)
+        done.table = note_output(job.table, job.table.parent)
+    return done
+
+
+def find_patches(
+    pixels: npt.NDArray[np.uint8], section: str, how: Cutting, chosen: Corners | None = None
+) -> tuple[npt.NDArray[np.int32], BoolArray]:
+    """Return where the patches of a section are, and their hashes.
 
     Parameters
     ----------
     pixels : (height, width) uint8
-    section : naming.Section
+    section : str
+        Its name.
     how : Cutting
-    replace : bool
-        Replace other files of these names.
-    only : collection of str, optional
-        The names of the patches wanted; all by default.
+    chosen : (m, 2) int32, optional
+        The top-left pixels of the patches wanted; all by default.
+
+    Returns
+    -------
+    places : (n, 4) int32
+        Row, column, height and width of each in pixels, in the order of the patches' names.
+    hashes : (n, hash_size, hash_size) bool
 
     Raises
     ------
     InputError
-        If another file of a patch's name is there and `replace` is not set.
+        If a patch is wanted that is not on the section's grid.
     """
-    height, width = pixels.shape
-    grid = iter_grid(height, width, how.crop_size)
-    places = [(rows.start, cols.start, rows.stop - rows.start, cols.stop - cols.start) for rows, cols in grid]
-    hashes = hash_section(pixels, how.crop_size, how.hash_size, how.hash)
-    if only is not None:
-        chosen = [i for i, (y, x, _, _) in enumerate(places) if naming.Patch(section, y, x).stem in only]
-        places, hashes = [places[i] for i in chosen], hashes[chosen]
-    cut = Cut(section, np.array(places, np.int32).reshape(-1, 4), pack_bits(hashes))
-    if not how.writes_files:
-        return Written(cut, [], 0)
-    outputs, new = write_files(how.patchdir, _encode(pixels, section, places, hashes), overwrite=replace)
-    return Written(cut, outputs, new)
+    places = [
+        (rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start)
+        for rows, columns in iter_grid(pixels.shape[0], pixels.shape[1], how.crop_size)
+    ]
+    if chosen is not None:
+        wanted = set(map(tuple, chosen.tolist()))
+        places = [place for place in places if place[:2] in wanted]
+        if len(places) < len(wanted):
+            y, x = min(wanted - {place[:2] for place in places})
+            found = f"a grid without it, of patches of {how.crop_size} pixels on {pixels.shape[0]} x {pixels.shape[1]}"
+            advice = "cut with the --crop_size that the list was made with, from the same sections or volumes"
+            raise InputError(f"{section}_{y}_{x}", f"a patch of {section}", found, advice)
+    places.sort(key=lambda place: (str(place[0]), str(place[1])))
+    found_places = np.array(places, np.int32).reshape(-1, 4)
+    return found_places, hash_places(pixels, found_places, how.crop_size, how.hash_size, how.hash)
 
 
 def _encode(
-    pixels: npt.NDArray[np.uint8],
-    section: naming.Section,
-    places: list[tuple[int, int, int, int]],
-    hashes: BoolArray,
+    pixels: npt.NDArray[np.uint8], section: str, places: npt.NDArray[np.int32], hashes: BoolArray | None = None
 ) -> Iterator[tuple[str, bytes]]:
-    """Yield the name and content of each patch's files."""
-    stem = section.stem
-    for (y, x, height, width), bits in zip(places, hashes, strict=True):
-        name = f"{stem}_{y}_{x}"
-        yield f"{name}.tiff", encode_section(pixels[y : y + height, x : x + width])
-        yield f"{name}.npy", npy_bytes(bits)
+    """Yield the name and content of each patch's file, and of its hash's where there are hashes."""
+    for i, (y, x, height, width) in enumerate(places.tolist()):
+        yield f"{section}_{y}_{x}.tiff", encode_section(pixels[y : y + height, x : x + width])
+        if hashes is not None:
+            yield f"{section}_{y}_{x}.npy", hash_npy(hashes[i])

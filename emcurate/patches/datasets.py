@@ -5,20 +5,22 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from emcurate import naming
 from emcurate.errors import InputError
 from emcurate.files import list_files
-from emcurate.images.sections import read_section
-from emcurate.patches.hashing import BoolArray, read_hash
-from emcurate.patches.tables import TABLE_SUFFIX, hash_size_of, hashes_of, read_table, unpack_bits
+from emcurate.patches import tables
+from emcurate.patches.hashing import WordArray, pack_hashes, read_hash
+from emcurate.patches.names import as_names
+from emcurate.patches.reading import read_patch
+from emcurate.patches.tables import TABLE_SUFFIX
 from emcurate.running.claims import Notes
 from emcurate.running.jobs import Workers
 from emcurate.running.report import Report
@@ -53,26 +55,23 @@ class Hashes:
 
     Attributes
     ----------
-    stems : list of n str
-    bits : (n, side, side) bool
-    sharpness : (n,) float64
-        Zeros unless it was asked for.
+    names : LargeStringArray of n
+        The patches' names in alphabetical order.
+    words : (n, words) uint64
+        As `emcurate.patches.hashing.pack_hashes` packs them.
+    side : int
+        Of a hash, in bits.
+    sharpness : (n,) float64, optional
+        Where it was asked for.
     complete : bool
         Whether every patch of the dataset is among them.
     """
 
-    stems: list[str]
-    bits: BoolArray
-    sharpness: npt.NDArray[np.float64]
-    complete: bool
-
-
-@dataclass(frozen=True)
-class TableJob:
-    """One dataset whose table is to be read."""
-
-    dataset: str
-    path: Path
+    names: pa.LargeStringArray
+    words: WordArray
+    side: int
+    sharpness: npt.NDArray[np.float64] | None = None
+    complete: bool = True
 
 
 @dataclass(frozen=True)
@@ -92,11 +91,11 @@ class ChunkJob:
 
 @dataclass
 class Chunk:
-    """What was read of a chunk: for each readable patch its name, its hash's side and bytes, its sharpness."""
+    """What was read of a chunk: for each readable patch its name, its hash's side and words, its sharpness."""
 
     stems: list[str] = field(default_factory=list)
     sides: list[int] = field(default_factory=list)
-    bits: list[bytes] = field(default_factory=list)
+    words: list[bytes] = field(default_factory=list)
     sharpness: list[float] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -134,49 +133,56 @@ def list_datasets(patchdir: Path, with_pixels: bool, report: Report) -> dict[str
     for stem in sorted(hashes.keys() & patches.keys()):
         try:
             name = naming.parse_patch(stem).dataset
+            if not stem.isascii():
+                naming.check_dataset_name(stem.replace(naming.MARK, " "))
         except naming.GrammarError as error:
             report.fail(f"{patchdir / stem}.{HASH_EXTENSION}: {error}; only patches of crop_patches.py belong here")
             continue
         dataset = datasets.setdefault(name, Dataset(name))
         dataset.stems.append(stem)
         dataset.stats.append(hashes[stem] + (patches[stem] if with_pixels else ""))
+    if with_pixels:
+        for path in list_files(patchdir, [TABLE_SUFFIX]):
+            if path.name.removesuffix(TABLE_SUFFIX) not in datasets:
+                wanted, advice = "patches beside it, for their pixels", "cut them without --hashes-only"
+                report.fail(InputError(path, wanted, "none, only their hashes", advice))
     return datasets
 
 
 def read_hashes(
     datasets: Sequence[Dataset], patchdir: Path, with_sharpness: bool, report: Report, workers: Workers
-) -> dict[str, Hashes]:
-    """Read the hashes of whole datasets, divided among the workers.
+) -> Iterator[tuple[str, Hashes]]:
+    """Yield the hashes of one dataset after another; those in files are read by the workers.
 
     What cannot be read, or has another size than most of its dataset's, is reported and left out; so is a dataset of
     which nothing is left.
     """
-    found: dict[str, Hashes] = {}
-    tables = [TableJob(dataset.name, dataset.table) for dataset in datasets if dataset.table is not None]
-    for table_job, hashes in workers.run(read_hashes_of_table, tables, report, unit="table"):
-        if hashes.stems:
-            found[table_job.dataset] = hashes
+    for dataset in datasets:
+        if dataset.table is not None:
+            try:
+                # Here, since a worker would have to send back all that it reads.
+                read = tables.read_hashes(dataset.table)
+            except InputError as error:
+                report.fail(error)
+                continue
+            if len(read.words):
+                yield dataset.name, Hashes(read.names, read.words, read.side)
     jobs = [
         ChunkJob(dataset.name, patchdir, tuple(dataset.stems[start : start + CHUNK_PATCHES]), with_sharpness)
         for dataset in datasets
         for start in range(0, len(dataset.stems), CHUNK_PATCHES)
     ]
+    missing = Counter(job.dataset for job in jobs)
+    of_name = {dataset.name: dataset for dataset in datasets}
     chunks: dict[str, list[Chunk]] = defaultdict(list)
     for job, chunk in workers.run(read_chunk, jobs, report, unit="chunk"):
         report.fail_all(chunk.problems)
-        if chunk.stems:
-            chunks[job.dataset].append(chunk)
-    for dataset in datasets:
-        if dataset.name in chunks:
-            found[dataset.name] = join_chunks(dataset, chunks[dataset.name], patchdir, report)
-    return {dataset.name: found[dataset.name] for dataset in datasets if dataset.name in found}
-
-
-def read_hashes_of_table(job: TableJob) -> Hashes:
-    """Read the hashes of a dataset from its table."""
-    table = read_table(job.path, ["patch", "hash"])
-    bits = unpack_bits(hashes_of(table), hash_size_of(table))
-    return Hashes(table["patch"].to_pylist(), bits, np.zeros(len(bits)), complete=True)
+        chunks[job.dataset].append(chunk)
+        missing[job.dataset] -= 1
+        if not missing[job.dataset]:
+            yield from join_chunks(of_name[job.dataset], chunks.pop(job.dataset), patchdir, report)
+    for name, some in chunks.items():  # those of which a chunk was lost
+        yield from join_chunks(of_name[name], some, patchdir, report)
 
 
 def _list_tables(patchdir: Path) -> dict[str, Dataset]:
@@ -191,13 +197,16 @@ def _list_tables(patchdir: Path) -> dict[str, Dataset]:
 
 def read_chunk(job: ChunkJob) -> Chunk:
     """Read the hashes of some patches, and how sharp they are if that is wanted."""
+    if job.with_sharpness:
+        pass  # here, since most runs need no pixels
+
     chunk = Chunk()
     for stem in job.stems:
         try:
             bits = read_hash(job.patchdir / f"{stem}.{HASH_EXTENSION}")
             sharpness = 0.0
             if job.with_sharpness:
-                sharpness = measure_sharpness(read_section(job.patchdir / f"{stem}.{PATCH_EXTENSION}"))
+                sharpness = measure_sharpness(read_patch(job.patchdir / f"{stem}.{PATCH_EXTENSION}"))
         except InputError as error:
             chunk.problems.append(str(error))
             continue
@@ -206,17 +215,23 @@ def read_chunk(job: ChunkJob) -> Chunk:
             continue
         chunk.stems.append(stem)
         chunk.sides.append(len(bits))
-        chunk.bits.append(bits.tobytes())
+        chunk.words.append(pack_hashes(bits[None]).tobytes())
         chunk.sharpness.append(sharpness)
     return chunk
 
 
-def join_chunks(dataset: Dataset, chunks: Sequence[Chunk], patchdir: Path, report: Report) -> Hashes:
-    """Put the chunks of a dataset together, in alphabetical order whatever order they came in."""
-    side = Counter(side for chunk in chunks for side in chunk.sides).most_common(1)[0][0]
+def join_chunks(
+    dataset: Dataset, chunks: Sequence[Chunk], patchdir: Path, report: Report
+) -> Iterator[tuple[str, Hashes]]:
+    """Yield the chunks of a dataset as one, in alphabetical order whatever order they came in, if anything is left."""
+    chunks = sorted(chunks, key=lambda chunk: chunk.stems[:1])
+    sides = Counter(side for chunk in chunks for side in chunk.sides)
+    if not sides:
+        return
+    side = sides.most_common(1)[0][0]
     rows = []
     for chunk in chunks:
-        for row in zip(chunk.stems, chunk.sides, chunk.bits, chunk.sharpness, strict=True):
+        for row in zip(chunk.stems, chunk.sides, chunk.words, chunk.sharpness, strict=True):
             if row[1] == side:
                 rows.append(row)
                 continue
@@ -229,14 +244,20 @@ def join_chunks(dataset: Dataset, chunks: Sequence[Chunk], patchdir: Path, repor
                 )
             )
     rows.sort()
-    return Hashes(
-        stems=[row[0] for row in rows],
-        bits=np.frombuffer(b"".join(row[2] for row in rows), np.bool_).reshape(-1, side, side),
-        sharpness=np.array([row[3] for row in rows]),
-        complete=len(rows) == len(dataset.stems),
+    yield (
+        dataset.name,
+        Hashes(
+            as_names(row[0] for row in rows),
+            np.frombuffer(b"".join(row[2] for row in rows), np.uint64).reshape(len(rows), -1),
+            side,
+            np.array([row[3] for row in rows]),
+            complete=len(rows) == len(dataset.stems),
+        ),
     )
 
 
 def measure_sharpness(patch: npt.NDArray[np.uint8]) -> float:
     """Return the variance of a patch's Laplacian, which falls with blur (Pech-Pacheco et al., ICPR 2000)."""
+    import cv2  # here, since most runs need no pixels
+
     return float(cv2.Laplacian(patch, cv2.CV_64F).var())

@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from emcurate.errors import InputError
-from emcurate.patches.hashing import BoolArray, WordArray, hamming_distance, pack_hashes
+from emcurate.files import npy_header
+from emcurate.patches.hashing import WordArray, hamming_distance
+from emcurate.patches.names import as_array, as_names, bytes_of, longest, surround, take_names
 
 # Hashes compared with all exemplars at once; inside a block they are settled one after another.
 BLOCK = 4096
 
 HEADING = b"patch,exemplar,distance\n"
 
-# Rows of a table that are text at once, so that ten million need no more memory than their bytes.
-ROWS_AT_ONCE = 100_000
+# Rows of a table that are text at once, so that ten million need no more memory than their names.
+ROWS_AT_ONCE = 50_000
+
+# Bytes of a table that are rows at once when it is read.
+CSV_BYTES_AT_ONCE = 1 << 22
+
+# Hashes up to which numpy may cover them, and what it may take for all of a run together, in comparisons: as long as
+# loading the compiler, with which everything else is covered, and what it compiled before.
+FEW, COMPARISONS = 8_000, 60_000_000
+
+# What numpy takes for an exemplar beside the comparisons with those that are left, in the same.
+STEP_COST = 2_000
+
+# A group as people look at it: patches and their distances in bits, the exemplar first.
+Group = list[tuple[str, int]]
 
 
 @dataclass(frozen=True)
@@ -31,7 +49,7 @@ class Groups:
 
     Attributes
     ----------
-    patches : sequence of str
+    patches : LargeStringArray of n
         The patches' names.
     exemplar : (n,) int64
         The position of each patch's exemplar; an exemplar's own is its own.
@@ -39,57 +57,95 @@ class Groups:
         The Hamming distance, in bits, of each patch's hash to its exemplar's.
     """
 
-    patches: Sequence[str]
+    patches: pa.LargeStringArray
     exemplar: npt.NDArray[np.int64]
     distance: npt.NDArray[np.int64]
 
-    def exemplars(self) -> list[str]:
-        """Return the names of the exemplars, in the order of `patches`."""
-        return [self.patches[i] for i in np.unique(self.exemplar)]
+    @functools.cached_property
+    def exemplars(self) -> npt.NDArray[np.int64]:
+        """The positions of the exemplars."""
+        return np.flatnonzero(self.exemplar == np.arange(len(self.exemplar)))
 
-    def table(self) -> bytes:
-        """Return the groups as csv (patch, exemplar, distance): each exemplar is followed by its duplicates."""
+    @functools.cached_property
+    def rows(self) -> npt.NDArray[np.int64]:
+        """The positions of all patches group by group, each exemplar followed by its duplicates, the closest first."""
         is_duplicate = self.exemplar != np.arange(len(self.exemplar))
         # The last key counts most; a stable sort leaves equals in the order of `patches`.
-        order = np.lexsort((self.distance, is_duplicate, self.exemplar))
-        parts = [self._format_rows(order[start : start + ROWS_AT_ONCE]) for start in range(0, len(order), ROWS_AT_ONCE)]
-        return b"".join([HEADING, *parts])
+        return np.lexsort((self.distance, is_duplicate, self.exemplar))
+
+    def exemplars_npy(self, before: str, after: str) -> Iterator[bytes | memoryview]:
+        """Yield an ``.npy`` file of the exemplars' names, piece by piece, each between two texts."""
+        parts = [self.exemplars[start : start + ROWS_AT_ONCE] for start in range(0, len(self.exemplars), ROWS_AT_ONCE)]
+        width = max(longest(take_names(self.patches, part)) for part in parts) + len(before) + len(after)
+        yield npy_header(f"<U{width}", len(self.exemplars))
+        for part in parts:
+            yield as_array(surround(before, take_names(self.patches, part), after), width).data.cast("B")
+
+    def table(self) -> Iterator[bytes | memoryview]:
+        """Yield the groups as csv (patch, exemplar, distance), some rows at a time, in the order of `rows`."""
+        yield HEADING
+        for start in range(0, len(self.rows), ROWS_AT_ONCE):
+            yield self._format_rows(self.rows[start : start + ROWS_AT_ONCE])
 
     def _format_rows(self, places: npt.NDArray[np.int64]) -> bytes:
-        """Return some rows of the table, byte for byte what `csv.writer` makes of them, in half its time."""
-        names, exemplars, distances = self.patches, self.exemplar[places].tolist(), self.distance[places].tolist()
-        rows = zip(places.tolist(), exemplars, distances, strict=True)
-        text = "".join([f"{names[i]},{names[e]},{bits}\n" for i, e, bits in rows])
-        if text.count(",") > 2 * len(places) or text.count("\n") > len(places) or '"' in text or "\r" in text:
+        """Return some rows of the table, byte for byte what `csv.writer` makes of them."""
+        names, exemplars = take_names(self.patches, places), take_names(self.patches, self.exemplar[places])
+        distances = self.distance[places]
+        ends = take_names(as_names([f"{bits}\n" for bits in range(distances.max() + 1)]), distances)
+        text = bytes(bytes_of(pc.binary_join_element_wise(names, exemplars, ends, as_names([","])[0])))
+        if text.count(b",") > 2 * len(places) or text.count(b"\n") > len(places) or b'"' in text or b"\r" in text:
             quoted = io.StringIO()  # a name holds what has to be quoted
-            rows = zip(places.tolist(), exemplars, distances, strict=True)
-            csv.writer(quoted, lineterminator="\n").writerows((names[i], names[e], bits) for i, e, bits in rows)
-            text = quoted.getvalue()
-        return text.encode()
+            rows = zip(names.to_pylist(), exemplars.to_pylist(), distances.tolist(), strict=True)
+            csv.writer(quoted, lineterminator="\n").writerows(rows)
+            text = quoted.getvalue().encode()
+        return text
 
-    def largest(self, groups: int, members: int) -> list[tuple[int, list[tuple[str, int]]]]:
-        """Return the largest groups with duplicates: the size of each, and a list of (patch, distance).
+    def largest(self, groups: int, members: int) -> list[tuple[int, Group]]:
+        """Return the largest groups with duplicates: the size of each, and its exemplar and farthest duplicates.
 
-        The exemplar comes first, then at most `members` duplicates, those that differ most from it first.
+        There are at most `members` duplicates, those that differ most from the exemplar first.
         """
-        sizes = np.bincount(self.exemplar, minlength=len(self.exemplar))
-        chosen = []
-        for e in np.argsort(-sizes, kind="stable")[:groups]:
-            duplicates = np.flatnonzero((self.exemplar == e) & (np.arange(len(sizes)) != e))
-            farthest = duplicates[np.argsort(-self.distance[duplicates], kind="stable")][:members]
-            if duplicates.size:
-                chosen.append((int(sizes[e]), [(self.patches[i], int(self.distance[i])) for i in (e, *farthest)]))
-        return chosen
+        starts = np.flatnonzero(np.diff(self.exemplar[self.rows], prepend=-1))
+        found = []
+        for run in find_longest_runs(starts, len(self.rows), groups):
+            shown = self.rows[run][pick_farthest(self.distance[self.rows[run]], members)]
+            names = take_names(self.patches, shown).to_pylist()
+            found.append((run.stop - run.start, list(zip(names, self.distance[shown].tolist(), strict=True))))
+        return found
 
 
-def choose_largest(groups: Iterable[Groups], count: int, members: int) -> list[list[tuple[str, int]]]:
-    """Return the `count` largest groups of several datasets, each as `Groups.largest` gives it."""
-    found = [pair for each in groups for pair in each.largest(count, members)]
-    return [group for _, group in sorted(found, key=lambda pair: -pair[0])[:count]]
+def find_longest_runs(starts: npt.NDArray[np.int64], end: int, count: int) -> list[slice]:
+    """Return the longest runs of several rows, the longest first, of those that begin at `starts`."""
+    sizes = np.diff(starts, append=end)
+    chosen = np.argsort(-sizes, kind="stable")[:count].tolist()
+    return [slice(int(starts[i]), int(starts[i] + sizes[i])) for i in chosen if sizes[i] > 1]
 
 
-def read_groups(path: Path) -> Groups:
-    """Read the groups that `Groups.table` wrote.
+def pick_farthest(distance: npt.NDArray[np.int64], members: int) -> npt.NDArray[np.int64]:
+    """Return which rows of a group to show: its exemplar, the first, and the farthest of the others."""
+    return np.concatenate([[0], 1 + np.argsort(-distance[1:], kind="stable")[:members]])
+
+
+class Largest:
+    """The largest groups of several datasets, whichever order these come in."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._found: list[tuple[int, str, int, Group]] = []
+
+    def add(self, dataset: str, groups: Sequence[tuple[int, Group]]) -> None:
+        """Take in the largest groups of a dataset, each with its size."""
+        self._found += [(-size, dataset, rank, group) for rank, (size, group) in enumerate(groups)]
+        self._found = sorted(self._found)[: self._count]
+
+    @property
+    def groups(self) -> list[Group]:
+        """Those found so far, the largest first; among equals those of the first dataset."""
+        return [group for *_, group in self._found]
+
+
+def read_largest(path: Path, groups: int, members: int) -> list[tuple[int, Group]]:
+    """Return what `Groups.largest` does of the groups that `Groups.table` was written of, without holding its names.
 
     Raises
     ------
@@ -97,19 +153,53 @@ def read_groups(path: Path) -> Groups:
         If the file is no such table.
     """
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            rows = sorted((row["patch"], row["exemplar"], int(row["distance"])) for row in csv.DictReader(file))
-        patches = [patch for patch, _, _ in rows]
-        place = {patch: i for i, patch in enumerate(patches)}
-        exemplar = np.array([place[name] for _, name, _ in rows], np.int64)
-    except (KeyError, ValueError, TypeError, csv.Error) as error:
-        found = f"another or damaged one ({type(error).__name__}: {error})"
+        starts, distances, end, last = [], [], 0, None
+        for batch in _read_columns(path, ["exemplar", "distance"]):
+            names = batch["exemplar"]
+            differs = np.ones(len(names), np.bool_)
+            differs[0] = names[0].as_py() != last
+            differs[1:] = pc.not_equal(names[1:], names[:-1]).to_numpy(zero_copy_only=False)
+            starts.append(end + np.flatnonzero(differs))
+            distances.append(batch["distance"].to_numpy())
+            end, last = end + len(names), names[-1].as_py()
+        if not end:
+            return []
+        distance = np.concatenate(distances)
+        runs = find_longest_runs(np.concatenate(starts), end, groups)
+        shown = [run.start + pick_farthest(distance[run], members) for run in runs]
+        wanted = np.unique(np.concatenate(shown)) if shown else np.zeros(0, np.int64)
+        names_of: dict[int, str] = {}
+        start = 0
+        for batch in _read_columns(path, ["patch"]) if shown else ():
+            here = wanted[(wanted >= start) & (wanted < start + len(batch))]
+            names_of |= zip(here.tolist(), take_names(batch["patch"], here - start).to_pylist(), strict=True)
+            start += len(batch)
+        return [
+            (run.stop - run.start, [(names_of[row], int(distance[row])) for row in rows.tolist()])
+            for run, rows in zip(runs, shown, strict=True)
+        ]
+    except (pa.ArrowException, ValueError, KeyError) as error:
+        found = f"another or damaged one ({type(error).__name__}: {str(error).splitlines()[0]})"
         raise InputError(path, "a table of patch, exemplar and distance", found, "delete it and run again") from None
-    return Groups(patches, exemplar, np.array([distance for _, _, distance in rows], np.int64))
+
+
+def _read_columns(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
+    """Yield some rows at a time of a table of groups; an empty one has none."""
+    import pyarrow.csv  # here, since most runs read none
+
+    kinds = {"patch": pa.large_string(), "exemplar": pa.large_string(), "distance": pa.int64()}
+    with open(path, "rb") as file:
+        rows = pyarrow.csv.open_csv(
+            file,
+            pyarrow.csv.ReadOptions(block_size=CSV_BYTES_AT_ONCE),
+            pyarrow.csv.ParseOptions(newlines_in_values=True),
+            pyarrow.csv.ConvertOptions(include_columns=columns, column_types=kinds),
+        )
+        yield from (batch for batch in rows if len(batch))
 
 
 def order_patches(
-    name: str, count: int, order: str, seed: int, sharpness: npt.NDArray[np.float64]
+    name: str, count: int, order: str, seed: int, sharpness: npt.NDArray[np.float64] | None
 ) -> npt.NDArray[np.int64]:
     """Return the order in which the patches of a dataset are taken, as positions in alphabetical order.
 
@@ -117,29 +207,71 @@ def order_patches(
     """
     if order == "random":
         return np.random.default_rng([seed, zlib.crc32(name.encode())]).permutation(count)
-    if order == "sharpest":
+    if order == "sharpest" and sharpness is not None:
         return np.argsort(-sharpness, kind="stable")
     return np.arange(count)
 
 
-def find_groups(
-    patches: Sequence[str], hashes: BoolArray, order: npt.NDArray[np.int64], distance: int, threads: int = 1
-) -> Groups:
-    """Group patches whose hashes are at most `distance` bits apart.
+class Cover:
+    """Covers one set of hashes after another like `cover_greedily`; few of them without its compiler, which takes long.
 
     Parameters
     ----------
-    patches : sequence of n str
-    hashes : (n, side, side) bool
-    order : (n,) int64
-        The positions of the patches in the order in which they are taken.
     distance, threads : int
         As for `cover_greedily`.
     """
-    packed = pack_hashes(hashes)
+
+    def __init__(self, distance: int, threads: int = 1) -> None:
+        self.distance, self.threads = distance, threads
+        self._comparisons = COMPARISONS
+
+    def find(self, hashes: WordArray) -> npt.NDArray[np.int64]:
+        """Return, for each hash in turn, the position of the exemplar that stands for it."""
+        if len(hashes) <= FEW and self._comparisons > 0:
+            owner, taken = cover_by_numpy(hashes, self.distance, self._comparisons)
+            self._comparisons -= taken
+            if owner is not None:
+                return owner
+        return cover_greedily(hashes, self.distance, self.threads)
+
+
+def find_groups(patches: pa.LargeStringArray, hashes: WordArray, order: npt.NDArray[np.int64], cover: Cover) -> Groups:
+    """Group patches with near-duplicate hashes.
+
+    Parameters
+    ----------
+    patches : LargeStringArray of n
+    hashes : (n, words) uint64
+        Packed, in the order of `patches`.
+    order : (n,) int64
+        The positions of the patches in the order in which they are taken.
+    cover : Cover
+    """
+    found = cover.find(hashes[order])
     exemplar = np.empty(len(order), np.int64)
-    exemplar[order] = order[cover_greedily(packed[order], distance, threads)]
-    return Groups(patches, exemplar, hamming_distance(packed, packed[exemplar]))
+    exemplar[order] = order[found]
+    return Groups(patches, exemplar, hamming_distance(hashes, hashes[exemplar]))
+
+
+def cover_by_numpy(hashes: WordArray, distance: int, comparisons: int) -> tuple[npt.NDArray[np.int64] | None, int]:
+    """Cover hashes like `cover_greedily`; give up after a number of comparisons.
+
+    Returns
+    -------
+    owner : (n,) int64, or None
+        As `cover_greedily` returns it; None if it was given up.
+    comparisons : int
+        What was taken of them.
+    """
+    owner, left, taken = np.empty(len(hashes), np.int64), np.arange(len(hashes)), 0
+    while len(left):
+        taken += STEP_COST + len(left)
+        if taken > comparisons:
+            return None, taken
+        close = hamming_distance(hashes, hashes[0]) <= distance
+        owner[left[close]] = left[0]
+        left, hashes = left[~close], hashes[~close]
+    return owner, taken
 
 
 def cover_greedily(hashes: WordArray, distance: int, threads: int = 1) -> npt.NDArray[np.int64]:

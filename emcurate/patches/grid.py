@@ -12,6 +12,11 @@ def iter_grid(height: int, width: int, crop_size: int) -> Iterator[tuple[slice, 
             yield rows, columns
 
 
+def count_patches(height: int, width: int, crop_size: int) -> int:
+    """Return how many patches a section has; sizes in pixels."""
+    return len(cut_side(height, crop_size)) * len(cut_side(width, crop_size))
+
+
 def cut_side(length: int, crop_size: int) -> list[slice]:
     """Cut one side of a section, in pixels: all pieces have ``crop_size`` pixels but the last, which may have fewer.
 

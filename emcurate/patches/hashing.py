@@ -5,14 +5,16 @@ from __future__ import annotations
 import functools
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from emcurate.errors import InputError
 from emcurate.files import npy_bytes, read_npy
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 BoolArray = npt.NDArray[np.bool_]
 WordArray = npt.NDArray[np.uint64]
@@ -43,6 +45,8 @@ def compute_dhash(patch: npt.NDArray[np.uint8], crop_size: int, hash_size: int) 
     -------
     (hash_size, hash_size) bool
     """
+    from PIL import Image  # here, since those who only compare hashes need not load it
+
     image = _full_size(patch, crop_size)
     small = np.asarray(image.resize((hash_size + 1, hash_size), Image.Resampling.LANCZOS))
     return small[:, 1:] > small[:, :-1]
@@ -71,6 +75,11 @@ def compute_hash(patch: npt.NDArray[np.uint8], crop_size: int, hash_size: int, k
     return np.asarray(functions[kind](_full_size(patch, crop_size), hash_size=hash_size).hash, np.bool_)
 
 
+def count_words(side: int) -> int:
+    """Return how many words a hash of a side takes."""
+    return -(-side * side // WORD_BITS)
+
+
 def pack_hashes(hashes: BoolArray) -> WordArray:
     """Pack (n, ...) boolean hashes into (n, words) uint64, padded with zeros, which add nothing to a distance."""
     packed = np.packbits(hashes.reshape(len(hashes), -1), axis=1)
@@ -82,6 +91,11 @@ def hamming_distance(first: WordArray, second: WordArray) -> npt.NDArray[np.int6
     """Return the number of differing bits between packed hashes; (..., words) arrays broadcast."""
     distances: npt.NDArray[np.int64] = np.bitwise_count(first ^ second).sum(axis=-1, dtype=np.int64)
     return distances
+
+
+def hash_npy(bits: BoolArray) -> bytes:
+    """Return a hash, (side, side) bool, as the bytes of the ``.npy`` file that numpy would write."""
+    return _hash_head(len(bits)) + b"\n" + bits.tobytes()
 
 
 def read_hash(path: Path) -> BoolArray:
@@ -106,6 +120,8 @@ def read_hash(path: Path) -> BoolArray:
 
 
 def _full_size(patch: npt.NDArray[np.uint8], crop_size: int) -> Image.Image:
+    from PIL import Image
+
     image = Image.fromarray(patch)
     if image.size == (crop_size, crop_size):
         return image

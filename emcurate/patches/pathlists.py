@@ -1,13 +1,16 @@
 """Read and write path lists: directories of ``.npy`` chunks of file paths, as `dask.array.to_npy_stack` writes them.
 
-Paths are written absolute, so that a script run from any directory finds the files. The pickled ``info`` file
-that dask puts beside the chunks is written, for dask's sake, and never read.
+They are written without dask, byte for byte alike and a chunk at a time, since millions of paths come of files that
+nobody need hold whole. Paths are written absolute, so that a script run from any directory finds the files. The pickled
+``info`` file beside the chunks is written so that `dask.array.from_npy_stack` reads them, and never read here.
 """
 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable, Iterator, Sequence
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, overload
@@ -82,23 +85,56 @@ class PathList(Sequence[str]):
             return path
 
 
-def write_path_list(directory: Path, paths: Iterable[str], chunk_paths: int = CHUNK_PATHS) -> int:
+@dataclass(frozen=True)
+class Paths:
+    """Absolute paths that are yet to be read: how many, the letters of the longest, and what reads them in turn."""
+
+    count: int
+    width: int
+    read: Callable[[], Iterable[StringArray]]
+
+
+def list_paths(paths: Iterable[str]) -> Paths:
+    """Return paths, made absolute, as `Paths`."""
+    array = np.array([str(Path(path).absolute()) for path in paths], np.str_)
+    return Paths(len(array), array.itemsize // _LETTER_BYTES, lambda: [array])
+
+
+def join_files(files: Sequence[Path]) -> Paths:
+    """Return the paths in ``.npy`` files of strings, one file after another; they are read when they are needed.
+
+    Raises
+    ------
+    InputError
+        If one is no such file.
+    """
+    places = [_find_strings(file) for file in files]
+
+    def read() -> Iterator[StringArray]:
+        for file, (start, count, dtype) in zip(files, places, strict=True):
+            for first in range(0, count, CHUNK_PATHS):
+                offset = start + first * dtype.itemsize
+                yield np.fromfile(file, dtype, min(CHUNK_PATHS, count - first), offset=offset)
+
+    widest = max((dtype.itemsize // _LETTER_BYTES for *_, dtype in places), default=0)
+    return Paths(sum(count for _, count, _ in places), widest, read)
+
+
+def write_path_list(directory: Path, paths: Iterable[str] | Paths, chunk_paths: int = CHUNK_PATHS) -> int:
     """Write paths, made absolute, as a path list; replace one that is there in one step. Return their number."""
-    import dask
-    import dask.array
-
-    resolved = np.array([str(Path(path).absolute()) for path in paths], dtype=np.str_)
-    if resolved.size == 0:
-        # dask cannot describe an empty stack of strings without a width.
-        resolved = resolved.astype("<U1")
-    stack = dask.array.from_array(resolved, chunks=max(1, min(chunk_paths, resolved.size)))
-    # Written here and now, even where the caller has a cluster.
-    with atomic_path(directory) as partial, dask.config.set(scheduler="synchronous"):
-        dask.array.to_npy_stack(str(partial), stack, axis=0)
-    return int(resolved.size)
+    source = paths if isinstance(paths, Paths) else list_paths(paths)
+    # A width of none is no width, to numpy.
+    dtype = np.dtype(f"<U{max(1, source.width)}")
+    sizes = [min(chunk_paths, source.count - start) for start in range(0, source.count, chunk_paths)] or [0]
+    with atomic_path(directory) as partial:
+        partial.mkdir()
+        (partial / "info").write_bytes(pickle.dumps({"chunks": (tuple(sizes),), "dtype": dtype, "axis": 0}))
+        for number, chunk in enumerate(_divide(source.read(), sizes, dtype)):
+            np.save(partial / f"{number}.npy", chunk, allow_pickle=False)
+    return source.count
 
 
-def write_path_list_once(directory: Path, paths: Sequence[str], *, overwrite: bool = False) -> bool:
+def write_path_list_once(directory: Path, paths: Iterable[str] | Paths, *, overwrite: bool = False) -> bool:
     """Write a path list unless it is there with the same paths; return whether it was written.
 
     Raises
@@ -106,21 +142,58 @@ def write_path_list_once(directory: Path, paths: Sequence[str], *, overwrite: bo
     InputError
         If another one is there and `overwrite` is not set.
     """
-    if same_paths(directory, paths):
+    source = paths if isinstance(paths, Paths) else list_paths(paths)
+    if same_paths(directory, source):
         return False
     if directory.exists() and not overwrite:
         raise taken_by_other(directory, "no such path list, or the one this run would write", "another")
-    write_path_list(directory, paths)
+    write_path_list(directory, source)
     return True
 
 
-def same_paths(directory: Path, paths: Sequence[str]) -> bool:
+def same_paths(directory: Path, paths: Iterable[str] | Paths) -> bool:
     """Return whether a path list is there and holds exactly these paths."""
+    source = paths if isinstance(paths, Paths) else list_paths(paths)
     try:
-        present = PathList(directory)
+        present = list(PathList(directory).chunks())
     except InputError:
         return False
-    return len(present) == len(paths) and all(a == b for a, b in zip(present, paths, strict=True))
+    sizes = [len(chunk) for chunk in present]
+    if sum(sizes) != source.count:
+        return False
+    divided = _divide(source.read(), sizes, np.dtype(f"<U{max(1, source.width)}"))
+    return all(np.array_equal(here, wanted) for here, wanted in zip(present, divided, strict=True))
+
+
+def _divide(arrays: Iterable[StringArray], sizes: Iterable[int], dtype: np.dtype[np.str_]) -> Iterator[StringArray]:
+    """Yield the strings of some arrays in chunks of other sizes."""
+    left = iter(arrays)
+    array, taken = np.zeros(0, dtype), 0
+    for size in sizes:
+        chunk, filled = np.empty(size, dtype), 0
+        while filled < size:
+            if taken == len(array):
+                array, taken = next(left), 0
+            count = min(size - filled, len(array) - taken)
+            chunk[filled : filled + count] = array[taken : taken + count]
+            filled, taken = filled + count, taken + count
+        yield chunk
+
+
+def _find_strings(file: Path) -> tuple[int, int, np.dtype[Any]]:
+    """Return where the strings in an ``.npy`` file begin, in bytes, how many there are, and of which type."""
+    try:
+        with open(file, "rb") as opened:
+            if np.lib.format.read_magic(opened) == (1, 0):
+                shape, _, dtype = np.lib.format.read_array_header_1_0(opened)
+                if len(shape) == 1 and dtype.kind == "U":
+                    return opened.tell(), shape[0], dtype
+    except (OSError, ValueError):
+        pass
+    # Something else: numpy itself finds out what.
+    array = read_npy(file)
+    _check_strings(array, file)
+    return file.stat().st_size - array.nbytes, len(array), array.dtype
 
 
 def _chunk_paths(directory: Path) -> list[Path]:
@@ -143,11 +216,15 @@ def _chunk_paths(directory: Path) -> list[Path]:
 def _check_chunk(path: Path) -> npt.NDArray[Any]:
     # Memory-mapped where it can be: an empty array cannot.
     chunk = read_npy(path, mmap_mode="r" if path.stat().st_size > _HEADER_BYTES else None)
-    if chunk.ndim != 1 or chunk.dtype.kind != "U":
-        raise InputError(
-            path, "a 1-D array of strings", f"a {chunk.ndim}-D array of {chunk.dtype}", "write the path list again"
-        )
+    _check_strings(chunk, path)
     return chunk
 
 
+def _check_strings(array: npt.NDArray[Any], path: Path) -> None:
+    if array.ndim != 1 or array.dtype.kind != "U":
+        found = f"a {array.ndim}-D array of {array.dtype}"
+        raise InputError(path, "a 1-D array of strings", found, "write the path list again")
+
+
 _HEADER_BYTES = 128  # what numpy writes before the data of a small array
+_LETTER_BYTES = 4  # numpy's, of whatever letter

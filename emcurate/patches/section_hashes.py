@@ -10,12 +10,11 @@ from __future__ import annotations
 import functools
 import math
 import threading
-from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from emcurate.patches.grid import cut_side
+from emcurate.patches.grid import iter_grid
 from emcurate.patches.hashing import HASHES, BoolArray, compute_hash
 
 # Pillow's resampling of bytes: weights are rounded to multiples of 2^-22 (src/libImaging/Resample.c, PRECISION_BITS).
@@ -47,22 +46,43 @@ def hash_section(section: npt.NDArray[np.uint8], crop_size: int, hash_size: int,
     -------
     (patches, hash_size, hash_size) bool
     """
-    rows, columns = (cut_side(length, crop_size) for length in section.shape)
-    hashes = np.empty((len(rows), len(columns), hash_size, hash_size), np.bool_)
-    full_rows, full_columns = (
-        [piece.start for piece in pieces if kind == HASHES[0] and piece.stop - piece.start == crop_size]
-        for pieces in (rows, columns)
-    )
-    full = hash_patches(section, full_rows, full_columns, crop_size, hash_size)
-    hashes[: len(full_rows), : len(full_columns)] = full.reshape(len(full_rows), len(full_columns), *full.shape[1:])
-    for i, j in np.ndindex(len(rows), len(columns)):
-        if i >= len(full_rows) or j >= len(full_columns):
-            hashes[i, j] = compute_hash(section[rows[i], columns[j]], crop_size, hash_size, kind)
-    return hashes.reshape(-1, hash_size, hash_size)
+    grid = iter_grid(section.shape[0], section.shape[1], crop_size)
+    places = [(rows.start, cols.start, rows.stop - rows.start, cols.stop - cols.start) for rows, cols in grid]
+    return hash_places(section, np.array(places, np.int32), crop_size, hash_size, kind)
+
+
+def hash_places(
+    section: npt.NDArray[np.uint8],
+    places: npt.NDArray[np.int32],
+    crop_size: int,
+    hash_size: int,
+    kind: str = HASHES[0],
+) -> BoolArray:
+    """Return the hashes of some patches of a section.
+
+    Parameters
+    ----------
+    section : (height, width) uint8
+    places : (n, 4) int32
+        Row, column, height and width of each patch in pixels.
+    crop_size, hash_size, kind
+        As `emcurate.patches.hashing.compute_hash` takes them, whose bits these are.
+
+    Returns
+    -------
+    (n, hash_size, hash_size) bool
+    """
+    hashes = np.empty((len(places), hash_size, hash_size), np.bool_)
+    is_full = (places[:, 2:] == crop_size).all(axis=1) & (kind == HASHES[0])
+    hashes[is_full] = hash_patches(section, places[is_full, :2], crop_size, hash_size)
+    for i in np.flatnonzero(~is_full):
+        y, x, height, width = places[i].tolist()
+        hashes[i] = compute_hash(section[y : y + height, x : x + width], crop_size, hash_size, kind)
+    return hashes
 
 
 def hash_patches(
-    section: npt.NDArray[np.uint8], rows: Sequence[int], columns: Sequence[int], crop_size: int, hash_size: int
+    section: npt.NDArray[np.uint8], corners: npt.NDArray[np.int32], crop_size: int, hash_size: int
 ) -> BoolArray:
     """Return the difference hashes of full patches, bit for bit those of `imagehash.dhash`.
 
@@ -72,23 +92,20 @@ def hash_patches(
     Parameters
     ----------
     section : (height, width) uint8
-    rows, columns : sequences of int
-        Where patches start: there is one at each of these rows with each of these columns, ``crop_size`` squared,
-        inside the section.
+    corners : (n, 2) int32
+        Row and column of the top-left pixel of each patch, which is ``crop_size`` squared and inside the section.
     crop_size, hash_size : int
         Sides of a patch in pixels and of a hash in bits.
 
     Returns
     -------
-    (len(rows) * len(columns), hash_size, hash_size) bool
-        Row by row.
+    (n, hash_size, hash_size) bool
     """
-    corners = [(row, column) for row in rows for column in columns]
     hashes = np.empty((len(corners), hash_size, hash_size), np.bool_)
     batch = max(1, BATCH_PIXELS // crop_size**2)
     band = min(crop_size, max(1, BATCH_PIXELS // crop_size))  # rows, all of them but in patches larger than a batch
     for start in range(0, len(corners), batch):
-        some = corners[start : start + batch]
+        some = corners[start : start + batch].tolist()
         narrow = np.empty((len(some), hash_size + 1, crop_size))
         for top in range(0, crop_size, band):
             bottom = min(top + band, crop_size)

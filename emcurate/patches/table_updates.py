@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from emcurate import naming
-from emcurate.errors import InputError
-from emcurate.files import digest_bytes, note_output
-from emcurate.patches.tables import (
-    TABLE_SUFFIX,
-    Cut,
-    Origin,
-    build_table,
-    join_tables,
-    keep_sections,
-    read_table,
-    section_names,
-    write_table,
-)
-from emcurate.running.ledger import Ledger, Plan, Source
+from emcurate.files import is_intact, note_output
+from emcurate.images.origins import Origin
+from emcurate.patches.table_parts import TableParts
+from emcurate.patches.tables import TABLE_SUFFIX, place_in_shard, read_cuts, write_cuts
+from emcurate.running.ledger import Ledger, Plan
+from emcurate.running.ledger_file import DONE
 
 # Ends the ledger's key of a dataset's table; no section's name holds a slash.
 TABLE_KEY = "/table"
@@ -34,99 +24,108 @@ def table_key(dataset: str) -> str:
     return f"{dataset}{TABLE_KEY}"
 
 
-def add_tables(sources: Mapping[str, Source], origins: Mapping[str, Origin], imdir: Path) -> dict[str, Source]:
-    """Return sections as a ledger sees them, and with them the table of each of their datasets."""
-    states: dict[str, list[str]] = defaultdict(list)
-    first: dict[str, Path] = {}
-    for key, source in sources.items():
-        states[source.dataset].append(f"{key} {source.fingerprint} {origins[key]}")
-        first.setdefault(source.dataset, source.path)
-    tables = {}
-    for dataset, lines in states.items():
-        state = digest_bytes("\n".join(lines).encode("utf-8", "surrogateescape"))
-        tables[table_key(dataset)] = Source(first[dataset], state, dataset, imdir, is_renewed=True)
-    return {**sources, **tables}
-
-
 class TableUpdates:
     """The tables that a run has to write: those of datasets of which any section is new, changed or gone.
 
+    Make it before `Ledger.plan` is called: a table counts as long as it is noted as done.
+
     Parameters
     ----------
-    directory : Path
-        That of the patches.
+    patchdir : Path
     ledger : Ledger
-    plan : Plan
-        Of the sources that `add_tables` gave.
-    sections : mapping of str to naming.Section
-        All sections of the run, by the ledger's key, their name.
     settings : mapping
         `crop_size`, `hash_size` and `hash`.
 
     Attributes
     ----------
     lost : list of str
-        Sections that are done but have no rows in their dataset's table, deleted or never written: to be cut again.
+        Sections that are done but of which no rows are left: to be cut again.
     kept : list of str
         The other sections that are done.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        ledger: Ledger,
-        plan: Plan,
-        sections: Mapping[str, naming.Section],
-        settings: Mapping[str, Any],
-    ) -> None:
-        self._directory, self._ledger, self._settings = directory, ledger, settings
-        self._cuts: dict[str, list[Cut]] = {
-            key.removesuffix(TABLE_KEY): [] for key in plan.todo if key.endswith(TABLE_KEY)
+    def __init__(self, patchdir: Path, ledger: Ledger, settings: Mapping[str, Any]) -> None:
+        self._patchdir, self._ledger, self._settings = patchdir, ledger, settings
+        self._believed = {
+            key.removesuffix(TABLE_KEY): ledger.outputs_of(key)
+            for key, line in ledger.entries.items()
+            if key.endswith(TABLE_KEY) and line.state == DONE
         }
-        self._earlier: dict[str, pa.Table] = {}
-        present: set[str] = set()
-        for dataset in self._cuts:
-            try:
-                self._earlier[dataset] = read_table(directory / f"{dataset}{TABLE_SUFFIX}")
-            except InputError:
-                continue  # it is missing or damaged, and made anew
-            present |= section_names(self._earlier[dataset])
-        done = [key for key in plan.done if not key.endswith(TABLE_KEY)]
-        self.lost = [key for key in done if sections[key].dataset in self._cuts and key not in present]
-        lost = set(self.lost)
-        self.kept = [key for key in done if key not in lost]
-        # Of a section that is refused, its earlier patches are there, and their rows are true.
-        refused = [key for key in sections if key not in plan.todo and key not in lost and key in present]
-        self._unchanged = set(self.kept)
-        self._kept_of: dict[str, list[naming.Section]] = defaultdict(list)
-        for key in dict.fromkeys([*self.kept, *refused]):
-            self._kept_of[sections[key].dataset].append(sections[key])
-        self._wanted: dict[str, int] = defaultdict(int)
-        for section in sections.values():
-            self._wanted[section.dataset] += 1
+        self._finished: set[str] = set()
+        self.lost: list[str] = []
+        self.kept: list[str] = []
 
-    def add(self, cut: Cut) -> None:
-        """Take the patches of a section that was cut; of one whose files were lost, its table has the same rows."""
-        if cut.section.dataset in self._cuts:
-            self._cuts[cut.section.dataset].append(cut)
-
-    def write(self, origins: Mapping[str, Origin]) -> None:
-        """Write the tables: the rows of the sections cut now, and of the others those they had.
+    def plan(self, plan: Plan, sections: Mapping[str, naming.Section], expects: Callable[[str], bool]) -> None:
+        """Take in what is to be done.
 
         Parameters
         ----------
-        origins : mapping of str to Origin
-            By the section's name.
+        plan : Plan
+        sections : mapping of str to naming.Section
+            All sections of the run, by the ledger's key, their name.
+        expects : callable
+            Whether a section, by its name, has any patches.
         """
-        for dataset, cuts in self._cuts.items():
-            kept = self._kept_of[dataset]
-            parts = [build_table(cuts, origins, self._settings)] if cuts else []
-            if kept:
-                parts.append(keep_sections(self._earlier[dataset], kept, origins))
-            if not parts:
-                continue
-            path = self._directory / f"{dataset}{TABLE_SUFFIX}"
-            write_table(path, join_tables(parts))
-            unchanged = sum(section.stem in self._unchanged for section in kept)
-            if len(cuts) + unchanged == self._wanted[dataset]:
-                self._ledger.finish(table_key(dataset), [note_output(path, self._directory)])
+        self.parts = TableParts(self._patchdir, {key: self._ledger.state_of(key) for key in sections})
+        self._todo = {key.removesuffix(TABLE_KEY) for key in plan.todo if key.endswith(TABLE_KEY)}
+        self._sections: dict[str, list[str]] = defaultdict(list)
+        for stem, section in sections.items():
+            if expects(stem):
+                self._sections[section.dataset].append(stem)
+        done = {key for key in plan.done if key in sections}
+        self._refused = sections.keys() - done - plan.todo.keys()
+        unchanged: dict[str, set[str]] = defaultdict(set)
+        for stem in done | self._refused:
+            if sections[stem].dataset in self._todo:
+                unchanged[sections[stem].dataset].add(stem)
+        held: set[str] = set()
+        for dataset, stems in unchanged.items():
+            held |= self._hold(dataset, stems)
+        self.lost = [key for key in done if sections[key].dataset in self._todo and expects(key) and key not in held]
+        lost = set(self.lost)
+        self.kept = [key for key in done if key not in lost]
+
+    def _hold(self, dataset: str, stems: Collection[str]) -> set[str]:
+        """Put the rows of sections that are not cut again into a part; return those of which there are any."""
+        held = self.parts.held(dataset)
+        table = self._patchdir / f"{dataset}{TABLE_SUFFIX}"
+        noted = self._believed.get(dataset, [])
+        if noted and all(is_intact(self._patchdir, output) for output in noted):
+            cuts, _ = read_cuts(table, lambda stem: stem in stems and stem not in held)
+            self.parts.keep(dataset, cuts.values(), self._settings)
+            held |= cuts.keys()
+        return held & set(stems)
+
+    def is_wanted(self, dataset: str) -> bool:
+        """Return whether a dataset's table has to be written."""
+        return dataset in self._todo - self._finished
+
+    def whole(self, dataset: str, stems: Collection[str]) -> Path | None:
+        """Return where a dataset's table goes if these sections are all that it has; None if there are others."""
+        return self._patchdir / f"{dataset}{TABLE_SUFFIX}" if set(stems) >= set(self._sections[dataset]) else None
+
+    def write(
+        self, dataset: str, origin: Callable[[str], Origin], details: Mapping[str, Any], shards: Collection[str] = ()
+    ) -> int:
+        """Write a dataset's table from its parts; return its rows.
+
+        It is noted as done if the rows of every section are there, as they now are.
+        """
+        rows, stored = self.parts.gather(dataset, shards)
+        stems = sorted(stem for stem in self._sections[dataset] if stem in rows)
+        if not stems:
+            if not self._sections[dataset]:
+                self.finish(dataset, [], {**details, "patches": 0})
+            return 0
+        path = self._patchdir / f"{dataset}{TABLE_SUFFIX}"
+        cuts = (place_in_shard(rows[stem], stored.get(stem)) for stem in stems)
+        count = write_cuts(path, cuts, origin, self._settings)
+        if len(stems) == len(self._sections[dataset]) and not self._refused & set(stems):
+            self.finish(dataset, [note_output(path, self._patchdir)], {**details, "patches": count})
+        return count
+
+    def finish(self, dataset: str, outputs: list[Any], details: Mapping[str, Any]) -> None:
+        """Note that a dataset's table is whole."""
+        self._ledger.finish(table_key(dataset), outputs, details)
+        self._finished.add(dataset)
+        self.parts.close(dataset)

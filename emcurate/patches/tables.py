@@ -6,7 +6,9 @@ disk is its key; rows are in the order of names. pandas, polars and DuckDB read 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,14 +22,15 @@ import pyarrow.parquet as pq
 from emcurate import naming
 from emcurate.errors import InputError
 from emcurate.files import atomic_path
-from emcurate.patches.hashing import BoolArray
+from emcurate.images.origins import Origin
+from emcurate.patches.hashing import WORD_BITS, BoolArray, WordArray, count_words
+from emcurate.patches.names import join_names
 
 TABLE_SUFFIX = "_patches.parquet"
 
-# Kinds of datasets, as their names in the table.
-KINDS = (IMAGE, VOLUME, VIDEO) = ("2d", "volume", "video")
-
-# Where a shard's member lies is None for a patch that is a file of its own, or was only hashed.
+# `shard` is the file name of the tar that holds a patch, `offset` where in it the patch's own bytes (its TIFF) begin,
+# not the tar's header before them: so any program can read a patch there. Both are null for a patch that is a file of
+# its own, or was only hashed.
 COLUMNS: dict[str, pa.DataType] = {
     "patch": pa.string(),
     "dataset": pa.string(),
@@ -51,31 +54,14 @@ COLUMNS: dict[str, pa.DataType] = {
 }
 SCHEMA = pa.schema(list(COLUMNS.items()))
 
+# Rows after which a row group ends: what is held at once when tables are written and read piece by piece.
+ROWS_AT_ONCE = 1 << 17
+
 # Names of the settings in a table's own metadata, by which hashes can be read back.
 HASH_SIZE_KEY, HASH_KIND_KEY, CROP_SIZE_KEY = b"emcurate.hash_size", b"emcurate.hash", b"emcurate.crop_size"
 
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a section's pixels came from, and how they became grey; None where that is not known.
-
-    Attributes
-    ----------
-    kind : str
-        One of `KINDS`.
-    source, fingerprint : str
-        The image, volume or video, and what changes when it does.
-    voxel_size_nm : (z, y, x), optional
-        Of a volume, or (1 slice, y, x) of an image.
-    limits : (lo, hi), optional
-        The values that became 0 and 255.
-    """
-
-    kind: str
-    source: str | None = None
-    fingerprint: str | None = None
-    voxel_size_nm: tuple[float | None, float | None, float | None] | None = None
-    limits: tuple[float, float] | None = None
+# Rows of which what was needed to read them is left to Arrow, for those to be read next.
+ROWS_KEPT = 100_000
 
 
 @dataclass(frozen=True)
@@ -111,17 +97,60 @@ def unpack_bits(packed: npt.NDArray[np.uint8], side: int) -> BoolArray:
     return bits.reshape(len(packed), side, side).astype(np.bool_)
 
 
-def build_table(cuts: Sequence[Cut], origins: Mapping[str, Origin], settings: Mapping[str, Any]) -> pa.Table:
-    """Return the rows of some sections' patches, in the order of the patches' names.
+def write_cuts(
+    path: Path,
+    cuts: Iterable[Cut],
+    origins: Callable[[str], Origin],
+    settings: Mapping[str, Any],
+    more: Mapping[bytes, bytes] | None = None,
+) -> int:
+    """Write the table of some sections' patches atomically, and return how many they are.
+
+    The same patches give the same bytes. Of tables of any size only `ROWS_AT_ONCE` rows and a section are in memory.
 
     Parameters
     ----------
-    cuts : sequence of Cut
-    origins : mapping of str to Origin
-        By the section's name.
+    path : Path
+    cuts : iterable of Cut
+        Of one dataset; those of a volume in the order of their names.
+    origins : callable
+        Gives where a section comes from by its name.
     settings : mapping
         `crop_size`, `hash_size` and `hash`, kept in the table's metadata.
+    more : mapping of bytes to bytes, optional
+        What else to keep there.
     """
+    schema = SCHEMA.with_metadata(_as_metadata(settings) | dict(more or {}))
+    rows = 0
+    # By way of a file that is open: Arrow takes names in UTF-8 only.
+    with (
+        atomic_path(path) as partial,
+        open(partial, "wb") as file,
+        pq.ParquetWriter(file, schema, compression="zstd") as writer,
+    ):
+        for some in _in_groups(cuts):
+            table = _build_rows(some, origins, schema)
+            writer.write_table(table, row_group_size=max(1, len(table)))
+            rows += len(table)
+    return rows
+
+
+def _in_groups(cuts: Iterable[Cut]) -> Iterator[list[Cut]]:
+    """Yield sections together that make a row group, in which rows are sorted by name."""
+    some: list[Cut] = []
+    rows = 0
+    for cut in cuts:
+        # Names of 2D images may begin alike, so that their patches mix: these are sorted together.
+        if rows >= ROWS_AT_ONCE and isinstance(cut.section, naming.VolumeSection):
+            yield some
+            some, rows = [], 0
+        some.append(cut)
+        rows += len(cut.places)
+    yield some
+
+
+def _build_rows(cuts: Sequence[Cut], origins: Callable[[str], Origin], schema: pa.Schema) -> pa.Table:
+    """Return the rows of some sections' patches, in the order of the patches' names."""
     counts = [len(cut.places) for cut in cuts]
     of_section = pa.array(np.repeat(np.arange(len(cuts), dtype=np.int32), counts))
     places = np.concatenate([cut.places for cut in cuts]) if cuts else np.zeros((0, 4), np.int32)
@@ -129,6 +158,7 @@ def build_table(cuts: Sequence[Cut], origins: Mapping[str, Origin], settings: Ma
     offsets = [np.full(n, -1) if cut.offsets is None else cut.offsets for cut, n in zip(cuts, counts, strict=True)]
     at = np.concatenate(offsets) if offsets else np.zeros(0, np.int64)
     stems = pa.array([cut.section.stem for cut in cuts], pa.string()).take(of_section)
+    shards = pa.array([cut.shard for cut in cuts], pa.string()).take(of_section)
     columns = {
         "patch": pc.binary_join_element_wise(stems, y.cast(pa.string()), x.cast(pa.string()), "_"),
         "y": y,
@@ -136,18 +166,90 @@ def build_table(cuts: Sequence[Cut], origins: Mapping[str, Origin], settings: Ma
         "height": height,
         "width": width,
         "hash": _binary(b"".join(cut.hashes.tobytes() for cut in cuts), len(places)),
-        "shard": pa.array([cut.shard for cut in cuts], pa.string()).take(of_section),
+        "shard": pc.if_else(pa.array(at >= 0), shards, pa.scalar(None, pa.string())),
         "offset": pa.array(at, COLUMNS["offset"], mask=at < 0),
         **_columns_of_sections([cut.section for cut in cuts], origins, of_section),
     }
-    return sort_by_name(pa.table(columns, schema=SCHEMA.with_metadata(_as_metadata(settings))))
+    return pa.table(columns, schema=schema).sort_by("patch")
+
+
+def read_metadata(path: Path) -> dict[bytes, bytes]:
+    """Return what stands in a table's metadata.
+
+    Raises
+    ------
+    InputError
+        If the file is no table of patches.
+    """
+    with _open_table(path, []) as parquet:
+        return dict(parquet.schema_arrow.metadata)
+
+
+def read_cuts(
+    path: Path, wanted: Callable[[str], bool] = lambda stem: True
+) -> tuple[dict[str, Cut], dict[bytes, bytes]]:
+    """Return the patches of a table by the names of their sections, and the table's metadata.
+
+    `wanted` chooses among the sections by name.
+
+    Raises
+    ------
+    InputError
+        If the file is no table of patches.
+    """
+    found: dict[str, list[Cut]] = defaultdict(list)
+    metadata: dict[bytes, bytes] = {}
+    for table in read_row_groups(path, ["patch", "y", "x", "height", "width", "hash", "shard", "offset"]):
+        metadata = dict(table.schema.metadata)
+        of_section = pc.replace_substring_regex(table["patch"], r"_\d+_\d+$", "").combine_chunks().dictionary_encode()
+        if isinstance(of_section, pa.ChunkedArray):
+            of_section = pa.concat_arrays(of_section.chunks)
+        numbers = of_section.indices.to_numpy(zero_copy_only=False)
+        places = np.stack([table[name].to_numpy() for name in ("y", "x", "height", "width")], axis=1)
+        offsets = table["offset"].fill_null(-1).to_numpy()
+        hashes = hashes_of(table)
+        # Stable, so that a section's patches stay in the order of their names.
+        order = np.argsort(numbers, kind="stable")
+        starts = np.searchsorted(numbers[order], np.arange(len(of_section.dictionary)))
+        for stem, rows in zip(of_section.dictionary.to_pylist(), np.split(order, starts[1:]), strict=True):
+            if not wanted(stem):
+                continue
+            in_shard = rows[offsets[rows] >= 0]
+            shard = table["shard"][int(in_shard[0])].as_py() if len(in_shard) else None
+            cut = Cut(naming.parse_section(stem), places[rows], hashes[rows], shard, offsets[rows] if shard else None)
+            found[stem].append(cut)
+    return {stem: join_cuts(cuts) for stem, cuts in found.items()}, metadata
+
+
+def join_cuts(cuts: Sequence[Cut]) -> Cut:
+    """Return the patches of one section that stood in several places."""
+    if len(cuts) == 1:
+        return cuts[0]
+    shard = next((cut.shard for cut in cuts if cut.shard), None)
+    offsets = [np.full(len(cut.places), -1) if cut.offsets is None else cut.offsets for cut in cuts]
+    return Cut(
+        cuts[0].section,
+        np.concatenate([cut.places for cut in cuts]),
+        np.concatenate([cut.hashes for cut in cuts]),
+        shard,
+        np.concatenate(offsets) if shard else None,
+    )
+
+
+def place_in_shard(cut: Cut, stored: Cut | None) -> Cut:
+    """Return the patches of a section, of which those that are `stored` in a shard have their place there."""
+    if stored is None or stored.offsets is None:
+        return Cut(cut.section, cut.places, cut.hashes)
+    at = {(int(y), int(x)): int(offset) for (y, x, _, _), offset in zip(stored.places, stored.offsets, strict=True)}
+    offsets = np.array([at.get((int(y), int(x)), -1) for y, x, _, _ in cut.places], np.int64)
+    return Cut(cut.section, cut.places, cut.hashes, stored.shard, offsets)
 
 
 def _columns_of_sections(
-    sections: Sequence[naming.Section], origins: Mapping[str, Origin], of_section: pa.Array
+    sections: Sequence[naming.Section], origins: Callable[[str], Origin], of_section: pa.Array
 ) -> dict[str, pa.Array]:
     """Return the columns that tell of a patch's section: `of_section` are the sections' positions, row by row."""
-    found = [origins[section.stem] for section in sections]
+    found = [origins(section.stem) for section in sections]
     places = [section if isinstance(section, naming.VolumeSection) else None for section in sections]
     sizes = [_sizes_of(origin, place) for origin, place in zip(found, places, strict=True)]
     values: dict[str, Sequence[Any]] = {
@@ -166,66 +268,154 @@ def _columns_of_sections(
     return {name: pa.array(column, COLUMNS[name]).take(of_section) for name, column in values.items()}
 
 
-def sort_by_name(table: pa.Table) -> pa.Table:
-    """Return a table's rows in the order of the patches' names, which is that of the code points of their letters."""
-    # Arrow compares UTF-8 bytes, which order as code points do.
-    return table.sort_by("patch")
-
-
-def join_tables(tables: Iterable[pa.Table]) -> pa.Table:
-    """Return the rows of several tables of one dataset, in the order of names."""
-    tables = list(tables)
-    return tables[0] if len(tables) == 1 else sort_by_name(pa.concat_tables(tables).combine_chunks())
-
-
-def section_names(table: pa.Table) -> set[str]:
-    """Return the names of the sections that a table has patches of."""
-    return set(pc.unique(_sections_of(table)).to_pylist())
-
-
-def keep_sections(table: pa.Table, sections: Sequence[naming.Section], origins: Mapping[str, Origin]) -> pa.Table:
-    """Return the rows of a table that are patches of some sections, with what is now known of where these came from."""
-    names = pa.array([section.stem for section in sections], pa.string())
-    of_section = pc.index_in(_sections_of(table), names)
-    kept = pc.is_valid(of_section)
-    table, of_section = table.filter(kept), of_section.filter(kept).combine_chunks()
-    for name, column in _columns_of_sections(sections, origins, of_section).items():
-        table = table.set_column(table.schema.get_field_index(name), name, column)
-    return table
-
-
-def _sections_of(table: pa.Table) -> pa.ChunkedArray:
-    return pc.replace_substring_regex(table["patch"], r"_\d+_\d+$", "")
-
-
-def write_table(path: Path, table: pa.Table) -> None:
-    """Write a table atomically; the same rows give the same bytes."""
-    # By way of files that are open: Arrow takes names in UTF-8 only.
-    with atomic_path(path) as partial, open(partial, "wb") as file:
-        pq.write_table(table, file, compression="zstd")
-
-
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a table, or some of its columns.
+    """Read a table, or some of its columns, whole.
 
     Raises
     ------
     InputError
         If the file is no table of patches.
     """
+    return pa.concat_tables(read_row_groups(path, list(columns or COLUMNS))).combine_chunks()
+
+
+def read_row_groups(
+    path: Path, columns: Sequence[str], may_hold: Callable[[str, str], bool] | None = None
+) -> Iterator[pa.Table]:
+    """Yield a table, or some of its columns, piece by piece; a table without rows once, empty.
+
+    `may_hold` chooses among the pieces by the first and the last name of their shards.
+
+    Raises
+    ------
+    InputError
+        If the file is no table of patches.
+    """
+    with _open_table(path, columns) as parquet:
+        for group in range(parquet.num_row_groups):
+            if may_hold is not None and not _holds_shards(parquet, group, may_hold):
+                continue
+            # Where rows are few, threads take longer to start than they save.
+            yield parquet.read_row_group(group, columns=list(columns), use_threads=False)
+        if not parquet.num_row_groups:
+            yield parquet.schema_arrow.empty_table().select(list(columns))
+
+
+@contextlib.contextmanager
+def _open_table(path: Path, columns: Sequence[str]) -> Iterator[pq.ParquetFile]:
+    """Give an open table that has these columns; what is none, or damaged, raises `InputError`."""
+    advice = "run raw/crop_patches.py again"
     try:
         with open(path, "rb") as file:
-            table = pq.read_table(file, columns=None if columns is None else list(columns), partitioning=None)
+            parquet = pq.ParquetFile(file)
+            schema = parquet.schema_arrow
+            wrong = [name for name in columns if name not in schema.names]
+            if wrong or HASH_SIZE_KEY not in (schema.metadata or {}):
+                found = f"a Parquet file without {', '.join(wrong) or 'the size of hashes'}"
+                raise InputError(path, "a table of patches", found, advice)
+            yield parquet
     except FileNotFoundError:
         raise InputError(path, "a table of patches", "no such file", "run raw/crop_patches.py") from None
     except (pa.ArrowException, OSError, ValueError) as error:
         found = f"a damaged or other file ({str(error).splitlines()[0]})"
-        raise InputError(path, "a table of patches", found, "run raw/crop_patches.py again") from None
-    wrong = [name for name in columns or COLUMNS if name not in table.column_names]
-    if wrong or HASH_SIZE_KEY not in (table.schema.metadata or {}):
-        found = f"a Parquet file without {', '.join(wrong) or 'the size of hashes'}"
-        raise InputError(path, "a table of patches", found, "run raw/crop_patches.py again")
-    return table
+        raise InputError(path, "a table of patches", found, advice) from None
+
+
+def _holds_shards(parquet: pq.ParquetFile, group: int, may_hold: Callable[[str, str], bool]) -> bool:
+    column = parquet.schema_arrow.get_field_index("shard")
+    statistics = parquet.metadata.row_group(group).column(column).statistics
+    if statistics is None:
+        return True
+    return bool(statistics.has_min_max) and may_hold(statistics.min, statistics.max)
+
+
+def read_shard_places(path: Path, shard: str) -> tuple[list[str], list[int]]:
+    """Return the patches that a table says a shard holds, and their offsets.
+
+    Raises
+    ------
+    InputError
+        If the file is no table of patches.
+    """
+    names: list[str] = []
+    offsets: list[int] = []
+    # Only the row groups that may have any: a shard's patches are found in a few milliseconds, however large the table.
+    for table in read_row_groups(path, ["patch", "shard", "offset"], lambda low, high: low <= shard <= high):
+        held = table.filter(pc.and_(pc.equal(table["shard"], shard), pc.is_valid(table["offset"])))
+        names += held["patch"].to_pylist()
+        offsets += held["offset"].to_pylist()
+    return names, offsets
+
+
+@dataclass(frozen=True)
+class PatchHashes:
+    """The names and hashes of a table's patches.
+
+    Attributes
+    ----------
+    names : LargeStringArray of n
+    words : (n, words) uint64
+        As `emcurate.patches.hashing.pack_hashes` packs them.
+    side : int
+        Of a hash, in bits.
+    """
+
+    names: pa.LargeStringArray
+    words: WordArray
+    side: int
+
+
+def read_hashes(path: Path) -> PatchHashes:
+    """Read the names and hashes of a table, a group of its rows at a time, so that little else is in memory.
+
+    Raises
+    ------
+    InputError
+        If the file is no table of patches, or its hashes have not the size it says.
+    """
+    names, words = [], []
+    side = 0
+    for rows in read_row_groups(path, ["patch", "hash"]):
+        side = hash_size_of(rows)
+        if rows["patch"].null_count:
+            raise InputError(path, "a table of patches", "rows without a name", "run raw/crop_patches.py again")
+        names.append(rows["patch"])
+        words += [_words_of(chunk, side, path) for chunk in rows["hash"].chunks]
+    words = words or [np.zeros((0, count_words(side)), np.uint64)]
+    read = PatchHashes(join_names(names), words[0] if len(words) == 1 else np.concatenate(words), side)
+    if len(read.names) > ROWS_KEPT:
+        del names, rows
+        # Arrow keeps what it has freed, which of many rows is as much again as is used.
+        pa.default_memory_pool().release_unused()
+    return read
+
+
+def _words_of(column: pa.Array, side: int, path: Path) -> WordArray:
+    """Return hashes packed into bytes as words, padded with zeros."""
+    count, width = len(column), (side * side + 7) // 8
+    _, offsets, data = column.cast(pa.large_binary()).buffers()
+    starts = np.frombuffer(offsets or bytes(8), np.int64, count + 1, 8 * column.offset)
+    if column.null_count or not (np.diff(starts) == width).all():
+        found = f"hashes of other sizes than {width} bytes"
+        raise InputError(path, f"hashes of side {side}", found, "run raw/crop_patches.py again")
+    padded = np.zeros((count, WORD_BITS // 8 * count_words(side)), np.uint8)
+    padded[:, :width] = np.frombuffer(data or b"", np.uint8)[starts[0] : starts[-1]].reshape(count, width)
+    return padded.view(np.uint64)
+
+
+def read_rows(path: Path, patches: Collection[str]) -> list[dict[str, Any]]:
+    """Return the rows of a few patches, each as a dictionary.
+
+    Raises
+    ------
+    InputError
+        If the file is no table of patches.
+    """
+    wanted = pa.array(sorted(patches), pa.string())
+    rows: list[dict[str, Any]] = []
+    for table in read_row_groups(path, list(COLUMNS)):
+        rows += table.filter(pc.is_in(table["patch"], wanted)).to_pylist()
+    return rows
 
 
 def hash_size_of(table: pa.Table) -> int:

@@ -16,9 +16,10 @@ from __future__ import annotations
 import bisect
 import functools
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +51,7 @@ TILES_AT_MOST = 400
 COMPRESS_LEVEL = 2
 
 Colour = tuple[int, int, int]
+Reader = Callable[[Path], npt.NDArray[Any]]  # of the pixels at a path, grey of any type
 BACKGROUND: Colour = (255, 255, 255)
 TEXT: Colour = (32, 32, 32)
 FAINT: Colour = (150, 150, 150)
@@ -82,7 +84,7 @@ class Tile:
     Parameters
     ----------
     patch : Path or (height, width) uint8 array
-        A file is read when the sheet is drawn; one that cannot be read becomes a crossed-out tile.
+        A path is read when the sheet is drawn; what cannot be read becomes a crossed-out tile.
     caption : str
         Lines written below; what is too long for the tile is cut in the middle, where names differ least.
     mark : Mark, optional
@@ -109,6 +111,7 @@ def draw_contact_sheet(
     *,
     columns: int = COLUMNS,
     tile_pixels: int = TILE_PIXELS,
+    read: Reader = read_image,
 ) -> None:
     """Draw groups of patches as a PNG and write it atomically, replacing an earlier one.
 
@@ -124,9 +127,11 @@ def draw_contact_sheet(
         Tiles a row at most; a sheet whose groups are all narrower is narrower too.
     tile_pixels : int
         Side of a tile; a patch is scaled to it with its proportions kept.
+    read : function
+        Reads what `Tile.patch` names; image files by default.
     """
     buffer = io.BytesIO()
-    sheet = render_contact_sheet(title, groups, columns=columns, tile_pixels=tile_pixels)
+    sheet = render_contact_sheet(title, groups, columns=columns, tile_pixels=tile_pixels, read=read)
     text = PngInfo()
     text.add_text(DRAWN_KEY, DRAWN_BY_US)
     sheet.save(buffer, "PNG", compress_level=COMPRESS_LEVEL, pnginfo=text)
@@ -134,7 +139,12 @@ def draw_contact_sheet(
 
 
 def render_contact_sheet(
-    title: str, groups: Sequence[Group], *, columns: int = COLUMNS, tile_pixels: int = TILE_PIXELS
+    title: str,
+    groups: Sequence[Group],
+    *,
+    columns: int = COLUMNS,
+    tile_pixels: int = TILE_PIXELS,
+    read: Reader = read_image,
 ) -> Image.Image:
     """Return a contact sheet as an RGB image; see `draw_contact_sheet`."""
     groups, left_out = _limit(groups)
@@ -165,7 +175,8 @@ def render_contact_sheet(
         for index, tile in enumerate(group.tiles):
             row, column = divmod(index, columns)
             left = MARGIN_PIXELS + column * cell
-            _draw_tile(sheet, tile, left, top + _GROUP_HEADING + row * (cell + n * LINE_PIXELS), tile_pixels)
+            image = _patch_image(tile.patch, read)
+            _draw_tile(sheet, tile, image, left, top + _GROUP_HEADING + row * (cell + n * LINE_PIXELS), tile_pixels)
         top += group_height
     return sheet
 
@@ -189,14 +200,15 @@ def _caption_lines(group: Group) -> int:
     return max((tile.caption.count("\n") + 1 for tile in group.tiles if tile.caption), default=0)
 
 
-def _draw_tile(sheet: Image.Image, tile: Tile, left: int, top: int, tile_pixels: int) -> None:
+def _draw_tile(
+    sheet: Image.Image, tile: Tile, image: Image.Image | None, left: int, top: int, tile_pixels: int
+) -> None:
     draw = ImageDraw.Draw(sheet)
     side = tile_pixels + 2 * FRAME_PIXELS
     colour = tile.mark.colour if tile.mark else FAINT
     thickness = FRAME_PIXELS if tile.mark else 1
     draw.rectangle((left, top, left + side - 1, top + side - 1), fill=EMPTY, outline=colour, width=thickness)
     inner = left + FRAME_PIXELS, top + FRAME_PIXELS
-    image = _patch_image(tile.patch)
     if image is None:
         far = inner[0] + tile_pixels - 1, inner[1] + tile_pixels - 1
         draw.line((*inner, *far), fill=FAINT, width=2)
@@ -225,11 +237,11 @@ def _draw_badge(draw: ImageDraw.ImageDraw, word: str, colour: Colour, left: int,
     draw.text((left + 4, top + 1), text, fill=(0, 0, 0) if bright else (255, 255, 255), font=font)
 
 
-def _patch_image(patch: Path | npt.NDArray[np.uint8]) -> Image.Image | None:
+def _patch_image(patch: Path | npt.NDArray[np.uint8], read: Reader) -> Image.Image | None:
     if not isinstance(patch, Path):
         return Image.fromarray(patch)
     try:
-        return Image.fromarray(to_uint8(read_image(patch), Rescale(), patch))
+        return Image.fromarray(to_uint8(read(patch), Rescale(), patch))
     except (InputError, OSError):
         return None
 

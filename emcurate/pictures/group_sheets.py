@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from emcurate.pictures.contact_sheets import DROPPED, KEPT, Group, Tile, draw_contact_sheet
+import numpy.typing as npt
+
+from emcurate.images.reading import read_image
 
 GROUPS_SHOWN = 12  # in one picture
 DUPLICATES_SHOWN = 9  # of each group
@@ -13,20 +17,27 @@ DUPLICATES_SHOWN = 9  # of each group
 
 @dataclass(frozen=True)
 class GroupSheet:
-    """A picture to be drawn: groups, each a list of patches and their distances in bits, the exemplar first."""
+    """A picture to be drawn: groups, each a list of patches and their distances in bits, the exemplar first.
+
+    A patch is named by its path from `patchdir` on, without the extension; `read` reads it.
+    """
 
     path: Path
     patchdir: Path
     title: str
     groups: list[list[tuple[str, int]]]
+    read: Callable[[Path], npt.NDArray[Any]] = read_image
 
 
 def draw_group_sheet(job: GroupSheet) -> None:
     """Draw groups of near-duplicates, each in a row."""
+    # Here, since a run that draws nothing need not load what draws.
+    from emcurate.pictures.contact_sheets import DROPPED, KEPT, Group, Tile, draw_contact_sheet
+
     sheet = []
     for (exemplar, _), *duplicates in job.groups:
         tiles = [Tile(job.patchdir / f"{exemplar}.tiff", "exemplar", KEPT)]
         tiles += [Tile(job.patchdir / f"{name}.tiff", f"{bits} bits away", DROPPED) for name, bits in duplicates]
-        sheet.append(Group(exemplar, tiles))
+        sheet.append(Group(Path(exemplar).name, tiles))
     title = f"{job.title}: largest groups of near-duplicates, those that differ most first"
-    draw_contact_sheet(job.path, title, sheet, columns=DUPLICATES_SHOWN + 1)
+    draw_contact_sheet(job.path, title, sheet, columns=DUPLICATES_SHOWN + 1, read=job.read)

@@ -28,17 +28,17 @@ import msgspec
 
 from emcurate import __version__, naming
 from emcurate.errors import InputError
-from emcurate.files import Output, is_intact
+from emcurate.files import Output, find_damaged
 from emcurate.running.ledger_file import (
     BEGUN,
     DONE,
     DROPPED,
-    LEDGER_DIRECTORY,
     SPOILT,
     STRANGE,
     LedgerFile,
     Line,
     digest_parameters,
+    ledger_path,
     ledger_paths,
     read_outputs,
 )
@@ -75,6 +75,10 @@ class Source:
         Whether the dataset is one input and this a part of it: when parts are gone or changed, the input has changed.
     is_renewed : bool
         Whether its results are made anew without being asked when it has changed, such as a list that grows.
+    wanted : str
+        What of its results is wanted: where other ones were made, they are made anew without being asked.
+    enough : tuple of str
+        What else, noted as `wanted`, holds all that is wanted; one that ends in ``*`` stands for all that begin so.
     """
 
     path: Path
@@ -84,6 +88,14 @@ class Source:
     settings: Mapping[str, Any] = field(default_factory=dict)
     is_part: bool = False
     is_renewed: bool = False
+    wanted: str = ""
+    enough: tuple[str, ...] = ()
+
+    def is_held_by(self, noted: str) -> bool:
+        """Return whether results noted with these words hold all that is wanted."""
+        return noted == self.wanted or any(
+            noted.startswith(words[:-1]) if words.endswith("*") else noted == words for words in self.enough
+        )
 
 
 @dataclass(frozen=True)
@@ -143,7 +155,7 @@ class Ledger:
         self._header = Line(
             stage=stage, product=product, version=__version__, parameters=self._parameters, among_inputs=among_inputs
         )
-        path = directory / LEDGER_DIRECTORY / f"{stage}.jsonl"
+        path = ledger_path(directory, stage)
         hold_lock(path.with_suffix(".lock"), directory)
         self._file = LedgerFile(path)
         self._file.compact()
@@ -192,7 +204,7 @@ class Ledger:
             If there are results of other parameters and neither `overwrite` nor `renew` is set.
         """
         self._sources, self._report, self._overwrite = sources, report, overwrite
-        self._root = _text(os.path.realpath(root))
+        self._root = path_as_text(os.path.realpath(root))
         unnoted = self._find_unnoted()
         self._refuse_other_roots()
         self._refuse_other_parameters(unnoted, overwrite or renew)
@@ -232,7 +244,15 @@ class Ledger:
 
         `details` are what later stages may want to know of it, such as its voxel size; JSON values.
         """
-        outputs = list(outputs)
+        self.finish_all({key: outputs}, details)
+
+    def finish_all(self, made: Mapping[str, Iterable[Output]], details: Mapping[str, Any] | None = None) -> None:
+        """Note that several inputs are done, as `finish` would, in one write."""
+        lines = [self._finished(key, list(outputs), details or {}) for key, outputs in made.items()]
+        self._file.append([line for line in lines if line is not None])
+
+    def _finished(self, key: str, outputs: list[Output], details: Mapping[str, Any]) -> Line | None:
+        """Remove what else there is of an input, and return its line; None if others' files of its name are there."""
         entries = {output.name.partition("/")[0] for output in outputs}
         strangers = sorted(name for name in self._strangers.get(key, ()) if name.rstrip("/") not in entries)
         if strangers:
@@ -240,19 +260,41 @@ class Ledger:
             advice = "use another output directory, or --overwrite to remove them"
             wanted = f"only what this run makes of {self._sources[key].path}"
             self._report.fail(InputError(self.directory / strangers[0], wanted, found, advice))
-            return
+            return None
         names = {output.name for output in outputs}
         for name in self._ours.pop(key, set()):
             if name not in names and name.rstrip("/") not in entries:
                 _remove(self.directory, name.rstrip("/"))
         line = self._describe(key, DONE)
-        line.details = _as_json(details or {})
+        line.details = _as_json(details)
         line.outputs = msgspec.Raw(msgspec.json.encode(outputs))
-        self._file.append([line])
+        return line
+
+    def state_of(self, key: str) -> str:
+        """Return what changes when an input, its parameters or what is wanted of it do, as they are noted."""
+        line = self.entries.get(key)
+        if line is None:
+            return ""
+        return digest_parameters({"of": [line.made_with, line.fingerprint, line.settings, line.wanted]})
 
     def outputs_of(self, key: str) -> list[Output]:
-        """Return the files that came of a finished input."""
-        return read_outputs(self.entries[key])
+        """Return the files that are noted of an input."""
+        return read_outputs(self.entries[key]) if key in self.entries else []
+
+    def details_of(self, key: str) -> dict[str, Any]:
+        """Return what `finish` was told of an input."""
+        return self.entries[key].details if key in self.entries else {}
+
+    def is_as_noted(self, key: str, source: Source) -> bool:
+        """Return whether an input is the one that is noted as done, with the parameters of this run."""
+        line = self.entries.get(key)
+        return (
+            line is not None
+            and line.state == DONE
+            and line.made_with == self._made_with
+            and line.fingerprint == source.fingerprint
+            and line.settings == _as_json(source.settings)
+        )
 
     def _find_unnoted(self) -> dict[str, set[str]]:
         """Return the files that are results of inputs by their names but are not noted, by input.
@@ -289,6 +331,12 @@ class Ledger:
                 "use another output directory, or --overwrite to replace them",
             )
             raise InputError(self.directory, f"results of {self._root}", found, advice)
+        made = sum(line.made_anything for line in self.entries.values() if line.root in other)
+        if made:
+            self._report.warn(
+                f"{self.directory}: results of {made:,} inputs in {_some(sorted(other))} are removed, since it holds "
+                "those of one input directory only"
+            )
         self._remove([key for key, line in self.entries.items() if line.root in other])
 
     def _refuse_other_parameters(self, unnoted: Mapping[str, set[str]], allowed: bool) -> None:
@@ -425,7 +473,9 @@ class Ledger:
             return _Reason("interrupted")
         if entry.state == SPOILT:
             return _Reason("its results were altered")
-        damaged = [output.name for output in read_outputs(entry) if not is_intact(self.directory, output)]
+        if not source.is_held_by(entry.wanted):
+            return _Reason("other parts of it are wanted")
+        damaged = [output.name for output in find_damaged(self.directory, read_outputs(entry))]
         if damaged:
             return _Reason(f"{_some(damaged)} missing or damaged")
         return None
@@ -484,9 +534,9 @@ class Ledger:
         """Yield a line for each input that is done and now lies elsewhere."""
         for key in done:
             entry = self.entries[key]
-            if entry.root != self._root or entry.source != _text(self._sources[key].path):
+            if entry.root != self._root or entry.source != path_as_text(self._sources[key].path):
                 line = self._describe(key, DONE)
-                line.details, line.outputs = entry.details, entry.outputs
+                line.details, line.outputs, line.wanted = entry.details, entry.outputs, entry.wanted
                 yield line
 
     def _describe(self, key: str, state: str) -> Line:
@@ -495,13 +545,14 @@ class Ledger:
             input=key,
             state=state,
             made_with=self._made_with,
-            source=_text(source.path),
+            source=path_as_text(source.path),
             root=self._root,
             fingerprint=source.fingerprint,
             dataset=source.dataset,
-            owner=_text(source.owner or source.path),
+            owner=path_as_text(source.owner or source.path),
             settings=_as_json(source.settings),
             is_part=source.is_part,
+            wanted=source.wanted,
         )
 
     def _remove(self, keys: Iterable[str]) -> None:
@@ -554,7 +605,7 @@ def _remove(directory: Path, name: str) -> None:
 def _is_gone(text: str) -> bool:
     """Return whether nothing of that name is there: not what cannot be looked at, nor a link to a disk that is away."""
     try:
-        os.lstat(_path(text))
+        os.lstat(path_of_text(text))
     except (FileNotFoundError, NotADirectoryError):
         return True
     except (OSError, ValueError):
@@ -563,15 +614,15 @@ def _is_gone(text: str) -> bool:
 
 
 def _same_place(text: str, path: Path) -> bool:
-    if text == _text(path):
+    if text == path_as_text(path):
         return True
     try:
-        return Path(_path(text)).samefile(path)
+        return Path(path_of_text(text)).samefile(path)
     except OSError:
         return False
 
 
-def _text(path: str | Path) -> str:
+def path_as_text(path: str | Path) -> str:
     """Return a path as it can stand in JSON; one with bytes that are no UTF-8 as the numbers of all its bytes."""
     try:
         str(path).encode()
@@ -580,7 +631,7 @@ def _text(path: str | Path) -> str:
     return str(path)
 
 
-def _path(text: str) -> str:
+def path_of_text(text: str) -> str:
     """Return the path of a text, the inverse of `_text`."""
     with contextlib.suppress(ValueError):
         if text.startswith(_BYTES):

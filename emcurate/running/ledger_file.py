@@ -51,6 +51,7 @@ class Line(msgspec.Struct, omit_defaults=True):
     owner: str = ""
     settings: dict[str, Any] = {}
     is_part: bool = False
+    wanted: str = ""  # what of its results was
     details: dict[str, Any] = {}
     strangers: list[str] = []
     outputs: msgspec.Raw = msgspec.Raw(b"[]")  # decoded one input at a time: there may be millions
@@ -127,19 +128,27 @@ def read_lines(path: Path) -> Iterator[Line]:
     if not path.is_file():
         return
     decoder = msgspec.json.Decoder(Line)
-    for text in filter(None, path.read_bytes().split(b"\n")):
-        try:
-            line = decoder.decode(text)
-            names = [output.name for output in read_outputs(line)]
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            continue
-        if (line.stage or line.state in STATES) and all(map(_is_inside, [*names, *line.strangers])):
-            yield line
+    with open(path, "rb") as file:  # line by line: of millions of files it is hundreds of megabytes
+        for text in file:
+            if not text.strip():
+                continue
+            try:
+                line = decoder.decode(text)
+                names = [output.name for output in read_outputs(line)]
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                continue
+            if (line.stage or line.state in STATES) and all(map(_is_inside, [*names, *line.strangers])):
+                yield line
 
 
 def read_outputs(line: Line) -> list[Output]:
     """Return the files that came of an input."""
     return msgspec.json.decode(line.outputs, type=list[Output])
+
+
+def ledger_path(directory: Path, stage: str) -> Path:
+    """Return where a stage notes what it made in a directory."""
+    return directory / LEDGER_DIRECTORY / f"{stage}.jsonl"
 
 
 def ledger_paths(directory: Path) -> list[Path]:

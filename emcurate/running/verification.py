@@ -7,7 +7,7 @@ from pathlib import Path
 
 from emcurate.errors import InputError
 from emcurate.files import holds
-from emcurate.running.ledger_file import LEDGER_DIRECTORY, SPOILT, LedgerFile, read_outputs
+from emcurate.running.ledger_file import LEDGER_DIRECTORY, SPOILT, LedgerFile, ledger_path, read_outputs
 from emcurate.running.report import Report
 
 
@@ -21,7 +21,7 @@ def verify(directory: Path, stage: str, report: Report) -> None:
     InputError
         If the directory knows nothing of the stage.
     """
-    ledger = LedgerFile(directory / LEDGER_DIRECTORY / f"{stage}.jsonl")
+    ledger = LedgerFile(ledger_path(directory, stage))
     if ledger.header is None:
         found = f"no {LEDGER_DIRECTORY}/{ledger.path.name}"
         raise InputError(directory, f"results of {stage}", found, "check the directory, or run the stage first")

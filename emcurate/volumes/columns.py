@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from emcurate import naming
 from emcurate.errors import InputError
-from emcurate.files import fingerprint
-from emcurate.images.sections import read_size
 from emcurate.running.report import Report
 from emcurate.volumes.boxes import Box, Column, find_candidates, score_stretches, suppress_overlapping
 from emcurate.volumes.volume import Volume
@@ -34,14 +32,16 @@ class Informative:
         """Whether patches of other planes than 0 occur."""
         return any(plane != 0 for plane, _, _ in self.sections)
 
-    def fingerprint(self) -> str:
-        """Return what changes when the set of patches does, or their size."""
-        text = repr([(place, sorted(self.sections[place]), self._seen(place)) for place in sorted(self.sections)])
+    def fingerprint(self, state_of: Callable[[str], str]) -> str:
+        """Return what changes when the set of patches does, or what `state_of` says of one of each place."""
+        text = repr(
+            [(place, sorted(self.sections[place]), self._seen(place, state_of)) for place in sorted(self.sections)]
+        )
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def _seen(self, place: tuple[int, int, int]) -> str:
+    def _seen(self, place: tuple[int, int, int], state_of: Callable[[str], str]) -> str:
         try:
-            return fingerprint(Path(self.example[place]))
+            return state_of(self.example[place])
         except OSError:
             return "unreadable"  # finding the boxes reports it
 
@@ -78,8 +78,10 @@ class Choice:
     thin: int = 0
 
 
-def choose_boxes(informative: Informative, volume: Volume, nz: int) -> Choice:
-    """Return the boxes to save of one volume.
+def choose_boxes(
+    informative: Informative, volume: Volume, nz: int, size_of: Callable[[str], tuple[int, int]]
+) -> Choice:
+    """Return the boxes to save of one volume; `size_of` reads the height and width of a patch.
 
     Raises
     ------
@@ -88,7 +90,7 @@ def choose_boxes(informative: Informative, volume: Volume, nz: int) -> Choice:
     """
     columns = {}
     for (plane, y, x), sections in informative.sections.items():
-        height, width = read_size(Path(informative.example[plane, y, x]))
+        height, width = size_of(informative.example[plane, y, x])
         column = Column(plane, y, x, height, width)
         check_column(column, max(sections), volume, informative.example[plane, y, x])
         columns[column] = sections

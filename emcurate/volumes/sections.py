@@ -42,11 +42,16 @@ def choose_planes(volume: Volume, axes: Sequence[int], anisotropy: float, report
 def divide(volume: Volume, planes: Iterable[int], spacing: int) -> Iterator[tuple[int, range]]:
     """Divide a volume's sections into slabs: yield the plane and the indices of each."""
     for plane in planes:
-        section_bytes = volume.size // volume.shape[plane] * volume.dtype.itemsize
-        at_once = min(SLAB_SECTIONS, max(1, SLAB_BYTES // max(1, section_bytes)))
+        at_once = sections_at_once(volume, plane)
         for indices in section_indices(volume.shape[plane], spacing):
             for start in range(0, len(indices), at_once):
                 yield plane, indices[start : start + at_once]
+
+
+def sections_at_once(volume: Volume, plane: int) -> int:
+    """Return how many sections of a plane a job reads at a time."""
+    section_bytes = volume.size // volume.shape[plane] * volume.dtype.itemsize
+    return min(SLAB_SECTIONS, max(1, SLAB_BYTES // max(1, section_bytes)))
 
 
 def dataset_of(name: str) -> str | None:

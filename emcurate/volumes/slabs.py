@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from emcurate import naming
+from emcurate.images.origins import VOLUME
 from emcurate.images.pixels import Limits, Rescale, convert
 from emcurate.running.claims import Notes
 from emcurate.running.jobs import Workers
 from emcurate.running.report import Report
 from emcurate.volumes.limits import find_limits
 from emcurate.volumes.scratch import ready_to_read
-from emcurate.volumes.sections import divide
 from emcurate.volumes.volume import Volume
-
-# What a volume is in the tables, unless the stage that made it says otherwise.
-VOLUME_KIND = "volume"
-
-Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -46,79 +41,46 @@ class Slab:
             yield naming.VolumeSection(self.volume.name, self.plane, index, width), section
 
 
-class SlabJob(Protocol):
-    """A job about a slab."""
-
-    @property
-    def slab(self) -> Slab: ...
-
-
-Job = TypeVar("Job", bound=SlabJob)
-
-
-def cut_volumes(
+@contextlib.contextmanager
+def ready_to_cut(
     volumes: Sequence[Volume],
     planes: Mapping[Path, Sequence[int]],
-    spacing: int,
     rescale: Rescale,
     scratch_directory: Path,
-    make_job: Callable[[Slab], Job],
-    function: Callable[[Job], Value],
     report: Report,
     workers: Workers,
-) -> Iterator[tuple[Volume, Limits | None, list[Value]]]:
-    """Do a job on every slab of some volumes, the work divided over processes within each; yield the finished volumes.
+    known: Mapping[Path, Limits] | None = None,
+) -> Iterator[list[tuple[Volume, Limits | None]]]:
+    """Give volumes that can be cut now, with their grey limits; those that cannot be read are reported and left out.
 
     Parameters
     ----------
     volumes : sequence of Volume
     planes : mapping of Path to sequence of int
-        The planes to cut, by the volume's path.
-    spacing : int
-        Cut every so many-th index, and the last.
+        The planes to cut, by the volume's path. Where there are none, the limits are not measured, and None.
     rescale : Rescale
     scratch_directory : Path
         Where packed volumes are unpacked meanwhile.
-    make_job, function : callables
-        `make_job` makes a job of a slab; `function`, at the top level of its module, does it.
     report : Report
-        Receives what fails; a volume of which any slab fails is not yielded.
     workers : Workers
-
-    Yields
-    ------
-    (Volume, Limits or None, list)
-        A volume, its grey limits (None where no plane is cut), and what `function` returned for its slabs, in the order
-        of planes and indices.
+    known : mapping of Path to Limits, optional
+        Limits that were measured before.
     """
+    known = known or {}
     # Whole planes of a TIFF or of a directory of slices are read as they are; anything else is decoded once first.
     by_planes = [volume.path for volume in volumes if not any(planes[volume.path])]
     with ready_to_read(volumes, scratch_directory, report, workers, by_planes=by_planes) as ready:
-        limits = find_limits([volume for volume in ready if planes[volume.path]], rescale, report, workers)
-        jobs = [
-            make_job(Slab(volume, plane, indices, limits[volume.path]))
-            for volume in ready
-            if volume.path in limits
-            for plane, indices in divide(volume, planes[volume.path], spacing)
-        ]
-        missing = Counter(job.slab.volume.path for job in jobs)
-        values: dict[Path, list[tuple[int, int, Value]]] = defaultdict(list)
-        for job, value in workers.run(function, jobs, report, unit="slab"):
-            slab = job.slab
-            values[slab.volume.path].append((slab.plane, slab.indices[0], value))
-            missing[slab.volume.path] -= 1
-    whole = {volume.path for volume in ready if not planes[volume.path] or volume.path in limits}
-    for volume in volumes:
-        if volume.path in whole and not missing[volume.path]:
-            found = sorted(values.pop(volume.path, []), key=lambda place: place[:2])
-            yield volume, limits.get(volume.path), [value for _, _, value in found]
+        unknown = [volume for volume in ready if planes[volume.path] and volume.path not in known]
+        limits = {**known, **find_limits(unknown, rescale, report, workers)}
+        usable = {volume.path: volume for volume in ready if volume.path in limits or not planes[volume.path]}
+        yield [(usable[volume.path], limits.get(volume.path)) for volume in volumes if volume.path in usable]
 
 
 def describe_volume(volume: Volume, limits: Limits | None, notes: Notes) -> dict[str, Any]:
     """Return what later stages want to know of a volume that was cut, as the ledger keeps it."""
     made = notes.origin(volume.path)
     return {
-        "kind": VOLUME_KIND if made is None else made.details.get("kind", VOLUME_KIND),
+        "kind": VOLUME if made is None else made.details.get("kind", VOLUME),
         "voxel_size_nm": volume.voxel_size_nm,
         "limits": limits and (limits.low, limits.high),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -22,7 +23,8 @@ from emcurate.labeling.session import Session, View
 from emcurate.labeling.store import LabelStore, find_paths
 from emcurate.labeling.tiles import describe_place, load_tile
 from emcurate.patches.labels import load_labels, save_labels
-from emcurate.patches.pathlists import write_path_list
+from emcurate.patches.pathlists import PathList, write_path_list
+from tests.patch_sets import pack
 
 SMALL = View(rows=2, columns=3)
 
@@ -361,7 +363,7 @@ def test_datasets_of_many_paths_equal_a_plain_loop(shuffled):
 def test_opening_reads_no_patch_and_a_page_reads_only_its_own(corpus, monkeypatch):
     read = []
     monkeypatch.setattr(
-        "emcurate.labeling.tiles.read_section", lambda path: read.append(str(path)) or np.zeros((4, 4), np.uint8)
+        "emcurate.labeling.tiles.read_patch", lambda path: read.append(str(path)) or np.zeros((4, 4), np.uint8)
     )
     session = open_session(corpus)
     assert read == []
@@ -682,6 +684,47 @@ def test_labels_follow_patches_whose_directory_was_moved(corpus):
     relist(corpus, sorted(str(p) for p in (corpus / "elsewhere").iterdir()))
     open_session(corpus, annotator="anna")
     assert labelled_names(corpus) == before
+
+
+def test_a_session_on_shards_is_that_on_files_and_takes_their_labels_over(corpus):
+    paths = list(PathList(corpus / "list.npz"))
+    of_files = open_session(corpus, order="random")
+    of_files.label([3], "informative")
+    tiles = [of_files.page_tiles() for page in range(of_files.page_count) if of_files.turn(page) is None]
+    members = pack(paths, corpus / "shards", per_shard=4)
+    write_path_list(corpus / "list.npz", members)
+    shutil.rmtree(corpus / "patches")
+    of_shards = open_session(corpus, order="random")
+    assert of_shards.labels.tolist() == of_files.labels.tolist()
+    assert of_shards.dataset_names == of_files.dataset_names
+    for page, expected in enumerate(tiles):
+        of_shards.turn(page)
+        for found, tile in zip(of_shards.page_tiles(), expected, strict=True):
+            assert (found.limits, found.problem) == (tile.limits, "")
+            np.testing.assert_array_equal(found.pixels, tile.pixels)
+    of_shards.label([5], "uninformative")
+    assert on_disk(corpus)[5] == "uninformative"
+    assert [describe_place(path) for path in members] == [describe_place(path) for path in paths]
+
+
+def test_a_shard_or_member_that_is_missing_says_so_and_takes_no_label(corpus):
+    paths = list(PathList(corpus / "list.npz"))
+    members = pack(paths, corpus / "shards", per_shard=4)
+    gone = members[0].rpartition("/")[0]
+    Path(gone).unlink()
+    members[19] = members[19].replace("_224.tiff", "_225.tiff")
+    write_path_list(corpus / "list.npz", members)
+    session = open_session(corpus)
+    problems = {}
+    for page in range(session.page_count):
+        session.turn(page)
+        problems |= dict(zip(session.page_indices(), session.page_tiles(), strict=True))
+    lost = {i for i, path in enumerate(members) if path.startswith(gone)}
+    assert len(lost) == 4
+    assert {i for i, tile in problems.items() if tile.problem} == {*lost, 19}
+    assert problems[0].problem == "no such shard"
+    assert problems[19].problem.startswith("no such member")
+    assert session.label([0, 19], "informative") == []
 
 
 def test_each_annotators_labels_are_carried_over(corpus):

@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from emcurate.errors import InputError
 from emcurate.patches import duplicates as groups
 from emcurate.patches import exemplars, substrings
-from emcurate.patches.duplicates import Groups, cover_greedily, find_groups
+from emcurate.patches.duplicates import Cover, Groups, Largest, cover_greedily, find_groups, read_largest
 from emcurate.patches.hashing import pack_hashes
+from emcurate.patches.names import as_names
 
 
 def naive_cover(hashes, order, distance):
@@ -80,6 +82,7 @@ def test_cover_equals_both_naive_loops_however_it_is_found(data, kind, side, cou
     distance = data.draw(st.one_of(st.integers(0, min(14, side * side - 1)), st.integers(0, side * side - 1)))
     hashes, order = make_difficult_hashes(rng, kind, count, side), rng.permutation(count)
     chosen = {
+        "COMPARISONS": data.draw(st.sampled_from([0, 10_000, 60_000_000])),  # 0: compiled at once
         "BLOCK": data.draw(st.integers(1, 30)),
         "TABLES_FROM": data.draw(st.sampled_from([1, 5, 20, 50_000])),
         "GAIN": data.draw(st.sampled_from([0, 3])),  # 0: tables, whether they are any use or not
@@ -88,7 +91,7 @@ def test_cover_equals_both_naive_loops_however_it_is_found(data, kind, side, cou
         "PART_QUERIES": data.draw(st.integers(1, 10)),
     }
     with constants(**chosen):
-        found = find_groups([str(i) for i in range(count)], hashes, order, distance, threads)
+        found = find_groups(as_names(map(str, range(count))), pack_hashes(hashes), order, Cover(distance, threads))
     assert found.exemplar.tolist() == naive_cover(hashes, order, distance)
     assert found.exemplar.tolist() == published_loop(hashes, order, distance)
     assert found.distance.tolist() == [np.count_nonzero(hashes[i] != hashes[e]) for i, e in enumerate(found.exemplar)]
@@ -120,6 +123,18 @@ def test_as_many_exemplars_as_tables_are_meant_for(words):
 
 def test_nothing_to_cover():
     assert cover_greedily(np.empty((0, 1), np.uint64), 3).tolist() == []
+    assert Cover(3).find(np.empty((0, 1), np.uint64)).tolist() == []
+
+
+def test_many_sets_are_covered_alike_before_and_after_the_compiler_is_worth_it(monkeypatch):
+    rng, compiled = np.random.default_rng(1), []
+    monkeypatch.setattr(groups, "cover_greedily", lambda *arguments: compiled.append(0) or cover_greedily(*arguments))
+    with constants(COMPARISONS=200_000, FEW=100):
+        cover = Cover(5)
+        for count in (30, 1, 101, *[60] * 20):
+            hashes = make_hashes(rng, count)
+            assert cover.find(pack_hashes(hashes)).tolist() == naive_cover(hashes, range(count), 5)
+    assert 2 <= len(compiled) <= 21
 
 
 @pytest.mark.parametrize("module", ["emcurate.patches.duplicates", "emcurate.patches.datasets"])
@@ -130,12 +145,12 @@ def test_the_compiler_is_not_loaded_before_there_is_something_to_cover(module):
 
 @pytest.fixture
 def three_groups():
-    return Groups(["a", "b", "c, d", "e", "f"], np.array([0, 1, 0, 0, 1]), np.array([0, 0, 2, 5, 1]))
+    return Groups(as_names(["a", "b", "c, d", "e", "f"]), np.array([0, 1, 0, 0, 1]), np.array([0, 0, 2, 5, 1]))
 
 
 def test_exemplars_and_table(three_groups):
-    assert three_groups.exemplars() == ["a", "b"]
-    rows = list(csv.reader(io.StringIO(three_groups.table().decode())))
+    assert three_groups.exemplars.tolist() == [0, 1]
+    rows = list(csv.reader(io.StringIO(b"".join(three_groups.table()).decode())))
     assert rows == [
         ["patch", "exemplar", "distance"],
         ["a", "a", "0"],
@@ -149,11 +164,21 @@ def test_exemplars_and_table(three_groups):
 def test_largest_groups_show_what_differs_most(three_groups):
     assert three_groups.largest(5, 5) == [(3, [("a", 0), ("e", 5), ("c, d", 2)]), (2, [("b", 0), ("f", 1)])]
     assert three_groups.largest(1, 1) == [(3, [("a", 0), ("e", 5)])]
-    assert Groups(["a"], np.array([0]), np.array([0])).largest(3, 3) == []
+    assert Groups(as_names(["a"]), np.array([0]), np.array([0])).largest(3, 3) == []
+
+
+def test_largest_of_several_datasets_are_those_of_a_stable_sort():
+    found, sizes = Largest(3), {"b": [5, 4, 4], "a": [4, 2], "c": [9], "d": []}
+    for dataset, each in sizes.items():
+        found.add(dataset, [(size, [(f"{dataset}{rank}", 0)]) for rank, size in enumerate(each)])
+    assert [group[0][0] for group in found.groups] == ["c0", "b0", "a0"]
+
+
+LETTERS = st.sampled_from("ab ,;\"'\r\n\tö𝄞")
 
 
 @given(
-    names=st.lists(st.text(st.sampled_from("ab ,;\"'\r\n\tö"), max_size=4), min_size=1, max_size=12),
+    names=st.lists(st.text(LETTERS, max_size=4), min_size=1, max_size=12),
     rows=st.integers(1, 5),
     data=st.data(),
 )
@@ -167,4 +192,66 @@ def test_the_table_is_what_the_csv_module_writes(names, rows, data):
     writer.writerow(["patch", "exemplar", "distance"])
     writer.writerows((names[i], names[exemplar[i]], distance[i]) for i in order)
     with constants(ROWS_AT_ONCE=rows):
-        assert Groups(names, exemplar, distance).table() == expected.getvalue().encode()
+        written = b"".join(Groups(as_names(names), exemplar, distance).table())
+    assert written == expected.getvalue().encode()
+
+
+def draw_groups(data, letters=LETTERS):
+    """Groups as a cover finds them, with names in order."""
+    names = sorted(data.draw(st.sets(st.text(letters, min_size=1, max_size=5), min_size=1, max_size=15)))
+    rng = np.random.default_rng(data.draw(st.integers(0, 10**6)))
+    kept = np.flatnonzero(rng.random(len(names)) < 0.4)
+    kept = kept if kept.size else np.array([0])
+    exemplar = rng.choice(kept, len(names))
+    exemplar[kept] = kept
+    distance = np.where(exemplar == np.arange(len(names)), 0, rng.integers(0, 4, len(names)))
+    return names, Groups(as_names(names), exemplar, distance)
+
+
+@given(data=st.data(), rows=st.integers(1, 5), before=st.sampled_from(["", "/a/ö/"]))
+def test_the_file_of_exemplars_is_what_numpy_saves(data, rows, before):
+    names, found = draw_groups(data)
+    expected = io.BytesIO()
+    exemplars = [name for i, name in enumerate(names) if found.exemplar[i] == i]
+    np.save(expected, np.array([f"{before}{name}.tiff" for name in exemplars]))
+    with constants(ROWS_AT_ONCE=rows):
+        assert b"".join(found.exemplars_npy(before, ".tiff")) == expected.getvalue()
+
+
+def naive_largest(names, found, groups, members):
+    """Group by group, as Python sorts."""
+    largest = []
+    for e in sorted(set(found.exemplar.tolist())):
+        others = [i for i in range(len(names)) if found.exemplar[i] == e and i != e]
+        farthest = sorted(others, key=lambda i: -found.distance[i])[:members]
+        if others:
+            largest.append((len(others) + 1, [(names[i], int(found.distance[i])) for i in (e, *farthest)]))
+    return sorted(largest, key=lambda group: -group[0])[:groups]
+
+
+@given(data=st.data(), count=st.integers(1, 5), members=st.integers(1, 5))
+def test_largest_groups_equal_a_naive_search(data, count, members):
+    names, found = draw_groups(data)
+    assert found.largest(count, members) == naive_largest(names, found, count, members)
+
+
+@settings(deadline=None)
+@given(data=st.data(), count=st.integers(1, 5), members=st.integers(1, 5), size=st.sampled_from([60, 300, 1 << 20]))
+def test_largest_groups_are_read_back_from_the_table(data, count, members, size, tmp_path_factory):
+    # Which versions of Python quote a carriage return differs.
+    names, found = draw_groups(data, LETTERS.filter(lambda letter: letter != "\r"))
+    path = tmp_path_factory.mktemp("table") / "a_groups.csv"
+    path.write_bytes(b"".join(found.table()))
+    with constants(CSV_BYTES_AT_ONCE=size):
+        assert read_largest(path, count, members) == naive_largest(names, found, count, members)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"mine", b"patch,exemplar\na,a\n", b"patch,exemplar,distance\na,a,far\n", b"patch,exemplar,distance\na,\n"],
+)
+def test_what_is_no_table_of_groups_is_named(tmp_path, content):
+    path = tmp_path / "a_groups.csv"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="a table of patch, exemplar and distance"):
+        read_largest(path, 3, 3)

@@ -31,6 +31,10 @@ def make_picture(name, shape):
     return PICTURES[name](shape).astype(np.uint8)
 
 
+def corners(rows, columns):
+    return np.array([(row, column) for row in rows for column in columns], np.int32).reshape(-1, 2)
+
+
 def hash_by_imagehash(section, rows, columns, crop, hash_size):
     return np.array(
         [
@@ -47,7 +51,7 @@ def hash_by_imagehash(section, rows, columns, crop, hash_size):
 def test_patches_hash_like_imagehash(crop, hash_size, name):
     section = make_picture(name, (2 * crop + 3, 3 * crop))
     rows, columns = [0, crop], [0, crop, 2 * crop]
-    hashes = hash_patches(section, rows, columns, crop, hash_size)
+    hashes = hash_patches(section, corners(rows, columns), crop, hash_size)
     assert (hashes.dtype, hashes.shape) == (bool, (6, hash_size, hash_size))
     assert np.array_equal(hashes, hash_by_imagehash(section, rows, columns, crop, hash_size))
 
@@ -63,7 +67,7 @@ def test_any_sizes_and_places_hash_like_imagehash(crop, hash_size, name, spare, 
     section = make_picture(name, (crop + spare[0], crop + spare[1]))
     rows, columns = (data.draw(st.lists(st.integers(0, s), min_size=1, max_size=3)) for s in spare)
     expected = hash_by_imagehash(section, rows, columns, crop, hash_size)
-    assert np.array_equal(hash_patches(section, rows, columns, crop, hash_size), expected)
+    assert np.array_equal(hash_patches(section, corners(rows, columns), crop, hash_size), expected)
 
 
 @pytest.mark.parametrize(("crop", "hash_size", "side"), [(16, 8, 1600), (700, 64, 700), (1300, 8, 1300)])
@@ -71,7 +75,7 @@ def test_more_than_one_batch_or_one_product_holds(crop, hash_size, side):
     section = RNG.integers(0, 256, (side, side)).astype(np.uint8)
     starts = range(0, side, crop)
     expected = hash_by_imagehash(section, starts, starts, crop, hash_size)
-    assert np.array_equal(hash_patches(section, starts, starts, crop, hash_size), expected)
+    assert np.array_equal(hash_patches(section, corners(starts, starts), crop, hash_size), expected)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +86,7 @@ def test_more_than_one_batch_or_one_product_holds(crop, hash_size, side):
 def test_sections_lie_in_memory_as_they_like(view):
     section = view(RNG.integers(0, 256, (100, 200)).astype(np.uint8))
     expected = hash_by_imagehash(np.ascontiguousarray(section), [0, 40], [0, 30, 50], 50, 8)
-    assert np.array_equal(hash_patches(section, [0, 40], [0, 30, 50], 50, 8), expected)
+    assert np.array_equal(hash_patches(section, corners([0, 40], [0, 30, 50]), 50, 8), expected)
 
 
 def test_threads_share_no_memory():
@@ -93,7 +97,7 @@ def test_threads_share_no_memory():
 
 @pytest.mark.parametrize(("rows", "columns"), [([], [0]), ([0], []), ([], [])])
 def test_no_patches_have_no_hashes(rows, columns):
-    assert hash_patches(np.zeros((10, 10), np.uint8), rows, columns, 50, 8).shape == (0, 8, 8)
+    assert hash_patches(np.zeros((10, 10), np.uint8), corners(rows, columns), 50, 8).shape == (0, 8, 8)
 
 
 def test_real_patches_hash_like_imagehash(real_data):
@@ -102,7 +106,7 @@ def test_real_patches_hash_like_imagehash(real_data):
         rows, columns = (range(0, min(side, 900) - 127, 97) for side in section.shape)
         for hash_size in (8, 16):
             expected = hash_by_imagehash(section, rows, columns, 128, hash_size)
-            assert np.array_equal(hash_patches(section, rows, columns, 128, hash_size), expected)
+            assert np.array_equal(hash_patches(section, corners(rows, columns), 128, hash_size), expected)
 
 
 @pytest.mark.parametrize("kind", HASHES)

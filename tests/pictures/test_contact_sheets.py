@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from emcurate.images.sections import write_section
+from emcurate.patches.reading import read_patch
 from emcurate.pictures import contact_sheets
 from emcurate.pictures.contact_sheets import Group, Mark, Tile
+from emcurate.pictures.group_sheets import GroupSheet, draw_group_sheet
+from tests.patch_sets import pack
 
 RED = Mark("red", (250, 10, 20))
 SIDE = 40
@@ -130,3 +135,23 @@ def test_quick_compression_loses_nothing_and_little_room(tmp_path):
     sheet.save(tmp_path / "usual.png")
     assert (tmp_path / "quick.png").stat().st_size < 1.2 * (tmp_path / "usual.png").stat().st_size
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "quick.png")), np.asarray(sheet))
+
+
+def test_sheets_of_patches_in_shards_are_those_of_files(tmp_path):
+    (tmp_path / "patches").mkdir()
+    names = [f"fly-LOC-0_0_0_{x}" for x in range(5)]
+    paths = [tmp_path / "patches" / f"{name}.tiff" for name in names]
+    for value, path in enumerate(paths):
+        write_section(path, grey(50 * value))
+    members = [Path(member) for member in pack(paths, tmp_path / "shards", per_shard=2)]
+
+    def draw(places, **options):
+        return render([Group("g", [Tile(place) for place in places])], **options)
+
+    np.testing.assert_array_equal(draw(members, read=read_patch), draw(paths))
+    assert not np.array_equal(draw(members), draw(paths))
+    of_shards = [str(member.relative_to(tmp_path / "shards").with_suffix("")) for member in members]
+    for directory, stems in (("patches", names), ("shards", of_shards)):
+        groups = [[(stem, bits) for bits, stem in enumerate(stems)]]
+        draw_group_sheet(GroupSheet(tmp_path / f"{directory}.png", tmp_path / directory, "t", groups, read_patch))
+    assert (tmp_path / "patches.png").read_bytes() == (tmp_path / "shards.png").read_bytes()

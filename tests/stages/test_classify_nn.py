@@ -2,9 +2,13 @@
 
 import csv
 import importlib
+import io
+import os
 import shutil
 import subprocess
 import sys
+import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +23,7 @@ from emcurate.classifier.network import build_network, load_classifier, save_wei
 from emcurate.classifier.transforms import evaluation_input
 from emcurate.patches import labels
 from emcurate.patches.pathlists import PathList, write_path_list
-from tests.patch_sets import make_patch_set
+from tests.patch_sets import make_patch_set, pack
 from tests.web import serve
 
 classify_nn = importlib.import_module("filtered.classify_nn")
@@ -270,6 +274,64 @@ def test_unreadable_patches_are_named_and_stay_in_their_place(patch_set, weights
 def test_moved_patches_are_found_with_reroot(patch_set, weights, tmp_path):
     write_path_list(tmp_path / "old.npz", [p.replace(str(patch_set.fpaths.parent), "/gone") for p in patch_set.paths])
     assert classify(tmp_path / "old.npz", tmp_path / "out", weights, "--reroot", "/gone", patch_set.fpaths.parent) == 0
+
+
+def test_patches_in_shards_are_scored_as_files_are(classified, patch_set, weights, tmp_path, capsys):
+    members = pack(patch_set.paths, tmp_path / "shards")
+    write_path_list(tmp_path / "fpaths.npz", members)
+    flags = ["--labels", patch_set.labels]
+    assert classify(tmp_path / "fpaths.npz", tmp_path / "out", weights, *flags, processes=2) == 0
+    expected, found = results(classified), results(tmp_path / "out")
+    of_lists = [name for name in expected if name.startswith("nn_filtered_fpaths.npz")]
+    assert of_lists
+    for name in expected.keys() - {*of_lists}:
+        assert found[name] == expected[name], name
+    kept = [path.rpartition("/")[2] for path in PathList(classified / "nn_filtered_fpaths.npz")]
+    assert [path.rpartition("/")[2] for path in PathList(tmp_path / "out" / "nn_filtered_fpaths.npz")] == kept
+    assert {*PathList(tmp_path / "out" / "nn_filtered_fpaths.npz")} <= {*members}
+    capsys.readouterr()
+    assert classify(tmp_path / "fpaths.npz", tmp_path / "out", weights, *flags) == 0
+    assert "nothing new" in capsys.readouterr().out
+
+
+def test_only_patches_of_a_replaced_shard_are_scored_again(patch_set, weights, truth_scores, tmp_path, capsys):
+    members = pack(patch_set.paths, tmp_path / "shards")
+    write_path_list(tmp_path / "fpaths.npz", members)
+    assert classify(tmp_path / "fpaths.npz", tmp_path / "out", weights) == 0
+    shard, _, name = members[12].rpartition("/")
+    with tarfile.open(shard) as tar:
+        contents = {member.name: tar.extractfile(member).read() for member in tar}
+    with tarfile.open(shard, "w") as tar:
+        # One patch becomes another's double, the others come in another order.
+        for other, content in reversed(contents.items()):
+            member = tarfile.TarInfo(other)
+            content = Path(patch_set.paths[1]).read_bytes() if other == name else content
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    capsys.readouterr()
+    assert classify(tmp_path / "fpaths.npz", tmp_path / "out", weights) == 0
+    assert f"{len(contents)} patches scored, 33 scored before" in capsys.readouterr().out
+    scores = np.load(tmp_path / "out" / "nn_scores.npy", allow_pickle=False)
+    expected = truth_scores.copy()
+    expected[12] = truth_scores[1]
+    np.testing.assert_allclose(scores, expected, atol=TOLERANCE)
+
+
+def test_a_shard_cut_off_loses_the_patches_behind_and_no_others(patch_set, weights, tmp_path, capsys):
+    members = pack(patch_set.paths, tmp_path / "shards", per_shard=99)
+    write_path_list(tmp_path / "fpaths.npz", members)
+    shard = members[0].rpartition("/")[0]
+    with tarfile.open(shard) as tar:
+        places = {f"{shard}/{member.name}": member for member in tar}
+    os.truncate(shard, sorted(member.offset_data for member in places.values())[3])
+    assert classify(tmp_path / "fpaths.npz", tmp_path / "out", weights) == 1
+    lost = {path for path, member in places.items() if member.offset_data + member.size > Path(shard).stat().st_size}
+    assert 0 < len(lost) < len(places)
+    scores = np.load(tmp_path / "out" / "nn_scores.npy", allow_pickle=False)
+    assert {members[i] for i in np.flatnonzero(np.isnan(scores))} == lost
+    error = capsys.readouterr().err
+    assert "copy it again" in error
+    assert "Traceback" not in error
 
 
 @pytest.mark.parametrize("wrong", ["labels", "weights", "empty", "list"])

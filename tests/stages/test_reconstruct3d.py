@@ -4,6 +4,7 @@ import itertools
 import shutil
 import subprocess
 import sys
+import tarfile
 
 import mrcfile
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 from emcurate import naming
 from emcurate.patches.pathlists import write_path_list
 from emcurate.volumes.boxes import Box, measure_overlap
+from tests.patch_sets import pack
 
 reconstruct3d = importlib.import_module("3d.reconstruct3d")
 cross_section3d = importlib.import_module("raw.cross_section3d")
@@ -153,6 +155,35 @@ def test_any_number_of_processes_gives_the_same_bytes(tmp_path, voldir, processe
     shutil.move(tmp_path / "out", tmp_path / "first")
     run(tmp_path, voldir, "-nz", "32", "-p", "1")
     assert files_of(tmp_path / "first") == files_of(tmp_path / "out")
+
+
+@pytest.mark.parametrize("other_tiff", [False, True])
+def test_patches_in_shards_give_the_same_boxes(tmp_path, voldir, capsys, other_tiff):
+    paths = cut(tmp_path, voldir, 64, "-s", "3")
+    run(tmp_path, voldir, "-nz", "32")
+    shutil.move(tmp_path / "out", tmp_path / "of_files")
+    assert files_of(tmp_path / "of_files")
+    if other_tiff:
+        for path in paths:
+            Image.fromarray(tifffile.imread(path)).save(path, compression="tiff_lzw")
+    write_path_list(tmp_path / "filtered.npz", pack(paths, tmp_path / "shards", per_shard=50))
+    shutil.rmtree(tmp_path / "patches")
+    assert run(tmp_path, voldir, "-nz", "32") == 0
+    assert files_of(tmp_path / "of_files") == files_of(tmp_path / "out")
+    capsys.readouterr()
+    assert run(tmp_path, voldir, "-nz", "32") == 0
+    assert "1 volumes already done" in capsys.readouterr().out
+    # Another shard in the place of one is a change, and a list of which most shards are elsewhere is not taken.
+    with tarfile.open(next((tmp_path / "shards").glob("*-00000.tar")), "a") as tar:
+        tar.add(__file__, "more.txt")
+    assert run(tmp_path, voldir, "-nz", "32") == 1
+    assert "--overwrite" in capsys.readouterr().err
+    shutil.move(tmp_path / "shards", tmp_path / "moved")
+    assert run(tmp_path, voldir, "-nz", "32", "--overwrite") == 1
+    assert "--reroot" in capsys.readouterr().err
+    moved = ["--reroot", str(tmp_path / "shards"), str(tmp_path / "moved")]
+    assert run(tmp_path, voldir, "-nz", "32", "--overwrite", *moved) == 0
+    assert files_of(tmp_path / "of_files") == files_of(tmp_path / "out")
 
 
 def test_patches_that_are_gone_are_named_and_reroot_finds_them(tmp_path, voldir, capsys):

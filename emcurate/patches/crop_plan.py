@@ -1,0 +1,291 @@
+"""What there is to cut in a run of crop_patches.py, and how it is divided among jobs."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from emcurate import naming
+from emcurate.errors import InputError
+from emcurate.files import Output, digest_bytes
+from emcurate.images.origins import Origin
+from emcurate.patches.cutting import FILES, FILES_PER_PATCH, NOTHING, TAR, CutJob, Cutting, Done, Sections
+from emcurate.patches.grid import count_patches
+from emcurate.patches.selection import Corners, Selection
+from emcurate.patches.shards import dataset_of_shard, shard_name
+from emcurate.patches.table_updates import TableUpdates, table_key
+from emcurate.patches.tables import TABLE_SUFFIX
+from emcurate.running.jobs import Workers
+from emcurate.running.ledger import Ledger, Source
+from emcurate.running.report import Report
+
+# Ends the ledger's key of a dataset's shards.
+SHARDS_KEY = "/shards"
+
+# What is noted of results: of sections that were only hashed, of some patches of all, followed by which, and of a table
+# that tells where in shards its patches are. Nothing is noted of all patches as files, nor of a table of them.
+HASHES, ONLY, SHARDS = "hashes ", "only ", "shards of "
+
+
+class Material(Protocol):
+    """Where sections come from: files in a directory, or volumes; see `DirectoryOfSections`."""
+
+    root: Path
+    sections: Mapping[str, naming.Section]
+    is_renewed: bool
+    known_limits: dict[str, tuple[float, float]]
+
+    def source(self, stem: str) -> Source: ...
+    def state(self, stem: str) -> str: ...
+    def size(self, stem: str) -> tuple[int, int]: ...
+    def ready(self, datasets: Collection[str], report: Report, workers: Workers) -> Iterator[list[str]]: ...
+    def divide(self, stems: Sequence[str], workers: Workers) -> Iterator[Sequence[str]]: ...
+    def pieces(self, stems: Sequence[str]) -> tuple[Sections, ...]: ...
+    def origin(self, stem: str) -> Origin: ...
+    def details(self, dataset: str) -> dict[str, Any]: ...
+
+
+def shards_key(dataset: str) -> str:
+    """Return the ledger's key of a dataset's shards."""
+    return f"{dataset}{SHARDS_KEY}"
+
+
+def key_of(name: str) -> str | None:
+    """Return the ledger's key of a result by its file name, None if it is none."""
+    if name.endswith(TABLE_SUFFIX):
+        return table_key(name.removesuffix(TABLE_SUFFIX))
+    if (dataset := dataset_of_shard(name)) is not None:
+        return shards_key(dataset)
+    stem, _, extension = name.rpartition(".")
+    return stem.rsplit("_", 2)[0] if extension in ("tiff", "npy") and naming.MARK in stem else None
+
+
+class CropPlan:
+    """What a run has to cut.
+
+    The ledger knows three kinds of inputs: each section, of which patches' files come, or nothing where these go
+    elsewhere; each dataset's table; and each dataset's shards.
+
+    Parameters
+    ----------
+    material : Material
+    how : Cutting
+    ledger : Ledger
+    selection : Selection, optional
+        The patches wanted; all by default.
+    shard_size : int
+        Patches of a shard at most, or those of one section.
+    """
+
+    def __init__(
+        self, material: Material, how: Cutting, ledger: Ledger, selection: Selection | None, shard_size: int
+    ) -> None:
+        self.material, self.how, self.ledger = material, how, ledger
+        self.selection, self.shard_size = selection, shard_size
+        self.datasets: dict[str, list[str]] = defaultdict(list)
+        for stem in sorted(material.sections):
+            self.datasets[material.sections[stem].dataset].append(stem)
+        self.tables = TableUpdates(how.patchdir, ledger, how.settings)
+        self._complete: set[str] = set()  # datasets of which some patches are wanted, and whose tables have all
+        self._stays: set[str] = set()
+        self._shards: dict[str, dict[str, Output | None]] = {}
+
+    def settle(self, report: Report, *, overwrite: bool, prune: bool) -> None:
+        """Compare what there is with what is wanted; see `Ledger.plan`."""
+        sources: dict[str, Source] = {}
+        for dataset, stems in self.datasets.items():
+            sources.update(self._sources(dataset, stems))
+        self._refuse_other_store(overwrite)
+        as_before = {stem for stem in self.material.sections if self.ledger.is_as_noted(stem, sources[stem])}
+        self._stays = as_before if self.how.store == NOTHING else set()
+        plan = self.ledger.plan(sources, report, root=self.material.root, overwrite=overwrite, prune=prune)
+        self.tables.plan(plan, self.material.sections, self.has_any)
+        self._todo = {*plan.todo, *self.tables.lost}
+        # Of these nothing is wanted: what an earlier list named goes.
+        nothing = [stem for stem in self.material.sections if stem in self._todo and not self.has_any(stem)]
+        self.ledger.finish_all({stem: [] for stem in nothing})
+        self._todo -= set(nothing)
+        for dataset in self.datasets:
+            if shards_key(dataset) in self._todo and self.how.store != TAR:
+                self.ledger.finish(shards_key(dataset), [])
+
+    def chosen(self, stem: str) -> Corners | None:
+        """Return the patches wanted of a section, None for all."""
+        return None if self.selection is None else self.selection.corners(stem)
+
+    def has_any(self, stem: str) -> bool:
+        """Return whether any patch of a section is wanted."""
+        return self.selection is None or len(self.selection.corners(stem)) > 0
+
+    def _sources(self, dataset: str, stems: Sequence[str]) -> Iterator[tuple[str, Source]]:
+        state = digest_bytes(
+            "\n".join(f"{s} {self.material.state(s)}" for s in stems).encode("utf-8", "surrogateescape")
+        )
+        first = self.material.source(stems[0])
+        of_all = replace(first, fingerprint=state, is_renewed=self.material.is_renewed)
+        if self.material.is_renewed:
+            of_all = replace(of_all, is_part=False)
+        noted = self.ledger.entries.get(table_key(dataset))
+        # Whether the table has a row for every patch already, whichever of them are wanted as files.
+        complete = noted is not None and not noted.wanted.startswith(ONLY)
+        complete = complete and self.ledger.is_as_noted(table_key(dataset), of_all)
+        if complete and noted is not None and "limits" in noted.details:
+            self.material.known_limits[dataset] = noted.details["limits"]
+        which = "" if self.selection is None else ONLY + self._digest(stems)
+        if complete and which:
+            self._complete.add(dataset)
+        rows = "" if complete else which
+        for stem in stems:
+            source = self.material.source(stem)
+            patches = "" if self.selection is None else ONLY + self.selection.digest(stem)
+            if self.how.store == FILES:
+                yield stem, replace(source, wanted=patches, enough=("",))
+            elif complete:
+                yield stem, replace(source, wanted=HASHES, enough=("*",) if self.how.store == NOTHING else ())
+            else:
+                yield stem, replace(source, wanted=HASHES + patches, enough=("",))
+        if self.how.store != TAR:
+            yield table_key(dataset), replace(of_all, wanted=rows, enough=("", f"{SHARDS}*"))
+            if shards_key(dataset) in self.ledger.entries and self.how.store == FILES:
+                yield shards_key(dataset), replace(of_all, wanted="nothing", is_renewed=True)
+            return
+        yield table_key(dataset), replace(of_all, wanted=f"{rows}{SHARDS}{self.shard_size} {which}")
+        settings = {**first.settings, "shard_size": self.shard_size}
+        # Shards are made whole: a changed image is not put into one among others without being asked.
+        whole = replace(of_all, settings=settings, wanted=which, is_part=True, is_renewed=False)
+        yield shards_key(dataset), whole
+
+    def _digest(self, stems: Sequence[str]) -> str:
+        assert self.selection is not None
+        return digest_bytes("".join(self.selection.digest(stem) for stem in stems).encode())[:16]
+
+    def _refuse_other_store(self, overwrite: bool) -> None:
+        """Raise `InputError` if patches of a dataset are stored here in another way, and are not to be replaced."""
+        if overwrite or self.how.store == NOTHING:
+            return
+        for dataset, stems in self.datasets.items():
+            in_shards = bool(self.ledger.outputs_of(shards_key(dataset)))
+            in_files = any(self.ledger.outputs_of(stem) for stem in stems)
+            if in_files if self.how.store == TAR else in_shards:
+                found = "its patches in shards" if in_shards else "its patches in files of their own"
+                advice = "use another output directory, the same --store, or --overwrite to store them anew"
+                raise InputError(self.how.patchdir, f"patches of {dataset} stored as {self.how.store}", found, advice)
+
+    def unfinished(self) -> list[str]:
+        """Return the datasets of which anything is to be cut, or the table to be written."""
+        return [
+            dataset
+            for dataset, stems in self.datasets.items()
+            if self.tables.is_wanted(dataset)
+            or (shards_key(dataset) in self._todo and self.how.store == TAR)
+            or not self._todo.isdisjoint(stems)
+        ]
+
+    def jobs(self, dataset: str, workers: Workers) -> Iterator[CutJob]:
+        """Yield the jobs of a dataset that is ready."""
+        if self.how.store == TAR:
+            yield from self._shard_jobs(dataset)
+            return
+        stems = [stem for stem in self.datasets[dataset] if stem in self._todo]
+        for group in self.material.divide(stems, workers):
+            yield self._job(dataset, group)
+
+    def _job(self, dataset: str, stems: Sequence[str], shard: str = "", state: str = "") -> CutJob:
+        table: Path | None = None
+        states: dict[str, str] | None = None
+        if self.tables.is_wanted(dataset):
+            table = self.tables.whole(dataset, stems) if not shard else None
+            if table is None:
+                table = self.tables.parts.reserve(dataset, stems, shard)
+                # Rows of a part of the patches are not a section's, where the table has them all.
+                states = {} if dataset in self._complete else {stem: self.ledger.state_of(stem) for stem in stems}
+        return CutJob(
+            self.material.source(stems[0]).path,
+            dataset,
+            self.material.pieces(stems),
+            {stem: self.chosen(stem) for stem in stems},
+            self.how,
+            frozenset(stem for stem in stems if self.ledger.replaces(shards_key(dataset) if shard else stem)),
+            {stem: self.material.origin(stem) for stem in stems} if table else {},
+            table,
+            states,
+            self.how.patchdir / shard if shard else None,
+            state,
+        )
+
+    def _shard_jobs(self, dataset: str) -> Iterator[CutJob]:
+        written = self.tables.parts.shards(dataset)
+        self._shards[dataset] = {}
+        stems = [stem for stem in self.datasets[dataset] if self.has_any(stem)]
+        for number, group in enumerate(self._divide_into_shards(stems)):
+            name = shard_name(dataset, number)
+            said = [
+                f"{stem} {self.ledger.state_of(stem)} {self._digest([stem]) if self.selection else ''}"
+                for stem in group
+            ]
+            state = digest_bytes("\n".join([name, *said]).encode("utf-8", "surrogateescape"))
+            self._shards[dataset][state] = written.get(state)
+            if state not in written:
+                yield self._job(dataset, group, name, state)
+
+    def _divide_into_shards(self, stems: Sequence[str]) -> Iterator[list[str]]:
+        """Divide sections among shards: as many whole ones as a shard takes, and one at least."""
+        shard: list[str] = []
+        held = 0
+        for stem in stems:
+            corners = self.chosen(stem)
+            count = count_patches(*self.material.size(stem), self.how.crop_size) if corners is None else len(corners)
+            if shard and held + count > self.shard_size:
+                yield shard
+                shard, held = [], 0
+            shard.append(stem)
+            held += count
+        if shard:
+            yield shard
+
+    def take(self, job: CutJob, done: Done, report: Report) -> None:
+        """Note what came of a job."""
+        report.fail_all(done.problems)
+        self.ledger.finish_all(
+            {
+                # What an earlier run wrote of a section that is only hashed now stays.
+                stem: self.ledger.outputs_of(stem) if stem in self._stays else outputs
+                for stem, outputs in done.sections.items()
+                if stem in self._todo
+            }
+        )
+        report.count("sections cut", len(done.sections))
+        if done.shard is not None:
+            report.count("shards written", done.new)
+            if not done.problems:
+                self._shards[job.dataset][job.shard_state] = done.shard
+        else:
+            report.count("files written", done.new)
+        if job.table is not None and job.states is None and not done.problems and done.table is not None:
+            details = {**self.material.details(job.dataset), "patches": done.patches}
+            self.tables.finish(job.dataset, [done.table], details)
+
+    def close(self, dataset: str) -> None:
+        """Write a dataset's table, unless a job has, once all jobs on it have ended."""
+        shards = self._shards.pop(dataset, {})
+        finished = [output for output in shards.values() if output is not None]
+        if self.how.store == TAR and shards_key(dataset) in self._todo and len(finished) == len(shards):
+            self.ledger.finish(shards_key(dataset), finished)
+        if self.tables.is_wanted(dataset):
+            states = [state for state, output in shards.items() if output is not None]
+            self.tables.write(dataset, self.material.origin, self.material.details(dataset), states)
+
+    def count_patches(self) -> int:
+        """Return how many of the patches wanted there are now."""
+        if self.selection is not None:
+            return sum(len(self.selection.corners(stem)) for stem in self.material.sections)
+        return sum(map(self._count_patches, self.datasets))
+
+    def _count_patches(self, dataset: str) -> int:
+        noted = self.ledger.details_of(table_key(dataset)).get("patches")
+        if noted is None:  # by an older version, which wrote files only
+            noted = sum(len(self.ledger.outputs_of(stem)) for stem in self.datasets[dataset]) // FILES_PER_PATCH
+        return int(noted)

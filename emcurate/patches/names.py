@@ -1,0 +1,58 @@
+"""Names of very many patches as Arrow strings: their bytes in a row, so that none of them is a Python object."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+StringArray = npt.NDArray[np.str_]
+
+
+def as_names(names: Iterable[str]) -> pa.LargeStringArray:
+    """Return names as an Arrow array; `pa.array` would load pandas for it."""
+    encoded = [name.encode() for name in names]
+    offsets = np.zeros(len(encoded) + 1, np.int64)
+    np.cumsum([len(name) for name in encoded], out=offsets[1:])
+    return _from_buffers(pa.large_string(), len(encoded), offsets, b"".join(encoded))
+
+
+def join_names(columns: Sequence[pa.ChunkedArray]) -> pa.LargeStringArray:
+    """Return the names in several columns of tables as one array, whose offsets hold more than 2 GiB."""
+    chunks = [chunk.cast(pa.large_string()) for column in columns for chunk in column.chunks]
+    return pa.concat_arrays(chunks) if len(chunks) > 1 else chunks[0] if chunks else as_names([])
+
+
+def take_names(names: pa.LargeStringArray, places: npt.NDArray[np.int64]) -> pa.LargeStringArray:
+    """Return the names at some places."""
+    return names.take(_from_buffers(pa.int64(), len(places), np.ascontiguousarray(places, np.int64)))
+
+
+def surround(before: str, names: pa.LargeStringArray, after: str) -> pa.LargeStringArray:
+    """Return the names with a text before and another after each."""
+    first, last, nothing = as_names([before, after, ""])
+    return pc.binary_join_element_wise(first, names, last, nothing)
+
+
+def bytes_of(names: pa.LargeStringArray) -> memoryview:
+    """Return the names one after another in UTF-8."""
+    _, offsets, data = names.buffers()
+    starts = np.frombuffer(offsets, np.int64, len(names) + 1, 8 * names.offset)
+    return memoryview(data or b"")[starts[0] : starts[-1]]
+
+
+def longest(names: pa.LargeStringArray) -> int:
+    """Return how many letters, that is code points, the longest name has; 0 if there is none."""
+    return int(pc.max(pc.utf8_length(names)).as_py() or 0)
+
+
+def as_array(names: pa.LargeStringArray, width: int) -> StringArray:
+    """Return names as numpy keeps strings, each in room for `width` letters; Python has them all for a moment."""
+    return np.array(names.to_pylist(), f"<U{width}")
+
+
+def _from_buffers(kind: pa.DataType, count: int, *buffers: npt.NDArray[np.int64] | bytes) -> pa.Array:
+    return pa.Array.from_buffers(kind, count, [None, *map(pa.py_buffer, buffers)])

@@ -1,0 +1,66 @@
+"""Read a patch by its path, be it a file of its own or a member of a shard, ``…/name.tar/patch.tiff``."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from emcurate.errors import InputError
+from emcurate.images.sections import HEAD_BYTES, decode_section, find_shape, read_section, read_size
+from emcurate.patches.shards import find_member, split_member
+
+
+def read_patch(path: str | Path) -> npt.NDArray[np.uint8]:
+    """Read a patch: (height, width) uint8.
+
+    Raises
+    ------
+    InputError
+        If it is missing or no complete 2D uint8 TIFF, or its shard is missing or damaged.
+    """
+    member = find_member(os.fspath(path))
+    return read_section(Path(path)) if member is None else decode_section(Path(path), member.read())
+
+
+def read_patch_size(path: str | Path) -> tuple[int, int]:
+    """Return the height and width of a patch in pixels; only its header is read. Raises as `read_patch`."""
+    member = find_member(os.fspath(path))
+    if member is None:
+        return read_size(Path(path))
+    start, size = member.read_start(HEAD_BYTES)
+    return find_shape(bytes(start), size) or read_size(Path(path), member.read())
+
+
+def patch_exists(path: str | Path) -> bool:
+    """Return whether a patch is there: a file, or a complete member of a shard."""
+    try:
+        member = find_member(os.fspath(path))
+    except InputError:
+        return False
+    return Path(path).exists() if member is None else member.exists()
+
+
+def stat_patch(path: str) -> os.stat_result:
+    """Return what the system says of a patch's file, or of the shard that holds it: that changes when the patch does.
+
+    Raises
+    ------
+    OSError
+        If neither is there. Whether a shard has the patch is not looked at.
+    """
+    place = split_member(path)
+    if place is not None:
+        found = os.stat(place[0])  # noqa: PTH116  (a Path for each of millions would take longer than the call)
+        if not stat.S_ISDIR(found.st_mode):
+            return found
+    return os.stat(path)  # noqa: PTH116
+
+
+def fingerprint_patch(path: str | Path) -> str:
+    """Return what changes when a patch does, as `emcurate.files.fingerprint`; raises as `stat_patch`."""
+    found = stat_patch(os.fspath(path))
+    return f"{found.st_size} bytes, {found.st_mtime_ns}"

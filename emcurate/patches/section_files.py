@@ -1,0 +1,161 @@
+"""Sections that lie in a directory, as cleanup2d.py and cross_section3d.py write them, for patches to be cut from."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from emcurate import naming
+from emcurate.errors import InputError, describe_os_error
+from emcurate.files import check_regular, describe_content, list_entries
+from emcurate.images.origins import IMAGE, VOLUME, Origin
+from emcurate.images.sections import read_section, read_size
+from emcurate.running.claims import Notes
+from emcurate.running.jobs import Workers
+from emcurate.running.ledger import Source
+from emcurate.running.report import Report
+
+SECTION_SUFFIXES = (".tiff", ".tif")
+
+# Sections that one job cuts at most: a second or two of work.
+SECTIONS_A_JOB = 32
+
+# Jobs a worker gets of one dataset at least, if there are enough sections, so that all end at about the same time.
+JOBS_A_WORKER = 4
+
+
+@dataclass(frozen=True)
+class SectionFiles:
+    """Some sections' files, read one by one."""
+
+    paths: tuple[Path, ...]
+
+    def sections(self) -> Iterator[tuple[naming.Section, npt.NDArray[np.uint8] | InputError]]:
+        """Yield each section's name and pixels, (height, width) uint8, or why it cannot be read."""
+        for path in self.paths:
+            pixels: npt.NDArray[np.uint8] | InputError
+            try:
+                pixels = read_section(path)
+            except InputError as error:
+                pixels = error
+            except OSError as error:
+                pixels = describe_os_error(error, path)
+            yield naming.parse_section(path.stem), pixels
+
+
+class DirectoryOfSections:
+    """The sections in a directory.
+
+    Parameters
+    ----------
+    imdir : Path
+    report : Report
+        Receives the files that are no sections by their names, or not files.
+
+    Attributes
+    ----------
+    sections : dict of str to naming.Section
+        By their names on disk without the extension.
+    is_renewed : bool
+        A group of images may grow, and its table with it.
+
+    Raises
+    ------
+    InputError
+        If there are none.
+    """
+
+    is_renewed = True
+
+    def __init__(self, imdir: Path, report: Report) -> None:
+        self.root = imdir
+        self.known_limits: dict[str, tuple[float, float]] = {}  # what cut the sections noted them
+        self._paths = _list_sections(imdir, report)
+        self.sections = {stem: naming.parse_section(stem) for stem in self._paths}
+        if not self.sections and not report.failures:
+            advice = "run raw/cleanup2d.py or raw/cross_section3d.py first"
+            raise InputError(imdir, "sections (.tiff)", describe_content(imdir), advice)
+        notes = Notes(imdir)
+        self._origins = {stem: _trace_origin(path, self.sections[stem], notes) for stem, path in self._paths.items()}
+        self._fingerprints = {stem: notes.fingerprint(path) for stem, path in self._paths.items()}
+
+    def source(self, stem: str) -> Source:
+        """Return a section as the ledger sees it."""
+        section = self.sections[stem]
+        is_part = isinstance(section, naming.VolumeSection)
+        fingerprint = self._fingerprints[stem]
+        return Source(self._paths[stem], fingerprint, section.dataset, owner=self.root, is_part=is_part)
+
+    def state(self, stem: str) -> str:
+        """Return what changes when a section does, or what is known of where it came from."""
+        return f"{self._fingerprints[stem]} {self._origins[stem]}"
+
+    def size(self, stem: str) -> tuple[int, int]:
+        """Return a section's height and width in pixels."""
+        return read_size(self._paths[stem])
+
+    def ready(self, datasets: Collection[str], report: Report, workers: Workers) -> Iterator[list[str]]:
+        """Yield datasets that can be cut now: here all of them."""
+        yield list(datasets)
+
+    def divide(self, stems: Sequence[str], workers: Workers) -> Iterator[Sequence[str]]:
+        """Divide sections of one dataset among jobs."""
+        count = max(1, min(SECTIONS_A_JOB, len(stems) // (workers.cores * JOBS_A_WORKER)))
+        for start in range(0, len(stems), count):
+            yield stems[start : start + count]
+
+    def pieces(self, stems: Sequence[str]) -> tuple[SectionFiles, ...]:
+        """Return what yields the pixels of some sections of one dataset."""
+        return (SectionFiles(tuple(self._paths[stem] for stem in stems)),)
+
+    def details(self, dataset: str) -> dict[str, Any]:
+        """Return what the ledger keeps of a dataset."""
+        return {}
+
+    def origin(self, stem: str) -> Origin:
+        """Return where a section came from, as far as its directory knows."""
+        return self._origins[stem]
+
+
+def _trace_origin(path: Path, section: naming.Section, notes: Notes) -> Origin:
+    kind = VOLUME if isinstance(section, naming.VolumeSection) else IMAGE
+    line = notes.origin(path)
+    if line is None:
+        return Origin(kind)
+    size, limits = line.details.get("voxel_size_nm"), line.details.get("limits")
+    return Origin(
+        line.details.get("kind", kind),
+        line.source,
+        line.fingerprint,
+        size and (size[0], size[1], size[2]),
+        limits and (limits[0], limits[1]),
+    )
+
+
+def _list_sections(imdir: Path, report: Report) -> dict[str, Path]:
+    """Return the sections of a directory by stem; files whose names do not parse are reported."""
+    sections: dict[str, Path] = {}
+    entries = [path for path in list_entries(imdir) if path.suffix.lower() in SECTION_SUFFIXES]
+    for path in entries:
+        try:
+            naming.parse_section(path.stem)
+            check_regular(path)
+        except naming.GrammarError:
+            expected = f"a section's name such as 'name{naming.MARK}2d.tiff'"
+            advice = "make sections with raw/cleanup2d.py or raw/cross_section3d.py first"
+            report.fail(InputError(path, expected, f"{path.name!r}", advice))
+            continue
+        except InputError as error:
+            report.fail(error)
+            continue
+        if path.stem in sections:
+            found = f"{sections.pop(path.stem)} of the same name"
+            report.fail(InputError(path, "a name of its own", found, "remove one of them"))
+        else:
+            sections[path.stem] = path
+    return sections

@@ -1,0 +1,80 @@
+"""Some patches of all: those that a path list names, by section."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from emcurate.errors import InputError
+from emcurate.files import digest_bytes
+from emcurate.patches.pathlists import PathList
+
+Corners = npt.NDArray[np.int32]
+
+# What a patch is called, whatever directory or shard it lies in.
+_NAME = r"(?P<section>[^/\\]*)_(?P<y>\d+)_(?P<x>\d+)\.[^./\\]*$"
+
+
+class Selection:
+    """The patches that a path list names: of each section, the rows and columns of their top-left pixels.
+
+    Parameters
+    ----------
+    fpaths : Path
+        A path list; of its paths only the names of the files count.
+
+    Raises
+    ------
+    InputError
+        If it is no path list, is empty, or names what no patch is called.
+    """
+
+    def __init__(self, fpaths: Path) -> None:
+        self.path = fpaths
+        names, corners = [], []
+        for chunk in PathList(fpaths).chunks():
+            parts = pc.extract_regex(pa.array(chunk, pa.string()), _NAME)
+            if parts.null_count:
+                found = str(chunk[int(np.flatnonzero(parts.is_null().to_numpy(zero_copy_only=False))[0])])
+                raise InputError(fpaths, "patches, {section}_{y}_{x}.tiff", found, "name a list of patches")
+            names.append(pc.struct_field(parts, "section").dictionary_encode())
+            sides = [pc.struct_field(parts, side).cast(pa.int32()).to_numpy(zero_copy_only=False) for side in "yx"]
+            corners.append(np.stack(sides, axis=1))
+        if not sum(map(len, corners)):
+            raise InputError(fpaths, "a path list with patches", "an empty one", "run deduplicate.py first")
+        of_section = pa.chunked_array(names).unify_dictionaries().combine_chunks()
+        if isinstance(of_section, pa.ChunkedArray):
+            of_section = pa.concat_arrays(of_section.chunks)
+        numbers = of_section.indices.to_numpy(zero_copy_only=False)
+        places = np.concatenate(corners)
+        order = np.lexsort((places[:, 1], places[:, 0], numbers))
+        self._corners = places[order]
+        ends = np.cumsum(np.bincount(numbers, minlength=len(of_section.dictionary)))
+        self._spans = dict(
+            zip(of_section.dictionary.to_pylist(), zip(ends - np.diff(ends, prepend=0), ends, strict=True), strict=True)
+        )
+
+    def __len__(self) -> int:
+        return len(self._corners)
+
+    def sections(self) -> Iterator[str]:
+        """Yield the names of the sections that have any of the patches."""
+        yield from self._spans
+
+    def has_any(self, section: str) -> bool:
+        """Return whether any patch of a section is named."""
+        return section in self._spans
+
+    def corners(self, section: str) -> Corners:
+        """Return the top-left pixels of the patches of a section: (n, 2) int32, rows and columns, in this order."""
+        start, stop = self._spans.get(section, (0, 0))
+        return self._corners[start:stop]
+
+    def digest(self, section: str) -> str:
+        """Return what changes when other patches of a section are named."""
+        return digest_bytes(self.corners(section).tobytes())[:16]

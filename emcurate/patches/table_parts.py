@@ -1,0 +1,136 @@
+"""Tables in the making: what jobs have found of a dataset so far, so that a run that was killed goes on from there.
+
+Each job leaves the rows of its sections in a part, a small table in ``PATCHDIR/.emcurate/crop_patches.parts/``, that
+says what each section was when it was cut. When all are there they become the dataset's table, and are removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from emcurate.errors import InputError
+from emcurate.files import Output, digest_bytes, is_intact
+from emcurate.images.origins import IMAGE, Origin
+from emcurate.patches.tables import Cut, read_cuts, read_metadata, write_cuts
+from emcurate.running.ledger_file import LEDGER_DIRECTORY
+
+PARTS_DIRECTORY = f"{LEDGER_DIRECTORY}/crop_patches.parts"
+
+# In a part's metadata: the state of each section whose rows it has; and the state of the job that wrote a shard, with
+# the shard as it was written.
+SECTIONS_KEY, SHARD_KEY = b"emcurate.sections", b"emcurate.shard"
+
+NAME_LETTERS = 16  # of a digest, in a part's name
+
+
+class TableParts:
+    """The parts of the tables of some datasets.
+
+    Parameters
+    ----------
+    patchdir : Path
+    states : mapping of str to str
+        By the names of sections: what changes when a section's rows do.
+    """
+
+    def __init__(self, patchdir: Path, states: Mapping[str, str]) -> None:
+        self._patchdir, self._states = patchdir, states
+        self._directory = patchdir / PARTS_DIRECTORY
+        self._present: dict[str, list[Path]] = defaultdict(list)
+        with contextlib.suppress(FileNotFoundError):
+            for name in sorted(os.listdir(self._directory)):
+                self._present[name.partition("-")[0]].append(self._directory / name)
+
+    def keep(self, dataset: str, cuts: Iterable[Cut], settings: Mapping[str, Any]) -> None:
+        """Leave rows of sections that are not cut again, before their dataset's table counts for nothing."""
+        cuts = sorted(cuts, key=lambda cut: cut.section.stem)
+        if cuts:
+            stems = [cut.section.stem for cut in cuts]
+            metadata = make_metadata({stem: self._states[stem] for stem in stems})
+            # Where they come from is filled in when the table is written.
+            write_cuts(self.reserve(dataset, stems), cuts, lambda stem: Origin(IMAGE), settings, metadata)
+
+    def reserve(self, dataset: str, stems: Sequence[str], shard: str = "") -> Path:
+        """Return where a job on some sections of a dataset leaves its part."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        family = _digest(dataset)
+        path = self._directory / f"{family}-{_digest(f'{stems[0]} {stems[-1]} {len(stems)} {shard}')}.parquet"
+        if path not in self._present[family]:
+            self._present[family].append(path)
+        return path
+
+    def held(self, dataset: str) -> set[str]:
+        """Return the sections of a dataset whose rows are there."""
+        found: set[str] = set()
+        for path in self._paths(dataset):
+            found |= self._current(read_metadata(path))
+        return found
+
+    def shards(self, dataset: str) -> dict[str, Output]:
+        """Return the shards that jobs have completed, and that are still as they were written, by the job's state."""
+        written = (_shard_of(read_metadata(path)) for path in self._paths(dataset))
+        return {shard[0]: shard[1] for shard in written if shard and is_intact(self._patchdir, shard[1])}
+
+    def gather(self, dataset: str, shards: Collection[str] = ()) -> tuple[dict[str, Cut], dict[str, Cut]]:
+        """Return, by section, the rows of a dataset, and the patches that lie in the shards of these states."""
+        rows: dict[str, Cut] = {}
+        stored: dict[str, Cut] = {}
+        for path in self._paths(dataset):
+            cuts, metadata = read_cuts(path)
+            shard = _shard_of(metadata)
+            if shard is not None and shard[0] in shards:
+                stored.update(cuts)
+            current = self._current(metadata)
+            rows.update((stem, cut) for stem, cut in cuts.items() if stem in current)
+        return rows, stored
+
+    def _paths(self, dataset: str) -> list[Path]:
+        """Return the parts of a dataset that can be read; the others are removed."""
+        family = self._present[_digest(dataset)]
+        for path in list(family):
+            try:
+                read_metadata(path)
+            except InputError:
+                path.unlink(missing_ok=True)
+                family.remove(path)
+        return family
+
+    def _current(self, metadata: Mapping[bytes, bytes]) -> set[str]:
+        """Return the sections that a part holds the rows of as they now are."""
+        try:
+            states = msgspec.json.decode(metadata.get(SECTIONS_KEY, b"{}"), type=dict[str, str])
+        except msgspec.DecodeError:
+            return set()
+        return {stem for stem, state in states.items() if self._states.get(stem) == state}
+
+    def close(self, dataset: str) -> None:
+        """Remove the parts of a dataset."""
+        for path in self._present.pop(_digest(dataset), []):
+            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._directory.rmdir()  # when it is empty
+
+
+def make_metadata(states: Mapping[str, str], shard: tuple[str, Output] | None = None) -> dict[bytes, bytes]:
+    """Return what a part has in its metadata: the states of its sections; the job that wrote a shard, and the shard."""
+    metadata = {SECTIONS_KEY: msgspec.json.encode(dict(states))}
+    if shard is not None:
+        metadata[SHARD_KEY] = msgspec.json.encode(shard)
+    return metadata
+
+
+def _shard_of(metadata: Mapping[bytes, bytes]) -> tuple[str, Output] | None:
+    with contextlib.suppress(msgspec.DecodeError, KeyError):
+        return msgspec.json.decode(metadata[SHARD_KEY], type=tuple[str, Output])
+    return None
+
+
+def _digest(text: str) -> str:
+    return digest_bytes(text.encode("utf-8", "surrogateescape"))[:NAME_LETTERS]

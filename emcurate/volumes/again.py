@@ -1,0 +1,115 @@
+"""Pixels of patches that were only hashed: read again where they were found, in a section's file or in a volume."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from emcurate import naming
+from emcurate.errors import InputError
+from emcurate.images.pixels import Limits, convert
+from emcurate.images.sections import read_section
+from emcurate.running.ledger import path_of_text
+from emcurate.running.ledger_file import Line
+from emcurate.volumes.corpus import fingerprint_volume
+from emcurate.volumes.scratch import unpacked
+from emcurate.volumes.volume import open_volume
+
+Reader = Callable[[Path], npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Spot:
+    """Where a patch is: in which section of which file, from and up to which rows and columns, in pixels.
+
+    `path` is the section's file, or the volume, whose `fingerprint` and grey `limits` are then given. `stored` is the
+    patch itself where it lies in a shard.
+    """
+
+    path: Path
+    section: naming.Section
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+    fingerprint: str | None = None
+    limits: Limits | None = None
+    stored: Path | None = None
+
+
+def find_spots(rows: Iterable[Mapping[str, Any]], patchdir: Path, noted: Line) -> dict[str, Spot]:
+    """Return where patches are by their names.
+
+    Parameters
+    ----------
+    rows : iterable of mappings
+        Rows of a table of patches.
+    patchdir : Path
+        That of the table.
+    noted : Line
+        What crop_patches.py noted of that table.
+    """
+    spots = {}
+    for row in rows:
+        patch = naming.parse_patch(row["patch"])
+        place = (row["y"], row["y"] + row["height"]), (row["x"], row["x"] + row["width"])
+        stored = patchdir / row["shard"] / f"{row['patch']}.tiff" if row["shard"] else None
+        if "spacing" in noted.settings:
+            path, limits = Path(path_of_text(row["source"])), Limits(row["lo"], row["hi"])
+            spot = Spot(path, patch.section, *place, row["source_fingerprint"], limits, stored)
+        else:
+            path = Path(path_of_text(noted.root)) / f"{patch.section.stem}.tiff"
+            spot = Spot(path, patch.section, *place, stored=stored)
+        spots[row["patch"]] = spot
+    return spots
+
+
+@dataclass(frozen=True)
+class ReadOrCutAgain:
+    """Reads a patch from its file, or, where there is none, where it was found.
+
+    Parameters
+    ----------
+    read : Reader
+        Reads a patch's file.
+    spots : mapping of str to Spot
+        By the patches' names.
+    scratch : Path
+        Where packed volumes are unpacked meanwhile.
+    """
+
+    read: Reader
+    spots: Mapping[str, Spot]
+    scratch: Path
+
+    def __call__(self, path: Path) -> npt.NDArray[Any]:
+        """Return a patch's pixels: (height, width) uint8; raises `InputError`."""
+        spot = self.spots.get(path.stem)
+        if spot is None or path.exists():
+            return self.read(path)
+        if spot.stored is not None:
+            return self.read(spot.stored)
+        if spot.fingerprint is None:
+            return read_section(spot.path)[slice(*spot.rows), slice(*spot.columns)]
+        return _cut_volume(
+            spot.path, tuple(s for s in self.spots.values() if s.path == spot.path and s.stored is None), self.scratch
+        )[spot]
+
+
+@functools.lru_cache(maxsize=8)
+def _cut_volume(path: Path, spots: tuple[Spot, ...], scratch: Path) -> dict[Spot, npt.NDArray[np.uint8]]:
+    """Return the pixels of several patches of one volume, which is opened, and if need be unpacked, once."""
+    if {spot.fingerprint for spot in spots} != {fingerprint_volume(path)}:
+        raise InputError(path, "the volume that patches were found in", "one that has changed", "cut its patches again")
+    found = {}
+    with unpacked(open_volume(path), scratch) as volume:
+        for spot in spots:
+            assert isinstance(spot.section, naming.VolumeSection) and spot.limits is not None
+            box = [slice(*spot.rows), slice(*spot.columns)]
+            box.insert(spot.section.plane, slice(spot.section.index, spot.section.index + 1))
+            found[spot] = convert(volume.read(*box), spot.limits).squeeze(spot.section.plane)
+    return found

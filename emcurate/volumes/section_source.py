@@ -1,0 +1,190 @@
+"""Sections that volumes in a directory are cut into, for patches to be cut from without sections being written."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from emcurate import naming
+from emcurate.errors import InputError
+from emcurate.images.origins import Origin
+from emcurate.images.pixels import Limits
+from emcurate.running.claims import Notes, describe_raw
+from emcurate.running.jobs import Workers
+from emcurate.running.ledger import Source, path_as_text
+from emcurate.running.report import Report
+from emcurate.volumes.corpus import fingerprint_volume, list_volumes, refuse_bad_names
+from emcurate.volumes.cut_settings import HowToCut
+from emcurate.volumes.scratch import make_batches
+from emcurate.volumes.sections import choose_planes, section_indices, sections_at_once
+from emcurate.volumes.slabs import Slab, describe_volume, ready_to_cut
+from emcurate.volumes.volume import Volume, dataset_name, open_for_cutting
+
+
+@dataclass(frozen=True)
+class OpenJob:
+    """One volume to open."""
+
+    path: Path
+    how: HowToCut
+
+
+def open_volume_to_cut(job: OpenJob) -> Volume:
+    """Open a volume; warn if its voxel size is unknown and that matters."""
+    return open_for_cutting(job.path, job.how.voxel_size, job.how.axes)
+
+
+class DirectoryOfVolumes:
+    """The sections that the volumes in a directory are cut into.
+
+    Parameters
+    ----------
+    voldir : Path
+    how : HowToCut
+    scratch : Path
+        Where packed volumes are unpacked meanwhile; what lies there is no volume.
+    report : Report
+        Receives what is no volume, and those that cannot be opened.
+    workers : Workers
+
+    Attributes
+    ----------
+    sections : dict of str to naming.Section
+        By their names on disk without the extension.
+    is_renewed : bool
+        A volume that has changed is another one.
+    known_limits : dict of str to (float, float)
+        Grey limits by dataset that were measured before, to be filled by the caller.
+
+    Raises
+    ------
+    InputError
+        If there are no volumes.
+    """
+
+    is_renewed = False
+
+    def __init__(self, voldir: Path, how: HowToCut, scratch: Path, report: Report, workers: Workers) -> None:
+        self.root, self._how, self._scratch = voldir, how, scratch
+        values = asdict(how)
+        self._settings: dict[str, Any] = {**values, **values.pop("rescale")}
+        paths = list_volumes(voldir, report, exclude=[scratch])
+        if not paths and not report.failures:
+            expected = "volumes (tif, mrc, map, rec, nrrd, nii, ... or sub-directories of slices)"
+            raise InputError(voldir, expected, describe_raw(voldir), "name the directory that holds the volumes")
+        jobs = [OpenJob(path, how) for path in refuse_bad_names(paths, report)]
+        opened = {job.path: volume for job, volume in workers.run(open_volume_to_cut, jobs, report, unit="volume")}
+        self._volumes = {dataset_name(job.path): opened[job.path] for job in jobs if job.path in opened}
+        self._planes = {
+            name: choose_planes(volume, how.axes, how.anisotropy, report) for name, volume in self._volumes.items()
+        }
+        self._fingerprints = {name: fingerprint_volume(volume.path) for name, volume in self._volumes.items()}
+        self._notes = Notes(voldir)
+        self._ready: dict[str, tuple[Volume, Limits]] = {}
+        self.known_limits: dict[str, tuple[float, float]] = {}
+        self.sections: dict[str, naming.Section] = {
+            section.stem: section
+            for name, volume in self._volumes.items()
+            for section in self._sections_of(name, volume)
+        }
+
+    def _sections_of(self, name: str, volume: Volume) -> Iterator[naming.VolumeSection]:
+        for plane in self._planes[name]:
+            width = naming.index_width(volume.shape[plane])
+            for indices in section_indices(volume.shape[plane], self._how.spacing):
+                for index in indices:
+                    yield naming.VolumeSection(name, plane, index, width)
+
+    def source(self, stem: str) -> Source:
+        """Return a section as the ledger sees it: a part of its volume."""
+        name = self.sections[stem].dataset
+        path = self._volumes[name].path
+        return Source(path, self._fingerprints[name], name, settings=self._settings, is_part=True)
+
+    def state(self, stem: str) -> str:
+        """Return what changes when a section does."""
+        return f"{self._fingerprints[self.sections[stem].dataset]} {self._settings}"
+
+    def size(self, stem: str) -> tuple[int, int]:
+        """Return a section's height and width in pixels."""
+        section = self.sections[stem]
+        assert isinstance(section, naming.VolumeSection)
+        rows, columns = (
+            side for axis, side in enumerate(self._volumes[section.dataset].shape) if axis != section.plane
+        )
+        return rows, columns
+
+    def ready(self, datasets: Collection[str], report: Report, workers: Workers) -> Iterator[list[str]]:
+        """Yield datasets that can be cut until the next are asked for: their voxels unpacked, their limits known."""
+        planes = {volume.path: self._planes[name] for name, volume in self._volumes.items()}
+        known = {self._volumes[name].path: Limits(*pair) for name, pair in self.known_limits.items()}
+        wanted = [volume for name, volume in self._volumes.items() if name in datasets]
+        for batch in make_batches(wanted):
+            with ready_to_cut(batch, planes, self._how.rescale, self._scratch, report, workers, known) as ready:
+                self._ready = {volume.name: (volume, limits) for volume, limits in ready if limits is not None}
+                yield list(self._ready)
+
+    def divide(self, stems: Sequence[str], workers: Workers) -> Iterator[list[str]]:
+        """Divide sections of one dataset among jobs: neighbours of one plane, which are read together."""
+        for (name, plane), group in groupby(stems, key=self._plane_of):
+            of_plane = list(group)
+            count = sections_at_once(self._volumes[name], plane)
+            for start in range(0, len(of_plane), count):
+                yield of_plane[start : start + count]
+
+    def pieces(self, stems: Sequence[str]) -> tuple[Slab, ...]:
+        """Return what yields the pixels of some sections of one dataset that is ready."""
+        slabs = []
+        for (name, plane), group in groupby(stems, key=self._plane_of):
+            volume, limits = self._ready[name]
+            count = sections_at_once(volume, plane)
+            for run in _even_runs([self.sections[stem].index for stem in group]):  # type: ignore[union-attr]
+                slabs += [
+                    Slab(volume, plane, run[start : start + count], limits) for start in range(0, len(run), count)
+                ]
+        return tuple(slabs)
+
+    def details(self, dataset: str) -> dict[str, Any]:
+        """Return what the ledger keeps of a dataset: what must not be measured again."""
+        limits = self.limits(dataset)
+        return {} if limits is None else {"limits": [limits.low, limits.high]}
+
+    def origin(self, stem: str) -> Origin:
+        """Return where a section comes from; its dataset is ready, or its limits are known."""
+        name = self.sections[stem].dataset
+        volume, limits = self._volumes[name], self.limits(name)
+        said = describe_volume(volume, limits, self._notes)
+        pair = None if limits is None else (limits.low, limits.high)
+        source = path_as_text(volume.path)
+        return Origin(said["kind"], source, self._fingerprints[name], volume.voxel_size_nm, pair)
+
+    def limits(self, name: str) -> Limits | None:
+        """Return the grey limits of a dataset, None if they are not known."""
+        if name in self._ready:
+            return self._ready[name][1]
+        return Limits(*self.known_limits[name]) if name in self.known_limits else None
+
+    def _plane_of(self, stem: str) -> tuple[str, int]:
+        section = self.sections[stem]
+        assert isinstance(section, naming.VolumeSection)
+        return section.dataset, section.plane
+
+
+def _even_runs(indices: Sequence[int]) -> Iterator[range]:
+    """Divide rising numbers into ranges, each of one step.
+
+    >>> list(_even_runs([0, 3, 6, 9, 10]))
+    [range(0, 10, 3), range(10, 11)]
+    """
+    start = 0
+    while start < len(indices):
+        stop, step = start + 1, 1
+        if stop < len(indices):
+            step = indices[stop] - indices[start]
+            while stop < len(indices) and indices[stop] - indices[stop - 1] == step:
+                stop += 1
+        yield range(indices[start], indices[stop - 1] + 1, step)
+        start = stop
