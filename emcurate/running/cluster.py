@@ -122,7 +122,7 @@ class Cluster:
         self._running: dict[str, Any] = {}
         self._known: set[str] = set()
         self._threads = 0
-        self._deserted = False
+        self._deserted = self._gone = False
         self._looked = self._peopled = time.monotonic()
         try:
             # Not the default client: dask would send it everything else that is computed here, too.
@@ -180,8 +180,9 @@ class Cluster:
 
     def close(self) -> None:
         """Leave the cluster to others; what is still at it is given up."""
-        with contextlib.suppress(Exception):  # whatever a scheduler that is gone makes of it
-            self._client.cancel(list(self._running.values()))
+        with contextlib.suppress(Exception):  # whatever a scheduler that is going makes of it
+            if self._running and not self._gone:
+                self._sync(functools.partial(self._client.cancel, list(self._running.values()), asynchronous=True))
         with contextlib.suppress(Exception):
             self._client.close(timeout=GREETING_SECONDS)
 
@@ -289,6 +290,7 @@ class Cluster:
             raise self._lost(f"{type(error).__name__}: {error}") from None
 
     def _lost(self, why: str) -> InputError:
+        self._gone = True
         words = " ".join(why.split())
         return InputError(self.address, "the Dask scheduler to stay", f"no answer any more ({words})", LOST_ADVICE)
 

@@ -228,6 +228,18 @@ def test_workers_may_come_later(empty_cluster, capsys):
     assert set(processes) == {worker.pid for worker in empty_cluster.workers}
 
 
+def test_nobody_waits_for_ever_for_a_scheduler_that_hangs(empty_cluster, monkeypatch):
+    monkeypatch.setattr(cluster_module, "ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(cluster_module, "GREETING_SECONDS", 2.0)
+    empty_cluster.add_worker()
+    empty_cluster.wait_for_workers(1)
+    done = Workers(scheduler=empty_cluster.address).run(doze, range(200), Report("test"))
+    next(done)
+    os.kill(empty_cluster.scheduler.pid, signal.SIGSTOP)
+    with pytest.raises(InputError, match="expected the Dask scheduler to stay, found no answer any more"):
+        list(done)
+
+
 def test_nobody_waits_for_ever_for_workers(empty_cluster, monkeypatch):
     monkeypatch.setattr(cluster_module, "NO_WORKERS_SECONDS", 0.5)
     with pytest.raises(InputError, match="expected workers, found none for"):
