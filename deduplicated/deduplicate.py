@@ -197,7 +197,7 @@ def run(
     for name, read in progress(hashes, total=len(todo), label=STAGE, unit="dataset"):
         refuse_large_distance(min_distance, name, read)
         taken = order_patches(name, len(read.words), order, seed, read.sharpness)
-        found = find_groups(read.names, read.words, taken, cover)
+        found = find_groups(read.names, read.words, taken, cover, read.shards)
         try:
             written[name] = write_groups(savedir, name, found, patchdir, ledger.replaces(name))
         except InputError as error:

@@ -102,7 +102,7 @@ class CropPlan:
         as_before = {stem for stem in self.material.sections if self.ledger.is_as_noted(stem, sources[stem])}
         self._stays = as_before if self.how.store == NOTHING else set()
         plan = self.ledger.plan(sources, report, root=self.material.root, overwrite=overwrite, prune=prune)
-        self.tables.plan(plan, self.material.sections, self.has_any)
+        self.tables.plan(plan, self.material.sections, self._has_rows)
         self._todo = {*plan.todo, *self.tables.lost}
         # Of these nothing is wanted: what an earlier list named goes.
         nothing = [stem for stem in self.material.sections if stem in self._todo and not self.has_any(stem)]
@@ -119,6 +119,10 @@ class CropPlan:
     def has_any(self, stem: str) -> bool:
         """Return whether any patch of a section is wanted."""
         return self.selection is None or len(self.selection.corners(stem)) > 0
+
+    def _has_rows(self, stem: str) -> bool:
+        """Return whether any patch of a section is in its dataset's table."""
+        return self.has_any(stem) or self.material.sections[stem].dataset in self._complete
 
     def _sources(self, dataset: str, stems: Sequence[str]) -> Iterator[tuple[str, Source]]:
         state = digest_bytes(

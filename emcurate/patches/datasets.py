@@ -64,6 +64,8 @@ class Hashes:
         Where it was asked for.
     complete : bool
         Whether every patch of the dataset is among them.
+    shards : Shards, optional
+        Where any patch lies in one.
     """
 
     names: pa.LargeStringArray
@@ -71,6 +73,7 @@ class Hashes:
     side: int
     sharpness: npt.NDArray[np.float64] | None = None
     complete: bool = True
+    shards: tables.Shards | None = None
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,7 @@ def list_datasets(patchdir: Path, with_pixels: bool, report: Report) -> dict[str
     if with_pixels:
         for path in list_files(patchdir, [TABLE_SUFFIX]):
             if path.name.removesuffix(TABLE_SUFFIX) not in datasets:
-                wanted, advice = "patches beside it, for their pixels", "cut them without --hashes-only"
+                wanted, advice = "patches beside it, for their pixels", "cut them without --hashes-only or --store tar"
                 report.fail(InputError(path, wanted, "none, only their hashes", advice))
     return datasets
 
@@ -165,7 +168,7 @@ def read_hashes(
                 report.fail(error)
                 continue
             if len(read.words):
-                yield dataset.name, Hashes(read.names, read.words, read.side)
+                yield dataset.name, Hashes(read.names, read.words, read.side, shards=read.shards)
     jobs = [
         ChunkJob(dataset.name, patchdir, tuple(dataset.stems[start : start + CHUNK_PATCHES]), with_sharpness)
         for dataset in datasets

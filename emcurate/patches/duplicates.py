@@ -20,6 +20,7 @@ from emcurate.errors import InputError
 from emcurate.files import npy_header
 from emcurate.patches.hashing import WordArray, hamming_distance
 from emcurate.patches.names import as_array, as_names, bytes_of, longest, take_names
+from emcurate.patches.tables import Shards
 
 # Hashes compared with all exemplars at once; inside a block they are settled one after another.
 BLOCK = 4096
@@ -59,11 +60,14 @@ class Groups:
         The position of each patch's exemplar; an exemplar's own is its own.
     distance : (n,) int64
         The Hamming distance, in bits, of each patch's hash to its exemplar's.
+    shards : Shards, optional
+        Where any patch lies in one.
     """
 
     patches: pa.LargeStringArray
     exemplar: npt.NDArray[np.int64]
     distance: npt.NDArray[np.int64]
+    shards: Shards | None = None
 
     @functools.cached_property
     def exemplars(self) -> npt.NDArray[np.int64]:
@@ -78,12 +82,17 @@ class Groups:
         return np.lexsort((self.distance, is_duplicate, self.exemplar))
 
     def exemplars_npy(self, before: str, after: str) -> Iterator[bytes | memoryview]:
-        """Yield an ``.npy`` file of the exemplars' names, piece by piece, each between two texts."""
+        """Yield an ``.npy`` file of the exemplars' names, with their shards, piece by piece, each between two texts."""
         parts = [self.exemplars[start : start + ROWS_AT_ONCE] for start in range(0, len(self.exemplars), ROWS_AT_ONCE)]
-        width = max(longest(take_names(self.patches, part)) for part in parts) + len(before) + len(after)
+        width = max(longest(self._files(part)) for part in parts) + len(before) + len(after)
         yield npy_header(f"<U{width}", len(self.exemplars))
         for part in parts:
-            yield as_array(take_names(self.patches, part), width, before, after).data.cast("B")
+            yield as_array(self._files(part), width, before, after).data.cast("B")
+
+    def _files(self, places: npt.NDArray[np.int64]) -> pa.LargeStringArray:
+        """Return the patches at some places by their files' names, or those of shards and members in them."""
+        names = take_names(self.patches, places)
+        return names if self.shards is None else self.shards.put_before(names, places)
 
     def table(self) -> Iterator[bytes | memoryview]:
         """Yield the groups as csv (patch, exemplar, distance), some rows at a time, in the order of `rows`."""
@@ -239,7 +248,13 @@ class Cover:
         return cover_greedily(hashes, self.distance, self.threads)
 
 
-def find_groups(patches: pa.LargeStringArray, hashes: WordArray, order: npt.NDArray[np.int64], cover: Cover) -> Groups:
+def find_groups(
+    patches: pa.LargeStringArray,
+    hashes: WordArray,
+    order: npt.NDArray[np.int64],
+    cover: Cover,
+    shards: Shards | None = None,
+) -> Groups:
     """Group patches with near-duplicate hashes.
 
     Parameters
@@ -250,11 +265,13 @@ def find_groups(patches: pa.LargeStringArray, hashes: WordArray, order: npt.NDAr
     order : (n,) int64
         The positions of the patches in the order in which they are taken.
     cover : Cover
+    shards : Shards, optional
+        Where any patch lies in one.
     """
     found = cover.find(hashes[order])
     exemplar = np.empty(len(order), np.int64)
     exemplar[order] = order[found]
-    return Groups(patches, exemplar, hamming_distance(hashes, hashes[exemplar]))
+    return Groups(patches, exemplar, hamming_distance(hashes, hashes[exemplar]), shards)
 
 
 def cover_by_numpy(hashes: WordArray, distance: int, comparisons: int) -> tuple[npt.NDArray[np.int64] | None, int]:
