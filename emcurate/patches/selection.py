@@ -16,8 +16,8 @@ from emcurate.patches.pathlists import PathList
 
 Corners = npt.NDArray[np.int32]
 
-# What a patch is called, whatever directory or shard it lies in.
-_NAME = r"(?P<section>[^/\\]*)_(?P<y>\d+)_(?P<x>\d+)\.[^./\\]*$"
+# What a patch is called, whatever directory or shard it lies in; no section has 10^9 rows.
+_NAME = r"(?P<section>[^/\\]*)_(?P<y>\d{1,9})_(?P<x>\d{1,9})\.[^./\\]*$"
 
 
 class Selection:
@@ -53,8 +53,11 @@ class Selection:
         numbers = of_section.indices.to_numpy(zero_copy_only=False)
         places = np.concatenate(corners)
         order = np.lexsort((places[:, 1], places[:, 0], numbers))
-        self._corners = places[order]
-        ends = np.cumsum(np.bincount(numbers, minlength=len(of_section.dictionary)))
+        keys = np.column_stack([numbers, places])[order]
+        # A patch may be named as a file and in a shard.
+        is_first = np.append(True, (keys[1:] != keys[:-1]).any(axis=1))
+        self._corners = places[order][is_first]
+        ends = np.cumsum(np.bincount(numbers[order][is_first], minlength=len(of_section.dictionary)))
         self._spans = dict(
             zip(of_section.dictionary.to_pylist(), zip(ends - np.diff(ends, prepend=0), ends, strict=True), strict=True)
         )
