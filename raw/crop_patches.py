@@ -98,6 +98,8 @@ def check_arguments(parser: argparse.ArgumentParser, arguments: dict[str, Any]) 
         parser.error("arguments --axes, --spacing, --anisotropy, --voxel-size, --rescale: expected --from-volumes too")
     if arguments["hashes_only"] and arguments["store"] != FILES:
         parser.error(f"argument --hashes-only: expected no --store {arguments['store']}, since no patch is written")
+    if arguments["hashes_only"] and arguments["only"] is not None:
+        parser.error("argument --hashes-only: expected no --only, which names the patches to be written")
 
 
 def build_parser() -> argparse.ArgumentParser:

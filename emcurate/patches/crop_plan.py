@@ -89,7 +89,7 @@ class CropPlan:
         for stem in sorted(material.sections):
             self.datasets[material.sections[stem].dataset].append(stem)
         self.tables = TableUpdates(how.patchdir, ledger, how.settings)
-        self._complete: set[str] = set()  # datasets of which some patches are wanted, and whose tables have all
+        self._complete: set[str] = set()  # datasets of which some patches are wanted, and whose tables get all
         self._stays: set[str] = set()
         self._shards: dict[str, dict[str, Output | None]] = {}
 
@@ -102,7 +102,8 @@ class CropPlan:
         as_before = {stem for stem in self.material.sections if self.ledger.is_as_noted(stem, sources[stem])}
         self._stays = as_before if self.how.store == NOTHING else set()
         plan = self.ledger.plan(sources, report, root=self.material.root, overwrite=overwrite, prune=prune)
-        self.tables.plan(plan, self.material.sections, self.has_any)
+        states = {stem: self._state_of_rows(stem) for stem in self.material.sections}
+        self.tables.plan(plan, self.material.sections, states, self.has_any, self._complete)
         self._todo = {*plan.todo, *self.tables.lost}
         # Of these nothing is wanted: what an earlier list named goes.
         nothing = [stem for stem in self.material.sections if stem in self._todo and not self.has_any(stem)]
@@ -120,6 +121,13 @@ class CropPlan:
         """Return whether any patch of a section is wanted."""
         return self.selection is None or len(self.selection.corners(stem)) > 0
 
+    def _state_of_rows(self, stem: str) -> str:
+        """Return what changes when a section's rows do."""
+        of_section = self.ledger.state_of(stem)
+        if self.selection is None or self.material.sections[stem].dataset in self._complete:
+            return of_section
+        return f"{of_section} {self.selection.digest(stem)}"
+
     def _sources(self, dataset: str, stems: Sequence[str]) -> Iterator[tuple[str, Source]]:
         state = digest_bytes(
             "\n".join(f"{s} {self.material.state(s)}" for s in stems).encode("utf-8", "surrogateescape")
@@ -129,7 +137,7 @@ class CropPlan:
         if self.material.is_renewed:
             of_all = replace(of_all, is_part=False)
         noted = self.ledger.entries.get(table_key(dataset))
-        # Whether the table has a row for every patch already, whichever of them are wanted as files.
+        # A table that has a row for every patch, or was to have, keeps them whichever patches are wanted as files.
         complete = noted is not None and not noted.wanted.startswith(ONLY)
         complete = complete and self.ledger.is_as_noted(table_key(dataset), of_all)
         if complete and noted is not None and "limits" in noted.details:
@@ -143,12 +151,14 @@ class CropPlan:
             patches = "" if self.selection is None else ONLY + self.selection.digest(stem)
             if self.how.store == FILES:
                 yield stem, replace(source, wanted=patches, enough=("",))
-            elif complete:
-                yield stem, replace(source, wanted=HASHES, enough=("*",) if self.how.store == NOTHING else ())
+            elif self.how.store == NOTHING:
+                yield stem, replace(source, wanted=HASHES, enough=("*",) if complete else ("",))
             else:
-                yield stem, replace(source, wanted=HASHES + patches, enough=("",))
+                yield stem, replace(source, wanted=HASHES if complete else HASHES + patches)
         if self.how.store != TAR:
-            yield table_key(dataset), replace(of_all, wanted=rows, enough=("", f"{SHARDS}*"))
+            # A table made only to hash may say as well where in shards patches are, but not once these go.
+            enough = ("",) if self.how.store == FILES else ("", f"{SHARDS}*")
+            yield table_key(dataset), replace(of_all, wanted=rows, enough=enough)
             if shards_key(dataset) in self.ledger.entries and self.how.store == FILES:
                 yield shards_key(dataset), replace(of_all, wanted="nothing", is_renewed=True)
             return
@@ -187,9 +197,16 @@ class CropPlan:
     def jobs(self, dataset: str, workers: Workers) -> Iterator[CutJob]:
         """Yield the jobs of a dataset that is ready."""
         if self.how.store == TAR:
-            yield from self._shard_jobs(dataset)
+            in_shards: set[str] = set()
+            for job in self._shard_jobs(dataset):
+                in_shards |= job.chosen.keys()
+                yield job
+            # The rest is only hashed, where that was lost.
+            stems = [stem for stem in self.datasets[dataset] if stem in self.tables.missing - in_shards]
+            for group in self.material.divide(stems, workers):
+                yield self._job(dataset, group)
             return
-        stems = [stem for stem in self.datasets[dataset] if stem in self._todo]
+        stems = [stem for stem in self.datasets[dataset] if stem in self._todo or stem in self.tables.missing]
         for group in self.material.divide(stems, workers):
             yield self._job(dataset, group)
 
@@ -200,13 +217,13 @@ class CropPlan:
             table = self.tables.whole(dataset, stems) if not shard else None
             if table is None:
                 table = self.tables.parts.reserve(dataset, stems, shard)
-                # Rows of a part of the patches are not a section's, where the table has them all.
-                states = {} if dataset in self._complete else {stem: self.ledger.state_of(stem) for stem in stems}
+                states = {stem: self._state_of_rows(stem) for stem in stems if stem in self.tables.missing}
         return CutJob(
             self.material.source(stems[0]).path,
             dataset,
             self.material.pieces(stems),
             {stem: self.chosen(stem) for stem in stems},
+            frozenset(stem for stem in stems if stem in self.tables.missing and dataset in self._complete),
             self.how,
             frozenset(stem for stem in stems if self.ledger.replaces(shards_key(dataset) if shard else stem)),
             {stem: self.material.origin(stem) for stem in stems} if table else {},
@@ -258,12 +275,9 @@ class CropPlan:
             }
         )
         report.count("sections cut", len(done.sections))
-        if done.shard is not None:
-            report.count("shards written", done.new)
-            if not done.problems:
-                self._shards[job.dataset][job.shard_state] = done.shard
-        else:
-            report.count("files written", done.new)
+        report.count("shards written" if self.how.store == TAR else "files written", done.new)
+        if done.shard is not None and not done.problems:
+            self._shards[job.dataset][job.shard_state] = done.shard
         if job.table is not None and job.states is None and not done.problems and done.table is not None:
             details = {**self.material.details(job.dataset), "patches": done.patches}
             self.tables.finish(job.dataset, [done.table], details)

@@ -56,7 +56,7 @@ class Selection:
         keys = np.column_stack([numbers, places])[order]
         # A patch may be named as a file and in a shard.
         is_first = np.append(True, (keys[1:] != keys[:-1]).any(axis=1))
-        self._corners = places[order][is_first]
+        self._corners: Corners = places[order][is_first]
         ends = np.cumsum(np.bincount(numbers[order][is_first], minlength=len(of_section.dictionary)))
         self._spans = dict(
             zip(of_section.dictionary.to_pylist(), zip(ends - np.diff(ends, prepend=0), ends, strict=True), strict=True)

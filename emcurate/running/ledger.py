@@ -271,11 +271,11 @@ class Ledger:
         return line
 
     def state_of(self, key: str) -> str:
-        """Return what changes when an input, its parameters or what is wanted of it do, as they are noted."""
+        """Return what changes when an input or its parameters do, as they are noted."""
         line = self.entries.get(key)
         if line is None:
             return ""
-        return digest_parameters({"of": [line.made_with, line.fingerprint, line.settings, line.wanted]})
+        return digest_parameters({"of": [line.made_with, line.fingerprint, line.settings]})
 
     def outputs_of(self, key: str) -> list[Output]:
         """Return the files that are noted of an input."""
@@ -286,11 +286,10 @@ class Ledger:
         return self.entries[key].details if key in self.entries else {}
 
     def is_as_noted(self, key: str, source: Source) -> bool:
-        """Return whether an input is the one that is noted as done, with the parameters of this run."""
+        """Return whether an input is the one that is noted, done or begun, with the parameters of this run."""
         line = self.entries.get(key)
         return (
             line is not None
-            and line.state == DONE
             and line.made_with == self._made_with
             and line.fingerprint == source.fingerprint
             and line.settings == _as_json(source.settings)

@@ -2,7 +2,6 @@
 
 import gzip
 import importlib
-import json
 import random
 import shutil
 import tarfile
@@ -374,3 +373,85 @@ def test_files_and_shards_are_never_mixed_without_being_asked(ways, tmp_path, ca
     assert ways.run("volumes", tmp_path / "p", *words) == 1
     assert "--overwrite" in capsys.readouterr().err
     assert times(tmp_path / "p") == before
+
+
+def words_of(ways, flags):
+    """Flags, with the names of lists replaced by where these lie."""
+    return [ways.root / word if word in ("some", "others") else word for word in flags]
+
+
+@both_materials
+@pytest.mark.parametrize("before", [HASHES, SHARDS, (*SHARDS, "--overwrite")], ids=["hashed", "in shards", "replaced"])
+def test_some_patches_in_shards_leave_the_row_of_every_other(ways, tmp_path, material, before):
+    if "--overwrite" in before:
+        assert ways.run(material, tmp_path / "p") == 0
+    assert ways.run(material, tmp_path / "p", *before) == 0
+    for name in ("others", "some"):
+        assert ways.run(material, tmp_path / "p", *SHARDS, "--only", ways.root / name) == 0
+        wanted = {file: data for file, data in ways.files_of(ways.root / name).items() if file.endswith(".tiff")}
+        assert read_shards(tmp_path / "p") == wanted
+        assert_same_tables(read_tables(tmp_path / "p"), ways.tables)
+        assert_places_in_shards(tmp_path / "p", wanted)
+        written = times(tmp_path / "p")
+        assert ways.run(material, tmp_path / "p", *SHARDS, "--only", ways.root / name) == 0
+        assert times(tmp_path / "p") == written
+
+
+@both_materials
+@pytest.mark.parametrize("then", [FILES, ("--only", "some")], ids=["files", "some"])
+def test_once_shards_are_replaced_no_row_speaks_of_them(ways, tmp_path, material, then):
+    assert ways.run(material, tmp_path / "p", *SHARDS) == 0
+    assert ways.run(material, tmp_path / "p", *words_of(ways, then), "--overwrite") == 0
+    assert not list((tmp_path / "p").glob("*.tar"))
+    assert_places_in_shards(tmp_path / "p", {})
+    assert_same_tables(read_tables(tmp_path / "p"), ways.tables)
+    everything = {**ways.patches, **ways.hashes}
+    assert files_in(tmp_path / "p") == (ways.files_of(ways.some) if then else everything)
+
+
+def damage(path, kind):
+    if kind == "deleted":
+        path.unlink()
+    elif kind == "cut off":
+        path.write_bytes(path.read_bytes()[:-200])
+    elif kind == "edited":
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 255
+        path.write_bytes(data)
+    else:
+        shutil.copy(path.with_name(kind), path)
+
+
+@both_materials
+@pytest.mark.parametrize("kind", ["deleted", "cut off", "edited", "wing_patches.parquet"])
+@pytest.mark.parametrize(
+    "way",
+    [FILES, HASHES, ("--only", "some"), SHARDS, (*SHARDS, "--only", "some")],
+    ids=["files", "hashes", "some", "shards", "some in shards"],
+)
+def test_a_damaged_table_is_made_again_whole_in_every_way(ways, tmp_path, material, way, kind):
+    assert ways.run(material, tmp_path / "p", "--hashes-only") == 0
+    assert ways.run(material, tmp_path / "p", *words_of(ways, way)) == 0
+    before = tree(tmp_path / "p")
+    damage(tmp_path / "p" / "fly_patches.parquet", kind)
+    assert ways.run(material, tmp_path / "p", *words_of(ways, way)) == 0
+    assert tree(tmp_path / "p") == before
+
+
+@pytest.mark.parametrize("kind", ["deleted", "cut off", "edited", "fly-00001.tar"])
+@pytest.mark.parametrize("way", [SHARDS, (*SHARDS, "--only", "some")], ids=["all", "some"])
+def test_a_damaged_shard_is_made_again(ways, tmp_path, way, kind):
+    flags = ("--store", "tar", "--shard-size", 10, *words_of(ways, way[len(SHARDS) :]))
+    assert ways.run("volumes", tmp_path / "p", *flags) == 0
+    before = tree(tmp_path / "p")
+    damage(tmp_path / "p" / "fly-00000.tar", kind)
+    assert ways.run("volumes", tmp_path / "p", *flags) == 0
+    assert tree(tmp_path / "p") == before
+
+
+def test_hashing_alone_and_naming_patches_to_write_exclude_each_other(ways, tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        ways.run("volumes", tmp_path / "p", "--hashes-only", "--only", ways.some)
+    assert caught.value.code == 2
+    assert "--only" in capsys.readouterr().err
+    assert not (tmp_path / "p").exists()
