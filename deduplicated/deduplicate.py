@@ -38,14 +38,12 @@ from emcurate.files import (
 from emcurate.patches.datasets import PATCH_EXTENSION, Dataset, Hashes, list_datasets, read_hashes
 from emcurate.patches.duplicates import Cover, Groups, Largest, find_groups, order_patches, read_largest
 from emcurate.patches.pathlists import join_files, write_path_list_once
-from emcurate.patches.reading import read_patch
 from emcurate.patches.tables import TABLE_SUFFIX, read_rows
 from emcurate.pictures.group_sheets import DUPLICATES_SHOWN, GROUPS_SHOWN, GroupSheet, draw_group_sheet
 from emcurate.running.claims import Notes
 from emcurate.running.jobs import Workers, progress
 from emcurate.running.ledger import Ledger, Plan, Source
 from emcurate.running.report import Report
-from emcurate.volumes.again import ReadOrCutAgain, Spot, find_spots
 
 STAGE = "deduplicate"
 MIN_DISTANCE = 12  # bits of the 64 of a hash of side 8, as published
@@ -116,11 +114,15 @@ def draw_sheets(
     undrawn, todo = set(), []
     notes = Notes(next(iter(sheets.values())).patchdir, TABLE_SUFFIX) if sheets else None
     for key, sheet in sheets.items():
+        if notes is None or (readable := find_shown(sheet, notes, ledger.directory)) is None:
+            continue
         if sheet.path.exists() and not ledger.replaces(key):
             report.fail(taken_by_other(sheet.path, "the picture this run would draw"))
         elif key not in incomplete or ledger.replaces(key):
-            todo.append(replace(sheet, read=find_shown(sheet, notes, ledger.directory)))
+            todo.append(readable)
         undrawn.add(key)
+    if sheets and not undrawn:
+        report.note("the patches are not written yet: no picture of groups is drawn")
     if ALL in undrawn:
         report.note(f"look at the largest groups: {sheets[ALL].path}")
     drawn = {sheet.path for sheet, _ in workers.run(draw_group_sheet, todo, report, unit="picture")}
@@ -131,17 +133,23 @@ def draw_sheets(
     return undrawn
 
 
-def find_shown(sheet: GroupSheet, notes: Notes, scratch: Path) -> ReadOrCutAgain:
-    """Return what reads the patches of a picture, also those that were only hashed."""
+def find_shown(sheet: GroupSheet, notes: Notes, scratch: Path) -> GroupSheet | None:
+    """Return a picture with what reads its patches, also those that were only hashed; None if none can be read."""
+    from emcurate.patches.reading import patch_exists, read_patch  # here, since these load what reads and draws images
+    from emcurate.volumes.again import ReadOrCutAgain, Spot, find_spots
+
     names: dict[str, set[str]] = defaultdict(set)
     for name, _ in (pair for group in sheet.groups for pair in group):
         names[naming.parse_patch(name).dataset].add(name)
     spots: dict[str, Spot] = {}
     for dataset, patches in names.items():
         table = sheet.patchdir / f"{dataset}{TABLE_SUFFIX}"
-        if (noted := notes.origin(table)) is not None:
-            spots |= find_spots(read_rows(table, patches), noted)
-    return ReadOrCutAgain(read_patch, spots, scratch)
+        if table.is_file() and (noted := notes.origin(table)) is not None:
+            spots |= find_spots(read_rows(table, patches), sheet.patchdir, noted)
+    paths = (sheet.patchdir / f"{name}.{PATCH_EXTENSION}" for group in sheet.groups for name, _ in group)
+    if not spots and not any(map(patch_exists, paths)):
+        return None
+    return replace(sheet, read=ReadOrCutAgain(read_patch, spots, scratch))
 
 
 def list_sources(datasets: Mapping[str, Dataset], patchdir: Path, pictures: str) -> dict[str, Source]:

@@ -23,8 +23,7 @@ from emcurate.running.jobs import Workers, default_processes
 from emcurate.running.locks import release_locks
 from emcurate.running.report import Report
 from emcurate.running.verification import verify
-from emcurate.volumes.section_source import HowToCut
-from emcurate.volumes.sections import ANISOTROPY, PLANES
+from emcurate.volumes.cut_settings import ANISOTROPY, PLANES, HowToCut
 
 STATUS_DONE = 0
 STATUS_FAILED = 1
@@ -136,7 +135,7 @@ def add_voxel_size_flag(parser: argparse.ArgumentParser) -> None:
 def add_section_flags(parser: argparse.ArgumentParser, title: str) -> None:
     """Add how volumes are cut: ``--axes``, ``--spacing``, ``--anisotropy``, ``--voxel-size``, grey values.
 
-    They come back as `emcurate.volumes.section_source.HowToCut`, called `sections`.
+    They come back as `emcurate.volumes.cut_settings.HowToCut`, called `sections`.
     """
     group = parser.add_argument_group(title)
     group.add_argument(

@@ -178,9 +178,25 @@ def holds(directory: Path, output: Output) -> bool:
 
 def is_intact(directory: Path, output: Output) -> bool:
     """Return whether a file is as it was written; its content is read only if its time has changed, as by copying."""
+    return not find_damaged(directory, [output])
+
+
+def find_damaged(directory: Path, outputs: Iterable[Output]) -> list[Output]:
+    """Return the files that are not as they were written; see `is_intact`."""
     try:
-        # A Path for each of many files would take longer than the call.
-        found = os.stat(f"{directory}/{output.name}")  # noqa: PTH116
+        place = os.open(directory, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+    except OSError:
+        return list(outputs)
+    try:
+        return [output for output in outputs if not _is_intact(place, directory, output)]
+    finally:
+        os.close(place)
+
+
+def _is_intact(place: int, directory: Path, output: Output) -> bool:
+    try:
+        # A Path for each of many files would take longer than the call, and looking up the directory anew half of it.
+        found = os.stat(output.name, dir_fd=place)
     except OSError:
         return False
     if found.st_size != output.size or not stat.S_ISREG(found.st_mode):
@@ -247,7 +263,8 @@ def refuse_same_directory(source: Path, destination: Path) -> None:
 def remove_stale_partials(directory: Path) -> None:
     """Remove the partial files that processes of this machine left in a directory when they were killed."""
     with os.scandir(directory) as entries:
-        stale = [e.name for e in entries if (match := _PARTIAL.fullmatch(e.name)) and _is_dead(match)]
+        hidden = [entry.name for entry in entries if entry.name.startswith(".")]
+    stale = [name for name in hidden if (match := _PARTIAL.fullmatch(name)) and _is_dead(match)]
     for name in stale:
         path = directory / name
         with contextlib.suppress(FileNotFoundError):
@@ -256,7 +273,11 @@ def remove_stale_partials(directory: Path) -> None:
 
 def partial_path(directory: Path) -> Path:
     """Return a fresh hidden name in `directory` that no listing shows and that the next run may sweep away."""
-    return directory / f".emcurate-{_HOST}-{os.getpid()}-{next(_counter)}.partial"
+    return directory / _partial_name()
+
+
+def _partial_name() -> str:
+    return f".emcurate-{_HOST}-{os.getpid()}-{next(_counter)}.partial"
 
 
 @contextlib.contextmanager
@@ -320,7 +341,7 @@ def write_files(
             if there is not None:
                 outputs.append(note_output(directory / name, directory, data))
             else:
-                partial = partial_path(directory).name
+                partial = _partial_name()
                 file = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=place)
                 try:
                     view = memoryview(data)
@@ -376,7 +397,11 @@ def write_pieces(path: Path, pieces: Iterable[bytes | memoryview], *, overwrite:
     InputError
         If something else is there and `overwrite` is not set.
     """
-    if path.is_dir():
+    try:
+        there: os.stat_result | None = path.stat()
+    except FileNotFoundError:
+        there = None
+    if there is not None and stat.S_ISDIR(there.st_mode):
         raise InputError(path, "a file, or none", "a directory of that name", "move it away")
     digest, partial = xxhash.xxh3_128(), partial_path(path.parent)
     try:
@@ -384,12 +409,16 @@ def write_pieces(path: Path, pieces: Iterable[bytes | memoryview], *, overwrite:
             for piece in pieces:
                 file.write(piece)
                 digest.update(piece)
-        move_once(partial, path, overwrite=overwrite)
+            file.flush()
+            written = os.fstat(file.fileno())
+        if there is None:
+            partial.replace(path)
+        elif not move_once(partial, path, overwrite=overwrite):
+            written = there
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    found = path.stat()
-    return Output(path.name, found.st_size, found.st_mtime_ns, digest.hexdigest())
+    return Output(path.name, written.st_size, written.st_mtime_ns, digest.hexdigest())
 
 
 def move_once(partial: Path, path: Path, *, overwrite: bool = False) -> bool:

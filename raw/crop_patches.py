@@ -34,7 +34,8 @@ from emcurate.patches.shards import PATCHES_PER_SHARD
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger
 from emcurate.running.report import Report
-from emcurate.volumes.section_source import DirectoryOfVolumes, HowToCut
+from emcurate.volumes.cut_settings import HowToCut
+from emcurate.volumes.section_source import DirectoryOfVolumes
 
 STAGE = "crop_patches"
 CROP_SIZE = 224  # pixels a side, what ImageNet networks take and CEM500K published

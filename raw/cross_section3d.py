@@ -30,8 +30,9 @@ from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger, Source
 from emcurate.running.report import Report
 from emcurate.volumes.corpus import fingerprint_volume, list_volumes, refuse_bad_names
+from emcurate.volumes.cut_settings import HowToCut
 from emcurate.volumes.scratch import make_batches
-from emcurate.volumes.section_source import HowToCut, OpenJob, open_volume_to_cut
+from emcurate.volumes.section_source import OpenJob, open_volume_to_cut
 from emcurate.volumes.sections import choose_planes, dataset_of, divide
 from emcurate.volumes.slabs import Slab, describe_volume, ready_to_cut
 from emcurate.volumes.volume import dataset_name

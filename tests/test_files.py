@@ -45,6 +45,37 @@ def test_atomic_path_replaces_a_directory(tmp_path):
     assert os.listdir(tmp_path) == ["list"]
 
 
+def test_pieces_are_written_once_and_digested_on_the_way(tmp_path):
+    target = tmp_path / "table.csv"
+    output = files.write_pieces(target, iter([b"one", memoryview(b", two"), b""]))
+    assert target.read_bytes() == b"one, two"
+    assert output == files.note_output(target, tmp_path)
+    assert files.write_pieces(target, [b"one, ", b"two"]) == output
+    with pytest.raises(InputError, match=r"table\.csv: expected no such file"):
+        files.write_pieces(target, [b"two"])
+    assert target.read_bytes() == b"one, two"
+    assert files.write_pieces(target, [b"two"], overwrite=True) == files.note_output(target, tmp_path)
+    (tmp_path / "directory").mkdir()
+    with pytest.raises(InputError, match="a directory of that name"):
+        files.write_pieces(tmp_path / "directory", [b"one"], overwrite=True)
+    assert sorted(os.listdir(tmp_path)) == ["directory", "table.csv"]
+
+
+def test_pieces_that_break_off_leave_nothing(tmp_path):
+    def pieces():
+        yield b"one"
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        files.write_pieces(tmp_path / "table.csv", pieces())
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("array", [np.array(["a", "öß"]), np.zeros(0, "<U3"), np.arange(1000), np.zeros(10**6, bool)])
+def test_the_head_of_an_npy_file_is_numpys(array):
+    assert files.npy_header(array.dtype, len(array)) + array.tobytes() == files.npy_bytes(array)
+
+
 def test_write_once_never_replaces_other_content(tmp_path):
     target = tmp_path / "a"
     assert files.write_once(target, b"one") is True

@@ -668,6 +668,11 @@ def test_exemplars_of_two_patch_directories_do_not_share_a_directory(work, tmp_p
     assert main(deduplicate, tmp_path / "others", work.root / "exemplars", "-d", 4) == 1
     assert str(work.root / "patches") in capsys.readouterr().err
     assert tree(work.root / "exemplars") == kept
+    assert main(deduplicate, tmp_path / "others", work.root / "exemplars", "-d", 4, "--overwrite") == 0
+    (warning,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("warning:"))
+    assert f"inputs in {work.root / 'patches'} are removed" in warning
+    assert main(deduplicate, tmp_path / "others", work.root / "exemplars", "-d", 4, "--overwrite") == 0
+    assert "warning" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("stage", "name"), [(cleanup2d, "p.png"), (cross_section3d, "p.mrc"), (vid2stack, "p.mp4")])

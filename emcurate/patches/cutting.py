@@ -13,11 +13,11 @@ import numpy.typing as npt
 
 from emcurate import naming
 from emcurate.errors import InputError
-from emcurate.files import Output, note_output, npy_bytes, write_files
+from emcurate.files import Output, note_output, write_files
 from emcurate.images.origins import Origin
 from emcurate.images.sections import encode_section
 from emcurate.patches.grid import iter_grid
-from emcurate.patches.hashing import BoolArray
+from emcurate.patches.hashing import BoolArray, hash_npy
 from emcurate.patches.section_hashes import hash_places
 from emcurate.patches.selection import Corners
 from emcurate.patches.shards import ShardWriter
@@ -220,4 +220,4 @@ def _encode(
     for i, (y, x, height, width) in enumerate(places.tolist()):
         yield f"{section}_{y}_{x}.tiff", encode_section(pixels[y : y + height, x : x + width])
         if hashes is not None:
-            yield f"{section}_{y}_{x}.npy", npy_bytes(hashes[i])
+            yield f"{section}_{y}_{x}.npy", hash_npy(hashes[i])

@@ -90,12 +90,12 @@ class Groups:
     def _format_rows(self, places: npt.NDArray[np.int64]) -> bytes:
         """Return some rows of the table, byte for byte what `csv.writer` makes of them."""
         names, exemplars = take_names(self.patches, places), take_names(self.patches, self.exemplar[places])
-        distances, which = np.unique(self.distance[places], return_inverse=True)
-        ends = take_names(as_names([f"{bits}\n" for bits in distances.tolist()]), which)
+        distances = self.distance[places]
+        ends = take_names(as_names([f"{bits}\n" for bits in range(distances.max() + 1)]), distances)
         text = bytes(bytes_of(pc.binary_join_element_wise(names, exemplars, ends, as_names([","])[0])))
         if text.count(b",") > 2 * len(places) or text.count(b"\n") > len(places) or b'"' in text or b"\r" in text:
             quoted = io.StringIO()  # a name holds what has to be quoted
-            rows = zip(names.to_pylist(), exemplars.to_pylist(), self.distance[places].tolist(), strict=True)
+            rows = zip(names.to_pylist(), exemplars.to_pylist(), distances.tolist(), strict=True)
             csv.writer(quoted, lineterminator="\n").writerows(rows)
             text = quoted.getvalue().encode()
         return text
@@ -247,8 +247,9 @@ def find_groups(patches: pa.LargeStringArray, hashes: WordArray, order: npt.NDAr
         The positions of the patches in the order in which they are taken.
     cover : Cover
     """
+    found = cover.find(hashes[order])
     exemplar = np.empty(len(order), np.int64)
-    exemplar[order] = order[cover.find(hashes[order])]
+    exemplar[order] = order[found]
     return Groups(patches, exemplar, hamming_distance(hashes, hashes[exemplar]))
 
 

@@ -93,6 +93,11 @@ def hamming_distance(first: WordArray, second: WordArray) -> npt.NDArray[np.int6
     return distances
 
 
+def hash_npy(bits: BoolArray) -> bytes:
+    """Return a hash, (side, side) bool, as the bytes of the ``.npy`` file that numpy would write."""
+    return _hash_head(len(bits)) + b"\n" + bits.tobytes()
+
+
 def read_hash(path: Path) -> BoolArray:
     """Read a hash file: (hash_size, hash_size) bool.
 

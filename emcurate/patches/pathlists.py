@@ -182,7 +182,17 @@ def _divide(arrays: Iterable[StringArray], sizes: Iterable[int], dtype: np.dtype
 
 def _find_strings(file: Path) -> tuple[int, int, np.dtype[Any]]:
     """Return where the strings in an ``.npy`` file begin, in bytes, how many there are, and of which type."""
-    array = _check_chunk(file)
+    try:
+        with open(file, "rb") as opened:
+            if np.lib.format.read_magic(opened) == (1, 0):
+                shape, _, dtype = np.lib.format.read_array_header_1_0(opened)
+                if len(shape) == 1 and dtype.kind == "U":
+                    return opened.tell(), shape[0], dtype
+    except (OSError, ValueError):
+        pass
+    # Something else: numpy itself finds out what.
+    array = read_npy(file)
+    _check_strings(array, file)
     return file.stat().st_size - array.nbytes, len(array), array.dtype
 
 

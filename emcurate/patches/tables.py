@@ -60,6 +60,9 @@ ROWS_AT_ONCE = 1 << 17
 # Names of the settings in a table's own metadata, by which hashes can be read back.
 HASH_SIZE_KEY, HASH_KIND_KEY, CROP_SIZE_KEY = b"emcurate.hash_size", b"emcurate.hash", b"emcurate.crop_size"
 
+# Rows of which what was needed to read them is left to Arrow, for those to be read next.
+ROWS_KEPT = 100_000
+
 
 @dataclass(frozen=True)
 class Cut:
@@ -379,7 +382,12 @@ def read_hashes(path: Path) -> PatchHashes:
         names.append(rows["patch"])
         words += [_words_of(chunk, side, path) for chunk in rows["hash"].chunks]
     words = words or [np.zeros((0, count_words(side)), np.uint64)]
-    return PatchHashes(join_names(names), words[0] if len(words) == 1 else np.concatenate(words), side)
+    read = PatchHashes(join_names(names), words[0] if len(words) == 1 else np.concatenate(words), side)
+    if len(read.names) > ROWS_KEPT:
+        del names, rows
+        # Arrow keeps what it has freed, which of many rows is as much again as is used.
+        pa.default_memory_pool().release_unused()
+    return read
 
 
 def _words_of(column: pa.Array, side: int, path: Path) -> WordArray:

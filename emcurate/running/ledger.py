@@ -28,7 +28,7 @@ import msgspec
 
 from emcurate import __version__, naming
 from emcurate.errors import InputError
-from emcurate.files import Output, is_intact
+from emcurate.files import Output, find_damaged
 from emcurate.running.ledger_file import (
     BEGUN,
     DONE,
@@ -474,7 +474,7 @@ class Ledger:
             return _Reason("its results were altered")
         if not source.is_held_by(entry.wanted):
             return _Reason("other parts of it are wanted")
-        damaged = [output.name for output in read_outputs(entry) if not is_intact(self.directory, output)]
+        damaged = [output.name for output in find_damaged(self.directory, read_outputs(entry))]
         if damaged:
             return _Reason(f"{_some(damaged)} missing or damaged")
         return None

@@ -28,7 +28,8 @@ Reader = Callable[[Path], npt.NDArray[Any]]
 class Spot:
     """Where a patch is: in which section of which file, from and up to which rows and columns, in pixels.
 
-    `path` is the section's file, or the volume, whose `fingerprint` and grey `limits` are then given.
+    `path` is the section's file, or the volume, whose `fingerprint` and grey `limits` are then given. `stored` is the
+    patch itself where it lies in a shard.
     """
 
     path: Path
@@ -37,15 +38,18 @@ class Spot:
     columns: tuple[int, int]
     fingerprint: str | None = None
     limits: Limits | None = None
+    stored: Path | None = None
 
 
-def find_spots(rows: Iterable[Mapping[str, Any]], noted: Line) -> dict[str, Spot]:
+def find_spots(rows: Iterable[Mapping[str, Any]], patchdir: Path, noted: Line) -> dict[str, Spot]:
     """Return where patches are by their names.
 
     Parameters
     ----------
     rows : iterable of mappings
         Rows of a table of patches.
+    patchdir : Path
+        That of the table.
     noted : Line
         What crop_patches.py noted of that table.
     """
@@ -53,11 +57,13 @@ def find_spots(rows: Iterable[Mapping[str, Any]], noted: Line) -> dict[str, Spot
     for row in rows:
         patch = naming.parse_patch(row["patch"])
         place = (row["y"], row["y"] + row["height"]), (row["x"], row["x"] + row["width"])
+        stored = patchdir / row["shard"] / f"{row['patch']}.tiff" if row["shard"] else None
         if "spacing" in noted.settings:
-            limits = Limits(row["lo"], row["hi"])
-            spot = Spot(Path(path_of_text(row["source"])), patch.section, *place, row["source_fingerprint"], limits)
+            path, limits = Path(path_of_text(row["source"])), Limits(row["lo"], row["hi"])
+            spot = Spot(path, patch.section, *place, row["source_fingerprint"], limits, stored)
         else:
-            spot = Spot(Path(path_of_text(noted.root)) / f"{patch.section.stem}.tiff", patch.section, *place)
+            path = Path(path_of_text(noted.root)) / f"{patch.section.stem}.tiff"
+            spot = Spot(path, patch.section, *place, stored=stored)
         spots[row["patch"]] = spot
     return spots
 
@@ -85,9 +91,13 @@ class ReadOrCutAgain:
         spot = self.spots.get(path.stem)
         if spot is None or path.exists():
             return self.read(path)
+        if spot.stored is not None:
+            return self.read(spot.stored)
         if spot.fingerprint is None:
             return read_section(spot.path)[slice(*spot.rows), slice(*spot.columns)]
-        return _cut_volume(spot.path, tuple(s for s in self.spots.values() if s.path == spot.path), self.scratch)[spot]
+        return _cut_volume(
+            spot.path, tuple(s for s in self.spots.values() if s.path == spot.path and s.stored is None), self.scratch
+        )[spot]
 
 
 @functools.lru_cache(maxsize=8)

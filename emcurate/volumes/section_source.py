@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -11,27 +11,17 @@ from typing import Any
 from emcurate import naming
 from emcurate.errors import InputError
 from emcurate.images.origins import Origin
-from emcurate.images.pixels import Limits, Rescale
+from emcurate.images.pixels import Limits
 from emcurate.running.claims import Notes, describe_raw
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Source, path_as_text
 from emcurate.running.report import Report
 from emcurate.volumes.corpus import fingerprint_volume, list_volumes, refuse_bad_names
+from emcurate.volumes.cut_settings import HowToCut
 from emcurate.volumes.scratch import make_batches
-from emcurate.volumes.sections import ANISOTROPY, PLANES, choose_planes, section_indices, sections_at_once
+from emcurate.volumes.sections import choose_planes, section_indices, sections_at_once
 from emcurate.volumes.slabs import Slab, describe_volume, ready_to_cut
-from emcurate.volumes.volume import Volume, VoxelSize, dataset_name, open_for_cutting
-
-
-@dataclass(frozen=True)
-class HowToCut:
-    """How volumes are cut into sections: the flags of cross_section3d.py; see `emcurate.volumes.sections`."""
-
-    axes: tuple[int, ...] = PLANES
-    spacing: int = 1
-    anisotropy: float = ANISOTROPY
-    voxel_size: VoxelSize | None = None
-    rescale: Rescale = field(default_factory=Rescale)
+from emcurate.volumes.volume import Volume, dataset_name, open_for_cutting
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,6 @@ from emcurate import naming
 from emcurate.running.report import Report
 from emcurate.volumes.volume import Volume, is_anisotropic
 
-PLANES = (0, 1, 2)  # xy, xz, yz
-
-# Published: beyond a fifth, sections across z show stretched structures.
-ANISOTROPY = 0.2
-
 # Voxels a job holds at a time, in bytes; a job works on at least one section, however large. Larger slabs read a
 # volume fewer times over (a slab of yz sections touches every page of the file), but each process holds one.
 SLAB_BYTES = 1 << 27

@@ -1,5 +1,7 @@
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import dask.array
@@ -7,7 +9,8 @@ import numpy as np
 import pytest
 
 from emcurate.errors import InputError
-from emcurate.patches.pathlists import PathList, same_paths, write_path_list, write_path_list_once
+from emcurate.patches import pathlists
+from emcurate.patches.pathlists import PathList, join_files, same_paths, write_path_list, write_path_list_once
 
 PATHS = [f"/data/sets/ö {i}-LOC-2d_0_0.tiff" for i in range(25)]
 
@@ -21,6 +24,61 @@ def directory(tmp_path):
 
 def test_dask_reads_what_we_write(directory):
     assert dask.array.from_npy_stack(str(directory)).compute().tolist() == PATHS
+
+
+def contents(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def write_by_dask(directory, paths, chunk_paths):
+    array = np.array(paths, np.str_) if paths else np.zeros(0, "<U1")
+    dask.array.to_npy_stack(str(directory), dask.array.from_array(array, chunks=chunk_paths))
+    return contents(directory)
+
+
+@pytest.mark.parametrize("count", [0, 1, 9, 10, 20, 25])
+@pytest.mark.parametrize("chunk_paths", [1, 10, 100])
+def test_a_list_has_the_very_bytes_dask_writes(tmp_path, count, chunk_paths):
+    write_path_list(tmp_path / "ours", PATHS[:count], chunk_paths)
+    # Of fewer paths than a chunk has room for, dask is told so.
+    theirs = write_by_dask(tmp_path / "theirs", PATHS[:count], max(1, min(chunk_paths, count)))
+    assert contents(tmp_path / "ours") == theirs
+
+
+@pytest.mark.parametrize("counts", [[], [0], [3], [4, 0, 1], [1, 10, 2, 7]])
+@pytest.mark.parametrize("chunk_paths", [1, 3, 100])
+def test_files_are_joined_to_the_list_of_all_their_paths(tmp_path, counts, chunk_paths, monkeypatch):
+    files, every = [], []
+    for number, count in enumerate(counts):
+        paths = [f"/data/{'long' * (number % 3)} ö/{number}-{i}.tiff" for i in range(count)]
+        files.append(tmp_path / f"{number}.npy")
+        np.save(files[-1], np.array(paths, np.str_))
+        every += paths
+    monkeypatch.setattr(pathlists, "CHUNK_PATHS", 2)
+    joined = join_files(files)
+    assert write_path_list(tmp_path / "ours", joined, chunk_paths) == len(every)
+    write_path_list(tmp_path / "theirs", every, chunk_paths)
+    assert contents(tmp_path / "ours") == contents(tmp_path / "theirs")
+    assert same_paths(tmp_path / "ours", joined)
+    assert not same_paths(tmp_path / "ours", [*every, "/more"])
+    if every:
+        assert not same_paths(tmp_path / "ours", [*every[:-1], "/other"])
+
+
+def test_only_files_of_strings_are_joined(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros(3))
+    with pytest.raises(InputError, match="1-D array of strings"):
+        join_files([tmp_path / "a.npy"])
+    with pytest.raises(InputError, match="no such file"):
+        join_files([tmp_path / "none.npy"])
+
+
+def test_dask_is_not_loaded_to_write_a_list(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from emcurate.patches.pathlists import write_path_list;"
+        "write_path_list(Path(sys.argv[1]), ['a']); sys.exit('dask' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path / "list.npz")], check=False).returncode == 0
 
 
 def test_we_read_what_dask_writes(tmp_path):

@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import tifffile
 import xxhash
@@ -17,6 +18,7 @@ import xxhash
 from emcurate import naming
 from emcurate.errors import InputError
 from emcurate.files import Output, TakenError
+from emcurate.images.origins import VOLUME, Origin
 from emcurate.images.sections import encode_section
 from emcurate.patches import shards, tables
 from emcurate.patches.shards import (
@@ -248,8 +250,7 @@ def tabled(tmp_path):
         hashes = np.zeros((6, 8), np.uint8)
         cuts.append(tables.Cut(section, places, hashes, writer.path.name, np.array(offsets)))
     settings = {"crop_size": 10, "hash_size": 8, "hash": "dhash"}
-    origins = {cut.section.stem: tables.Origin(tables.VOLUME) for cut in cuts}
-    tables.write_table(tmp_path / "fly ö_patches.parquet", tables.build_table(cuts, origins, settings))
+    tables.write_cuts(tmp_path / "fly ö_patches.parquet", cuts, lambda stem: Origin(VOLUME), settings)
     return tmp_path, contents
 
 
@@ -259,7 +260,7 @@ def change_offsets(directory, change):
     column = table.schema.get_field_index("offset")
     offsets = table["offset"].to_numpy()
     changed = table.set_column(column, tables.SCHEMA.field("offset"), [change(offsets.copy())])
-    tables.write_table(path, changed.replace_schema_metadata(table.schema.metadata))
+    pq.write_table(changed.replace_schema_metadata(table.schema.metadata), path)
 
 
 @pytest.fixture
@@ -317,7 +318,7 @@ def test_a_table_without_offsets_is_as_good_as_none(tabled):
     path = directory / "fly ö_patches.parquet"
     table = tables.read_table(path)
     cleared = table.set_column(table.schema.get_field_index("offset"), "offset", [[None] * len(table)])
-    tables.write_table(path, cleared.cast(tables.SCHEMA).replace_schema_metadata(table.schema.metadata))
+    pq.write_table(cleared.cast(tables.SCHEMA).replace_schema_metadata(table.schema.metadata), path)
     assert read_all(contents) == contents
 
 

@@ -4,12 +4,14 @@ import importlib
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tifffile
 
 from emcurate.errors import InputError
 from emcurate.patches import tables
+from emcurate.patches.hashing import pack_hashes
 from tests.textures import make_texture
 
 cross_section3d = importlib.import_module("raw.cross_section3d")
@@ -123,6 +125,56 @@ def test_what_is_no_table_is_named(tmp_path):
         tables.read_table(path)
     with pytest.raises(InputError, match="no such file"):
         tables.read_table(tmp_path / "none")
+
+
+def write_hashes(path, bits, names=None, rows_a_group=None, kind=None, side=None):
+    """A table of patches as any program may write it, with no more than names and hashes."""
+    packed = [np.packbits(each).tobytes() for each in bits]
+    names = [f"a-LOC-2d_{i:03d}_0" for i in range(len(bits))] if names is None else names
+    metadata = {tables.HASH_SIZE_KEY: str(side or bits.shape[1])}
+    columns = {"hash": pa.array(packed, kind or pa.binary()), "patch": pa.array(names, pa.string())}
+    pq.write_table(pa.table(columns).replace_schema_metadata(metadata), path, row_group_size=rows_a_group)
+    return names
+
+
+@pytest.mark.parametrize("side", [2, 5, 8, 11, 16])
+@pytest.mark.parametrize("rows_a_group", [1, 3, 1000])
+def test_hashes_are_read_group_by_group(tmp_path, side, rows_a_group):
+    bits = np.random.default_rng(side).random((10, side, side)) < 0.5
+    names = write_hashes(tmp_path / "a_patches.parquet", bits, rows_a_group=rows_a_group)
+    read = tables.read_hashes(tmp_path / "a_patches.parquet")
+    assert read.names.to_pylist() == names
+    assert np.array_equal(read.words, pack_hashes(bits))
+    assert read.side == side
+
+
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary(8)])
+def test_hashes_are_read_whatever_type_another_program_gave_them(tmp_path, kind):
+    bits = np.random.default_rng(0).random((5, 8, 8)) < 0.5
+    write_hashes(tmp_path / "a_patches.parquet", bits, kind=kind)
+    assert np.array_equal(tables.read_hashes(tmp_path / "a_patches.parquet").words, pack_hashes(bits))
+
+
+def test_an_empty_table_has_no_hashes(tmp_path):
+    write_hashes(tmp_path / "a_patches.parquet", np.zeros((0, 8, 8), bool))
+    read = tables.read_hashes(tmp_path / "a_patches.parquet")
+    assert (len(read.names), read.words.shape, read.side) == (0, (0, 1), 8)
+
+
+def test_hashes_that_cannot_be_used_are_named(tmp_path):
+    path, bits = tmp_path / "a_patches.parquet", np.ones((3, 8, 8), bool)
+    write_hashes(path, bits, side=9)
+    with pytest.raises(InputError, match="hashes of other sizes than 11 bytes"):
+        tables.read_hashes(path)
+    write_hashes(path, bits, names=["a", None, "b"])
+    with pytest.raises(InputError, match="rows without a name"):
+        tables.read_hashes(path)
+    path.write_bytes(b"PAR1")
+    with pytest.raises(InputError, match="a damaged or other file"):
+        tables.read_hashes(path)
+    pd.DataFrame({"patch": ["x"]}).to_parquet(path)
+    with pytest.raises(InputError, match="without hash"):
+        tables.read_hashes(path)
 
 
 def test_bits_come_back(tmp_path):

@@ -481,3 +481,25 @@ def test_a_long_ledger_is_written_anew_without_what_was_replaced(stage, monkeypa
     path = stage.out / ".emcurate" / "copy.jsonl"
     assert len([line for line in path.read_text().splitlines() if line]) < 14
     assert stage.run()[1:] == ({}, ["a", "b"])
+
+
+def test_many_inputs_are_noted_in_one_go(tmp_path):
+    stage = Stage(tmp_path)
+    for key in ("a", "b", "c"):
+        stage.add(key)
+
+    def start():
+        ledger = Ledger(stage.out, "copy", {}, product="copies", owner_of=lambda name: name.rpartition("-")[0] or None)
+        sources = {key: Source(stage.inputs / key, "as it was", key) for key in ("a", "b", "c")}
+        return ledger, ledger.plan(sources, report, root=stage.inputs)
+
+    report = Report("copy")
+    ledger, plan = start()
+    (stage.out / "a-0.txt").write_text("text")
+    ledger.finish_all({"a": [note_output(stage.out / "a-0.txt", stage.out)], "b": []})
+    assert list(plan.todo) == ["a", "b", "c"]
+    assert [output.name for output in ledger.outputs_of("a")] == ["a-0.txt"]
+    again, plan = start()
+    assert (plan.done, list(plan.todo)) == (["a", "b"], ["c"])
+    assert again.outputs_of("a") == ledger.outputs_of("a")
+    assert report.failures == []

@@ -1,5 +1,6 @@
 import csv
 import importlib
+import os
 import subprocess
 import sys
 
@@ -9,7 +10,10 @@ import numpy as np
 import pytest
 import tifffile
 
+from emcurate import naming
+from emcurate.images.origins import Origin
 from emcurate.patches import datasets as patches
+from emcurate.patches import duplicates, tables
 
 deduplicate = importlib.import_module("deduplicated.deduplicate")
 
@@ -242,10 +246,112 @@ def test_script_runs_from_any_directory(patchdir, tmp_path, root):
     assert first.startswith(str(patchdir))
 
 
-def test_the_compiler_is_loaded_only_when_there_is_something_to_do(patchdir, tmp_path, root):
-    script = str(root / "deduplicated" / "deduplicate.py")
-    command = [sys.executable, "-X", "importtime", script, "patches", "out", "-p", "1"]
-    first, again = (subprocess.run(command, cwd=tmp_path, capture_output=True, text=True) for _ in range(2))
-    assert (first.returncode, again.returncode) == (0, 0)
-    assert "numba" in first.stderr
-    assert "numba" not in again.stderr
+def loaded_modules(tmp_path, root, *arguments):
+    """What a run of the script loads: the names of all modules."""
+    command = [sys.executable, "-X", "importtime", str(root / "deduplicated" / "deduplicate.py"), *arguments]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return {line.rpartition("|")[2].strip() for line in result.stderr.splitlines() if line.startswith("import time:")}
+
+
+def write_table(directory, dataset, hashes, names=None):
+    """A table as --hashes-only leaves it: no patch is written."""
+    directory.mkdir(exist_ok=True)
+    count = len(hashes)
+    places = np.stack([np.arange(count) // 10 * 64, np.arange(count) % 10 * 64], 1)
+    places = np.concatenate([places, np.full((count, 2), 64)], 1).astype(np.int32)
+    section = naming.VolumeSection(dataset, 0, 7, 3)
+    origin = Origin("volume", f"/data/{dataset}.mrc")
+    settings = {"crop_size": 64, "hash_size": hashes.shape[1], "hash": "dhash"}
+    cut = tables.Cut(section, places, tables.pack_bits(hashes))
+    tables.write_cuts(directory / f"{dataset}_patches.parquet", [cut], lambda stem: origin, settings)
+    return dict(zip([f"{section.stem}_{y}_{x}" for y, x, _, _ in places], hashes, strict=True))
+
+
+def test_few_hashes_load_neither_a_compiler_nor_what_reads_and_draws_pictures(tmp_path, root):
+    write_table(tmp_path / "patches", "fly", make_hashes(10))
+    heavy = {"numba", "dask", "scipy", "pandas", "matplotlib", "cv2", "tifffile", "PIL", "pyarrow.dataset"}
+    for _ in range(2):
+        assert not loaded_modules(tmp_path, root, "patches", "out") & heavy
+
+
+def test_the_compiler_is_loaded_only_when_there_is_something_to_do(tmp_path, root, monkeypatch):
+    write_table(tmp_path / "patches", "fly", RNG.random((duplicates.FEW + 1, 8, 8)) < 0.5)
+    assert "numba" in loaded_modules(tmp_path, root, "patches", "out")
+    assert "numba" not in loaded_modules(tmp_path, root, "patches", "out")
+
+
+def test_tables_alone_give_exemplars_and_no_picture(tmp_path, capsys):
+    patchdir, savedir = tmp_path / "patches", tmp_path / "out"
+    hashes = write_table(patchdir, "fly", make_hashes(90))
+    for pictures in ("few", "all"):
+        assert deduplicate.main([str(patchdir), str(savedir), "--order", "name", "--pictures", pictures]) == 0
+        assert "the patches are not written yet" in capsys.readouterr().out
+        expected = naive_exemplars(hashes, sorted(hashes), 12)
+        assert 1 < len(expected) < 90
+        assert np.load(savedir / "fly_exemplars.npy").tolist() == [f"{patchdir / name}.tiff" for name in expected]
+        assert not list(savedir.glob("*.png"))
+    assert deduplicate.main([str(patchdir), str(savedir), "--order", "name", "--pictures", "all"]) == 0
+    assert "0 datasets done, 1 datasets unchanged" in capsys.readouterr().out
+
+
+def test_sharpest_needs_pixels(patchdir, tmp_path, capsys):
+    write_table(patchdir, "worm", make_hashes(9))
+    assert deduplicate.main([str(patchdir), str(tmp_path / "out"), "--order", "sharpest"]) == 1
+    error = capsys.readouterr().err
+    assert "worm_patches.parquet" in error
+    assert "--hashes-only" in error
+    assert (tmp_path / "out" / "fly_exemplars.npy").exists()
+    assert not (tmp_path / "out" / "worm_exemplars.npy").exists()
+    only = tmp_path / "only"
+    write_table(only, "worm", make_hashes(9))
+    assert deduplicate.main([str(only), str(tmp_path / "none"), "--order", "sharpest"]) == 1
+    assert "--hashes-only" in capsys.readouterr().err
+
+
+def test_datasets_are_noted_as_they_are_done(tmp_path, monkeypatch, capsys):
+    patchdir, savedir = tmp_path / "patches", tmp_path / "out"
+    for number in range(7):
+        write_table(patchdir, f"fly {number}", make_hashes(20))
+    monkeypatch.setattr(deduplicate, "NOTED_DATASETS", 2)
+
+    def break_off(name, *arguments):
+        if name == "fly 5":
+            raise KeyboardInterrupt
+        return order_patches(name, *arguments)
+
+    order_patches = deduplicate.order_patches
+    with monkeypatch.context() as patch:
+        patch.setattr(deduplicate, "order_patches", break_off)
+        assert deduplicate.main([str(patchdir), str(savedir)]) == 130
+    capsys.readouterr()
+    assert deduplicate.main([str(patchdir), str(savedir)]) == 0
+    assert "3 datasets done, 4 datasets unchanged" in capsys.readouterr().out
+    assert deduplicate.main([str(patchdir), str(tmp_path / "whole")]) == 0
+    assert read_results(savedir) == read_results(tmp_path / "whole")
+
+
+def test_the_picture_of_all_is_the_same_whether_groups_are_found_or_read(patchdir, tmp_path):
+    whole, grown = tmp_path / "whole", tmp_path / "grown"
+    new = {path.name: path.read_bytes() for path in patchdir.glob("two words*")}
+    for name in new:
+        (patchdir / name).unlink()
+    deduplicate.main([str(patchdir), str(grown)])
+    for name, data in new.items():
+        (patchdir / name).write_bytes(data)
+    deduplicate.main([str(patchdir), str(grown)])
+    deduplicate.main([str(patchdir), str(whole)])
+    assert read_results(grown) == read_results(whole)
+    assert (whole / "groups.png").exists()
+
+
+def test_a_name_that_is_no_text_is_named(patchdir, tmp_path, capsys):
+    odd = os.fsdecode(b"grid-LOC-2d-\xe9_0_0")
+    try:
+        np.save(patchdir / f"{odd}.npy", np.zeros((8, 8), bool))
+    except OSError:
+        pytest.skip("this disk takes UTF-8 names only")
+    tifffile.imwrite(patchdir / f"{odd}.tiff", np.zeros((8, 8), np.uint8))
+    assert deduplicate.main([str(patchdir), str(tmp_path / "out")]) == 1
+    assert "a name in UTF-8" in capsys.readouterr().err
+    assert (tmp_path / "out" / "fly_exemplars.npy").exists()
