@@ -245,7 +245,9 @@ class CropPlan:
             ]
             state = digest_bytes("\n".join([name, *said]).encode("utf-8", "surrogateescape"))
             self._shards[dataset][state] = written.get(state)
-            if state not in written:
+            if state in written:
+                self.ledger.finish_all({stem: [] for stem in group if stem in self._todo})
+            else:
                 yield self._job(dataset, group, name, state)
 
     def _divide_into_shards(self, stems: Sequence[str]) -> Iterator[list[str]]:

@@ -7,7 +7,6 @@ says what each section was when it was cut. When all are there they become the d
 from __future__ import annotations
 
 import contextlib
-import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import msgspec
 
 from emcurate.errors import InputError
-from emcurate.files import Output, digest_bytes, is_intact
+from emcurate.files import Output, digest_bytes, is_intact, list_entries, remove_stale_partials
 from emcurate.images.origins import IMAGE, Origin
 from emcurate.patches.tables import Cut, read_cuts, read_metadata, write_cuts
 from emcurate.running.ledger_file import LEDGER_DIRECTORY
@@ -38,15 +37,25 @@ class TableParts:
     patchdir : Path
     states : mapping of str to str
         By the names of sections: what changes when a section's rows do.
+    unfinished : collection of str
+        The datasets of which there may be parts, of this run or of others; any other parts are removed.
     """
 
-    def __init__(self, patchdir: Path, states: Mapping[str, str]) -> None:
+    def __init__(self, patchdir: Path, states: Mapping[str, str], unfinished: Collection[str]) -> None:
         self._patchdir, self._states = patchdir, states
         self._directory = patchdir / PARTS_DIRECTORY
         self._present: dict[str, list[Path]] = defaultdict(list)
-        with contextlib.suppress(FileNotFoundError):
-            for name in sorted(os.listdir(self._directory)):
-                self._present[name.partition("-")[0]].append(self._directory / name)
+        if not self._directory.is_dir():
+            return
+        remove_stale_partials(self._directory)
+        families = {_digest(dataset) for dataset in unfinished}
+        for path in list_entries(self._directory):
+            family = path.name.partition("-")[0]
+            if family in families:
+                self._present[family].append(path)
+            else:
+                path.unlink()
+        self._remove_directory()
 
     def keep(self, dataset: str, cuts: Iterable[Cut], settings: Mapping[str, Any]) -> None:
         """Leave rows of sections that are not cut again, before their dataset's table counts for nothing."""
@@ -114,8 +123,12 @@ class TableParts:
         """Remove the parts of a dataset."""
         for path in self._present.pop(_digest(dataset), []):
             path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            self._directory.rmdir()  # when it is empty
+        self._remove_directory()
+
+    def _remove_directory(self) -> None:
+        if not any(self._present.values()):
+            with contextlib.suppress(OSError):
+                self._directory.rmdir()
 
 
 def make_metadata(states: Mapping[str, str], shard: tuple[str, Output] | None = None) -> dict[bytes, bytes]:

@@ -80,7 +80,12 @@ class TableUpdates:
         complete : collection of str
             The datasets whose tables have the rows of all sections all the same, if they are noted as done.
         """
-        self.parts = TableParts(self._patchdir, states)
+        unfinished = {
+            key.removesuffix(TABLE_KEY)
+            for key, line in self._ledger.entries.items()
+            if key.endswith(TABLE_KEY) and line.state != DONE
+        }
+        self.parts = TableParts(self._patchdir, states, unfinished)
         self._todo = {key.removesuffix(TABLE_KEY) for key in plan.todo if key.endswith(TABLE_KEY)}
         self._sections: dict[str, list[str]] = defaultdict(list)
         for stem, section in sections.items():
