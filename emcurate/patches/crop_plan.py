@@ -20,6 +20,7 @@ from emcurate.patches.table_updates import TableUpdates, table_key
 from emcurate.patches.tables import TABLE_SUFFIX
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger, Source
+from emcurate.running.ledger_file import Line
 from emcurate.running.report import Report
 
 # Ends the ledger's key of a dataset's shards.
@@ -93,11 +94,26 @@ class CropPlan:
         self._stays: set[str] = set()
         self._shards: dict[str, dict[str, Output | None]] = {}
 
+    def check_selection(self, report: Report) -> None:
+        """Report patches that a list names of sections that the datasets here do not have."""
+        if self.selection is None:
+            return
+        strange: dict[str, list[str]] = defaultdict(list)
+        for stem in self.selection.sections():
+            dataset = stem.partition(naming.MARK)[0]
+            if dataset in self.datasets and stem not in self.material.sections:
+                strange[dataset].append(stem)
+        for dataset, stems in strange.items():
+            expected = f"patches of the sections of {dataset} in {self.material.root}"
+            found = f"some of {len(stems):,} others, such as {min(stems)}"
+            advice = "cut from what the list's patches were cut from, with the same --axes and --spacing"
+            report.fail(InputError(self.selection.path, expected, found, advice))
+
     def settle(self, report: Report, *, overwrite: bool, prune: bool) -> None:
         """Compare what there is with what is wanted; see `Ledger.plan`."""
         sources: dict[str, Source] = {}
         for dataset, stems in self.datasets.items():
-            sources.update(self._sources(dataset, stems))
+            sources.update(self._sources(dataset, stems, overwrite))
         self._refuse_other_store(overwrite)
         as_before = {stem for stem in self.material.sections if self.ledger.is_as_noted(stem, sources[stem])}
         self._stays = as_before if self.how.store == NOTHING else set()
@@ -128,14 +144,12 @@ class CropPlan:
             return of_section
         return f"{of_section} {self.selection.digest(stem)}"
 
-    def _sources(self, dataset: str, stems: Sequence[str]) -> Iterator[tuple[str, Source]]:
+    def _sources(self, dataset: str, stems: Sequence[str], overwrite: bool) -> Iterator[tuple[str, Source]]:
         state = digest_bytes(
             "\n".join(f"{s} {self.material.state(s)}" for s in stems).encode("utf-8", "surrogateescape")
         )
         first = self.material.source(stems[0])
-        of_all = replace(first, fingerprint=state, is_renewed=self.material.is_renewed)
-        if self.material.is_renewed:
-            of_all = replace(of_all, is_part=False)
+        of_all = replace(first, fingerprint=state, is_renewed=self.material.is_renewed, is_part=False)
         noted = self.ledger.entries.get(table_key(dataset))
         # A table that has a row for every patch, or was to have, keeps them whichever patches are wanted as files.
         complete = noted is not None and not noted.wanted.startswith(ONLY)
@@ -159,7 +173,9 @@ class CropPlan:
             # A table made only to hash may say as well where in shards patches are, but not once these go.
             enough = ("",) if self.how.store == FILES else ("", f"{SHARDS}*")
             yield table_key(dataset), replace(of_all, wanted=rows, enough=enough)
-            if shards_key(dataset) in self.ledger.entries and self.how.store == FILES:
+            shards = self.ledger.entries.get(shards_key(dataset))
+            # Who only hashes leaves shards as they are, unless they are of something else and to be replaced.
+            if shards is not None and (self.how.store == FILES or (overwrite and not self._are_of(shards, of_all))):
                 yield shards_key(dataset), replace(of_all, wanted="nothing", is_renewed=True)
             return
         yield table_key(dataset), replace(of_all, wanted=f"{rows}{SHARDS}{self.shard_size} {which}")
@@ -167,6 +183,9 @@ class CropPlan:
         # Shards are made whole: a changed image is not put into one among others without being asked.
         whole = replace(of_all, settings=settings, wanted=which, is_part=True, is_renewed=False)
         yield shards_key(dataset), whole
+
+    def _are_of(self, shards: Line, of_all: Source) -> bool:
+        return self.ledger.is_as_noted(shards.input, replace(of_all, settings=shards.settings))
 
     def _digest(self, stems: Sequence[str]) -> str:
         assert self.selection is not None

@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from emcurate.errors import InputError
 from emcurate.files import digest_bytes
 from emcurate.patches.pathlists import PathList
+from emcurate.patches.shards import split_member
 
 Corners = npt.NDArray[np.int32]
 
@@ -28,6 +29,11 @@ class Selection:
     fpaths : Path
         A path list; of its paths only the names of the files count.
 
+    Attributes
+    ----------
+    directories : set of Path
+        Those that patches lie in, as far as the first of each piece of the list tells.
+
     Raises
     ------
     InputError
@@ -36,12 +42,17 @@ class Selection:
 
     def __init__(self, fpaths: Path) -> None:
         self.path = fpaths
+        self.directories: set[Path] = set()
         names, corners = [], []
         for chunk in PathList(fpaths).chunks():
             parts = pc.extract_regex(pa.array(chunk, pa.string()), _NAME)
             if parts.null_count:
                 found = str(chunk[int(np.flatnonzero(parts.is_null().to_numpy(zero_copy_only=False))[0])])
                 raise InputError(fpaths, "patches, {section}_{y}_{x}.tiff", found, "name a list of patches")
+            if len(chunk):
+                first = str(chunk[0])
+                member = split_member(first)
+                self.directories.add(Path(first if member is None else member[0]).parent)
             names.append(pc.struct_field(parts, "section").dictionary_encode())
             sides = [pc.struct_field(parts, side).cast(pa.int32()).to_numpy(zero_copy_only=False) for side in "yx"]
             corners.append(np.stack(sides, axis=1))

@@ -17,7 +17,7 @@ import msgspec
 from emcurate.errors import InputError
 from emcurate.files import Output, digest_bytes, is_intact, list_entries, remove_stale_partials
 from emcurate.images.origins import IMAGE, Origin
-from emcurate.patches.tables import Cut, read_cuts, read_metadata, write_cuts
+from emcurate.patches.tables import COLUMNS, Cut, read_cuts, read_metadata, read_row_groups, write_cuts
 from emcurate.running.ledger_file import LEDGER_DIRECTORY
 
 PARTS_DIRECTORY = f"{LEDGER_DIRECTORY}/crop_patches.parts"
@@ -51,7 +51,7 @@ class TableParts:
         families = {_digest(dataset) for dataset in unfinished}
         for path in list_entries(self._directory):
             family = path.name.partition("-")[0]
-            if family in families:
+            if family in families and _is_whole(path):
                 self._present[family].append(path)
             else:
                 path.unlink()
@@ -101,15 +101,8 @@ class TableParts:
         return rows, stored
 
     def _paths(self, dataset: str) -> list[Path]:
-        """Return the parts of a dataset that can be read; the others are removed."""
-        family = self._present[_digest(dataset)]
-        for path in list(family):
-            try:
-                read_metadata(path)
-            except InputError:
-                path.unlink(missing_ok=True)
-                family.remove(path)
-        return family
+        """Return the parts of a dataset that are there; of those reserved, some may not have been written."""
+        return [path for path in self._present[_digest(dataset)] if path.exists()]
 
     def _current(self, metadata: Mapping[bytes, bytes]) -> set[str]:
         """Return the sections that a part holds the rows of as they now are."""
@@ -143,6 +136,16 @@ def _shard_of(metadata: Mapping[bytes, bytes]) -> tuple[str, Output] | None:
     with contextlib.suppress(msgspec.DecodeError, KeyError):
         return msgspec.json.decode(metadata[SHARD_KEY], type=tuple[str, Output])
     return None
+
+
+def _is_whole(part: Path) -> bool:
+    """Return whether a part can be read to its end, after whatever happened to it since a run that was killed."""
+    try:
+        for _ in read_row_groups(part, list(COLUMNS)):
+            pass
+    except InputError:
+        return False
+    return True
 
 
 def _digest(text: str) -> str:

@@ -19,7 +19,7 @@ import json
 import os
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -362,7 +362,10 @@ class Ledger:
         """Remove or name what came of inputs that are gone; return the datasets that only parts of are left of."""
         roots = self._roots_looked_through()
         candidates = [key for key, line in self.entries.items() if key not in self._sources and line.root in roots]
-        gone = [key for key in candidates if _is_gone(self.entries[key].source)]
+        datasets = {source.dataset for source in self._sources.values()}
+        gone = [
+            key for key in candidates if self._is_divided_otherwise(key, datasets) or _is_gone(self.entries[key].source)
+        ]
         # An input that failed, or of which nothing came, leaves nothing when it goes.
         traceless = [k for k in gone if not self.entries[k].made_anything and not self._own_leftovers(k, unnoted)]
         leftovers = {key: self._own_leftovers(key, unnoted) for key in gone}
@@ -395,6 +398,11 @@ class Ledger:
                 "and --prune removes them"
             )
         return set(cut)
+
+    def _is_divided_otherwise(self, key: str, datasets: Collection[str]) -> bool:
+        """Return whether a part that this run does not have is of an input that it has, all of which is replaced."""
+        line = self.entries[key]
+        return self._overwrite and line.is_part and line.source == line.owner and line.dataset in datasets
 
     def _roots_looked_through(self) -> set[str]:
         """Return the input directories of which this run has seen all inputs: its own, and what that was called before.

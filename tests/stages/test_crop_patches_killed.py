@@ -179,3 +179,25 @@ def test_a_run_with_workers_survives_a_kill(tmp_path, root, request, way):
     while tree(out) != tree(whole) and time.monotonic() < deadline:
         assert crop_patches.main([str(volumes), str(out), *flags, "-p", "1"]) == 0
     assert tree(out) == tree(whole)
+
+
+@pytest.mark.parametrize("damage", ["cut off", "flipped", "emptied", "no table", "another's"])
+def test_a_damaged_part_of_a_killed_run_costs_time_and_nothing_else(root, tmp_path, damage):
+    out = tmp_path / "out"
+    with killed_after(np.inf) as changes:
+        crop_patches.main([str(root / "volumes"), str(out), *FLAGS, "--hashes-only"])
+    expected = tree(out)
+    shutil.rmtree(out)
+    with killed_after(len(changes) * 3 // 4):
+        crop_patches.main([str(root / "volumes"), str(out), *FLAGS, "--hashes-only"])
+    parts = sorted((out / ".emcurate" / "crop_patches.parts").glob("*.parquet"))
+    assert len(parts) > 1
+    for part in parts:
+        data = bytearray(part.read_bytes())
+        if damage == "flipped":
+            for at in range(4, len(data) // 2, 97):
+                data[at] ^= 255
+        replaced = {"cut off": data[: len(data) // 2], "flipped": data, "emptied": b"", "no table": b"PAR1" * 9}
+        part.write_bytes(replaced.get(damage, (root / "all" / "wing_patches.parquet").read_bytes()))
+    assert crop_patches.main([str(root / "volumes"), str(out), *FLAGS, "--hashes-only"]) == 0
+    assert tree(out) == expected

@@ -455,3 +455,122 @@ def test_hashing_alone_and_naming_patches_to_write_exclude_each_other(ways, tmp_
     assert caught.value.code == 2
     assert "--only" in capsys.readouterr().err
     assert not (tmp_path / "p").exists()
+
+
+class ShortWay:
+    """The hash-first way up to the list of exemplars, on volumes of its own."""
+
+    def __init__(self, root):
+        self.root, self.volumes, self.patches = root, root / "volumes", root / "p"
+        self.fpaths = root / "e" / "deduplicated_fpaths.npz"
+        write_corpus(self.volumes)
+        assert self.crop("--hashes-only") == 0
+        assert main(deduplicate, self.patches, root / "e", "-d", 6) == 0
+
+    def crop(self, *flags, out=None, crop=CROP):
+        return main(crop_patches, self.volumes, out or self.patches, "-cs", crop, "--from-volumes", "-a", 0, *flags)
+
+
+@pytest.fixture
+def short(tmp_path):
+    return ShortWay(tmp_path)
+
+
+def change_volume(short):
+    write_volume(short.volumes / "fly.tif", make_texture((5, 40, 70), seed=5))
+
+
+@pytest.mark.parametrize("store", [(), IN_SHARDS], ids=["files", "shards"])
+def test_patches_are_never_cut_from_a_volume_that_has_changed_since_it_was_hashed(short, capsys, store):
+    before = tree(short.patches)
+    change_volume(short)
+    assert short.crop("--only", short.fpaths, *store) == 1
+    assert "its input has changed" in capsys.readouterr().err
+    after = tree(short.patches)
+    assert not [name for name in after if name.startswith("fly") and name != "fly_patches.parquet"]
+    assert after["fly_patches.parquet"] == before["fly_patches.parquet"]
+    assert [name for name in after if name.startswith("wing-")]  # the other volume goes on
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [("-cs", 20), ("-hs", 4), ("--hash", "phash"), ("-s", 2), ("--rescale", "minmax"), ("--voxel-size", 9, 9, 9)],
+    ids=lambda flags: " ".join(map(str, flags)),
+)
+def test_patches_are_never_cut_otherwise_than_they_were_hashed(short, capsys, flags):
+    before = tree(short.patches)
+    assert short.crop("--only", short.fpaths, *flags) == 1
+    assert "Traceback" not in capsys.readouterr().err
+    assert tree(short.patches) == before
+
+
+@pytest.mark.parametrize("then", [HASHES, FILES, IN_SHARDS], ids=["hashes", "files", "shards"])
+@pytest.mark.parametrize("way", [FILES, ("--only", "list"), IN_SHARDS], ids=["files", "some", "shards"])
+@pytest.mark.parametrize("what", ["volume", "spacing", "crop size"])
+def test_after_overwriting_with_something_else_a_directory_is_that_of_a_fresh_run(short, tmp_path, way, what, then):
+    assert short.crop(*[short.fpaths if word == "list" else word for word in way]) == 0
+    (short.volumes / "wing.tif").unlink()
+    flags = {"spacing": ("-s", 2), "crop size": ("-cs", 20)}.get(what, ())
+    if what == "volume":
+        change_volume(short)
+    assert short.crop(*flags, *then, "--overwrite") == 0
+    assert short.crop(*flags, *then, out=tmp_path / "fresh") == 0
+    assert tree(short.patches) == tree(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("store", [(), IN_SHARDS], ids=["files", "shards"])
+def test_what_came_of_a_gone_volume_is_named_and_pruned(short, capsys, store):
+    assert short.crop("--only", short.fpaths, *store) == 0
+    (short.volumes / "wing.tif").unlink()
+    assert short.crop("--only", short.fpaths, *store) == 0
+    assert "wing" in capsys.readouterr().err
+    assert [name for name in tree(short.patches) if name.startswith("wing")]
+    assert short.crop("--only", short.fpaths, *store, "--prune") == 0
+    assert not [name for name in tree(short.patches) if name.startswith("wing")]
+
+
+def test_a_directory_that_was_moved_or_copied_between_the_steps_goes_on(short, tmp_path):
+    shutil.copytree(short.patches, tmp_path / "copied", copy_function=shutil.copyfile)
+    assert short.crop("--only", short.fpaths) == 0
+    expected = tree(short.patches)
+    assert short.crop("--only", short.fpaths, out=tmp_path / "copied") == 0
+    assert tree(tmp_path / "copied") == expected
+
+
+def test_a_list_of_patches_of_another_size_is_refused_though_their_names_are_on_the_grid(short, tmp_path, capsys):
+    assert short.crop("--only", short.fpaths, out=tmp_path / "other", crop=CROP // 2) == 1
+    assert f"cut with --crop_size {CROP}" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
+    assert short.crop("--only", short.fpaths, *IN_SHARDS) == 0
+    assert main(deduplicate, short.patches, tmp_path / "e", "-d", 6, "--overwrite") == 0
+    assert short.crop("--only", short.fpaths, out=tmp_path / "other", crop=CROP // 2) == 1
+
+
+def test_listed_patches_of_sections_that_are_not_cut_are_named_and_the_others_written(short, tmp_path, capsys):
+    assert short.crop("--only", short.fpaths, "-s", 3, out=tmp_path / "other") == 1
+    error = capsys.readouterr().err
+    assert "fly-LOC-0_1" in error and "--spacing" in error
+    listed = {path.rpartition("/")[2] for path in PathList(short.fpaths)}
+    sections = {f"fly-LOC-0_{index}" for index in (0, 3, 4)} | {f"wing-LOC-0_{index}" for index in (0, 3)}
+    expected = {name for name in listed if name.rsplit("_", 2)[0] in sections}
+    assert {path.name for path in (tmp_path / "other").glob("*.tiff")} == expected
+
+
+def test_volumes_and_their_sections_never_share_a_directory(short, tmp_path, capsys):
+    before = tree(short.patches)
+    assert main(cross_section3d, short.volumes, tmp_path / "sections") == 0
+    for flags in ((), ("--overwrite",), ("--hashes-only",)):
+        assert main(crop_patches, tmp_path / "sections", short.patches, "-cs", CROP, *flags) == 1
+        assert "a dataset name of its own" in capsys.readouterr().err
+        assert tree(short.patches) == before
+
+
+def test_two_runs_never_write_into_one_directory_at_once(short, capsys):
+    fcntl = pytest.importorskip("fcntl")
+    before = tree(short.patches)
+    with open(short.patches / ".emcurate" / "crop_patches.lock", "ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert short.crop("--only", short.fpaths) == 1
+        assert "another that is under way" in capsys.readouterr().err
+    assert tree(short.patches) == before
+    assert short.crop("--only", short.fpaths) == 0
