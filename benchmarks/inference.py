@@ -28,7 +28,7 @@ from emcurate.classifier.score_store import patch_keys
 from emcurate.classifier.scoring import Computing, score_patches
 from emcurate.images.sections import write_section
 from emcurate.patches.pathlists import PathList
-from emcurate.running.jobs import default_processes
+from emcurate.running.jobs import Workers, default_processes
 from emcurate.running.report import Report
 
 if __name__ != "__mp_main__":  # the processes that decode need none of these, and would wait seconds for them
@@ -158,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             return np.concatenate([score(read_batch(part).pixels) for part in parts])
 
         def whole_stage() -> np.ndarray:
-            computing = Computing(weights, device, fast, a.processes)
+            computing = Computing(weights, device, fast, Workers(a.processes))
             with tempfile.TemporaryDirectory(dir=work) as stores:
                 scores: np.ndarray = score_patches(
                     paths, patch_keys(paths, len(paths)), computing, weights.threshold, Path(stores), Report("bench")

@@ -135,20 +135,20 @@ def draw_sheets(
 
 def find_shown(sheet: GroupSheet, notes: Notes, scratch: Path) -> GroupSheet | None:
     """Return a picture with what reads its patches, also those that were only hashed; None if none can be read."""
-    from emcurate.patches.reading import patch_exists, read_patch  # here, since these load what reads and draws images
-    from emcurate.volumes.again import ReadOrCutAgain, Spot, find_spots
-
     names: dict[str, set[str]] = defaultdict(set)
     for name, _ in (pair for group in sheet.groups for pair in group):
         names[naming.parse_patch(name).dataset].add(name)
-    spots: dict[str, Spot] = {}
-    for dataset, patches in names.items():
-        table = sheet.patchdir / f"{dataset}{TABLE_SUFFIX}"
-        if table.is_file() and (noted := notes.origin(table)) is not None:
-            spots |= find_spots(read_rows(table, patches), sheet.patchdir, noted)
-    paths = (sheet.patchdir / f"{name}.{PATCH_EXTENSION}" for group in sheet.groups for name, _ in group)
-    if not spots and not any(map(patch_exists, paths)):
+    tables = {sheet.patchdir / f"{dataset}{TABLE_SUFFIX}": patches for dataset, patches in names.items()}
+    noted = {table: line for table in tables if table.is_file() and (line := notes.origin(table)) is not None}
+    files = (sheet.patchdir / f"{name}.{PATCH_EXTENSION}" for patches in names.values() for name in patches)
+    if not noted and not any(path.exists() for path in files):
         return None
+    from emcurate.patches.reading import read_patch  # here, since these load what reads and draws images
+    from emcurate.volumes.again import ReadOrCutAgain, Spot, find_spots
+
+    spots: dict[str, Spot] = {}
+    for table, line in noted.items():
+        spots |= find_spots(read_rows(table, tables[table]), sheet.patchdir, line)
     return replace(sheet, read=ReadOrCutAgain(read_patch, spots, scratch))
 
 
@@ -197,7 +197,7 @@ def run(
     for name, read in progress(hashes, total=len(todo), label=STAGE, unit="dataset"):
         refuse_large_distance(min_distance, name, read)
         taken = order_patches(name, len(read.words), order, seed, read.sharpness)
-        found = find_groups(read.names, read.words, taken, cover)
+        found = find_groups(read.names, read.words, taken, cover, read.shards)
         try:
             written[name] = write_groups(savedir, name, found, patchdir, ledger.replaces(name))
         except InputError as error:

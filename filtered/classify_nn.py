@@ -26,7 +26,7 @@ import numpy as np
 from emcurate import cli
 from emcurate.classifier.decisions import SHEETS, count_table, draw_sheets, predict
 from emcurate.classifier.score_store import patch_keys
-from emcurate.classifier.scoring import Computing, score_patches
+from emcurate.classifier.scoring import Computing, choose_for_all, score_patches
 from emcurate.classifier.weights import find_weights
 from emcurate.errors import InputError
 from emcurate.files import digest_bytes, make_output_directory, note_outputs, npy_bytes, write_once
@@ -86,11 +86,8 @@ def run(
         report.note(f"nothing new: the results in {savedir} are up to date")
         return report
 
-    from emcurate.classifier.inference import choose_device, choose_precision
-
-    chosen = choose_device(device)
-    number_type = choose_precision(chosen, precision)
-    computing = Computing(found, chosen, number_type, workers.cores)
+    chosen, number_type = choose_for_all(workers, device, precision)
+    computing = Computing(found, chosen, number_type, workers)
     scores = score_patches(paths, keys, computing, threshold, savedir / LEDGER_DIRECTORY / STAGE, report)
     predictions = predict(scores, codes, threshold)
     kept = [paths[int(i)] for i in np.flatnonzero(predictions)]
@@ -130,7 +127,7 @@ def build_parser() -> argparse.ArgumentParser:
     cli.add_device_flags(parser)
     cli.add_reroot_flag(parser)
     cli.add_ledger_flags(parser, "savedir")
-    cli.add_processes_flag(parser)
+    cli.add_job_flags(parser)
     return parser
 
 

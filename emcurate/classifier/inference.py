@@ -43,6 +43,12 @@ def choose_device(name: str = "auto") -> str:
     return name
 
 
+def choose_batch_size(device: str, image_size: int) -> int:
+    """Return how many patches go through the network at once."""
+    fitting = max(1, BATCH_PIXELS_CPU // image_size**2)
+    return min(fitting, BATCH_CPU_MOST) if device == "cpu" else BATCH_GPU
+
+
 def use_threads(count: int) -> None:
     """Let PyTorch compute with this many CPU threads."""
     torch.set_num_threads(count)
@@ -131,8 +137,7 @@ class Scorer:
         self.input_format = input_format
         self.device = device
         self.dtype = DTYPES[precision]
-        fitting = max(1, BATCH_PIXELS_CPU // input_format.image_size**2)
-        self.batch_size = min(fitting, BATCH_CPU_MOST) if device == "cpu" else BATCH_GPU
+        self.batch_size = choose_batch_size(device, input_format.image_size)
         body = fold_batch_norm(network.cpu())
         take_grey(body, input_format)
         # The head stays in float32: it costs nothing, and a sum of 512 products wants the digits.

@@ -7,8 +7,10 @@ import hashlib
 import json
 import queue
 import threading
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,6 +20,7 @@ import numpy.typing as npt
 from emcurate.classifier.batches import BatchJobs, read_batch
 from emcurate.classifier.card import Weights
 from emcurate.classifier.score_store import Keys, Scores, ScoreStore
+from emcurate.errors import InputError
 from emcurate.files import write_once
 from emcurate.running.jobs import Workers
 from emcurate.running.report import Report
@@ -35,16 +38,35 @@ RECHECK_MARGIN = 0.03
 CORES_PER_DECODER = 8
 
 Value = TypeVar("Value")
+Positions = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Computing:
-    """How scores are computed: with which weights, where, in which number type, by how many processes."""
+    """How scores are computed: with which weights, where, in which number type, and by whom."""
 
     weights: Weights
     device: str
     precision: str
-    processes: int
+    workers: Workers
+
+
+def choose_for_all(workers: Workers, device: str, precision: str) -> tuple[str, str]:
+    """Return the device and the number type to compute in, the same for all who will.
+
+    Raises
+    ------
+    InputError
+        If the workers of a cluster would not choose the same: their scores would differ in the last digits.
+    """
+    from emcurate.classifier.remote import choose_computing
+
+    chosen = sorted(set(workers.ask(choose_computing, (device, precision))))
+    if len(chosen) > 1:
+        found = " and ".join(f"{number_type} on {where}" for where, number_type in chosen)
+        advice = "name one that all have with --device and --precision, or take the others away"
+        raise InputError(workers.scheduler or "", "workers that would compute alike", found, advice)
+    return chosen[0]
 
 
 def score_patches(
@@ -97,38 +119,66 @@ def look_up_or_compute(
     if not len(todo):
         return scores[positions]
 
+    from emcurate.classifier.inference import choose_batch_size
+
+    image_size = computing.weights.input_format.image_size
+    jobs = BatchJobs(paths, todo, choose_batch_size(computing.device, image_size), image_size)
+    score = score_here if computing.workers.scheduler is None else partial(score_on_cluster, directory=stores)
+    try:
+        for done, found in score(jobs, computing, report):
+            scores[done] = found
+            store.add(keys[done], found)
+            report.count("patches scored", len(done))
+    finally:
+        store.flush()
+    return scores[positions]
+
+
+def score_here(jobs: BatchJobs, computing: Computing, report: Report) -> Iterator[tuple[Positions, Scores]]:
+    """Yield positions and scores of each batch as this machine scores it; patches that cannot be read are reported."""
     from emcurate.classifier.inference import Scorer, use_threads
     from emcurate.classifier.network import load_classifier
 
-    weights, processes = computing.weights, computing.processes
+    weights, processes = computing.weights, computing.workers.cores
     use_threads(processes)
     if computing.device == "cpu":
         # Decoding takes a small part of the CPU's time, and each process that decodes takes memory.
         processes = max(1, processes // CORES_PER_DECODER)
     scorer = Scorer(load_classifier(weights.path), weights.input_format, computing.device, computing.precision)
-    jobs = BatchJobs(paths, todo, scorer.batch_size, weights.input_format.image_size)
     # One batch behind, so that a GPU computes while the next batch is fetched from the processes that decode.
-    under_way: list[tuple[npt.NDArray[np.int64], torch.Tensor]] = []
+    under_way: deque[tuple[Positions, torch.Tensor]] = deque()
+    for _, batch in run_ahead(Workers(processes).run(read_batch, jobs, report, unit="batch")):
+        report.fail_all(batch.errors)
+        if len(batch.positions):
+            under_way.append((batch.positions, scorer.start(batch.pixels)))
+        if len(under_way) > 1:
+            done, started = under_way.popleft()
+            yield done, scorer.finish(started)
+    for done, started in under_way:
+        yield done, scorer.finish(started)
 
-    def finish() -> None:
-        done, started = under_way.pop(0)
-        scores[done] = scorer.finish(started)
-        store.add(keys[done], scores[done])
-        report.count("patches scored", len(done))
 
+def score_on_cluster(
+    jobs: BatchJobs, computing: Computing, report: Report, directory: Path
+) -> Iterator[tuple[Positions, Scores]]:
+    """Yield positions and scores of each batch as a cluster's workers score it; else as `score_here`.
+
+    `directory` is where they find the weights meanwhile: what was downloaded into this user's cache is not for others
+    to see, the results' own directory is.
+    """
+    from emcurate.classifier.remote import ScoreJobs, score_batch
+
+    copy = directory / f"{computing.weights.sha256}.pth"
+    write_once(copy, computing.weights.path.read_bytes(), overwrite=True)
     try:
-        for _, batch in run_ahead(Workers(processes).run(read_batch, jobs, report, unit="batch")):
-            for error in batch.errors:
-                report.fail(error)
-            if len(batch.positions):
-                under_way.append((batch.positions, scorer.start(batch.pixels)))
-            if len(under_way) > 1:
-                finish()
-        while under_way:
-            finish()
+        weights = replace(computing.weights, path=copy)
+        tasks = ScoreJobs(jobs, weights, computing.device, computing.precision)
+        for _, scored in computing.workers.run(score_batch, tasks, report, unit="batch"):
+            report.fail_all(scored.errors)
+            if len(scored.positions):
+                yield scored.positions, scored.scores
     finally:
-        store.flush()
-    return scores[positions]
+        copy.unlink(missing_ok=True)
 
 
 def open_store(parent: Path, computing: Computing) -> ScoreStore:

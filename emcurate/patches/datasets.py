@@ -19,7 +19,6 @@ from emcurate.files import list_files
 from emcurate.patches import tables
 from emcurate.patches.hashing import WordArray, pack_hashes, read_hash
 from emcurate.patches.names import as_names
-from emcurate.patches.reading import read_patch
 from emcurate.patches.tables import TABLE_SUFFIX
 from emcurate.running.claims import Notes
 from emcurate.running.jobs import Workers
@@ -65,6 +64,8 @@ class Hashes:
         Where it was asked for.
     complete : bool
         Whether every patch of the dataset is among them.
+    shards : Shards, optional
+        Where any patch lies in one.
     """
 
     names: pa.LargeStringArray
@@ -72,6 +73,7 @@ class Hashes:
     side: int
     sharpness: npt.NDArray[np.float64] | None = None
     complete: bool = True
+    shards: tables.Shards | None = None
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,7 @@ def list_datasets(patchdir: Path, with_pixels: bool, report: Report) -> dict[str
     if with_pixels:
         for path in list_files(patchdir, [TABLE_SUFFIX]):
             if path.name.removesuffix(TABLE_SUFFIX) not in datasets:
-                wanted, advice = "patches beside it, for their pixels", "cut them without --hashes-only"
+                wanted, advice = "patches beside it, for their pixels", "cut them without --hashes-only or --store tar"
                 report.fail(InputError(path, wanted, "none, only their hashes", advice))
     return datasets
 
@@ -166,7 +168,7 @@ def read_hashes(
                 report.fail(error)
                 continue
             if len(read.words):
-                yield dataset.name, Hashes(read.names, read.words, read.side)
+                yield dataset.name, Hashes(read.names, read.words, read.side, shards=read.shards)
     jobs = [
         ChunkJob(dataset.name, patchdir, tuple(dataset.stems[start : start + CHUNK_PATCHES]), with_sharpness)
         for dataset in datasets
@@ -198,7 +200,7 @@ def _list_tables(patchdir: Path) -> dict[str, Dataset]:
 def read_chunk(job: ChunkJob) -> Chunk:
     """Read the hashes of some patches, and how sharp they are if that is wanted."""
     if job.with_sharpness:
-        pass  # here, since most runs need no pixels
+        from emcurate.patches.reading import read_patch  # here, since most runs need no pixels
 
     chunk = Chunk()
     for stem in job.stems:

@@ -19,7 +19,8 @@ import pyarrow.compute as pc
 from emcurate.errors import InputError
 from emcurate.files import npy_header
 from emcurate.patches.hashing import WordArray, hamming_distance
-from emcurate.patches.names import as_array, as_names, bytes_of, longest, surround, take_names
+from emcurate.patches.names import as_array, as_names, bytes_of, longest, take_names
+from emcurate.patches.tables import Shards
 
 # Hashes compared with all exemplars at once; inside a block they are settled one after another.
 BLOCK = 4096
@@ -34,10 +35,14 @@ CSV_BYTES_AT_ONCE = 1 << 22
 
 # Hashes up to which numpy may cover them, and what it may take for all of a run together, in comparisons: as long as
 # loading the compiler, with which everything else is covered, and what it compiled before.
-FEW, COMPARISONS = 8_000, 60_000_000
+FEW, COMPARISONS = 30_000, 700_000_000
 
-# What numpy takes for an exemplar beside the comparisons with those that are left, in the same.
-STEP_COST = 2_000
+# Those already covered are compared in vain until they are this part, since taking them out takes as long as several
+# comparisons.
+COVERED_PART = 1 / 4
+
+# What numpy takes for an exemplar beside the comparisons with those that are left, in the same: 3.5 us and 0.5 ns.
+STEP_COST = 7_000
 
 # A group as people look at it: patches and their distances in bits, the exemplar first.
 Group = list[tuple[str, int]]
@@ -55,11 +60,14 @@ class Groups:
         The position of each patch's exemplar; an exemplar's own is its own.
     distance : (n,) int64
         The Hamming distance, in bits, of each patch's hash to its exemplar's.
+    shards : Shards, optional
+        Where any patch lies in one.
     """
 
     patches: pa.LargeStringArray
     exemplar: npt.NDArray[np.int64]
     distance: npt.NDArray[np.int64]
+    shards: Shards | None = None
 
     @functools.cached_property
     def exemplars(self) -> npt.NDArray[np.int64]:
@@ -74,12 +82,17 @@ class Groups:
         return np.lexsort((self.distance, is_duplicate, self.exemplar))
 
     def exemplars_npy(self, before: str, after: str) -> Iterator[bytes | memoryview]:
-        """Yield an ``.npy`` file of the exemplars' names, piece by piece, each between two texts."""
+        """Yield an ``.npy`` file of the exemplars' names, with their shards, piece by piece, each between two texts."""
         parts = [self.exemplars[start : start + ROWS_AT_ONCE] for start in range(0, len(self.exemplars), ROWS_AT_ONCE)]
-        width = max(longest(take_names(self.patches, part)) for part in parts) + len(before) + len(after)
+        width = max(longest(self._files(part)) for part in parts) + len(before) + len(after)
         yield npy_header(f"<U{width}", len(self.exemplars))
         for part in parts:
-            yield as_array(surround(before, take_names(self.patches, part), after), width).data.cast("B")
+            yield as_array(self._files(part), width, before, after).data.cast("B")
+
+    def _files(self, places: npt.NDArray[np.int64]) -> pa.LargeStringArray:
+        """Return the patches at some places by their files' names, or those of shards and members in them."""
+        names = take_names(self.patches, places)
+        return names if self.shards is None else self.shards.put_before(names, places)
 
     def table(self) -> Iterator[bytes | memoryview]:
         """Yield the groups as csv (patch, exemplar, distance), some rows at a time, in the order of `rows`."""
@@ -235,7 +248,13 @@ class Cover:
         return cover_greedily(hashes, self.distance, self.threads)
 
 
-def find_groups(patches: pa.LargeStringArray, hashes: WordArray, order: npt.NDArray[np.int64], cover: Cover) -> Groups:
+def find_groups(
+    patches: pa.LargeStringArray,
+    hashes: WordArray,
+    order: npt.NDArray[np.int64],
+    cover: Cover,
+    shards: Shards | None = None,
+) -> Groups:
     """Group patches with near-duplicate hashes.
 
     Parameters
@@ -246,15 +265,17 @@ def find_groups(patches: pa.LargeStringArray, hashes: WordArray, order: npt.NDAr
     order : (n,) int64
         The positions of the patches in the order in which they are taken.
     cover : Cover
+    shards : Shards, optional
+        Where any patch lies in one.
     """
     found = cover.find(hashes[order])
     exemplar = np.empty(len(order), np.int64)
     exemplar[order] = order[found]
-    return Groups(patches, exemplar, hamming_distance(hashes, hashes[exemplar]))
+    return Groups(patches, exemplar, hamming_distance(hashes, hashes[exemplar]), shards)
 
 
 def cover_by_numpy(hashes: WordArray, distance: int, comparisons: int) -> tuple[npt.NDArray[np.int64] | None, int]:
-    """Cover hashes like `cover_greedily`; give up after a number of comparisons.
+    """Cover hashes like `cover_greedily`, as long as it takes no more than a number of comparisons of words.
 
     Returns
     -------
@@ -263,14 +284,23 @@ def cover_by_numpy(hashes: WordArray, distance: int, comparisons: int) -> tuple[
     comparisons : int
         What was taken of them.
     """
-    owner, left, taken = np.empty(len(hashes), np.int64), np.arange(len(hashes)), 0
-    while len(left):
-        taken += STEP_COST + len(left)
-        if taken > comparisons:
-            return None, taken
-        close = hamming_distance(hashes, hashes[0]) <= distance
-        owner[left[close]] = left[0]
-        left, hashes = left[~close], hashes[~close]
+    owner, taken, columns = np.full(len(hashes), -1), 0, list(np.ascontiguousarray(hashes.T))
+    left, at, covered = np.arange(len(hashes)), 0, 0
+    while at < len(left):
+        if owner[left[at]] < 0:
+            taken += STEP_COST + (len(left) - at) * len(columns)
+            if taken > comparisons:
+                return None, taken
+            first, *others = [np.bitwise_count(column[at:] ^ column[at]) for column in columns]
+            differing = functools.reduce(np.add, others, first.astype(np.uint32)) if others else first
+            close = left[at:][differing <= distance]
+            close = close[owner[close] < 0]
+            owner[close] = left[at]
+            covered += len(close)
+        at += 1
+        if covered > len(left) * COVERED_PART:
+            rest = at + np.flatnonzero(owner[left[at:]] < 0)
+            left, columns, at, covered = left[rest], [column[rest] for column in columns], 0, 0
     return owner, taken
 
 

@@ -31,12 +31,6 @@ def take_names(names: pa.LargeStringArray, places: npt.NDArray[np.int64]) -> pa.
     return names.take(_from_buffers(pa.int64(), len(places), np.ascontiguousarray(places, np.int64)))
 
 
-def surround(before: str, names: pa.LargeStringArray, after: str) -> pa.LargeStringArray:
-    """Return the names with a text before and another after each."""
-    first, last, nothing = as_names([before, after, ""])
-    return pc.binary_join_element_wise(first, names, last, nothing)
-
-
 def bytes_of(names: pa.LargeStringArray) -> memoryview:
     """Return the names one after another in UTF-8."""
     _, offsets, data = names.buffers()
@@ -49,9 +43,13 @@ def longest(names: pa.LargeStringArray) -> int:
     return int(pc.max(pc.utf8_length(names)).as_py() or 0)
 
 
-def as_array(names: pa.LargeStringArray, width: int) -> StringArray:
-    """Return names as numpy keeps strings, each in room for `width` letters; Python has them all for a moment."""
-    return np.array(names.to_pylist(), f"<U{width}")
+def as_array(names: pa.LargeStringArray, width: int, before: str = "", after: str = "") -> StringArray:
+    """Return names as numpy keeps strings, each between two texts and in room for `width` letters.
+
+    Python has them all for a moment: its strings, unlike Arrow's, may hold bytes that are no UTF-8, as a directory's
+    name may.
+    """
+    return np.array([f"{before}{name}{after}" for name in names.to_pylist()], f"<U{width}")
 
 
 def _from_buffers(kind: pa.DataType, count: int, *buffers: npt.NDArray[np.int64] | bytes) -> pa.Array:

@@ -24,7 +24,7 @@ from emcurate.errors import InputError
 from emcurate.files import atomic_path
 from emcurate.images.origins import Origin
 from emcurate.patches.hashing import WORD_BITS, BoolArray, WordArray, count_words
-from emcurate.patches.names import join_names
+from emcurate.patches.names import as_names, join_names, take_names
 
 TABLE_SUFFIX = "_patches.parquet"
 
@@ -358,11 +358,46 @@ class PatchHashes:
         As `emcurate.patches.hashing.pack_hashes` packs them.
     side : int
         Of a hash, in bits.
+    shards : Shards, optional
+        Where any patch lies in one.
     """
 
     names: pa.LargeStringArray
     words: WordArray
     side: int
+    shards: Shards | None = None
+
+
+class Shards:
+    """In which shard each of many patches lies.
+
+    Attributes
+    ----------
+    prefixes : list of str
+        Of the patches' paths: that of a file of its own, which is empty, and each shard with a slash.
+    """
+
+    def __init__(self) -> None:
+        self.prefixes = [""]
+        self._found: list[npt.NDArray[np.int32]] = []
+
+    def add(self, column: pa.ChunkedArray) -> None:
+        """Take in the shards of more patches, null for files."""
+        for chunk in column.chunks:
+            encoded = chunk.dictionary_encode()
+            known = {prefix: number for number, prefix in enumerate(self.prefixes)}
+            for name in encoded.dictionary.to_pylist():
+                known.setdefault(f"{name}/", len(known))
+            self.prefixes = list(known)
+            numbers = np.array([known[f"{name}/"] for name in encoded.dictionary.to_pylist()] + [0], np.int32)
+            self._found.append(numbers[encoded.indices.fill_null(len(numbers) - 1).to_numpy(zero_copy_only=False)])
+
+    def put_before(self, names: pa.LargeStringArray, places: npt.NDArray[np.int64]) -> pa.LargeStringArray:
+        """Return the names of the patches at some places, each with its shard before it."""
+        if len(self._found) > 1:
+            self._found = [np.concatenate(self._found)]
+        prefixes = take_names(as_names(self.prefixes), self._found[0][places].astype(np.int64))
+        return pc.binary_join_element_wise(prefixes, names, as_names([""])[0])
 
 
 def read_hashes(path: Path) -> PatchHashes:
@@ -373,16 +408,18 @@ def read_hashes(path: Path) -> PatchHashes:
     InputError
         If the file is no table of patches, or its hashes have not the size it says.
     """
-    names, words = [], []
+    names, words, shards = [], [], Shards()
     side = 0
-    for rows in read_row_groups(path, ["patch", "hash"]):
+    for rows in read_row_groups(path, ["patch", "hash", "shard"]):
         side = hash_size_of(rows)
+        shards.add(rows["shard"])
         if rows["patch"].null_count:
             raise InputError(path, "a table of patches", "rows without a name", "run raw/crop_patches.py again")
         names.append(rows["patch"])
         words += [_words_of(chunk, side, path) for chunk in rows["hash"].chunks]
     words = words or [np.zeros((0, count_words(side)), np.uint64)]
-    read = PatchHashes(join_names(names), words[0] if len(words) == 1 else np.concatenate(words), side)
+    in_shards = shards if len(shards.prefixes) > 1 else None
+    read = PatchHashes(join_names(names), words[0] if len(words) == 1 else np.concatenate(words), side, in_shards)
     if len(read.names) > ROWS_KEPT:
         del names, rows
         # Arrow keeps what it has freed, which of many rows is as much again as is used.

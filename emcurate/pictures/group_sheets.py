@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy.typing as npt
 
-from emcurate.images.reading import read_image
-
 GROUPS_SHOWN = 12  # in one picture
 DUPLICATES_SHOWN = 9  # of each group
 
@@ -19,19 +17,20 @@ DUPLICATES_SHOWN = 9  # of each group
 class GroupSheet:
     """A picture to be drawn: groups, each a list of patches and their distances in bits, the exemplar first.
 
-    A patch is named by its path from `patchdir` on, without the extension; `read` reads it.
+    A patch is named by its path from `patchdir` on, without the extension; `read` reads it, a file by default.
     """
 
     path: Path
     patchdir: Path
     title: str
     groups: list[list[tuple[str, int]]]
-    read: Callable[[Path], npt.NDArray[Any]] = read_image
+    read: Callable[[Path], npt.NDArray[Any]] | None = None
 
 
 def draw_group_sheet(job: GroupSheet) -> None:
     """Draw groups of near-duplicates, each in a row."""
     # Here, since a run that draws nothing need not load what draws.
+    from emcurate.images.reading import read_image
     from emcurate.pictures.contact_sheets import DROPPED, KEPT, Group, Tile, draw_contact_sheet
 
     sheet = []
@@ -40,4 +39,4 @@ def draw_group_sheet(job: GroupSheet) -> None:
         tiles += [Tile(job.patchdir / f"{name}.tiff", f"{bits} bits away", DROPPED) for name, bits in duplicates]
         sheet.append(Group(Path(exemplar).name, tiles))
     title = f"{job.title}: largest groups of near-duplicates, those that differ most first"
-    draw_contact_sheet(job.path, title, sheet, columns=DUPLICATES_SHOWN + 1, read=job.read)
+    draw_contact_sheet(job.path, title, sheet, columns=DUPLICATES_SHOWN + 1, read=job.read or read_image)

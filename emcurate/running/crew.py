@@ -21,6 +21,8 @@ from multiprocessing.reduction import ForkingPickler
 from types import TracebackType
 from typing import Any
 
+from emcurate.running.chunks import WorkerDiedError
+
 # Not fork: a forked child of a process that has used threads (OpenCV, numba, torch) can hang for ever.
 _CONTEXT: Any = multiprocessing.get_context(
     "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
@@ -41,10 +43,6 @@ START_TRIES = 3
 
 # Seconds a process has to end by itself when there is no more work, or to be gone after it was killed.
 END_SECONDS = 5.0
-
-
-class WorkerDiedError(Exception):
-    """The process that worked on a job was killed, or never came to life."""
 
 
 class Crew(Executor):

@@ -7,37 +7,33 @@ or as failed: one whose worker was killed is tried once more, alone, and then na
 
 from __future__ import annotations
 
-import contextlib
 import os
+import queue
 import sys
-import traceback
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from emcurate.errors import DataWarning, InputError, describe_os_error
-from emcurate.running.crew import Crew, WorkerDiedError
+from emcurate.running.chunks import Answer, Outcome, Pace, feed, run_chunk, run_job
+from emcurate.running.crew import Crew
 from emcurate.running.report import Report
 
 Input = TypeVar("Input")
 Value = TypeVar("Value")
 
-# Jobs handed out ahead of the workers: enough that none waits, few enough that a million inputs need no memory.
-JOBS_AHEAD_PER_WORKER = 4
+# Chunks handed out ahead of the processes: enough that none waits, few enough that a million inputs need no memory.
+CHUNKS_AHEAD = 4
+
+# Seconds of work in a chunk. The way to a process and back takes a fraction of a thousandth; what a killed process
+# leaves undone, and what the progress bar does not show, is not worth mention.
+CHUNK_SECONDS = 0.05
 
 # A bar redraws often where a person watches; in a log file every redraw is a line.
 BAR_SECONDS_TERMINAL = 0.2
 BAR_SECONDS_LOG = 15.0
-
-# Seconds after which a scheduler that does not answer is taken for gone.
-SCHEDULER_TIMEOUT = "10s"
-
-# Set to see where an unexpected error came from.
-TRACEBACK_VARIABLE = "EMCURATE_TRACEBACK"
 
 
 def default_processes() -> int:
@@ -76,6 +72,8 @@ class Workers:
     ) -> Iterator[tuple[Input, Value]]:
         """Yield ``(input, function(input))`` as jobs finish, with a progress bar; failures go to `report`.
 
+        Inputs that take little time are sent in chunks; that changes neither what is yielded nor what fails.
+
         Parameters
         ----------
         function : callable of one argument
@@ -90,7 +88,7 @@ class Workers:
         Raises
         ------
         InputError
-            If there is no scheduler at the address given.
+            If there is no scheduler at the address given, or it is lost, or its workers cannot do the work.
         """
         outcomes = self._run(function, inputs)
         for index, outcome in progress(outcomes, total=len(inputs), label=report.stage, unit=unit):
@@ -101,29 +99,48 @@ class Workers:
             else:
                 report.fail(outcome.error)
 
-    def _run(self, function: Callable[[Any], Any], inputs: Sequence[Any]) -> Iterator[tuple[int, _Outcome]]:
+    def ask(self, function: Callable[[Input], Value], question: Input) -> list[Value]:
+        """Return ``function(question)`` as each worker of the cluster answers it; without a cluster, this process.
+
+        Raises
+        ------
+        InputError
+            As `run`, and whatever a worker raises.
+        """
+        if self.scheduler is None:
+            return [function(question)]
+        from emcurate.running.cluster import connect
+
+        with connect(self.scheduler, function, [question]) as cluster:
+            return cluster.ask(function, question)
+
+    def _run(self, function: Callable[[Any], Any], inputs: Sequence[Any]) -> Iterator[tuple[int, Outcome]]:
         if not inputs:
             return
         if self.scheduler is not None:
-            with _cluster(self.scheduler, function) as (executor, workers):
-                yield from _feed(executor, function, inputs, range(len(inputs)), workers * JOBS_AHEAD_PER_WORKER)
+            yield from self._run_on_cluster(function, inputs)
             return
         processes = min(self.cores, len(inputs))
         if processes == 1:
-            yield from ((i, _run_job(function, job)) for i, job in enumerate(inputs))
+            yield from ((i, run_job(function, job)) for i, job in enumerate(inputs))
             return
         suspects: list[int] = []
         with Crew(processes) as crew:
-            ahead = processes * JOBS_AHEAD_PER_WORKER
-            for index, outcome in _feed(crew, function, inputs, range(len(inputs)), ahead):
-                if outcome.died:
-                    suspects.append(index)
-                else:
-                    yield index, outcome
+            pool = _CrewPool(crew, processes)
+            yield from _set_aside(feed(pool, function, inputs, range(len(inputs)), Pace(CHUNK_SECONDS)), suspects)
         if suspects:
             # Alone: a job killed for want of memory, the commonest case, then has all there is.
             with Crew(1) as crew:
-                yield from _feed(crew, function, inputs, suspects, ahead=1)
+                yield from feed(_CrewPool(crew, 1), function, inputs, suspects, pace=None)
+
+    def _run_on_cluster(self, function: Callable[[Any], Any], inputs: Sequence[Any]) -> Iterator[tuple[int, Outcome]]:
+        from emcurate.running.cluster import TASK_SECONDS, connect
+
+        suspects: list[int] = []
+        with connect(self.scheduler or "", function, inputs) as cluster:
+            outcomes = feed(cluster, function, inputs, range(len(inputs)), Pace(TASK_SECONDS))
+            yield from _set_aside(outcomes, suspects)
+            yield from feed(cluster, function, inputs, suspects, pace=None)
 
 
 def progress(iterable: Any, *, total: int | None, label: str, unit: str) -> tqdm[Any]:
@@ -134,96 +151,34 @@ def progress(iterable: Any, *, total: int | None, label: str, unit: str) -> tqdm
     )
 
 
-@dataclass(frozen=True)
-class _Outcome:
-    """What comes back from a worker: a value or an error in words, and the warnings emitted on the way."""
-
-    value: Any = None
-    error: str | None = None
-    warnings: tuple[str, ...] = ()
-    died: bool = False
-
-
-def _feed(
-    executor: Executor, function: Callable[[Any], Any], inputs: Sequence[Any], order: Sequence[int], ahead: int
-) -> Iterator[tuple[int, _Outcome]]:
-    """Yield the index and outcome of each input as its job ends, keeping `ahead` jobs at the executor."""
-    waiting = iter(order)
-    running: dict[Future[_Outcome], int] = {}
-    while True:
-        while len(running) < ahead and (index := next(waiting, None)) is not None:
-            running[executor.submit(_run_job, function, inputs[index])] = index
-        if not running:
-            return
-        for future in wait(running, return_when=FIRST_COMPLETED).done:
-            index = running.pop(future)
-            try:
-                outcome = future.result()
-            except WorkerDiedError:
-                error = f"{_subject(inputs[index])}: the process working on it was killed, perhaps for want of memory"
-                outcome = _Outcome(error=error, died=True)
-            except Exception as problem:  # of any type: what a job cannot be sent with, or a cluster raises
-                outcome = _Outcome(error=_describe_unexpected(function, inputs[index], problem))
+def _set_aside(outcomes: Iterable[tuple[int, Outcome]], suspects: list[int]) -> Iterator[tuple[int, Outcome]]:
+    """Yield the outcomes of inputs, but add the index of each that its worker died with to the suspects."""
+    for index, outcome in outcomes:
+        if outcome.died:
+            suspects.append(index)
+        else:
             yield index, outcome
 
 
-def _run_job(function: Callable[[Any], Any], job: Any) -> _Outcome:
-    with warnings.catch_warnings(record=True) as caught:
-        # Libraries chatter about files that are fine; what matters is said by a DataWarning.
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("always", DataWarning)
-        value, error = None, None
-        try:
-            value = function(job)
-        except InputError as problem:
-            error = str(problem)
-        except Exception as problem:
-            error = _describe_unexpected(function, job, problem)
-    return _Outcome(value, error, tuple(str(w.message) for w in caught if issubclass(w.category, DataWarning)))
+class _CrewPool:
+    """The processes of a crew, as `feed` wants them."""
 
+    def __init__(self, crew: Crew, processes: int) -> None:
+        self._crew = crew
+        self._room = processes * CHUNKS_AHEAD
+        self._ended: queue.SimpleQueue[Future[Answer]] = queue.SimpleQueue()
 
-def _describe_unexpected(function: Callable[[Any], Any], job: Any, problem: Exception) -> str:
-    if os.environ.get(TRACEBACK_VARIABLE):
-        traceback.print_exception(problem)
-    if isinstance(problem, OSError) and problem.errno is not None:
-        return str(describe_os_error(problem, _subject(job)))
-    if isinstance(problem, MemoryError):
-        return f"{_subject(job)}: out of memory ({problem}); try fewer processes with -p"
-    name = getattr(function, "__name__", "job")
-    return (
-        f"{_subject(job)}: {name} failed with {type(problem).__name__}: {problem}; "
-        f"set {TRACEBACK_VARIABLE}=1 to see where, and please report it"
-    )
+    def room(self) -> int:
+        return self._room
 
+    def submit(self, function: Callable[[Any], Any], jobs: Sequence[Any], seconds: float) -> Hashable:
+        future: Future[Answer] = self._crew.submit(run_chunk, function, jobs, seconds)
+        future.add_done_callback(self._ended.put)
+        return future
 
-def _subject(job: Any) -> str:
-    return str(getattr(job, "path", None) or getattr(job, "name", None) or job)
-
-
-@contextlib.contextmanager
-def _cluster(scheduler: str, function: Callable[[Any], Any]) -> Iterator[tuple[Executor, int]]:
-    """Give an executor that runs jobs on a Dask cluster, and the number of its threads."""
-    try:
-        import cloudpickle
-        from distributed import Client
-    except ImportError:
-        raise InputError(
-            scheduler, "the package distributed, which --scheduler needs", "none", "pip install distributed"
-        ) from None
-    module = sys.modules[function.__module__]
-    if not function.__module__.startswith("emcurate."):
-        # A stage is a script: the workers cannot import it by name, so it travels with its code.
-        cloudpickle.register_pickle_by_value(module)
-    try:
-        # Not the default client: dask would send it everything else that is computed here, too.
-        client = Client(scheduler, timeout=SCHEDULER_TIMEOUT, set_as_default=False)
-    except (OSError, TimeoutError, ValueError) as error:
-        raise InputError(
-            scheduler, "a Dask scheduler at this address", str(error) or "no answer", "check --scheduler"
-        ) from None
-    with client:
-        executor = client.get_executor(pure=False)
-        try:
-            yield executor, max(1, sum(client.nthreads().values()))
-        finally:
-            executor.shutdown(wait=False)
+    def wait(self) -> Iterator[tuple[Hashable, Answer | Exception]]:
+        future = self._ended.get()
+        error = future.exception()
+        if error is not None and not isinstance(error, Exception):
+            raise error
+        yield future, error if error is not None else future.result()

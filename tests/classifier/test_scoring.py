@@ -4,7 +4,9 @@ import time
 
 import pytest
 
-from emcurate.classifier.scoring import run_ahead
+from emcurate.classifier.scoring import choose_for_all, run_ahead
+from emcurate.errors import InputError
+from emcurate.running.jobs import Workers
 
 
 def test_running_ahead_keeps_order_and_errors():
@@ -35,3 +37,16 @@ def wait_until(condition):
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+class MixedWorkers(Workers):
+    """A cluster of two workers, one of them with a GPU."""
+
+    def ask(self, function, question):
+        return [("cuda", "float16"), ("cpu", "bfloat16")]
+
+
+def test_workers_that_would_compute_differently_are_refused():
+    assert choose_for_all(Workers(), "cpu", "float32") == ("cpu", "float32")
+    with pytest.raises(InputError, match="found bfloat16 on cpu and float16 on cuda; name one that all have"):
+        choose_for_all(MixedWorkers(scheduler="tcp://host:8786"), "auto", "auto")

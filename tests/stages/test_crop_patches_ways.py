@@ -15,6 +15,7 @@ import tifffile
 from PIL import Image
 
 from emcurate.patches.pathlists import PathList, write_path_list
+from emcurate.patches.shards import read_member
 from tests.textures import make_texture
 
 cross_section3d = importlib.import_module("raw.cross_section3d")
@@ -574,3 +575,23 @@ def test_two_runs_never_write_into_one_directory_at_once(short, capsys):
         assert "another that is under way" in capsys.readouterr().err
     assert tree(short.patches) == before
     assert short.crop("--only", short.fpaths) == 0
+
+
+def test_the_short_way_into_shards_ends_with_the_same_exemplars_listed_by_their_shards(short, tmp_path):
+    def exemplars(directory):
+        return {path.name: path.read_bytes() for path in (tmp_path / directory).glob("*_groups.csv")}
+
+    listed, groups = [path.rpartition("/")[2] for path in PathList(short.fpaths)], exemplars("e")
+    for _ in range(2):
+        assert short.crop("--only", short.fpaths, *IN_SHARDS) == 0
+        assert main(deduplicate, short.patches, tmp_path / "e", "-d", 6) == 0
+        assert [path.rpartition("/")[2] for path in PathList(short.fpaths)] == listed
+        assert exemplars("e") == groups
+        found = read_shards(short.patches)
+        assert sorted(found) == sorted(listed)
+        assert all(bytes(read_member(path)) == found[path.rpartition("/")[2]] for path in PathList(short.fpaths))
+    written = times(tmp_path)
+    assert short.crop("--hashes-only") == 0
+    assert main(deduplicate, short.patches, tmp_path / "e", "-d", 6) == 0
+    assert short.crop("--only", short.fpaths, *IN_SHARDS) == 0
+    assert times(tmp_path) == written
