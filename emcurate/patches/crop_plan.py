@@ -26,9 +26,10 @@ from emcurate.running.report import Report
 # Ends the ledger's key of a dataset's shards.
 SHARDS_KEY = "/shards"
 
-# What is noted of results: of sections that were only hashed, of some patches of all, followed by which, and of a table
-# that tells where in shards its patches are. Nothing is noted of all patches as files, nor of a table of them.
-HASHES, ONLY, SHARDS = "hashes ", "only ", "shards of "
+# What is noted of results: of sections that were only hashed, beside whatever files there were; of sections whose
+# patches are in shards; of some patches of all, followed by which; and of a table that tells where in shards its
+# patches are. Nothing is noted of all patches as files, nor of a table of them.
+HASHES, IN_SHARDS, ONLY, SHARDS = "hashes ", "in shards ", "only ", "shards of "
 
 
 class Material(Protocol):
@@ -168,7 +169,7 @@ class CropPlan:
             elif self.how.store == NOTHING:
                 yield stem, replace(source, wanted=HASHES, enough=("*",) if complete else ("",))
             else:
-                yield stem, replace(source, wanted=HASHES if complete else HASHES + patches)
+                yield stem, replace(source, wanted=IN_SHARDS if complete else IN_SHARDS + patches)
         if self.how.store != TAR:
             # A table made only to hash may say as well where in shards patches are, but not once these go.
             enough = ("",) if self.how.store == FILES else ("", f"{SHARDS}*")
@@ -181,7 +182,7 @@ class CropPlan:
         yield table_key(dataset), replace(of_all, wanted=f"{rows}{SHARDS}{self.shard_size} {which}")
         settings = {**first.settings, "shard_size": self.shard_size}
         # Shards are made whole: a changed image is not put into one among others without being asked.
-        whole = replace(of_all, settings=settings, wanted=which, is_part=True, is_renewed=False)
+        whole = replace(of_all, settings=settings, wanted=which, is_part=self.material.is_renewed, is_renewed=False)
         yield shards_key(dataset), whole
 
     def _are_of(self, shards: Line, of_all: Source) -> bool:

@@ -346,6 +346,8 @@ FILES, HASHES, SHARDS = (), ("--hashes-only",), IN_SHARDS
         (FILES, HASHES, FILES),
         (HASHES, SHARDS, SHARDS),
         (SHARDS, HASHES, SHARDS),
+        (SHARDS, (*HASHES, "--overwrite"), SHARDS),
+        (FILES, (*HASHES, "--overwrite"), FILES),
         (("--only", "some"), FILES, FILES),
         ((*SHARDS, "--only", "some"), SHARDS, SHARDS),
         (FILES, ("--only", "some"), FILES),
@@ -595,3 +597,14 @@ def test_the_short_way_into_shards_ends_with_the_same_exemplars_listed_by_their_
     assert main(deduplicate, short.patches, tmp_path / "e", "-d", 6) == 0
     assert short.crop("--only", short.fpaths, *IN_SHARDS) == 0
     assert times(tmp_path) == written
+
+
+@both_materials
+def test_files_that_outlived_hashing_go_when_shards_replace_them(ways, tmp_path, material):
+    for flags in (("--only", ways.some), HASHES, (*SHARDS, "--overwrite")):
+        assert ways.run(material, tmp_path / "p", *flags) == 0
+    assert ways.run(material, tmp_path / "fresh", *SHARDS) == 0
+    assert tree(tmp_path / "p") == tree(tmp_path / "fresh")
+    written = times(tmp_path / "p")
+    assert ways.run(material, tmp_path / "p", *SHARDS) == 0
+    assert times(tmp_path / "p") == written
