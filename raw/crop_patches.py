@@ -33,6 +33,7 @@ from emcurate.patches.selection import Selection
 from emcurate.patches.shards import PATCHES_PER_SHARD
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger
+from emcurate.running.ledger_file import LedgerFile, ledger_path
 from emcurate.running.report import Report
 from emcurate.volumes.cut_settings import HowToCut
 from emcurate.volumes.section_source import DirectoryOfVolumes
@@ -71,10 +72,13 @@ def run(
     if selection is not None and material.sections and not any(map(selection.has_any, material.sections)):
         found, advice = "only patches of others", "name the directory that the list's patches were cut from"
         raise InputError(only, f"patches of what {imdir} holds", found, advice)
+    if selection is not None:
+        refuse_other_crop_size(selection, crop_size)
     make_output_directory(patchdir)
     how = Cutting(patchdir, crop_size, hash_size, hash, NOTHING if hashes_only else store)
     ledger = Ledger(patchdir, STAGE, how.settings, product="patches", owner_of=key_of)
     plan = CropPlan(material, how, ledger, selection, shard_size)
+    plan.check_selection(report)
     plan.settle(report, overwrite=overwrite, prune=prune)
     report.count("sections cut", 0)
     report.count("patches", 0)
@@ -90,6 +94,17 @@ def run(
     return report
 
 
+def refuse_other_crop_size(selection: Selection, crop_size: int) -> None:
+    """Raise `InputError` if a list's patches were cut with another side: many names are on both grids."""
+    for directory in selection.directories:
+        header = LedgerFile(ledger_path(directory, STAGE)).header
+        side = None if header is None else (header.parameters or {}).get("crop_size")
+        if side not in (None, crop_size):
+            found = f"those in {directory}, cut with --crop_size {side}"
+            advice = "cut with that, or name the list of other patches"
+            raise InputError(selection.path, f"patches of {crop_size} pixels a side", found, advice)
+
+
 def check_arguments(parser: argparse.ArgumentParser, arguments: dict[str, Any]) -> None:
     """End the program if the arguments do not fit together."""
     size = arguments["hash_size"]
@@ -99,6 +114,8 @@ def check_arguments(parser: argparse.ArgumentParser, arguments: dict[str, Any]) 
         parser.error("arguments --axes, --spacing, --anisotropy, --voxel-size, --rescale: expected --from-volumes too")
     if arguments["hashes_only"] and arguments["store"] != FILES:
         parser.error(f"argument --hashes-only: expected no --store {arguments['store']}, since no patch is written")
+    if arguments["hashes_only"] and arguments["only"] is not None:
+        parser.error("argument --hashes-only: expected no --only, which names the patches to be written")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -20,14 +20,16 @@ from emcurate.patches.table_updates import TableUpdates, table_key
 from emcurate.patches.tables import TABLE_SUFFIX
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger, Source
+from emcurate.running.ledger_file import Line
 from emcurate.running.report import Report
 
 # Ends the ledger's key of a dataset's shards.
 SHARDS_KEY = "/shards"
 
-# What is noted of results: of sections that were only hashed, of some patches of all, followed by which, and of a table
-# that tells where in shards its patches are. Nothing is noted of all patches as files, nor of a table of them.
-HASHES, ONLY, SHARDS = "hashes ", "only ", "shards of "
+# What is noted of results: of sections that were only hashed, beside whatever files there were; of sections whose
+# patches are in shards; of some patches of all, followed by which; and of a table that tells where in shards its
+# patches are. Nothing is noted of all patches as files, nor of a table of them.
+HASHES, IN_SHARDS, ONLY, SHARDS = "hashes ", "in shards ", "only ", "shards of "
 
 
 class Material(Protocol):
@@ -89,20 +91,36 @@ class CropPlan:
         for stem in sorted(material.sections):
             self.datasets[material.sections[stem].dataset].append(stem)
         self.tables = TableUpdates(how.patchdir, ledger, how.settings)
-        self._complete: set[str] = set()  # datasets of which some patches are wanted, and whose tables have all
+        self._complete: set[str] = set()  # datasets of which some patches are wanted, and whose tables get all
         self._stays: set[str] = set()
         self._shards: dict[str, dict[str, Output | None]] = {}
+
+    def check_selection(self, report: Report) -> None:
+        """Report patches that a list names of sections that the datasets here do not have."""
+        if self.selection is None:
+            return
+        strange: dict[str, list[str]] = defaultdict(list)
+        for stem in self.selection.sections():
+            dataset = stem.partition(naming.MARK)[0]
+            if dataset in self.datasets and stem not in self.material.sections:
+                strange[dataset].append(stem)
+        for dataset, stems in strange.items():
+            expected = f"patches of the sections of {dataset} in {self.material.root}"
+            found = f"some of {len(stems):,} others, such as {min(stems)}"
+            advice = "cut from what the list's patches were cut from, with the same --axes and --spacing"
+            report.fail(InputError(self.selection.path, expected, found, advice))
 
     def settle(self, report: Report, *, overwrite: bool, prune: bool) -> None:
         """Compare what there is with what is wanted; see `Ledger.plan`."""
         sources: dict[str, Source] = {}
         for dataset, stems in self.datasets.items():
-            sources.update(self._sources(dataset, stems))
+            sources.update(self._sources(dataset, stems, overwrite))
         self._refuse_other_store(overwrite)
         as_before = {stem for stem in self.material.sections if self.ledger.is_as_noted(stem, sources[stem])}
         self._stays = as_before if self.how.store == NOTHING else set()
         plan = self.ledger.plan(sources, report, root=self.material.root, overwrite=overwrite, prune=prune)
-        self.tables.plan(plan, self.material.sections, self._has_rows)
+        states = {stem: self._state_of_rows(stem) for stem in self.material.sections}
+        self.tables.plan(plan, self.material.sections, states, self.has_any, self._complete)
         self._todo = {*plan.todo, *self.tables.lost}
         # Of these nothing is wanted: what an earlier list named goes.
         nothing = [stem for stem in self.material.sections if stem in self._todo and not self.has_any(stem)]
@@ -120,20 +138,21 @@ class CropPlan:
         """Return whether any patch of a section is wanted."""
         return self.selection is None or len(self.selection.corners(stem)) > 0
 
-    def _has_rows(self, stem: str) -> bool:
-        """Return whether any patch of a section is in its dataset's table."""
-        return self.has_any(stem) or self.material.sections[stem].dataset in self._complete
+    def _state_of_rows(self, stem: str) -> str:
+        """Return what changes when a section's rows do."""
+        of_section = self.ledger.state_of(stem)
+        if self.selection is None or self.material.sections[stem].dataset in self._complete:
+            return of_section
+        return f"{of_section} {self.selection.digest(stem)}"
 
-    def _sources(self, dataset: str, stems: Sequence[str]) -> Iterator[tuple[str, Source]]:
+    def _sources(self, dataset: str, stems: Sequence[str], overwrite: bool) -> Iterator[tuple[str, Source]]:
         state = digest_bytes(
             "\n".join(f"{s} {self.material.state(s)}" for s in stems).encode("utf-8", "surrogateescape")
         )
         first = self.material.source(stems[0])
-        of_all = replace(first, fingerprint=state, is_renewed=self.material.is_renewed)
-        if self.material.is_renewed:
-            of_all = replace(of_all, is_part=False)
+        of_all = replace(first, fingerprint=state, is_renewed=self.material.is_renewed, is_part=False)
         noted = self.ledger.entries.get(table_key(dataset))
-        # Whether the table has a row for every patch already, whichever of them are wanted as files.
+        # A table that has a row for every patch, or was to have, keeps them whichever patches are wanted as files.
         complete = noted is not None and not noted.wanted.startswith(ONLY)
         complete = complete and self.ledger.is_as_noted(table_key(dataset), of_all)
         if complete and noted is not None and "limits" in noted.details:
@@ -147,20 +166,27 @@ class CropPlan:
             patches = "" if self.selection is None else ONLY + self.selection.digest(stem)
             if self.how.store == FILES:
                 yield stem, replace(source, wanted=patches, enough=("",))
-            elif complete:
-                yield stem, replace(source, wanted=HASHES, enough=("*",) if self.how.store == NOTHING else ())
+            elif self.how.store == NOTHING:
+                yield stem, replace(source, wanted=HASHES, enough=("*",) if complete else ("",))
             else:
-                yield stem, replace(source, wanted=HASHES + patches, enough=("",))
+                yield stem, replace(source, wanted=IN_SHARDS if complete else IN_SHARDS + patches)
         if self.how.store != TAR:
-            yield table_key(dataset), replace(of_all, wanted=rows, enough=("", f"{SHARDS}*"))
-            if shards_key(dataset) in self.ledger.entries and self.how.store == FILES:
+            # A table made only to hash may say as well where in shards patches are, but not once these go.
+            enough = ("",) if self.how.store == FILES else ("", f"{SHARDS}*")
+            yield table_key(dataset), replace(of_all, wanted=rows, enough=enough)
+            shards = self.ledger.entries.get(shards_key(dataset))
+            # Who only hashes leaves shards as they are, unless they are of something else and to be replaced.
+            if shards is not None and (self.how.store == FILES or (overwrite and not self._are_of(shards, of_all))):
                 yield shards_key(dataset), replace(of_all, wanted="nothing", is_renewed=True)
             return
         yield table_key(dataset), replace(of_all, wanted=f"{rows}{SHARDS}{self.shard_size} {which}")
         settings = {**first.settings, "shard_size": self.shard_size}
         # Shards are made whole: a changed image is not put into one among others without being asked.
-        whole = replace(of_all, settings=settings, wanted=which, is_part=True, is_renewed=False)
+        whole = replace(of_all, settings=settings, wanted=which, is_part=self.material.is_renewed, is_renewed=False)
         yield shards_key(dataset), whole
+
+    def _are_of(self, shards: Line, of_all: Source) -> bool:
+        return self.ledger.is_as_noted(shards.input, replace(of_all, settings=shards.settings))
 
     def _digest(self, stems: Sequence[str]) -> str:
         assert self.selection is not None
@@ -191,9 +217,16 @@ class CropPlan:
     def jobs(self, dataset: str, workers: Workers) -> Iterator[CutJob]:
         """Yield the jobs of a dataset that is ready."""
         if self.how.store == TAR:
-            yield from self._shard_jobs(dataset)
+            in_shards: set[str] = set()
+            for job in self._shard_jobs(dataset):
+                in_shards |= job.chosen.keys()
+                yield job
+            # The rest is only hashed, where that was lost.
+            stems = [stem for stem in self.datasets[dataset] if stem in self.tables.missing - in_shards]
+            for group in self.material.divide(stems, workers):
+                yield self._job(dataset, group)
             return
-        stems = [stem for stem in self.datasets[dataset] if stem in self._todo]
+        stems = [stem for stem in self.datasets[dataset] if stem in self._todo or stem in self.tables.missing]
         for group in self.material.divide(stems, workers):
             yield self._job(dataset, group)
 
@@ -204,13 +237,13 @@ class CropPlan:
             table = self.tables.whole(dataset, stems) if not shard else None
             if table is None:
                 table = self.tables.parts.reserve(dataset, stems, shard)
-                # Rows of a part of the patches are not a section's, where the table has them all.
-                states = {} if dataset in self._complete else {stem: self.ledger.state_of(stem) for stem in stems}
+                states = {stem: self._state_of_rows(stem) for stem in stems if stem in self.tables.missing}
         return CutJob(
             self.material.source(stems[0]).path,
             dataset,
             self.material.pieces(stems),
             {stem: self.chosen(stem) for stem in stems},
+            frozenset(stem for stem in stems if stem in self.tables.missing and dataset in self._complete),
             self.how,
             frozenset(stem for stem in stems if self.ledger.replaces(shards_key(dataset) if shard else stem)),
             {stem: self.material.origin(stem) for stem in stems} if table else {},
@@ -232,7 +265,9 @@ class CropPlan:
             ]
             state = digest_bytes("\n".join([name, *said]).encode("utf-8", "surrogateescape"))
             self._shards[dataset][state] = written.get(state)
-            if state not in written:
+            if state in written:
+                self.ledger.finish_all({stem: [] for stem in group if stem in self._todo})
+            else:
                 yield self._job(dataset, group, name, state)
 
     def _divide_into_shards(self, stems: Sequence[str]) -> Iterator[list[str]]:
@@ -262,12 +297,9 @@ class CropPlan:
             }
         )
         report.count("sections cut", len(done.sections))
-        if done.shard is not None:
-            report.count("shards written", done.new)
-            if not done.problems:
-                self._shards[job.dataset][job.shard_state] = done.shard
-        else:
-            report.count("files written", done.new)
+        report.count("shards written" if self.how.store == TAR else "files written", done.new)
+        if done.shard is not None and not done.problems:
+            self._shards[job.dataset][job.shard_state] = done.shard
         if job.table is not None and job.states is None and not done.problems and done.table is not None:
             details = {**self.material.details(job.dataset), "patches": done.patches}
             self.tables.finish(job.dataset, [done.table], details)

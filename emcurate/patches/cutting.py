@@ -76,6 +76,8 @@ class CutJob:
     pieces : tuple of Sections
     chosen : mapping of str to (n, 2) int32 array, or None
         By the names of the sections to cut: the top-left pixels of the patches wanted; None for all.
+    hashed : frozenset of str
+        The sections of which the table gets every patch, whichever are wanted.
     how : Cutting
     replaces : frozenset of str
         The sections of which files that are there may be replaced.
@@ -94,6 +96,7 @@ class CutJob:
     dataset: str
     pieces: tuple[Sections, ...]
     chosen: Mapping[str, Corners | None]
+    hashed: frozenset[str]
     how: Cutting
     replaces: frozenset[str]
     origins: Mapping[str, Origin]
@@ -132,13 +135,17 @@ def cut(job: CutJob) -> Done:
                 try:
                     if isinstance(pixels, InputError):
                         raise pixels
-                    places, hashes = find_patches(pixels, stem, job.how, job.chosen[stem])
+                    places, wanted = find_patches(pixels, stem, job.how, job.chosen[stem])
+                    if stem not in job.hashed:
+                        places, wanted = places[wanted], wanted[wanted]
+                    hashes = hash_places(pixels, places, job.how.crop_size, job.how.hash_size, job.how.hash)
                     offsets = None
                     if shard is not None:
-                        offsets = np.array([shard.add(*file) for file in _encode(pixels, stem, places)], np.int64)
+                        offsets = np.full(len(places), -1, np.int64)
+                        offsets[wanted] = [shard.add(*file) for file in _encode(pixels, stem, places[wanted])]
                         done.sections[stem] = []
                     elif job.how.store == FILES:
-                        files = _encode(pixels, stem, places, hashes)
+                        files = _encode(pixels, stem, places[wanted], hashes[wanted])
                         outputs, new = write_files(job.how.patchdir, files, overwrite=stem in job.replaces)
                         done.sections[stem] = outputs
                         done.new += new
@@ -167,8 +174,8 @@ def cut(job: CutJob) -> Done:
 
 def find_patches(
     pixels: npt.NDArray[np.uint8], section: str, how: Cutting, chosen: Corners | None = None
-) -> tuple[npt.NDArray[np.int32], BoolArray]:
-    """Return where the patches of a section are, and their hashes.
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
+    """Return where the patches of a section are, and which of them are wanted.
 
     Parameters
     ----------
@@ -183,7 +190,7 @@ def find_patches(
     -------
     places : (n, 4) int32
         Row, column, height and width of each in pixels, in the order of the patches' names.
-    hashes : (n, hash_size, hash_size) bool
+    wanted : (n,) bool
 
     Raises
     ------
@@ -194,17 +201,16 @@ def find_patches(
         (rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start)
         for rows, columns in iter_grid(pixels.shape[0], pixels.shape[1], how.crop_size)
     ]
-    if chosen is not None:
-        wanted = set(map(tuple, chosen.tolist()))
-        places = [place for place in places if place[:2] in wanted]
-        if len(places) < len(wanted):
-            y, x = min(wanted - {place[:2] for place in places})
-            found = f"a grid without it, of patches of {how.crop_size} pixels on {pixels.shape[0]} x {pixels.shape[1]}"
-            advice = "cut with the --crop_size that the list was made with, from the same sections or volumes"
-            raise InputError(f"{section}_{y}_{x}", f"a patch of {section}", found, advice)
     places.sort(key=lambda place: (str(place[0]), str(place[1])))
-    found_places = np.array(places, np.int32).reshape(-1, 4)
-    return found_places, hash_places(pixels, found_places, how.crop_size, how.hash_size, how.hash)
+    on_grid = {place[:2] for place in places}
+    corners = on_grid if chosen is None else set(map(tuple, chosen.tolist()))
+    if not corners <= on_grid:
+        y, x = min(corners - on_grid)
+        found = f"a grid without it, of patches of {how.crop_size} pixels on {pixels.shape[0]} x {pixels.shape[1]}"
+        advice = "cut with the --crop_size that the list was made with, from the same sections or volumes"
+        raise InputError(f"{section}_{y}_{x}", f"a patch of {section}", found, advice)
+    wanted = np.array([place[:2] in corners for place in places])
+    return np.array(places, np.int32).reshape(-1, 4), wanted
 
 
 def _encode(

@@ -13,11 +13,12 @@ import pyarrow.compute as pc
 from emcurate.errors import InputError
 from emcurate.files import digest_bytes
 from emcurate.patches.pathlists import PathList
+from emcurate.patches.shards import split_member
 
 Corners = npt.NDArray[np.int32]
 
-# What a patch is called, whatever directory or shard it lies in.
-_NAME = r"(?P<section>[^/\\]*)_(?P<y>\d+)_(?P<x>\d+)\.[^./\\]*$"
+# What a patch is called, whatever directory or shard it lies in; no section has 10^9 rows.
+_NAME = r"(?P<section>[^/\\]*)_(?P<y>\d{1,9})_(?P<x>\d{1,9})\.[^./\\]*$"
 
 
 class Selection:
@@ -28,6 +29,11 @@ class Selection:
     fpaths : Path
         A path list; of its paths only the names of the files count.
 
+    Attributes
+    ----------
+    directories : set of Path
+        Those that patches lie in, as far as the first of each piece of the list tells.
+
     Raises
     ------
     InputError
@@ -36,12 +42,17 @@ class Selection:
 
     def __init__(self, fpaths: Path) -> None:
         self.path = fpaths
+        self.directories: set[Path] = set()
         names, corners = [], []
         for chunk in PathList(fpaths).chunks():
             parts = pc.extract_regex(pa.array(chunk, pa.string()), _NAME)
             if parts.null_count:
                 found = str(chunk[int(np.flatnonzero(parts.is_null().to_numpy(zero_copy_only=False))[0])])
                 raise InputError(fpaths, "patches, {section}_{y}_{x}.tiff", found, "name a list of patches")
+            if len(chunk):
+                first = str(chunk[0])
+                member = split_member(first)
+                self.directories.add(Path(first if member is None else member[0]).parent)
             names.append(pc.struct_field(parts, "section").dictionary_encode())
             sides = [pc.struct_field(parts, side).cast(pa.int32()).to_numpy(zero_copy_only=False) for side in "yx"]
             corners.append(np.stack(sides, axis=1))
@@ -53,8 +64,11 @@ class Selection:
         numbers = of_section.indices.to_numpy(zero_copy_only=False)
         places = np.concatenate(corners)
         order = np.lexsort((places[:, 1], places[:, 0], numbers))
-        self._corners = places[order]
-        ends = np.cumsum(np.bincount(numbers, minlength=len(of_section.dictionary)))
+        keys = np.column_stack([numbers, places])[order]
+        # A patch may be named as a file and in a shard.
+        is_first = np.append(True, (keys[1:] != keys[:-1]).any(axis=1))
+        self._corners: Corners = places[order][is_first]
+        ends = np.cumsum(np.bincount(numbers[order][is_first], minlength=len(of_section.dictionary)))
         self._spans = dict(
             zip(of_section.dictionary.to_pylist(), zip(ends - np.diff(ends, prepend=0), ends, strict=True), strict=True)
         )

@@ -7,7 +7,6 @@ says what each section was when it was cut. When all are there they become the d
 from __future__ import annotations
 
 import contextlib
-import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,9 +15,9 @@ from typing import Any
 import msgspec
 
 from emcurate.errors import InputError
-from emcurate.files import Output, digest_bytes, is_intact
+from emcurate.files import Output, digest_bytes, is_intact, list_entries, remove_stale_partials
 from emcurate.images.origins import IMAGE, Origin
-from emcurate.patches.tables import Cut, read_cuts, read_metadata, write_cuts
+from emcurate.patches.tables import COLUMNS, Cut, read_cuts, read_metadata, read_row_groups, write_cuts
 from emcurate.running.ledger_file import LEDGER_DIRECTORY
 
 PARTS_DIRECTORY = f"{LEDGER_DIRECTORY}/crop_patches.parts"
@@ -38,15 +37,25 @@ class TableParts:
     patchdir : Path
     states : mapping of str to str
         By the names of sections: what changes when a section's rows do.
+    unfinished : collection of str
+        The datasets of which there may be parts, of this run or of others; any other parts are removed.
     """
 
-    def __init__(self, patchdir: Path, states: Mapping[str, str]) -> None:
+    def __init__(self, patchdir: Path, states: Mapping[str, str], unfinished: Collection[str]) -> None:
         self._patchdir, self._states = patchdir, states
         self._directory = patchdir / PARTS_DIRECTORY
         self._present: dict[str, list[Path]] = defaultdict(list)
-        with contextlib.suppress(FileNotFoundError):
-            for name in sorted(os.listdir(self._directory)):
-                self._present[name.partition("-")[0]].append(self._directory / name)
+        if not self._directory.is_dir():
+            return
+        remove_stale_partials(self._directory)
+        families = {_digest(dataset) for dataset in unfinished}
+        for path in list_entries(self._directory):
+            family = path.name.partition("-")[0]
+            if family in families and _is_whole(path):
+                self._present[family].append(path)
+            else:
+                path.unlink()
+        self._remove_directory()
 
     def keep(self, dataset: str, cuts: Iterable[Cut], settings: Mapping[str, Any]) -> None:
         """Leave rows of sections that are not cut again, before their dataset's table counts for nothing."""
@@ -92,15 +101,8 @@ class TableParts:
         return rows, stored
 
     def _paths(self, dataset: str) -> list[Path]:
-        """Return the parts of a dataset that can be read; the others are removed."""
-        family = self._present[_digest(dataset)]
-        for path in list(family):
-            try:
-                read_metadata(path)
-            except InputError:
-                path.unlink(missing_ok=True)
-                family.remove(path)
-        return family
+        """Return the parts of a dataset that are there; of those reserved, some may not have been written."""
+        return [path for path in self._present[_digest(dataset)] if path.exists()]
 
     def _current(self, metadata: Mapping[bytes, bytes]) -> set[str]:
         """Return the sections that a part holds the rows of as they now are."""
@@ -114,8 +116,12 @@ class TableParts:
         """Remove the parts of a dataset."""
         for path in self._present.pop(_digest(dataset), []):
             path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            self._directory.rmdir()  # when it is empty
+        self._remove_directory()
+
+    def _remove_directory(self) -> None:
+        if not any(self._present.values()):
+            with contextlib.suppress(OSError):
+                self._directory.rmdir()
 
 
 def make_metadata(states: Mapping[str, str], shard: tuple[str, Output] | None = None) -> dict[bytes, bytes]:
@@ -130,6 +136,16 @@ def _shard_of(metadata: Mapping[bytes, bytes]) -> tuple[str, Output] | None:
     with contextlib.suppress(msgspec.DecodeError, KeyError):
         return msgspec.json.decode(metadata[SHARD_KEY], type=tuple[str, Output])
     return None
+
+
+def _is_whole(part: Path) -> bool:
+    """Return whether a part can be read to its end, after whatever happened to it since a run that was killed."""
+    try:
+        for _ in read_row_groups(part, list(COLUMNS)):
+            pass
+    except InputError:
+        return False
+    return True
 
 
 def _digest(text: str) -> str:

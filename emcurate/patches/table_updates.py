@@ -42,6 +42,8 @@ class TableUpdates:
         Sections that are done but of which no rows are left: to be cut again.
     kept : list of str
         The other sections that are done.
+    missing : set of str
+        Sections of which rows are to be made: those to be cut, and any whose rows are lost.
     """
 
     def __init__(self, patchdir: Path, ledger: Ledger, settings: Mapping[str, Any]) -> None:
@@ -54,8 +56,16 @@ class TableUpdates:
         self._finished: set[str] = set()
         self.lost: list[str] = []
         self.kept: list[str] = []
+        self.missing: set[str] = set()
 
-    def plan(self, plan: Plan, sections: Mapping[str, naming.Section], expects: Callable[[str], bool]) -> None:
+    def plan(
+        self,
+        plan: Plan,
+        sections: Mapping[str, naming.Section],
+        states: Mapping[str, str],
+        is_wanted: Callable[[str], bool],
+        complete: Collection[str],
+    ) -> None:
         """Take in what is to be done.
 
         Parameters
@@ -63,27 +73,38 @@ class TableUpdates:
         plan : Plan
         sections : mapping of str to naming.Section
             All sections of the run, by the ledger's key, their name.
-        expects : callable
-            Whether a section, by its name, has any patches.
+        states : mapping of str to str
+            By their names: what changes when a section's rows do.
+        is_wanted : callable
+            Whether any patch of a section, by its name, is wanted.
+        complete : collection of str
+            The datasets whose tables have the rows of all sections all the same, if they are noted as done.
         """
-        self.parts = TableParts(self._patchdir, {key: self._ledger.state_of(key) for key in sections})
+        unfinished = {
+            key.removesuffix(TABLE_KEY)
+            for key, line in self._ledger.entries.items()
+            if key.endswith(TABLE_KEY) and line.state != DONE
+        }
+        self.parts = TableParts(self._patchdir, states, unfinished)
         self._todo = {key.removesuffix(TABLE_KEY) for key in plan.todo if key.endswith(TABLE_KEY)}
         self._sections: dict[str, list[str]] = defaultdict(list)
         for stem, section in sections.items():
-            if expects(stem):
+            if section.dataset in complete or is_wanted(stem):
                 self._sections[section.dataset].append(stem)
         done = {key for key in plan.done if key in sections}
         self._refused = sections.keys() - done - plan.todo.keys()
         unchanged: dict[str, set[str]] = defaultdict(set)
-        for stem in done | self._refused:
-            if sections[stem].dataset in self._todo:
-                unchanged[sections[stem].dataset].add(stem)
+        for stem, section in sections.items():
+            is_unchanged = stem not in plan.todo or section.dataset in complete
+            if section.dataset in self._todo and is_unchanged:
+                unchanged[section.dataset].add(stem)
         held: set[str] = set()
         for dataset, stems in unchanged.items():
             held |= self._hold(dataset, stems)
-        self.lost = [key for key in done if sections[key].dataset in self._todo and expects(key) and key not in held]
-        lost = set(self.lost)
-        self.kept = [key for key in done if key not in lost]
+        expected = {stem for dataset in self._todo for stem in self._sections.get(dataset, ())}
+        self.missing = expected - self._refused - held
+        self.lost = [key for key in done if key in self.missing]
+        self.kept = [key for key in done if key not in self.missing]
 
     def _hold(self, dataset: str, stems: Collection[str]) -> set[str]:
         """Put the rows of sections that are not cut again into a part; return those of which there are any."""
@@ -102,7 +123,8 @@ class TableUpdates:
 
     def whole(self, dataset: str, stems: Collection[str]) -> Path | None:
         """Return where a dataset's table goes if these sections are all that it has; None if there are others."""
-        return self._patchdir / f"{dataset}{TABLE_SUFFIX}" if set(stems) >= set(self._sections[dataset]) else None
+        is_whole = self.missing.intersection(stems) >= set(self._sections[dataset])
+        return self._patchdir / f"{dataset}{TABLE_SUFFIX}" if is_whole else None
 
     def write(
         self, dataset: str, origin: Callable[[str], Origin], details: Mapping[str, Any], shards: Collection[str] = ()

@@ -126,7 +126,7 @@ def write_cuts(
     with (
         atomic_path(path) as partial,
         open(partial, "wb") as file,
-        pq.ParquetWriter(file, schema, compression="zstd") as writer,
+        pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer,
     ):
         for some in _in_groups(cuts):
             table = _build_rows(some, origins, schema)
@@ -307,7 +307,7 @@ def _open_table(path: Path, columns: Sequence[str]) -> Iterator[pq.ParquetFile]:
     advice = "run raw/crop_patches.py again"
     try:
         with open(path, "rb") as file:
-            parquet = pq.ParquetFile(file)
+            parquet = pq.ParquetFile(file, page_checksum_verification=True)
             schema = parquet.schema_arrow
             wrong = [name for name in columns if name not in schema.names]
             if wrong or HASH_SIZE_KEY not in (schema.metadata or {}):

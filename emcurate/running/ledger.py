@@ -19,7 +19,7 @@ import json
 import os
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -271,11 +271,11 @@ class Ledger:
         return line
 
     def state_of(self, key: str) -> str:
-        """Return what changes when an input, its parameters or what is wanted of it do, as they are noted."""
+        """Return what changes when an input or its parameters do, as they are noted."""
         line = self.entries.get(key)
         if line is None:
             return ""
-        return digest_parameters({"of": [line.made_with, line.fingerprint, line.settings, line.wanted]})
+        return digest_parameters({"of": [line.made_with, line.fingerprint, line.settings]})
 
     def outputs_of(self, key: str) -> list[Output]:
         """Return the files that are noted of an input."""
@@ -286,11 +286,10 @@ class Ledger:
         return self.entries[key].details if key in self.entries else {}
 
     def is_as_noted(self, key: str, source: Source) -> bool:
-        """Return whether an input is the one that is noted as done, with the parameters of this run."""
+        """Return whether an input is the one that is noted, done or begun, with the parameters of this run."""
         line = self.entries.get(key)
         return (
             line is not None
-            and line.state == DONE
             and line.made_with == self._made_with
             and line.fingerprint == source.fingerprint
             and line.settings == _as_json(source.settings)
@@ -363,7 +362,10 @@ class Ledger:
         """Remove or name what came of inputs that are gone; return the datasets that only parts of are left of."""
         roots = self._roots_looked_through()
         candidates = [key for key, line in self.entries.items() if key not in self._sources and line.root in roots]
-        gone = [key for key in candidates if _is_gone(self.entries[key].source)]
+        datasets = {source.dataset for source in self._sources.values()}
+        gone = [
+            key for key in candidates if self._is_divided_otherwise(key, datasets) or _is_gone(self.entries[key].source)
+        ]
         # An input that failed, or of which nothing came, leaves nothing when it goes.
         traceless = [k for k in gone if not self.entries[k].made_anything and not self._own_leftovers(k, unnoted)]
         leftovers = {key: self._own_leftovers(key, unnoted) for key in gone}
@@ -396,6 +398,11 @@ class Ledger:
                 "and --prune removes them"
             )
         return set(cut)
+
+    def _is_divided_otherwise(self, key: str, datasets: Collection[str]) -> bool:
+        """Return whether a part that this run does not have is of an input that it has, all of which is replaced."""
+        line = self.entries[key]
+        return self._overwrite and line.is_part and line.source == line.owner and line.dataset in datasets
 
     def _roots_looked_through(self) -> set[str]:
         """Return the input directories of which this run has seen all inputs: its own, and what that was called before.

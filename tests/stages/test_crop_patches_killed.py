@@ -1,0 +1,203 @@
+"""A run that is killed at any moment, in every way of cutting, is finished by the next with the same bytes.
+
+A kill is played inside this process: from a given moment on nothing changes any file, nor is anything cleared up.
+That can be repeated at every moment; a real SIGKILL of a run with two workers is a test of its own.
+"""
+
+import contextlib
+import importlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tifffile
+
+from emcurate import files
+from emcurate.patches.pathlists import write_path_list
+from emcurate.running.ledger_file import LedgerFile
+from emcurate.running.locks import release_locks
+from tests.textures import make_texture
+
+crop_patches = importlib.import_module("raw.crop_patches")
+
+FLAGS = ("-cs", "16", "--from-volumes", "-s", "16", "-p", "1")
+IN_SHARDS = ("--store", "tar", "--shard-size", "9")
+MOMENTS = 8  # of each way's 30 to 180, at which it is killed here
+
+# What changes a directory.
+CHANGES = [(os, name) for name in ("rename", "replace", "unlink", "rmdir", "mkdir", "write")] + [(LedgerFile, "append")]
+
+
+class Killed(BaseException):
+    """What stands for the end of the process."""
+
+
+@contextlib.contextmanager
+def killed_after(changes):
+    """Let so many changes of files happen in a block, and nothing after that; give the list of what happened."""
+    happened = []
+
+    def wrap(name, change):
+        def changed(*arguments, **named):
+            if len(happened) >= changes:
+                raise Killed
+            happened.append(name)
+            return change(*arguments, **named)
+
+        return changed
+
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, name in CHANGES:
+            patch.setattr(owner, name, wrap(name, getattr(owner, name)))
+        with contextlib.suppress(Killed):
+            yield happened
+    release_locks()
+
+
+@pytest.fixture(autouse=True)
+def partial_files_are_those_of_dead_processes(monkeypatch):
+    monkeypatch.setattr(files, "_is_dead", lambda match: True)
+
+
+def tree(directory):
+    """The bytes of every file below a directory, whatever was left of unfinished ones too; not the ledgers."""
+    return {
+        path.relative_to(directory).as_posix(): path.read_bytes()
+        for path in directory.rglob("*")
+        if path.is_file() and (path.parent.name != ".emcurate" or path.suffix == ".partial")
+    }
+
+
+def times(directory):
+    return {path: path.stat().st_mtime_ns for path in directory.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Two volumes, and two lists of some of their patches: one of the first volume's alone."""
+    root = tmp_path_factory.mktemp("killed")
+    (root / "volumes").mkdir()
+    of = {"axes": "ZYX", "unit": "nm"}
+    small, thick = make_texture((3, 33, 33)), make_texture((3, 33, 50)).astype(np.uint16) * 200
+    for name, array, z in (("fly.tif", small, 10), ("wing.tif", thick, 40)):
+        metadata = {**of, "spacing": z}
+        tifffile.imwrite(root / "volumes" / name, array, imagej=True, resolution=(0.1, 0.1), metadata=metadata)
+    assert crop_patches.main([str(root / "volumes"), str(root / "all"), *FLAGS]) == 0
+    names = sorted(path.name for path in (root / "all").glob("*.tiff"))
+    write_path_list(root / "some", [f"/x/{name}" for name in names if name.startswith("fly")][::5])
+    write_path_list(root / "others", [f"/x/{name}" for name in names][1::7])
+    return root
+
+
+FILES, HASHES = (), ("--hashes-only",)
+SOME, OTHERS = ("--only", "some"), ("--only", "others")
+OVERWRITE = ("--overwrite",)
+
+
+@pytest.mark.parametrize(
+    "ways",
+    [
+        (FILES,),
+        (HASHES,),
+        (SOME,),
+        (IN_SHARDS,),
+        ((*IN_SHARDS, *SOME),),
+        (HASHES, FILES),
+        (HASHES, SOME),
+        (HASHES, (*IN_SHARDS, *SOME)),
+        (HASHES, SOME, OTHERS),
+        (HASHES, (*IN_SHARDS, *SOME), (*IN_SHARDS, *OTHERS)),
+        (SOME, HASHES),
+        (FILES, (*IN_SHARDS, *OVERWRITE)),
+        (FILES, (*IN_SHARDS, *SOME, *OVERWRITE)),
+        (IN_SHARDS, (*SOME, *OVERWRITE)),
+    ],
+    ids=lambda ways: ", then ".join(" ".join(way) or "files" for way in ways),
+)
+def test_a_killed_run_is_finished_by_the_next_as_if_nothing_had_happened(root, tmp_path, ways):
+    def run(way, out):
+        words = [str(root / word) if word in ("some", "others") else word for word in way]
+        return crop_patches.main([str(root / "volumes"), str(out), *FLAGS, *words])
+
+    before, whole, killed = tmp_path / "before", tmp_path / "whole", tmp_path / "killed"
+    before.mkdir()
+    for way in ways[:-1]:
+        assert run(way, before) == 0
+    shutil.copytree(before, whole)
+    with killed_after(np.inf) as changes:
+        assert run(ways[-1], whole) == 0
+    expected = tree(whole)
+    for moment in random.Random(0).sample(range(1, len(changes)), MOMENTS):
+        shutil.copytree(before, killed)
+        with killed_after(moment):
+            run(ways[-1], killed)
+        assert run(ways[-1], killed) == 0
+        assert tree(killed) == expected
+        finished = times(killed)
+        assert run([word for word in ways[-1] if word != "--overwrite"], killed) == 0
+        assert times(killed) == finished
+        shutil.rmtree(killed)
+
+
+def test_what_a_killed_run_had_hashed_is_not_hashed_again(root, tmp_path, capsys):
+    out = tmp_path / "out"
+    with killed_after(np.inf) as changes:
+        crop_patches.main([str(root / "volumes"), str(out), *FLAGS, "--hashes-only"])
+    total = int(capsys.readouterr().out.split(" sections cut")[0].split()[-1])
+    shutil.rmtree(out)
+    with killed_after(len(changes) * 3 // 4):
+        crop_patches.main([str(root / "volumes"), str(out), *FLAGS, "--hashes-only"])
+    assert crop_patches.main([str(root / "volumes"), str(out), *FLAGS, "--hashes-only"]) == 0
+    assert 0 < int(capsys.readouterr().out.split(" sections cut")[0].split()[-1]) < total
+
+
+@pytest.mark.parametrize("way", [FILES, HASHES, IN_SHARDS], ids=["files", "hashes", "shards"])
+def test_a_run_with_workers_survives_a_kill(tmp_path, root, request, way):
+    volumes, out, whole = tmp_path / "volumes", tmp_path / "out", tmp_path / "whole"
+    volumes.mkdir()
+    tifffile.imwrite(volumes / "fly.tif", make_texture((40, 64, 130)), photometric="minisblack")
+    flags = ["-cs", "16", "--from-volumes", "-a", "0", *way]
+    assert crop_patches.main([str(volumes), str(whole), *flags, "-p", "1"]) == 0
+    script = request.config.rootpath / "raw" / "crop_patches.py"
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(volumes), str(out), *flags, "-p", "2"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    # Until something has been made; a run that is faster than this has ended, and then that is rerun.
+    while process.poll() is None and not (list(out.glob("*.t*")) or list(out.rglob("*-*.parquet"))):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 20
+    while tree(out) != tree(whole) and time.monotonic() < deadline:
+        assert crop_patches.main([str(volumes), str(out), *flags, "-p", "1"]) == 0
+    assert tree(out) == tree(whole)
+
+
+@pytest.mark.parametrize("damage", ["cut off", "flipped", "emptied", "no table", "another's"])
+def test_a_damaged_part_of_a_killed_run_costs_time_and_nothing_else(root, tmp_path, damage):
+    out = tmp_path / "out"
+    with killed_after(np.inf) as changes:
+        crop_patches.main([str(root / "volumes"), str(out), *FLAGS, "--hashes-only"])
+    expected = tree(out)
+    shutil.rmtree(out)
+    with killed_after(len(changes) * 3 // 4):
+        crop_patches.main([str(root / "volumes"), str(out), *FLAGS, "--hashes-only"])
+    parts = sorted((out / ".emcurate" / "crop_patches.parts").glob("*.parquet"))
+    assert len(parts) > 1
+    for part in parts:
+        data = bytearray(part.read_bytes())
+        if damage == "flipped":
+            for at in range(4, len(data) // 2, 97):
+                data[at] ^= 255
+        replaced = {"cut off": data[: len(data) // 2], "flipped": data, "emptied": b"", "no table": b"PAR1" * 9}
+        part.write_bytes(replaced.get(damage, (root / "all" / "wing_patches.parquet").read_bytes()))
+    assert crop_patches.main([str(root / "volumes"), str(out), *FLAGS, "--hashes-only"]) == 0
+    assert tree(out) == expected
