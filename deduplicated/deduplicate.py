@@ -108,18 +108,17 @@ def draw_sheets(
     workers: Workers,
 ) -> set[str]:
     """Draw pictures of groups and add them to what is `written`; return the keys of those that could not be drawn."""
-    undrawn, todo, hashed = set(), [], 0
+    undrawn, todo = set(), []
     for key, sheet in sheets.items():
         if not can_be_drawn(sheet):
-            hashed += 1
             continue
         if sheet.path.exists() and not ledger.replaces(key):
             report.fail(taken_by_other(sheet.path, "the picture this run would draw"))
         elif key not in incomplete or ledger.replaces(key):
             todo.append(sheet)
         undrawn.add(key)
-    if hashed:
-        report.note(f"the patches are not written yet: {hashed:,} pictures of their groups are not drawn")
+    if sheets and not undrawn:
+        report.note("the patches are not written yet: no picture of groups is drawn")
     if ALL in undrawn:
         report.note(f"look at the largest groups: {sheets[ALL].path}")
     drawn = {sheet.path for sheet, _ in workers.run(draw_group_sheet, todo, report, unit="picture")}
