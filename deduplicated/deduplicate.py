@@ -1,10 +1,11 @@
 """Keep one exemplar of each group of near-duplicate patches, dataset by dataset.
 
-Reads:   PATCHDIR/{section}_{y}_{x}.npy, the hashes crop_patches.py writes, each beside its patch.
+Reads:   PATCHDIR/{dataset}_patches.parquet, the tables crop_patches.py writes; of datasets without one, or for --order
+         sharpest, PATCHDIR/{section}_{y}_{x}.npy, the hashes, each beside its patch.
 Writes:  SAVEDIR/{dataset}_exemplars.npy, the paths of the exemplars;
          SAVEDIR/{dataset}_groups.csv, for every patch its exemplar and the distance between their hashes;
-         SAVEDIR/groups.png, a picture of the largest groups of all datasets, if there are duplicates; with
-         --pictures all also SAVEDIR/{dataset}_groups.png of each;
+         SAVEDIR/groups.png, a picture of the largest groups of all datasets, if there are duplicates and their
+         patches are written; with --pictures all also SAVEDIR/{dataset}_groups.png of each;
          SAVEDIR/deduplicated_fpaths.npz/, the path list of the exemplars of all datasets.
 Example: python deduplicated/deduplicate.py work/patches work/deduplicated
 
@@ -176,6 +177,7 @@ def run(
 ) -> Report:
     """Deduplicate every dataset in `patchdir`; see the module's docstring."""
     report = Report(STAGE)
+    patchdir = patchdir.absolute()  # which the paths of exemplars begin with
     refuse_same_directory(patchdir, savedir)
     with_pixels = order == "sharpest"
     datasets = list_datasets(patchdir, with_pixels, report)

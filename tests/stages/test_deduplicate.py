@@ -275,7 +275,7 @@ def test_few_hashes_load_neither_a_compiler_nor_what_reads_and_draws_pictures(tm
         assert not loaded_modules(tmp_path, root, "patches", "out") & heavy
 
 
-def test_the_compiler_is_loaded_only_when_there_is_something_to_do(tmp_path, root, monkeypatch):
+def test_the_compiler_is_loaded_only_when_there_is_something_to_do(tmp_path, root):
     write_table(tmp_path / "patches", "fly", RNG.random((duplicates.FEW + 1, 8, 8)) < 0.5)
     assert "numba" in loaded_modules(tmp_path, root, "patches", "out")
     assert "numba" not in loaded_modules(tmp_path, root, "patches", "out")
