@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import statistics
@@ -12,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 HERE = Path(__file__).resolve().parent
-POLL_SECONDS = 0.02
+POLL_SECONDS = 0.05  # between looks at memory: looking takes time of its own
 MIB = 1 << 20
+PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+ORPHANS_SECONDS = 5.0  # after which what a command has left behind is let be
 ROUNDS = 3
 
 # Side of a blob in the texture, as a part of a patch's: about a fifth of the patches become exemplars, as in tissue.
@@ -32,11 +35,21 @@ NOISE = 4  # grey levels, so that neighbouring sections are alike and not the sa
 
 @dataclass(frozen=True)
 class Usage:
-    """What a command took: seconds, and bytes at most in its largest process and in all of them together."""
+    """What a command took.
+
+    Attributes
+    ----------
+    seconds : float
+    cpu : float
+        Seconds that cores worked for it and all that came of it: what a busy machine changes little.
+    largest, together : int
+        Bytes at most in its largest process, and in all of them together; 0 unless it was watched.
+    """
 
     seconds: float
-    largest: int
-    together: int
+    cpu: float
+    largest: int = 0
+    together: int = 0
 
 
 class Table:
@@ -60,14 +73,54 @@ def script(name: str, *words: object) -> list[str]:
     return [sys.executable, str(ROOT / name), *map(str, words)]
 
 
-def run_command(command: Sequence[str]) -> float:
-    """Run a command line; return its seconds. One that fails ends the benchmark with its errors."""
-    start = time.perf_counter()
-    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    seconds = time.perf_counter() - start
-    if done.returncode:
-        sys.exit(f"{' '.join(command)}\n{done.stderr}")
-    return seconds
+def run_command(command: Sequence[str], watch: Callable[[int], None] | None = None) -> Usage:
+    """Run a command line; one that fails ends the benchmark with its errors.
+
+    `watch` is called with its process id now and then. No other child may run meanwhile.
+    """
+    adopt_orphans()
+    with tempfile.TemporaryFile("w+") as errors:
+        start = time.perf_counter()
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
+        stop = threading.Event()
+
+        def look() -> None:
+            while watch is not None and not stop.is_set():
+                watch(process.pid)
+                stop.wait(POLL_SECONDS)
+
+        watcher = threading.Thread(target=look)
+        watcher.start()
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        stop.set()
+        watcher.join()
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            errors.seek(0)
+            sys.exit(f"{' '.join(command)}\n{errors.read()}")
+    return Usage(seconds, usage.ru_utime + usage.ru_stime + wait_for_orphans())
+
+
+def adopt_orphans() -> None:
+    """Have processes whose parent has ended, such as multiprocessing's fork server, waited for here: Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def wait_for_orphans() -> float:
+    """Wait for what a command has left behind; return the seconds that cores worked for it."""
+    cpu, deadline = 0.0, time.monotonic() + ORPHANS_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            pid, _, usage = os.wait4(-1, os.WNOHANG)
+        except ChildProcessError:
+            break
+        if pid:
+            cpu += usage.ru_utime + usage.ru_stime
+        else:
+            time.sleep(0.005)
+    return cpu
 
 
 def watch_command(command: Sequence[str]) -> Usage:
@@ -76,28 +129,15 @@ def watch_command(command: Sequence[str]) -> Usage:
     The largest process's is what it ever held (VmHWM), file pages that are mapped included. That of all together is
     looked at now and then, shared pages counted once (PSS).
     """
-    largest, together, stop = [0], [0], threading.Event()
-    with tempfile.TemporaryFile("w+") as errors:
-        start = time.perf_counter()
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
+    largest, together = [0], [0]
 
-        def watch() -> None:
-            while not stop.is_set():
-                pids = find_family(process.pid)
-                largest[0] = max(largest[0], *(read_kib(pid, "status", "VmHWM:") for pid in pids))
-                together[0] = max(together[0], sum(read_kib(pid, "smaps_rollup", "Pss:") for pid in pids))
-                stop.wait(POLL_SECONDS)
+    def watch(pid: int) -> None:
+        pids = find_family(pid)
+        largest[0] = max(largest[0], *(read_kib(pid, "status", "VmHWM:") for pid in pids))
+        together[0] = max(together[0], sum(read_kib(pid, "smaps_rollup", "Pss:") for pid in pids))
 
-        watcher = threading.Thread(target=watch)
-        watcher.start()
-        process.wait()
-        seconds = time.perf_counter() - start
-        stop.set()
-        watcher.join()
-        if process.returncode:
-            errors.seek(0)
-            sys.exit(f"{' '.join(command)}\n{errors.read()}")
-    return Usage(seconds, largest[0], together[0])
+    usage = run_command(command, watch)
+    return replace(usage, largest=largest[0], together=together[0])
 
 
 def find_family(pid: int) -> list[int]:

@@ -1,9 +1,10 @@
 """How many times as fast as the published method each stage is, from a volume to exemplars and back to subvolumes.
 
 Both are run as whole command lines, the start of Python included, in turn, from the same volume, and the medians
-compared; published.py says what the published method is. The floor is what writing the same bytes takes: for files
-each is opened, written and closed, for shards there is one stream. Results are compared too, in the first round:
-sections and patches pixel by pixel, hashes, exemplars, subvolumes. They must be equal.
+compared: of seconds, and of seconds that cores worked, which a busy machine changes less. published.py says what the
+published method is. The floor is what writing the same bytes takes: for files each is opened, written and closed, for
+shards there is one stream. Results are compared too, in the first round: sections and patches pixel by pixel, hashes,
+exemplars, subvolumes. They must be equal.
 
 Reads:   --volume FILE, MRC or NRRD of unsigned bytes; else one is made
 Writes:  everything in a temporary directory, in memory where there is such a file system
@@ -30,6 +31,7 @@ from measuring import (
     HERE,
     ROUNDS,
     Table,
+    Usage,
     clear,
     describe_load,
     fast_directory,
@@ -154,24 +156,24 @@ class Pipeline:
         # A step is run again directly after it has run.
         return sorted(wanted, key=lambda step: (order.index(step.removesuffix(", again")), step.endswith("again")))
 
-    def run(self, rows: list[str], rounds: int) -> dict[str, list[float]]:
-        """Run all that some rows need in turn; return the seconds of the steps, and of the floors by "floor of"."""
-        seconds: dict[str, list[float]] = {}
+    def run(self, rows: list[str], rounds: int) -> dict[str, list[Usage]]:
+        """Run all that some rows need in turn; return what the steps took, and the floors by "floor of"."""
+        usage: dict[str, list[Usage]] = {}
         steps = self.chosen_steps(rows)
         for number in range(rounds):
             for place, name in enumerate(steps):
                 step = self.steps[name]
                 if not step.keeps:
                     clear(step.out)
-                seconds.setdefault(name, []).append(run_command(step.command))
+                usage.setdefault(name, []).append(run_command(step.command))
                 row = self.rows.get(name)
                 if row is not None and name in rows:
                     if row.check is not None and number == 0:
                         row.check()
                     if row.floor:
-                        seconds.setdefault(f"floor of {name}", []).append(self.write_floor(step.out))
+                        usage.setdefault(f"floor of {name}", []).append(self.write_floor(step.out))
                 self.clear_unneeded(steps[place + 1 :], rows if number == 0 else [])
-        return seconds
+        return usage
 
     def clear_unneeded(self, later: list[str], to_check: list[str]) -> None:
         """Remove the results that no later step reads and no later row is compared with."""
@@ -182,15 +184,15 @@ class Pipeline:
             if step.out not in kept:
                 clear(step.out)
 
-    def write_floor(self, out: Path) -> float:
-        """Return how long it takes to write the files of a directory with os.write, without what is in hidden ones."""
+    def write_floor(self, out: Path) -> Usage:
+        """Return what it takes to write the files of a directory with os.write, without what is in hidden ones."""
         listing, again = self.work / "sizes.txt", self.work / "floor"
         with os.scandir(out) as entries:
             listing.write_text("".join(f"{e.stat().st_size} {e.name}\n" for e in entries if e.is_file()))
         clear(again)
-        seconds = run_command([sys.executable, str(HERE / "floor.py"), str(listing), str(again)])
+        usage = run_command([sys.executable, str(HERE / "floor.py"), str(listing), str(again)])
         clear(again)
-        return seconds
+        return usage
 
     def check_sections(self) -> None:
         expect_equal(images_in(self.out["their sections"]), self.out["sections"], "sections")
@@ -292,16 +294,30 @@ def warm_up(work: Path, crop: int, processes: int) -> None:
     clear(small.work)
 
 
-def print_rows(pipeline: Pipeline, rows: list[str], seconds: Mapping[str, list[float]]) -> dict[str, float]:
-    """Print the table and return the ratios."""
-    medians = {step: statistics.median(times) for step, times in seconds.items()}
-    table = Table(work="<28", seconds=">8.2f", published=">10.2f", ratio=">7.1f", floor=">7.2f", of_the_floor=">13.1f")
+def print_rows(pipeline: Pipeline, rows: list[str], usage: Mapping[str, list[Usage]]) -> dict[str, float]:
+    """Print the table and return the ratios of time."""
+    seconds = {step: statistics.median(run.seconds for run in runs) for step, runs in usage.items()}
+    cpu = {step: statistics.median(run.cpu for run in runs) for step, runs in usage.items()}
+    table = Table(
+        work="<26",
+        seconds=">8.2f",
+        published=">10.2f",
+        ratio=">7.1f",
+        cpu=">7.2f",
+        published_cpu=">14.2f",
+        cpu_ratio=">10.1f",
+        floor=">7.2f",
+        of_the_floor=">13.1f",
+        cpu_of_it=">10.1f",
+    )
     ratios = {}
     for name in rows:
-        published = sum(medians[step] for step in pipeline.rows[name].published)
-        floor = medians.get(f"floor of {name}")
-        ratios[name] = published / medians[name]
-        table.print([name, medians[name], published, ratios[name], floor, floor and medians[name] / floor])
+        published, work = (sum(taken[step] for step in pipeline.rows[name].published) for taken in (seconds, cpu))
+        ratios[name] = published / seconds[name]
+        cells = [name, seconds[name], published, ratios[name], cpu[name], work, work / cpu[name]]
+        if floor := seconds.get(f"floor of {name}"):
+            cells += [floor, seconds[name] / floor, cpu[name] / cpu[f"floor of {name}"]]
+        table.print(cells + [None] * (len(table.formats) - len(cells)))
     return ratios
 
 
@@ -330,8 +346,8 @@ def main() -> None:
         setup = f"{volume.stem} volume {sides}, crop {a.crop}, -p {a.processes}"
         print(f"{setup}; median of {a.rounds} rounds; {describe_load()}", flush=True)
         pipeline = Pipeline(work, voldir, a.crop, a.processes)
-        seconds = pipeline.run(a.rows, a.rounds)
-        ratios = print_rows(pipeline, a.rows, seconds)
+        usage = pipeline.run(a.rows, a.rounds)
+        ratios = print_rows(pipeline, a.rows, usage)
     print(f"all results equal; {describe_load()}")
     compare("pipeline", setup, ratios, a)
 
