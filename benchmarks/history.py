@@ -24,10 +24,10 @@ from measuring import ROOT, Table
 from emcurate import __version__
 
 FILE = Path(__file__).with_name("history.csv")
-COLUMNS = ("version", "commit", "date", "benchmark", "setup", "work", "ratio", "notes")
+COLUMNS = ("version", "commit", "date", "benchmark", "setup", "work", "ratio", "cpu_ratio", "notes")
 
-# A ratio below this part of the last one recorded is called a slide: less is within what ratios vary by.
-SLIDE = 0.8
+# A ratio that has fallen by more than this part is called a slide: less is within what ratios vary by.
+SLIDE = 0.2
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -43,35 +43,54 @@ def read_history() -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def compare(benchmark: str, setup: str, ratios: Mapping[str, float], arguments: argparse.Namespace) -> None:
-    """Print how ratios have changed since they were last recorded for the same setup, and record them if asked to."""
+def compare(
+    benchmark: str,
+    setup: str,
+    ratios: Mapping[str, float],
+    arguments: argparse.Namespace,
+    cpu_ratios: Mapping[str, float] | None = None,
+) -> None:
+    """Print how ratios have changed since they were last recorded for the same setup, and record them if asked to.
+
+    `cpu_ratios` are those of the seconds that cores worked. Where there are any, they tell of slides: a busy machine
+    changes them less.
+    """
+    cpu_ratios = cpu_ratios or {}
     last = {row["work"]: row for row in read_history() if (row["benchmark"], row["setup"]) == (benchmark, setup)}
     print(f"\nagainst the last recorded for: {setup}")
-    table = Table(work="<44", ratio=">8.2f", recorded=">9.2f", change=">7", of="<24")
+    table = Table(work="<44", ratio=">8.2f", recorded=">9.2f", change=">7", cpu_change=">11", of="<24")
     slides = []
     for work, ratio in ratios.items():
         if work not in last:
-            table.print([work, ratio, None, None, "not recorded yet"])
+            table.print([work, ratio, None, None, None, "not recorded yet"])
             continue
-        before = float(last[work]["ratio"])
-        of = " ".join(last[work][name] for name in ("version", "commit", "date"))
-        table.print([work, ratio, before, f"{ratio / before - 1:+.0%}", of])
-        if ratio < SLIDE * before:
+        before = last[work]
+        changes = [ratio / float(before["ratio"]) - 1]
+        if work in cpu_ratios and before["cpu_ratio"]:
+            changes.append(cpu_ratios[work] / float(before["cpu_ratio"]) - 1)
+        of = " ".join(before[name] for name in ("version", "commit", "date"))
+        shown = [f"{change:+.0%}" for change in changes] + [None] * (2 - len(changes))
+        table.print([work, ratio, float(before["ratio"]), *shown, of])
+        if changes[-1] < -SLIDE:
             slides.append(work)
     if slides:
         print(f"SLOWER than recorded: {', '.join(slides)}")
     if arguments.record:
-        record(benchmark, setup, ratios, arguments.notes)
+        record(benchmark, setup, ratios, cpu_ratios, arguments.notes)
 
 
-def record(benchmark: str, setup: str, ratios: Mapping[str, float], notes: str) -> None:
+def record(
+    benchmark: str, setup: str, ratios: Mapping[str, float], cpu_ratios: Mapping[str, float], notes: str
+) -> None:
     is_new = not FILE.exists()
+    before = (__version__, read_commit(), datetime.date.today().isoformat(), benchmark, setup)
     with open(FILE, "a", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         if is_new:
             writer.writerow(COLUMNS)
-        before = (__version__, read_commit(), datetime.date.today().isoformat(), benchmark, setup)
-        writer.writerows((*before, work, f"{ratio:.2f}", notes) for work, ratio in ratios.items())
+        for work, ratio in ratios.items():
+            cpu = f"{cpu_ratios[work]:.2f}" if work in cpu_ratios else ""
+            writer.writerow((*before, work, f"{ratio:.2f}", cpu, notes))
 
 
 def read_commit() -> str:

@@ -294,8 +294,8 @@ def warm_up(work: Path, crop: int, processes: int) -> None:
     clear(small.work)
 
 
-def print_rows(pipeline: Pipeline, rows: list[str], usage: Mapping[str, list[Usage]]) -> dict[str, float]:
-    """Print the table and return the ratios of time."""
+def print_rows(pipeline: Pipeline, rows: list[str], usage: Mapping[str, list[Usage]]) -> list[dict[str, float]]:
+    """Print the table and return the ratios of seconds and of the seconds that cores worked."""
     seconds = {step: statistics.median(run.seconds for run in runs) for step, runs in usage.items()}
     cpu = {step: statistics.median(run.cpu for run in runs) for step, runs in usage.items()}
     table = Table(
@@ -310,15 +310,17 @@ def print_rows(pipeline: Pipeline, rows: list[str], usage: Mapping[str, list[Usa
         of_the_floor=">13.1f",
         cpu_of_it=">10.1f",
     )
-    ratios = {}
+    ratios: dict[str, float] = {}
+    cpu_ratios: dict[str, float] = {}
     for name in rows:
         published, work = (sum(taken[step] for step in pipeline.rows[name].published) for taken in (seconds, cpu))
         ratios[name] = published / seconds[name]
-        cells = [name, seconds[name], published, ratios[name], cpu[name], work, work / cpu[name]]
+        cpu_ratios[name] = work / cpu[name]
+        cells = [name, seconds[name], published, ratios[name], cpu[name], work, cpu_ratios[name]]
         if floor := seconds.get(f"floor of {name}"):
             cells += [floor, seconds[name] / floor, cpu[name] / cpu[f"floor of {name}"]]
         table.print(cells + [None] * (len(table.formats) - len(cells)))
-    return ratios
+    return [ratios, cpu_ratios]
 
 
 def main() -> None:
@@ -347,9 +349,9 @@ def main() -> None:
         print(f"{setup}; median of {a.rounds} rounds; {describe_load()}", flush=True)
         pipeline = Pipeline(work, voldir, a.crop, a.processes)
         usage = pipeline.run(a.rows, a.rounds)
-        ratios = print_rows(pipeline, a.rows, usage)
+        ratios, cpu_ratios = print_rows(pipeline, a.rows, usage)
     print(f"all results equal; {describe_load()}")
-    compare("pipeline", setup, ratios, a)
+    compare("pipeline", setup, ratios, a, cpu_ratios)
 
 
 def place_volume(volume: Path, to: Path) -> None:
