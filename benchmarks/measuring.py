@@ -28,8 +28,8 @@ PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 ORPHANS_SECONDS = 5.0  # after which what a command has left behind is let be
 ROUNDS = 3
 
-# Side of a blob in the texture, as a part of a patch's: about a fifth of the patches become exemplars, as in tissue.
-GRAINS_PER_PATCH = 4
+# Blobs along a patch's side, so that about a third of very many patches become exemplars. With four, hashes soon repeat.
+GRAINS_PER_PATCH = 6
 NOISE = 4  # grey levels, so that neighbouring sections are alike and not the same
 
 
