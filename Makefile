@@ -9,6 +9,9 @@ DEV_STAMP := $(VENV)/.installed-dev
 
 DEMO_OUT ?= demo/output
 
+# Those that take minutes at most; measuring.py, published.py, floor.py and history.py are what they share.
+BENCHMARKS := pipeline scaling sections patches hashing cover inference coco_annotations
+
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev demo curate test check bench clean
 
@@ -49,8 +52,9 @@ check: $(DEV_STAMP) ## ruff, mypy, and who may import whom
 	$(BIN)/mypy
 	$(RUN) -m pytest tests/test_layering.py
 
-bench: $(DEV_STAMP) ## run the benchmarks one after another; each prints a table
-	@for script in benchmarks/*.py; do echo; echo "$$script"; $(RUN) $$script || exit 1; done
+bench: $(DEV_STAMP) ## run the benchmarks one after another; each prints a table, and what changed since RECORD=1
+	@for name in $(BENCHMARKS); do echo; echo "$$name"; \
+	  $(RUN) benchmarks/$$name.py $(if $(RECORD),$(if $(filter-out scaling,$$name),--record)) || exit 1; done
 
 clean: ## remove the environment and what the demo made
 	rm -rf $(VENV) $(DEMO_OUT) .mypy_cache .ruff_cache .pytest_cache *.egg-info

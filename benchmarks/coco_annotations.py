@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from history import add_flags, compare
+from measuring import MIB
 
 # What instances_train2017.json holds.
 IMAGES = 118_287
@@ -35,7 +37,6 @@ DISTINCT_OUTLINES = 5_000
 CROWD_SHARE = 0.012
 
 REPEATS = 3
-MIB = 1 << 20
 
 
 def write_annotations(path: Path, images: int = IMAGES, annotations: int = ANNOTATIONS) -> None:
@@ -124,9 +125,10 @@ def collect(pairs: Iterator[tuple[int, int]]) -> dict[int, list[int]]:
     return labels
 
 
+OURS = "emcurate.trimming.coco"
 READERS: dict[str, Callable[[Path], dict[int, list[int]]]] = {
     "json.load and a loop": read_literally,
-    "emcurate.trimming.coco": read_ours,
+    OURS: read_ours,
     "orjson": read_with_orjson,
     "simdjson": read_with_simdjson,
     "ijson": read_with_ijson,
@@ -157,6 +159,7 @@ def main() -> int:
     parser.add_argument("--all", action="store_true", help="also measure the parsers that were not chosen")
     parser.add_argument("--reader", choices=list(READERS), help=argparse.SUPPRESS)
     parser.add_argument("--file", type=Path, help=argparse.SUPPRESS)
+    add_flags(parser)
     arguments = parser.parse_args()
     if arguments.reader:
         run_reader(arguments.reader, arguments.file)
@@ -170,6 +173,7 @@ def main() -> int:
     print(f"{'reader':22} {'seconds':>8} {'peak MiB':>9} {'faster':>7} {'leaner':>7}")
     names = list(READERS) if arguments.all else list(READERS)[:2]
     base: dict[str, Any] = {}
+    ratios = {}
     for name in names:
         runs = [measure(name, path) for _ in range(REPEATS)]
         if "error" in runs[0]:
@@ -179,8 +183,10 @@ def main() -> int:
         base = base or {**best, "digest": runs[0]["digest"]}
         same = all(run["digest"] == base["digest"] for run in runs)
         faster, leaner = base["seconds"] / best["seconds"], base["peak"] / best["peak"]
+        ratios |= {f"{name}, time": faster, f"{name}, memory": leaner} if name == OURS else {}
         line = f"{name:22} {best['seconds']:8.2f} {best['peak'] / MIB:9.0f} {faster:6.1f}x {leaner:6.1f}x"
         print(line if same else f"{line}  OTHER LABELS", flush=True)
+    compare("coco_annotations", f"{ANNOTATIONS:,} annotations, against json.load", ratios, arguments)
     return 0
 
 

@@ -21,6 +21,7 @@ from collections.abc import Callable
 
 import numba
 import numpy as np
+from history import add_flags, compare
 
 from emcurate.patches import exemplars
 from emcurate.patches.duplicates import cover_greedily
@@ -158,16 +159,23 @@ def main() -> None:
     parser.add_argument("numbers", type=int, nargs="*", metavar="NUMBER", help=f"default: {NUMBERS}")
     parser.add_argument("--large", action="store_true", help=f"also {LARGE}")
     parser.add_argument("--kind", choices=["thirds", "random", "equal"], default="thirds", help="of the hashes")
+    add_flags(parser)
     options = parser.parse_args()
     for way in WAYS.values():
         way(make_hashes(100, "thirds"))  # compiles
     print(f"{default_processes()} threads, distance {DISTANCE} of 64 bits, {options.kind}")
     print(f"{'hashes':>11} {'exemplars':>10} {'way':>8} {'seconds':>9} {'MB':>6} {'plain / it':>10} {'loop / it':>9}")
+    faster = {}
     for number in (options.numbers or NUMBERS) + LARGE * options.large:
         hashes = make_hashes(number, options.kind)
         seconds, owner = time_ways([way for way in WAYS if number <= AT_MOST[way]], hashes)
         count = np.count_nonzero(owner == np.arange(number))
         del hashes, owner
+        faster |= {
+            f"{number:,} hashes, {way} / chosen": seconds[way] / seconds["chosen"]
+            for way in ("loop", "plain")
+            if way in seconds
+        }
         for way, taken in seconds.items():
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 memory = pool.apply(measure_memory, (way, number, options.kind))
@@ -176,6 +184,7 @@ def main() -> None:
                 for other, width in (("plain", 10), ("loop", 9))
             )
             print(f"{number:>11,} {count:>10,} {way:>8} {taken:>9.4f} {memory:>6.0f}{ratios}", flush=True)
+    compare("cover", f"{options.kind}, {default_processes()} threads", faster, options)
 
 
 if __name__ == "__main__":

@@ -13,14 +13,14 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
-import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import imagehash
 import numpy as np
+from history import add_flags, compare
+from measuring import take_turns, timed
 from PIL import Image
 from tqdm import tqdm
 
@@ -66,25 +66,24 @@ WAYS: dict[str, Callable[..., np.ndarray]] = {
 }
 
 
-def print_times() -> None:
+def print_times(arguments: argparse.Namespace) -> None:
     print("microseconds a patch")
     print(f"{'crop':>5} {'hash':>5} " + " ".join(f"{name:>16}" for name in WAYS) + f" {'ratio':>7}")
     rng = np.random.default_rng(0)
+    ratios = {}
     for crop, hash_size in itertools.product(CROPS, HASHES):
         section = rng.integers(0, 256, (PATCHES_A_SIDE * crop, PATCHES_A_SIDE * crop)).astype(np.uint8)
         starts = (range(0, len(section), crop),) * 2
-        seconds: dict[str, list[float]] = {name: [] for name in WAYS}
-        found = {}
-        for _ in range(ROUNDS):
-            for name, way in WAYS.items():
-                start = time.perf_counter()
-                found[name] = way(section, starts, crop, hash_size)
-                seconds[name].append((time.perf_counter() - start) / PATCHES_A_SIDE**2 * 1e6)
-        if any(not np.array_equal(hashes, found["imagehash.dhash"]) for hashes in found.values()):
+        given = section, starts, crop, hash_size
+        found = [way(*given) for way in WAYS.values()]
+        if any(not np.array_equal(hashes, found[0]) for hashes in found):
             raise SystemExit("the hashes differ")
-        medians = {name: statistics.median(times) for name, times in seconds.items()}
+        ways = {name: timed(lambda way=way, given=given: way(*given)) for name, way in WAYS.items()}
+        medians = {name: t / PATCHES_A_SIDE**2 * 1e6 for name, t in take_turns(ways, ROUNDS).items()}
         ratio = medians["compute_dhash"] / medians["hash_patches"]
+        ratios[f"crop {crop}, hash {hash_size}"] = ratio
         print(f"{crop:>5} {hash_size:>5} " + " ".join(f"{t:>16.1f}" for t in medians.values()) + f" {ratio:>6.1f}x")
+    compare("hashing", "hash_patches against compute_dhash", ratios, arguments)
 
 
 def make_sections(rng: np.random.Generator) -> Iterator[np.ndarray]:
@@ -133,10 +132,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--prove", type=float, metavar="N", help="compare N million patches")
     parser.add_argument("--seed", type=int, default=0, help="of the patches to compare (default: %(default)s)")
+    add_flags(parser)
     arguments = parser.parse_args()
     if arguments.prove:
         return int(prove(arguments.prove, arguments.seed) > 0)
-    print_times()
+    print_times(arguments)
     return 0
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from history import add_flags, compare
 
 from emcurate.classifier.batches import BatchJobs, read_batch
 from emcurate.classifier.card import Weights, describe_weights
@@ -123,6 +124,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--count", type=int, help="patches to score")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("-p", "--processes", type=int, default=default_processes())
+    add_flags(parser)
     a = parser.parse_args(argv)
     device = choose_device(a.device)
     use_threads(a.processes)
@@ -175,11 +177,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{where}, {a.processes} processes, torch {torch.__version__}; {len(pixels)} patches of {size} pixels")
     print(f"{'mode':<40} {'images/s':>9} {'ratio':>6} {'equal decisions':>16} {'largest difference':>19}")
     truth = best["plain float32"][1]
+    ratios = {}
     for name, (seconds, scores) in best.items():
         base = best["from files: plain float32, one loop" if name.startswith("from files") else "plain float32"][0]
+        ratios[name] = base / seconds
         equal = np.mean((scores > weights.threshold) == (truth > weights.threshold))
         difference = np.abs(scores - truth).max()
         print(f"{name:<40} {len(pixels) / seconds:>9.1f} {base / seconds:>6.2f} {equal:>16.3%} {difference:>19.5f}")
+    compare("inference", f"{device}, {len(pixels)} patches of {size}, -p {a.processes}", ratios, a)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ the same patches and hashes to the same disk, in turn in one run.
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import shutil
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 import imagehash
 import numpy as np
 import tifffile
+from history import add_flags, compare
 from PIL import Image
 
 from emcurate.running.jobs import Workers, default_processes
@@ -24,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 CROP = 224
 SIDE = 2048  # pixels, a common camera's
+SECTIONS = 40
 ROUNDS = 3  # the ways take turns, and each one's best round counts: disks are moody
 
 
@@ -40,7 +43,11 @@ def plain_loop(sections: Path, out: Path) -> None:
 
 
 def main() -> None:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 40
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sections", type=int, nargs="?", default=SECTIONS, help="default: %(default)s")
+    add_flags(parser)
+    arguments = parser.parse_args()
+    count = arguments.sections
     crop_patches = importlib.import_module("raw.crop_patches")
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory() as temporary:
@@ -66,9 +73,12 @@ def main() -> None:
         if any(hashes != rows["plain loop", 0][1] for _, hashes in rows.values()):
             raise SystemExit("the hashes differ")
         print(f"{'':<12} {'processes':>9} {'seconds':>8} {'patches/s':>10} {'ratio':>6}")
+        ratios = {}
         for (name, processes), (seconds, hashes) in rows.items():
-            ratio = rows["plain loop", 0][0] / seconds
+            ratios[f"{name} -p {processes}"] = ratio = rows["plain loop", 0][0] / seconds
             print(f"{name:<12} {processes or 1:>9} {seconds:>8.2f} {len(hashes) / seconds:>10,.0f} {ratio:>5.1f}x")
+    del ratios["plain loop -p 0"]
+    compare("patches", f"{count} sections of {SIDE}, crop {CROP}, against a plain loop", ratios, arguments)
 
 
 if __name__ == "__main__":

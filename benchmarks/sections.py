@@ -13,21 +13,14 @@ Example: python benchmarks/sections.py --side 1050
 from __future__ import annotations
 
 import argparse
-import shutil
-import subprocess
 import sys
 import tempfile
-import threading
-import time
 from pathlib import Path
 
 import mrcfile
 import numpy as np
-
-ROOT = Path(__file__).resolve().parent.parent
-STAGE = ROOT / "raw" / "cross_section3d.py"
-POLL_SECONDS = 0.02
-MIB = 1 << 20
+from history import add_flags, compare
+from measuring import MIB, clear, script, watch_command
 
 NAIVE = """
 import sys
@@ -60,51 +53,12 @@ def make_volume(path: Path, side: int) -> None:
 
 def measure(command: list[str], savedir: Path) -> tuple[float, int, int]:
     """Run a command that fills `savedir`; return seconds, sections, and the peak memory of its largest process."""
-    shutil.rmtree(savedir, ignore_errors=True)
+    clear(savedir)
     savedir.mkdir()
-    peak, stop = [0], threading.Event()
-    start = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-
-    def watch() -> None:
-        while not stop.is_set():
-            peak[0] = max(peak[0], max(map(peak_memory, family(process.pid)), default=0))
-            time.sleep(POLL_SECONDS)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    _, errors = process.communicate()
-    seconds = time.perf_counter() - start
-    stop.set()
-    watcher.join()
-    if process.returncode:
-        sys.exit(errors)
+    usage = watch_command(command)
     sections = sum(1 for _ in savedir.glob("*.tiff"))
-    shutil.rmtree(savedir)
-    return seconds, sections, peak[0]
-
-
-def family(pid: int) -> list[int]:
-    """Return a process and all that came of it."""
-    found = [pid]
-    for parent in found:
-        for children in Path(f"/proc/{parent}/task").glob("*/children"):
-            try:
-                found += map(int, children.read_text().split())
-            except OSError:
-                continue
-    return found
-
-
-def peak_memory(pid: int) -> int:
-    """Return the most memory a process ever held, in bytes; 0 if it is gone."""
-    try:
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            if line.startswith("VmHWM"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return 0
+    clear(savedir)
+    return usage.seconds, sections, usage.largest
 
 
 def main() -> int:
@@ -113,13 +67,14 @@ def main() -> int:
     parser.add_argument("--side", type=int, default=1050, help="voxels along each side (default: 1050, 2.3 GB)")
     parser.add_argument("--spacing", type=int, default=4, help="cut every N-th index (default: 4)")
     parser.add_argument("--dir", type=Path, default=Path(tempfile.gettempdir()) / "emcurate-bench-sections")
+    add_flags(parser)
     arguments = parser.parse_args()
     voldir, savedir = arguments.dir / f"volumes-{arguments.side}", arguments.dir / "sections"
     voldir.mkdir(parents=True, exist_ok=True)
     volume = voldir / "cube.mrc"
     make_volume(volume, arguments.side)
     size, spacing = volume.stat().st_size, str(arguments.spacing)
-    stage = [sys.executable, str(STAGE), str(voldir), str(savedir), "--spacing", spacing, "-p"]
+    stage = script("raw/cross_section3d.py", voldir, savedir, "--spacing", spacing, "-p")
     rows = {
         "naive loop, volume in memory": [sys.executable, "-c", NAIVE, str(volume), str(savedir), spacing],
         "cross_section3d -p 1": [*stage, "1"],
@@ -127,12 +82,14 @@ def main() -> int:
     }
     print(f"{size / 1e9:.1f} GB, {arguments.side}^3 uint16, every {spacing}th index of each plane")
     print(f"{'':30}{'sections':>9}{'seconds':>9}{'per s':>8}{'speed':>8}{'peak MiB':>10}{'of volume':>11}")
-    base = None
+    rates: dict[str, float] = {}
     for name, command in rows.items():
         seconds, sections, peak = measure(command, savedir)
-        rate = sections / seconds
-        base = base or rate
+        rates[name] = rate = sections / seconds
+        base = next(iter(rates.values()))
         print(f"{name:30}{sections:9}{seconds:9.1f}{rate:8.0f}{rate / base:7.2f}x{peak / MIB:10.0f}{peak / size:10.0%}")
+    setup = f"{arguments.side}^3 uint16, every {spacing}th index"
+    compare("sections", setup, {name: rate / base for name, rate in list(rates.items())[1:]}, arguments)
     return 0
 
 
