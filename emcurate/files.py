@@ -183,10 +183,13 @@ def is_intact(directory: Path, output: Output) -> bool:
 
 def find_damaged(directory: Path, outputs: Iterable[Output]) -> list[Output]:
     """Return the files that are not as they were written; see `is_intact`."""
+    outputs = list(outputs)
+    if not outputs:
+        return []
     try:
         place = os.open(directory, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
     except OSError:
-        return list(outputs)
+        return outputs
     try:
         return [output for output in outputs if not _is_intact(place, directory, output)]
     finally:

@@ -119,7 +119,8 @@ class CropPlan:
         as_before = {stem for stem in self.material.sections if self.ledger.is_as_noted(stem, sources[stem])}
         self._stays = as_before if self.how.store == NOTHING else set()
         plan = self.ledger.plan(sources, report, root=self.material.root, overwrite=overwrite, prune=prune)
-        states = {stem: self._state_of_rows(stem) for stem in self.material.sections}
+        unfinished = {sources[key].dataset for key in plan.todo}
+        states = {stem: self._state_of_rows(stem) for name in unfinished for stem in self.datasets[name]}
         self.tables.plan(plan, self.material.sections, states, self.has_any, self._complete)
         self._todo = {*plan.todo, *self.tables.lost}
         # Of these nothing is wanted: what an earlier list named goes.

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import bisect
 import functools
+import importlib.util
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -273,7 +274,10 @@ def _text_width(text: str, font: ImageFont.FreeTypeFont) -> int:
 
 @functools.cache
 def _font(pixels: int) -> ImageFont.FreeTypeFont:
-    # Matplotlib brings this font along; it has the letters of most languages that file names are written in.
-    import matplotlib
-
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), pixels)
+    # Matplotlib brings this font along; it has the letters of most languages that file names are written in. It lies
+    # beside its code, which takes a quarter of a second to load.
+    found = importlib.util.find_spec("matplotlib")
+    if found is None or found.origin is None:
+        raise ImportError("matplotlib, whose font pictures are written in")
+    font = Path(found.origin).parent / "mpl-data" / "fonts" / "ttf" / "DejaVuSans.ttf"
+    return ImageFont.truetype(str(font), pixels)

@@ -13,6 +13,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -36,6 +37,13 @@ SINGLE_THREADED = dict.fromkeys(
         *("NUMBA_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"),
     ),
     "1",
+)
+
+# What workers find loaded when they are forked; and what is too large for that, or only one stage's.
+PACKAGE = "emcurate"
+LOADED_LATE = (
+    *(f"{PACKAGE}.classifier", f"{PACKAGE}.labeling", f"{PACKAGE}.trimming"),
+    *(f"{PACKAGE}.patches.search", f"{PACKAGE}.patches.substrings", f"{PACKAGE}.patches.exemplars"),
 )
 
 # Tries to start a process. One fails if what starts processes is itself killed just then.
@@ -80,6 +88,8 @@ class Crew(Executor):
             self._closed = True
             idle, self._workers = self._workers, set()
         for worker in idle:
+            worker.connection.close()  # all at once, so that they end side by side
+        for worker in idle:
             worker.dismiss()
 
     def __exit__(
@@ -122,6 +132,7 @@ class _Worker:
         self.process = _CONTEXT.Process(target=_serve, args=(theirs,), daemon=True)
         try:
             with _environment(SINGLE_THREADED):
+                _load_once()
                 self.process.start()
         except BaseException:
             self.connection.close()
@@ -152,6 +163,15 @@ class _Worker:
         if self.process.is_alive():
             self.process.kill()
             self.process.join(END_SECONDS)
+
+
+def _load_once() -> None:
+    """Let the process that workers are forked from load what this one has of emcurate, so that no worker has to.
+
+    It counts only before the first worker is started. PyTorch is left to the workers that want it.
+    """
+    loaded = [name for name in sys.modules if name.startswith(f"{PACKAGE}.") and not name.startswith(LOADED_LATE)]
+    _CONTEXT.set_forkserver_preload(loaded)
 
 
 def _serve(connection: Connection) -> None:

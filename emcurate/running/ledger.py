@@ -165,6 +165,7 @@ class Ledger:
         self._overwrite = False
         self._ours: dict[str, set[str]] = {}
         self._strangers: dict[str, set[str]] = {}
+        self._settings: tuple[Mapping[str, Any], dict[str, Any]] = ({}, {})
 
     @property
     def entries(self) -> dict[str, Line]:
@@ -292,7 +293,7 @@ class Ledger:
             line is not None
             and line.made_with == self._made_with
             and line.fingerprint == source.fingerprint
-            and line.settings == _as_json(source.settings)
+            and line.settings == self._settings_of(source)
         )
 
     def _find_unnoted(self) -> dict[str, set[str]]:
@@ -472,7 +473,7 @@ class Ledger:
             return _Reason(f"parameters changed, from {old} to {new}", is_change=True)
         if entry.fingerprint != source.fingerprint:
             return _Reason("its input has changed", is_change=True)
-        wanted = _as_json(source.settings)
+        wanted = self._settings_of(source)
         if entry.settings != wanted:
             old, new = _spell(_changed(entry.settings, wanted)), _spell(_changed(wanted, entry.settings))
             return _Reason(f"made with {old}, now {new}", is_change=True)
@@ -546,6 +547,12 @@ class Ledger:
                 line.details, line.outputs, line.wanted = entry.details, entry.outputs, entry.wanted
                 yield line
 
+    def _settings_of(self, source: Source) -> dict[str, Any]:
+        """Return what was said of an input as it comes back from a file; all parts of one share it."""
+        if source.settings is not self._settings[0]:
+            self._settings = source.settings, _as_json(source.settings)
+        return self._settings[1]
+
     def _describe(self, key: str, state: str) -> Line:
         source = self._sources[key]
         return Line(
@@ -557,7 +564,7 @@ class Ledger:
             fingerprint=source.fingerprint,
             dataset=source.dataset,
             owner=path_as_text(source.owner or source.path),
-            settings=_as_json(source.settings),
+            settings=self._settings_of(source),
             is_part=source.is_part,
             wanted=source.wanted,
         )

@@ -143,6 +143,8 @@ def read_lines(path: Path) -> Iterator[Line]:
 
 def read_outputs(line: Line) -> list[Output]:
     """Return the files that came of an input."""
+    if not line.made_anything:
+        return []
     return msgspec.json.decode(line.outputs, type=list[Output])
 
 
