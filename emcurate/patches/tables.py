@@ -280,11 +280,15 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 def read_row_groups(
-    path: Path, columns: Sequence[str], may_hold: Callable[[str, str], bool] | None = None
+    path: Path,
+    columns: Sequence[str],
+    may_hold: Callable[[str, str], bool] | None = None,
+    also: Sequence[str] = (),
 ) -> Iterator[pa.Table]:
     """Yield a table, or some of its columns, piece by piece; a table without rows once, empty.
 
-    `may_hold` chooses among the pieces by the first and the last name of their shards.
+    `may_hold` chooses among the pieces by the first and the last name of their shards; `also` are columns that a table
+    need not have.
 
     Raises
     ------
@@ -292,6 +296,7 @@ def read_row_groups(
         If the file is no table of patches.
     """
     with _open_table(path, columns) as parquet:
+        columns = [*columns, *(name for name in also if name in parquet.schema_arrow.names)]
         for group in range(parquet.num_row_groups):
             if may_hold is not None and not _holds_shards(parquet, group, may_hold):
                 continue
@@ -410,9 +415,10 @@ def read_hashes(path: Path) -> PatchHashes:
     """
     names, words, shards = [], [], Shards()
     side = 0
-    for rows in read_row_groups(path, ["patch", "hash", "shard"]):
+    for rows in read_row_groups(path, ["patch", "hash"], also=["shard"]):
         side = hash_size_of(rows)
-        shards.add(rows["shard"])
+        if "shard" in rows.column_names:
+            shards.add(rows["shard"])
         if rows["patch"].null_count:
             raise InputError(path, "a table of patches", "rows without a name", "run raw/crop_patches.py again")
         names.append(rows["patch"])
