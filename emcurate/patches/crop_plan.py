@@ -247,7 +247,7 @@ class CropPlan:
             frozenset(stem for stem in stems if stem in self.tables.missing and dataset in self._complete),
             self.how,
             frozenset(stem for stem in stems if self.ledger.replaces(shards_key(dataset) if shard else stem)),
-            {stem: self.material.origin(stem) for stem in stems} if table else {},
+            {stem: self.material.origin(stem) for stem in stems} if table and states is None else {},
             table,
             states,
             self.how.patchdir / shard if shard else None,

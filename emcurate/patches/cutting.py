@@ -82,6 +82,7 @@ class CutJob:
     replaces : frozenset of str
         The sections of which files that are there may be replaced.
     origins : mapping of str to Origin
+        Of the sections, for a table that is not a part of one.
     table : Path, optional
         Where the table of these patches goes.
     states : mapping of str to str, optional
@@ -167,7 +168,8 @@ def cut(job: CutJob) -> Done:
             None if job.states is None else {stem: job.states[stem] for stem in done.sections if stem in job.states}
         )
         metadata = {} if states is None else make_metadata(states, shard_note)
-        write_cuts(job.table, cuts, job.origins.__getitem__, job.how.settings, metadata)
+        origins = job.origins.__getitem__ if job.states is None else None
+        write_cuts(job.table, cuts, origins, job.how.settings, metadata)
         done.table = note_output(job.table, job.table.parent)
     return done
 
@@ -201,7 +203,7 @@ def find_patches(
         (rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start)
         for rows, columns in iter_grid(pixels.shape[0], pixels.shape[1], how.crop_size)
     ]
-    places.sort(key=lambda place: (str(place[0]), str(place[1])))
+    places.sort(key=lambda place: f"{place[0]}_{place[1]}")
     on_grid = {place[:2] for place in places}
     corners = on_grid if chosen is None else set(map(tuple, chosen.tolist()))
     if not corners <= on_grid:

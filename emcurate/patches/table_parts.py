@@ -16,8 +16,7 @@ import msgspec
 
 from emcurate.errors import InputError
 from emcurate.files import Output, digest_bytes, is_intact, list_entries, remove_stale_partials
-from emcurate.images.origins import IMAGE, Origin
-from emcurate.patches.tables import COLUMNS, Cut, read_cuts, read_metadata, read_row_groups, write_cuts
+from emcurate.patches.tables import OWN_COLUMNS, Cut, read_cuts, read_metadata, read_row_groups, write_cuts
 from emcurate.running.ledger_file import LEDGER_DIRECTORY
 
 PARTS_DIRECTORY = f"{LEDGER_DIRECTORY}/crop_patches.parts"
@@ -64,7 +63,7 @@ class TableParts:
             stems = [cut.section.stem for cut in cuts]
             metadata = make_metadata({stem: self._states[stem] for stem in stems})
             # Where they come from is filled in when the table is written.
-            write_cuts(self.reserve(dataset, stems), cuts, lambda stem: Origin(IMAGE), settings, metadata)
+            write_cuts(self.reserve(dataset, stems), cuts, None, settings, metadata)
 
     def reserve(self, dataset: str, stems: Sequence[str], shard: str = "") -> Path:
         """Return where a job on some sections of a dataset leaves its part."""
@@ -141,7 +140,7 @@ def _shard_of(metadata: Mapping[bytes, bytes]) -> tuple[str, Output] | None:
 def _is_whole(part: Path) -> bool:
     """Return whether a part can be read to its end, after whatever happened to it since a run that was killed."""
     try:
-        for _ in read_row_groups(part, list(COLUMNS)):
+        for _ in read_row_groups(part, OWN_COLUMNS):
             pass
     except InputError:
         return False

@@ -54,6 +54,9 @@ COLUMNS: dict[str, pa.DataType] = {
 }
 SCHEMA = pa.schema(list(COLUMNS.items()))
 
+# Those that are a patch's own, and not its section's.
+OWN_COLUMNS = ("patch", "y", "x", "height", "width", "hash", "shard", "offset")
+
 # Rows after which a row group ends: what is held at once when tables are written and read piece by piece.
 ROWS_AT_ONCE = 1 << 17
 
@@ -100,7 +103,7 @@ def unpack_bits(packed: npt.NDArray[np.uint8], side: int) -> BoolArray:
 def write_cuts(
     path: Path,
     cuts: Iterable[Cut],
-    origins: Callable[[str], Origin],
+    origins: Callable[[str], Origin] | None,
     settings: Mapping[str, Any],
     more: Mapping[bytes, bytes] | None = None,
 ) -> int:
@@ -113,14 +116,15 @@ def write_cuts(
     path : Path
     cuts : iterable of Cut
         Of one dataset; those of a volume in the order of their names.
-    origins : callable
-        Gives where a section comes from by its name.
+    origins : callable, optional
+        Gives where a section comes from by its name; without it, the columns that tell so are left out.
     settings : mapping
         `crop_size`, `hash_size` and `hash`, kept in the table's metadata.
     more : mapping of bytes to bytes, optional
         What else to keep there.
     """
-    schema = SCHEMA.with_metadata(_as_metadata(settings) | dict(more or {}))
+    columns = SCHEMA if origins is not None else pa.schema([SCHEMA.field(name) for name in OWN_COLUMNS])
+    schema = columns.with_metadata(_as_metadata(settings) | dict(more or {}))
     rows = 0
     # By way of a file that is open: Arrow takes names in UTF-8 only.
     with (
@@ -149,7 +153,7 @@ def _in_groups(cuts: Iterable[Cut]) -> Iterator[list[Cut]]:
     yield some
 
 
-def _build_rows(cuts: Sequence[Cut], origins: Callable[[str], Origin], schema: pa.Schema) -> pa.Table:
+def _build_rows(cuts: Sequence[Cut], origins: Callable[[str], Origin] | None, schema: pa.Schema) -> pa.Table:
     """Return the rows of some sections' patches, in the order of the patches' names."""
     counts = [len(cut.places) for cut in cuts]
     of_section = pa.array(np.repeat(np.arange(len(cuts), dtype=np.int32), counts))
@@ -168,8 +172,9 @@ def _build_rows(cuts: Sequence[Cut], origins: Callable[[str], Origin], schema: p
         "hash": _binary(b"".join(cut.hashes.tobytes() for cut in cuts), len(places)),
         "shard": pc.if_else(pa.array(at >= 0), shards, pa.scalar(None, pa.string())),
         "offset": pa.array(at, COLUMNS["offset"], mask=at < 0),
-        **_columns_of_sections([cut.section for cut in cuts], origins, of_section),
     }
+    if origins is not None:
+        columns |= _columns_of_sections([cut.section for cut in cuts], origins, of_section)
     return pa.table(columns, schema=schema).sort_by("patch")
 
 
@@ -199,7 +204,7 @@ def read_cuts(
     """
     found: dict[str, list[Cut]] = defaultdict(list)
     metadata: dict[bytes, bytes] = {}
-    for table in read_row_groups(path, ["patch", "y", "x", "height", "width", "hash", "shard", "offset"]):
+    for table in read_row_groups(path, OWN_COLUMNS):
         metadata = dict(table.schema.metadata)
         of_section = pc.replace_substring_regex(table["patch"], r"_\d+_\d+$", "").combine_chunks().dictionary_encode()
         if isinstance(of_section, pa.ChunkedArray):

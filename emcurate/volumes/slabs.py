@@ -35,7 +35,8 @@ class Slab:
         """Yield each section's name and pixels, (rows, columns) uint8; the slab's voxels are read once."""
         box = [slice(None)] * 3
         box[self.plane] = slice(self.indices[0], self.indices[-1] + 1, self.indices.step)
-        pixels = np.moveaxis(convert(self.volume.read(*box), self.limits), self.plane, 0)
+        # Pixels of a yz section lie far from one another in memory, where all that follows would be slow.
+        pixels = np.ascontiguousarray(np.moveaxis(convert(self.volume.read(*box), self.limits), self.plane, 0))
         width = naming.index_width(self.volume.shape[self.plane])
         for index, section in zip(self.indices, pixels, strict=True):
             yield naming.VolumeSection(self.volume.name, self.plane, index, width), section
