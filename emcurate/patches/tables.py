@@ -394,6 +394,9 @@ class Shards:
     def add(self, column: pa.ChunkedArray) -> None:
         """Take in the shards of more patches, null for files."""
         for chunk in column.chunks:
+            if chunk.null_count == len(chunk):
+                self._found.append(np.zeros(len(chunk), np.int32))
+                continue
             encoded = chunk.dictionary_encode()
             known = {prefix: number for number, prefix in enumerate(self.prefixes)}
             for name in encoded.dictionary.to_pylist():
