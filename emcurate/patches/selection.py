@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from emcurate.errors import InputError
 from emcurate.files import digest_bytes
+from emcurate.patches.columns import as_column, as_numbers
 from emcurate.patches.pathlists import PathList
 from emcurate.patches.shards import split_member
 
@@ -45,7 +46,7 @@ class Selection:
         self.directories: set[Path] = set()
         names, corners = [], []
         for chunk in PathList(fpaths).chunks():
-            parts = pc.extract_regex(pa.array(chunk, pa.string()), _NAME)
+            parts = pc.extract_regex(as_column(chunk.tolist(), pa.string()), _NAME)
             if parts.null_count:
                 found = str(chunk[int(np.flatnonzero(parts.is_null().to_numpy(zero_copy_only=False))[0])])
                 raise InputError(fpaths, "patches, {section}_{y}_{x}.tiff", found, "name a list of patches")
@@ -54,14 +55,14 @@ class Selection:
                 member = split_member(first)
                 self.directories.add(Path(first if member is None else member[0]).parent)
             names.append(pc.struct_field(parts, "section").dictionary_encode())
-            sides = [pc.struct_field(parts, side).cast(pa.int32()).to_numpy(zero_copy_only=False) for side in "yx"]
+            sides = [as_numbers(pc.struct_field(parts, side).cast(pa.int32())) for side in "yx"]
             corners.append(np.stack(sides, axis=1))
         if not sum(map(len, corners)):
             raise InputError(fpaths, "a path list with patches", "an empty one", "run deduplicate.py first")
         of_section = pa.chunked_array(names).unify_dictionaries().combine_chunks()
         if isinstance(of_section, pa.ChunkedArray):
             of_section = pa.concat_arrays(of_section.chunks)
-        numbers = of_section.indices.to_numpy(zero_copy_only=False)
+        numbers = as_numbers(of_section.indices)
         places = np.concatenate(corners)
         order = np.lexsort((places[:, 1], places[:, 0], numbers))
         keys = np.column_stack([numbers, places])[order]

@@ -23,6 +23,7 @@ from emcurate import naming
 from emcurate.errors import InputError
 from emcurate.files import atomic_path
 from emcurate.images.origins import Origin
+from emcurate.patches.columns import as_column, as_numbers
 from emcurate.patches.hashing import WORD_BITS, BoolArray, WordArray, count_words
 from emcurate.patches.names import as_names, join_names, take_names
 
@@ -53,6 +54,8 @@ COLUMNS: dict[str, pa.DataType] = {
     "offset": pa.int64(),
 }
 SCHEMA = pa.schema(list(COLUMNS.items()))
+
+SEPARATOR = as_column(["_"], pa.string())[0]  # between what a patch's name is made of
 
 # Those that are a patch's own, and not its section's.
 OWN_COLUMNS = ("patch", "y", "x", "height", "width", "hash", "shard", "offset")
@@ -156,26 +159,27 @@ def _in_groups(cuts: Iterable[Cut]) -> Iterator[list[Cut]]:
 def _build_rows(cuts: Sequence[Cut], origins: Callable[[str], Origin] | None, schema: pa.Schema) -> pa.Table:
     """Return the rows of some sections' patches, in the order of the patches' names."""
     counts = [len(cut.places) for cut in cuts]
-    of_section = pa.array(np.repeat(np.arange(len(cuts), dtype=np.int32), counts))
+    numbers = np.repeat(np.arange(len(cuts), dtype=np.int32), counts)
+    of_section = as_column(numbers, pa.int32())
     places = np.concatenate([cut.places for cut in cuts]) if cuts else np.zeros((0, 4), np.int32)
-    y, x, height, width = (pa.array(np.ascontiguousarray(column)) for column in places.T)
+    y, x, height, width = (as_column(column, pa.int32()) for column in places.T)
     offsets = [np.full(n, -1) if cut.offsets is None else cut.offsets for cut, n in zip(cuts, counts, strict=True)]
     at = np.concatenate(offsets) if offsets else np.zeros(0, np.int64)
-    stems = pa.array([cut.section.stem for cut in cuts], pa.string()).take(of_section)
-    shards = pa.array([cut.shard for cut in cuts], pa.string()).take(of_section)
+    stems = as_column([cut.section.stem for cut in cuts], pa.string()).take(of_section)
+    shards = as_column([cut.shard for cut in cuts], pa.string())
     columns = {
-        "patch": pc.binary_join_element_wise(stems, y.cast(pa.string()), x.cast(pa.string()), "_"),
+        "patch": pc.binary_join_element_wise(stems, y.cast(pa.string()), x.cast(pa.string()), SEPARATOR),
         "y": y,
         "x": x,
         "height": height,
         "width": width,
         "hash": _binary(b"".join(cut.hashes.tobytes() for cut in cuts), len(places)),
-        "shard": pc.if_else(pa.array(at >= 0), shards, pa.scalar(None, pa.string())),
-        "offset": pa.array(at, COLUMNS["offset"], mask=at < 0),
+        "shard": shards.take(as_column(numbers, pa.int32(), at < 0)),
+        "offset": as_column(at, COLUMNS["offset"], at < 0),
     }
     if origins is not None:
         columns |= _columns_of_sections([cut.section for cut in cuts], origins, of_section)
-    return pa.table(columns, schema=schema).sort_by("patch")
+    return pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema).sort_by("patch")
 
 
 def read_metadata(path: Path) -> dict[bytes, bytes]:
@@ -209,9 +213,9 @@ def read_cuts(
         of_section = pc.replace_substring_regex(table["patch"], r"_\d+_\d+$", "").combine_chunks().dictionary_encode()
         if isinstance(of_section, pa.ChunkedArray):
             of_section = pa.concat_arrays(of_section.chunks)
-        numbers = of_section.indices.to_numpy(zero_copy_only=False)
-        places = np.stack([table[name].to_numpy() for name in ("y", "x", "height", "width")], axis=1)
-        offsets = table["offset"].fill_null(-1).to_numpy()
+        numbers = as_numbers(of_section.indices)
+        places = np.stack([as_numbers(table[name]) for name in ("y", "x", "height", "width")], axis=1)
+        offsets = as_numbers(pc.coalesce(table["offset"], as_column(np.full(len(table), -1), pa.int64())))
         hashes = hashes_of(table)
         # Stable, so that a section's patches stay in the order of their names.
         order = np.argsort(numbers, kind="stable")
@@ -270,7 +274,7 @@ def _columns_of_sections(
         "lo": [origin.limits and origin.limits[0] for origin in found],
         "hi": [origin.limits and origin.limits[1] for origin in found],
     }
-    return {name: pa.array(column, COLUMNS[name]).take(of_section) for name, column in values.items()}
+    return {name: as_column(column, COLUMNS[name]).take(of_section) for name, column in values.items()}
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
@@ -462,7 +466,7 @@ def read_rows(path: Path, patches: Collection[str]) -> list[dict[str, Any]]:
     InputError
         If the file is no table of patches.
     """
-    wanted = pa.array(sorted(patches), pa.string())
+    wanted = as_column(sorted(patches), pa.string())
     rows: list[dict[str, Any]] = []
     for table in read_row_groups(path, list(COLUMNS)):
         rows += table.filter(pc.is_in(table["patch"], wanted)).to_pylist()
@@ -478,7 +482,7 @@ def hashes_of(table: pa.Table) -> npt.NDArray[np.uint8]:
     """Return the packed hashes of a table: (n, bytes) uint8."""
     column = table["hash"].combine_chunks()
     if isinstance(column, pa.ChunkedArray):  # what an empty one becomes
-        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], pa.binary())
+        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.nulls(0, pa.binary())
     width = (hash_size_of(table) ** 2 + 7) // 8
     offsets = np.frombuffer(column.buffers()[1], np.int32, len(column) + 1, 4 * column.offset)
     if len(column) and not (np.diff(offsets) == width).all():

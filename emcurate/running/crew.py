@@ -170,6 +170,8 @@ def _load_once() -> None:
 
     It counts only before the first worker is started. PyTorch is left to the workers that want it.
     """
+    if _CONTEXT.get_start_method() != "forkserver":
+        return
     loaded = [name for name in sys.modules if name.startswith(f"{PACKAGE}.") and not name.startswith(LOADED_LATE)]
     _CONTEXT.set_forkserver_preload(loaded)
 

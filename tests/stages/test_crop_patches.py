@@ -116,3 +116,16 @@ def test_script_runs_from_any_directory(tmp_path, root):
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     assert "4 patches" in result.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize("flags", [[], ["--hashes-only"], ["--store", "tar"]])
+def test_cutting_loads_no_library_that_only_others_need(tmp_path, root, flags):
+    write_sections(tmp_path / "s", a=(230, 260))
+    script = root / "raw" / "crop_patches.py"
+    command = [sys.executable, "-X", "importtime", str(script), "s", "p", "-cs", "64", "-p", "1", *flags]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    lines = [line for line in result.stderr.splitlines() if line.startswith("import time:")]
+    loaded = {line.rpartition("|")[2].strip() for line in lines}
+    assert "numpy" in loaded
+    assert not loaded & {"numba", "dask", "scipy", "pandas", "matplotlib", "cv2", "requests", "torch"}
