@@ -28,6 +28,8 @@ STATES = (BEGUN, DONE, SPOILT, STRANGE, DROPPED)
 # A name that no system takes for a path: nearly all are, and a path object for each of many costs more than reading it.
 _PLAIN_NAME = re.compile(r"[^/\\:\0]+")
 
+NO_OUTPUTS = b"[]"  # as JSON
+
 # A file of more lines than this, and twice as many as it has inputs, is written anew without those replaced.
 LINES_WORTH_COMPACTING = 1000
 
@@ -54,12 +56,12 @@ class Line(msgspec.Struct, omit_defaults=True):
     wanted: str = ""  # what of its results was
     details: dict[str, Any] = {}
     strangers: list[str] = []
-    outputs: msgspec.Raw = msgspec.Raw(b"[]")  # decoded one input at a time: there may be millions
+    outputs: msgspec.Raw = msgspec.Raw(NO_OUTPUTS)  # decoded one input at a time: there may be millions
 
     @property
     def made_anything(self) -> bool:
         """Whether any file is noted."""
-        return len(bytes(self.outputs)) > len(b"[]")
+        return len(bytes(self.outputs)) > len(NO_OUTPUTS)
 
 
 class LedgerFile:
@@ -143,7 +145,7 @@ def read_lines(path: Path) -> Iterator[Line]:
 
 def read_outputs(line: Line) -> list[Output]:
     """Return the files that came of an input."""
-    if not line.made_anything:
+    if bytes(line.outputs) == NO_OUTPUTS:
         return []
     return msgspec.json.decode(line.outputs, type=list[Output])
 
