@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -136,20 +135,15 @@ def draw_sheets(
 
 def find_shown(sheet: GroupSheet, notes: Notes, scratch: Path) -> GroupSheet | None:
     """Return a picture with what reads its patches, also those that were only hashed; None if none can be read."""
-    names: dict[str, set[str]] = defaultdict(set)
-    for name, _ in (pair for group in sheet.groups for pair in group):
-        names[naming.parse_patch(name).dataset].add(name)
-    tables = {sheet.patchdir / f"{dataset}{TABLE_SUFFIX}": patches for dataset, patches in names.items()}
-    noted = {table: line for table in tables if table.is_file() and (line := notes.origin(table)) is not None}
-    files = (sheet.patchdir / f"{name}.{PATCH_EXTENSION}" for patches in names.values() for name in patches)
-    if not noted and not any(path.exists() for path in files):
+    names = {name for group in sheet.groups for name, _ in group}
+    tables = {name: sheet.patchdir / f"{naming.parse_patch(name).dataset}{TABLE_SUFFIX}" for name in names}
+    files = (sheet.patchdir / f"{name}.{PATCH_EXTENSION}" for name in names)
+    if not any(map(notes.origin, tables.values())) and not any(path.exists() for path in files):
         return None
     from emcurate.patches.reading import read_patch  # here, since these load what reads and draws images
-    from emcurate.volumes.again import ReadOrCutAgain, Spot, find_spots
+    from emcurate.volumes.again import ReadOrCutAgain, locate
 
-    spots: dict[str, Spot] = {}
-    for table, line in noted.items():
-        spots |= find_spots(read_rows(table, tables[table]), sheet.patchdir, line)
+    spots = locate(names, lambda dataset: sheet.patchdir / f"{dataset}{TABLE_SUFFIX}", read_rows, notes)
     return replace(sheet, read=ReadOrCutAgain(read_patch, spots, scratch))
 
 

@@ -30,10 +30,13 @@ from emcurate import cli, naming
 from emcurate.files import make_output_directory, read_npy
 from emcurate.patches.labels import INFORMATIVE, NONE, UNINFORMATIVE, save_labels
 from emcurate.patches.pathlists import PathList
-from emcurate.patches.reading import read_patch_size
+from emcurate.patches.reading import read_patch, read_patch_size
+from emcurate.patches.tables import TABLE_SUFFIX, read_rows
 from emcurate.pictures.contact_sheets import DROPPED, KEPT, Group, Tile, draw_contact_sheet
 from emcurate.pictures.contact_sheets import UNINFORMATIVE as UNINFORMATIVE_MARK
+from emcurate.running.claims import Notes
 from emcurate.running.report import Report
+from emcurate.volumes.again import ReadOrCutAgain, locate
 
 STAGE = "demo"
 ROOT = Path(__file__).resolve().parent.parent
@@ -174,7 +177,13 @@ def draw_outcome(
             tiles([s for s, p in zip(stems, predictions, strict=True) if not p], UNINFORMATIVE_MARK),
         ),
     ]
-    draw_contact_sheet(destination, "what the pipeline made of the synthetic corpus", groups)
+    # Duplicates were only hashed: they are read where they were found.
+    shown = [tile.patch.stem for group in groups for tile in group.tiles]
+    spots = locate(
+        shown, lambda dataset: patchdir / f"{dataset}{TABLE_SUFFIX}", read_rows, Notes(patchdir, TABLE_SUFFIX)
+    )
+    read = ReadOrCutAgain(read_patch, spots, destination.parent)
+    draw_contact_sheet(destination, "what the pipeline made of the synthetic corpus", groups, read=read)
 
 
 def run(outdir: Path) -> Report:

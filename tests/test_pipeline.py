@@ -90,6 +90,9 @@ def test_exemplars_are_the_same_whether_all_patches_are_kept_or_none_but_them(sm
     assert written == set(names[0])
     assert len(list((tmp_path / "long" / "crop_patches").glob("*.tiff"))) > len(written)
     assert not (tmp_path / "short" / "cross_section3d").exists()
+    # Duplicates that were never written are drawn from where they were found.
+    short, long = (np.asarray(Image.open(tmp_path / way / "deduplicate" / "groups.png")) for way in ("short", "long"))
+    assert np.array_equal(short, long)
 
 
 def test_what_was_begun_one_way_is_not_gone_on_with_the_other(small_corpus, tmp_path, capsys):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from emcurate import naming
 from emcurate.errors import InputError
 from emcurate.images.pixels import Limits, convert
 from emcurate.images.sections import read_section
+from emcurate.running.claims import Notes
 from emcurate.running.ledger import path_of_text
 from emcurate.running.ledger_file import Line
 from emcurate.volumes.corpus import fingerprint_volume
@@ -65,6 +67,35 @@ def find_spots(rows: Iterable[Mapping[str, Any]], patchdir: Path, noted: Line) -
             path = Path(path_of_text(noted.root)) / f"{patch.section.stem}.tiff"
             spot = Spot(path, patch.section, *place, stored=stored)
         spots[row["patch"]] = spot
+    return spots
+
+
+def locate(
+    patches: Iterable[str],
+    table_of: Callable[[str], Path],
+    read_rows: Callable[[Path, Collection[str]], Iterable[Mapping[str, Any]]],
+    notes: Notes,
+) -> dict[str, Spot]:
+    """Return where patches are by their names, as far as their tables tell.
+
+    Parameters
+    ----------
+    patches : iterable of str
+    table_of : callable
+        Gives a dataset's table, which need not be there.
+    read_rows : callable
+        Reads the rows of some patches from a table.
+    notes : Notes
+        On the directory of the tables.
+    """
+    names: dict[str, set[str]] = defaultdict(set)
+    for name in patches:
+        names[naming.parse_patch(name).dataset].add(name)
+    spots: dict[str, Spot] = {}
+    for dataset, some in names.items():
+        table = table_of(dataset)
+        if table.is_file() and (noted := notes.origin(table)) is not None:
+            spots |= find_spots(read_rows(table, some), table.parent, noted)
     return spots
 
 
