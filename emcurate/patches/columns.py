@@ -20,7 +20,7 @@ def as_column(
     values : sequence of n
         Numbers, or strings; None is null.
     kind : pyarrow.DataType
-        `pyarrow.string`, or any of numbers.
+        `pyarrow.string`, `pyarrow.large_string`, or any of numbers.
     is_null : (n,) bool, optional
         Which are null, where `values` is an array.
 
@@ -32,9 +32,9 @@ def as_column(
     validity = None
     if is_null is not None and is_null.any():
         validity = pa.py_buffer(np.packbits(~is_null, bitorder="little"))
-    if kind == pa.string():
+    if kind in (pa.string(), pa.large_string()):
         encoded = [b"" if value is None else value.encode() for value in values]
-        offsets = np.zeros(len(encoded) + 1, np.int32)
+        offsets = np.zeros(len(encoded) + 1, np.int32 if kind == pa.string() else np.int64)
         np.cumsum([len(text) for text in encoded], out=offsets[1:])
         buffers = [validity, pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded))]
     else:
@@ -54,3 +54,11 @@ def as_numbers(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[Any]:
     dtype = np.dtype(column.type.to_pandas_dtype())
     data = column.buffers()[1]
     return np.frombuffer(data or b"", dtype, len(column) if data else 0, column.offset * dtype.itemsize if data else 0)
+
+
+def in_one(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column that may be in several pieces, or in none, as one array."""
+    joined = column.combine_chunks()
+    if not isinstance(joined, pa.ChunkedArray):
+        return joined
+    return pa.concat_arrays(joined.chunks) if joined.num_chunks else pa.nulls(0, joined.type)

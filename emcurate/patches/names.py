@@ -9,15 +9,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from emcurate.patches.columns import as_column
+
 StringArray = npt.NDArray[np.str_]
 
 
 def as_names(names: Iterable[str]) -> pa.LargeStringArray:
-    """Return names as an Arrow array; `pa.array` would load pandas for it."""
-    encoded = [name.encode() for name in names]
-    offsets = np.zeros(len(encoded) + 1, np.int64)
-    np.cumsum([len(name) for name in encoded], out=offsets[1:])
-    return _from_buffers(pa.large_string(), len(encoded), offsets, b"".join(encoded))
+    """Return names as an Arrow array."""
+    return as_column(list(names), pa.large_string())
 
 
 def join_names(columns: Sequence[pa.ChunkedArray]) -> pa.LargeStringArray:
@@ -28,7 +27,7 @@ def join_names(columns: Sequence[pa.ChunkedArray]) -> pa.LargeStringArray:
 
 def take_names(names: pa.LargeStringArray, places: npt.NDArray[np.int64]) -> pa.LargeStringArray:
     """Return the names at some places."""
-    return names.take(_from_buffers(pa.int64(), len(places), np.ascontiguousarray(places, np.int64)))
+    return names.take(as_column(places, pa.int64()))
 
 
 def bytes_of(names: pa.LargeStringArray) -> memoryview:
@@ -50,7 +49,3 @@ def as_array(names: pa.LargeStringArray, width: int, before: str = "", after: st
     name may.
     """
     return np.array([f"{before}{name}{after}" for name in names.to_pylist()], f"<U{width}")
-
-
-def _from_buffers(kind: pa.DataType, count: int, *buffers: npt.NDArray[np.int64] | bytes) -> pa.Array:
-    return pa.Array.from_buffers(kind, count, [None, *map(pa.py_buffer, buffers)])

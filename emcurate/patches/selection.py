@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from emcurate.errors import InputError
 from emcurate.files import digest_bytes
-from emcurate.patches.columns import as_column, as_numbers
+from emcurate.patches.columns import as_column, as_numbers, in_one
 from emcurate.patches.pathlists import PathList
 from emcurate.patches.shards import split_member
 
@@ -59,9 +59,7 @@ class Selection:
             corners.append(np.stack(sides, axis=1))
         if not sum(map(len, corners)):
             raise InputError(fpaths, "a path list with patches", "an empty one", "run deduplicate.py first")
-        of_section = pa.chunked_array(names).unify_dictionaries().combine_chunks()
-        if isinstance(of_section, pa.ChunkedArray):
-            of_section = pa.concat_arrays(of_section.chunks)
+        of_section = in_one(pa.chunked_array(names).unify_dictionaries())
         numbers = as_numbers(of_section.indices)
         places = np.concatenate(corners)
         order = np.lexsort((places[:, 1], places[:, 0], numbers))

@@ -23,7 +23,7 @@ from emcurate import naming
 from emcurate.errors import InputError
 from emcurate.files import atomic_path
 from emcurate.images.origins import Origin
-from emcurate.patches.columns import as_column, as_numbers
+from emcurate.patches.columns import as_column, as_numbers, in_one
 from emcurate.patches.hashing import WORD_BITS, BoolArray, WordArray, count_words
 from emcurate.patches.names import as_names, join_names, take_names
 
@@ -210,9 +210,7 @@ def read_cuts(
     metadata: dict[bytes, bytes] = {}
     for table in read_row_groups(path, OWN_COLUMNS):
         metadata = dict(table.schema.metadata)
-        of_section = pc.replace_substring_regex(table["patch"], r"_\d+_\d+$", "").combine_chunks().dictionary_encode()
-        if isinstance(of_section, pa.ChunkedArray):
-            of_section = pa.concat_arrays(of_section.chunks)
+        of_section = in_one(pc.replace_substring_regex(table["patch"], r"_\d+_\d+$", "")).dictionary_encode()
         numbers = as_numbers(of_section.indices)
         places = np.stack([as_numbers(table[name]) for name in ("y", "x", "height", "width")], axis=1)
         offsets = as_numbers(pc.coalesce(table["offset"], as_column(np.full(len(table), -1), pa.int64())))
@@ -480,9 +478,7 @@ def hash_size_of(table: pa.Table) -> int:
 
 def hashes_of(table: pa.Table) -> npt.NDArray[np.uint8]:
     """Return the packed hashes of a table: (n, bytes) uint8."""
-    column = table["hash"].combine_chunks()
-    if isinstance(column, pa.ChunkedArray):  # what an empty one becomes
-        column = pa.concat_arrays(column.chunks) if column.num_chunks else pa.nulls(0, pa.binary())
+    column = in_one(table["hash"])
     width = (hash_size_of(table) ** 2 + 7) // 8
     offsets = np.frombuffer(column.buffers()[1], np.int32, len(column) + 1, 4 * column.offset)
     if len(column) and not (np.diff(offsets) == width).all():
