@@ -127,23 +127,23 @@ def plan_steps(a: argparse.Namespace) -> list[Step]:
     if a.images:
         add("cleanup2d", a.images, out["cleanup2d"], to=out["cleanup2d"], of=[IMAGES])
     sections, frames = out["cross_section3d"], f"--axes {PLANE_OF_FRAMES}"
-    if not keeps_all:
+    if keeps_all:
+        if a.volumes:
+            add("cross_section3d", a.volumes, sections, to=sections, of=[VOLUMES])
+        if a.videos:
+            add("cross_section3d", out["vid2stack"], sections, to=sections, of=[VIDEOS], last=frames)
+        if a.images:
+            add("crop_patches", out["cleanup2d"], patches, to=patches, of=[IMAGES], less=OF_VOLUMES)
+        if a.volumes or a.videos:
+            of = [kind for kind in given if kind != IMAGES]
+            add("crop_patches", sections, patches, to=patches, of=of, less=OF_VOLUMES)
+    else:
         add_cropping("--hashes-only", less=OF_STORING)
-        add("deduplicate", patches, out["deduplicate"], to=out["deduplicate"])
+    add("deduplicate", patches, out["deduplicate"], to=out["deduplicate"])
+    if not keeps_all:
         add_cropping(f"--only {shlex.quote(str(deduplicated))}")
         if a.stage_store == TAR:  # so that the list of exemplars says in which shards they are
             add("deduplicate", patches, out["deduplicate"], to=out["deduplicate"])
-    if a.volumes and keeps_all:
-        add("cross_section3d", a.volumes, sections, to=sections, of=[VOLUMES])
-    if a.videos and keeps_all:
-        add("cross_section3d", out["vid2stack"], sections, to=sections, of=[VIDEOS], last=frames)
-    if a.images and keeps_all:
-        add("crop_patches", out["cleanup2d"], patches, to=patches, of=[IMAGES], less=OF_VOLUMES)
-    if (a.volumes or a.videos) and keeps_all:
-        of = [kind for kind in given if kind != IMAGES]
-        add("crop_patches", sections, patches, to=patches, of=of, less=OF_VOLUMES)
-    if keeps_all:
-        add("deduplicate", patches, out["deduplicate"], to=out["deduplicate"])
     weights = [a.weights] if a.weights else []
     if a.labels:
         add("train_nn", deduplicated, a.labels, out["train_nn"], to=out["train_nn"])

@@ -25,14 +25,14 @@ from emcurate.files import (
     write_files,
 )
 from emcurate.images.sections import encode_section
-from emcurate.running.claims import Notes, describe_raw
+from emcurate.running.claims import Notes
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger, Source
 from emcurate.running.report import Report
-from emcurate.volumes.corpus import fingerprint_volume, list_volumes, refuse_bad_names
+from emcurate.volumes.corpus import fingerprint_volume, refuse_bad_names
 from emcurate.volumes.cut_settings import HowToCut
 from emcurate.volumes.scratch import make_batches
-from emcurate.volumes.section_source import OpenJob, open_volume_to_cut
+from emcurate.volumes.section_source import OpenJob, list_volumes_to_cut, open_volume_to_cut
 from emcurate.volumes.sections import choose_planes, dataset_of, divide
 from emcurate.volumes.slabs import Slab, describe_volume, ready_to_cut
 from emcurate.volumes.volume import dataset_name
@@ -76,10 +76,7 @@ def run(
     """Cut every volume of `voldir`; see the module's docstring."""
     report = Report(STAGE)
     refuse_same_directory(voldir, savedir)
-    paths = list_volumes(voldir, report, exclude=[savedir])
-    if not paths and not report.failures:
-        expected = "volumes (tif, mrc, map, rec, nrrd, nii, ... or sub-directories of slices)"
-        raise InputError(voldir, expected, describe_raw(voldir), "name the directory that holds the volumes")
+    paths = list_volumes_to_cut(voldir, savedir, report)
     make_output_directory(savedir)
     notes = Notes(voldir)
     said_of_each = {"axes": sections.axes, "voxel_size": sections.voxel_size}

@@ -37,6 +37,21 @@ def open_volume_to_cut(job: OpenJob) -> Volume:
     return open_for_cutting(job.path, job.how.voxel_size, job.how.axes)
 
 
+def list_volumes_to_cut(voldir: Path, savedir: Path, report: Report) -> list[Path]:
+    """Return the volumes in a directory; results may lie among them in `savedir`.
+
+    Raises
+    ------
+    InputError
+        If there are none.
+    """
+    paths = list_volumes(voldir, report, exclude=[savedir])
+    if not paths and not report.failures:
+        expected = "volumes (tif, mrc, map, rec, nrrd, nii, ... or sub-directories of slices)"
+        raise InputError(voldir, expected, describe_raw(voldir), "name the directory that holds the volumes")
+    return paths
+
+
 class DirectoryOfVolumes:
     """The sections that the volumes in a directory are cut into.
 
@@ -71,10 +86,7 @@ class DirectoryOfVolumes:
         self.root, self._how, self._scratch = voldir, how, scratch
         values = asdict(how)
         self._settings: dict[str, Any] = {**values, **values.pop("rescale")}
-        paths = list_volumes(voldir, report, exclude=[scratch])
-        if not paths and not report.failures:
-            expected = "volumes (tif, mrc, map, rec, nrrd, nii, ... or sub-directories of slices)"
-            raise InputError(voldir, expected, describe_raw(voldir), "name the directory that holds the volumes")
+        paths = list_volumes_to_cut(voldir, scratch, report)
         jobs = [OpenJob(path, how) for path in refuse_bad_names(paths, report)]
         opened = {job.path: volume for job, volume in workers.run(open_volume_to_cut, jobs, report, unit="volume")}
         self._volumes = {dataset_name(job.path): opened[job.path] for job in jobs if job.path in opened}
