@@ -15,6 +15,8 @@ time.
 
 from __future__ import annotations
 
+import emcurate.start  # noqa: F401 - before all that takes its time to load
+
 import argparse
 import importlib
 import os

@@ -14,6 +14,8 @@ most informative patches is kept. ANISO marks a volume of which only plane 0 occ
 
 from __future__ import annotations
 
+import emcurate.start  # noqa: F401 - before all that takes its time to load
+
 import argparse
 import sys
 from collections import defaultdict

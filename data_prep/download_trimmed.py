@@ -11,6 +11,8 @@ refused before anything is written.
 
 from __future__ import annotations
 
+import emcurate.start  # noqa: F401 - before all that takes its time to load
+
 import argparse
 import sys
 from collections.abc import Sequence

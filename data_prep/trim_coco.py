@@ -19,6 +19,8 @@ give --targets names, and look at --list-categories.
 
 from __future__ import annotations
 
+import emcurate.start  # noqa: F401 - before all that takes its time to load
+
 import argparse
 import sys
 from collections.abc import Mapping, Sequence

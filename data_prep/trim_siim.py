@@ -13,6 +13,8 @@ keeps rows of a class in the order of the file.
 
 from __future__ import annotations
 
+import emcurate.start  # noqa: F401 - before all that takes its time to load
+
 import argparse
 import sys
 from collections.abc import Sequence

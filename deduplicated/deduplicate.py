@@ -16,6 +16,8 @@ each other. A later run does only datasets that are new or whose patches or para
 
 from __future__ import annotations
 
+import emcurate.start  # noqa: F401 - before all that takes its time to load
+
 import argparse
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -1,13 +1,12 @@
 """What every script's command line shares: flags, argument types, the closing report and the exit status.
 
 Exit status 0: all done, or nothing new. 1: something failed, and the last lines say what. 2: wrong arguments.
-130: interrupted.
+130, 143, 129: told to stop, by Ctrl-C, SIGTERM or SIGHUP.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import sys
 import types
@@ -17,17 +16,19 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
+from emcurate import durability
 from emcurate.errors import InputError, describe_os_error
 from emcurate.images.pixels import Rescale
 from emcurate.running.jobs import Workers, default_processes
 from emcurate.running.locks import release_locks
-from emcurate.running.report import Report
+from emcurate.running.report import Report, latest_counts
+from emcurate.running.signals import Stopped, stop_when_told
+from emcurate.running.streams import speak
 from emcurate.running.verification import verify
 from emcurate.volumes.cut_settings import ANISOTROPY, PLANES, HowToCut
 
 STATUS_DONE = 0
 STATUS_FAILED = 1
-STATUS_INTERRUPTED = 130  # what a shell reports for a process ended by Ctrl-C: 128 + SIGINT
 
 
 def make_parser(docstring: str | None, name: str) -> argparse.ArgumentParser:
@@ -71,6 +72,11 @@ def add_ledger_flags(parser: argparse.ArgumentParser, output: str, also: str = "
         action="store_true",
         help="replace results made with other parameters or from other input, and remove those whose input is gone: "
         f"afterwards the directory is that of a fresh run{also}",
+    )
+    group.add_argument(
+        "--no-sync",
+        action="store_true",
+        help="do not wait until the disk has what is written: for a scratch directory that a power cut may take",
     )
     group.add_argument("--prune", action="store_true", help="remove results whose input is gone")
     group.add_argument(
@@ -228,7 +234,7 @@ def add_field_flags(parser: argparse.ArgumentParser, name: str, kind: type, grou
 
 def run_stage(run: Callable[..., Report], parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> int:
     """Parse the command line, run the stage, print its closing report, return the exit status."""
-    return close(prepare(run, parser, argv), stage_of(parser))
+    return close(lambda: prepare(run, parser, argv)(), stage_of(parser))
 
 
 def prepare(
@@ -240,6 +246,8 @@ def prepare(
     """
     arguments = parse_arguments(parser, argv)
     outputs = arguments.pop("output_arguments", ())
+    if arguments.pop("no_sync", False):
+        durability.do_without()
     if (check := arguments.pop("check_arguments", None)) is not None:
         check(parser, arguments)
     if not arguments.pop("verify", False):
@@ -283,34 +291,34 @@ def stage_of(parser: argparse.ArgumentParser) -> str:
 
 def close(stage: Callable[[], Report], name: str) -> int:
     """Run a stage, print its closing report, and return the exit status; no user mistake ends in a traceback."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # names of files may be no text, or none the terminal has
-    try:
-        return print_report(attempt(stage, name)[0])
-    except KeyboardInterrupt:
-        print(f"\n{name}: interrupted; run the same command again to go on", file=sys.stderr)
-        return STATUS_INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return STATUS_FAILED
+    with speak() as voices:
+        try:
+            with stop_when_told():
+                status = print_report(attempt(stage, name)[0])
+        except KeyboardInterrupt as stopped:
+            status = print_stopped(stopped if isinstance(stopped, Stopped) else Stopped(), name)
+        for voice in voices:
+            voice.flush()
+        if voices[0].error is not None:
+            print(f"{name}: standard output could not be written: {voices[0].error.strerror}", file=sys.stderr)
+        return status or (STATUS_FAILED if any(voice.error for voice in voices) else STATUS_DONE)
 
 
 def attempt(stage: Callable[[], Report], name: str) -> tuple[Report, bool]:
     """Run a stage; return its report, and whether it came to its end. What broke it off is among the failures."""
     report = Report(name)
     try:
-        return stage(), True
+        try:
+            done = stage()
+        finally:
+            release_locks()
+        return done, True
     except InputError as error:
         report.fail(error)
-    except BrokenPipeError:
-        raise
     except OSError as error:
         report.fail(describe_os_error(error, name))
     except MemoryError as error:
         report.fail(f"{name}: out of memory ({error}); try fewer processes with -p")
-    finally:
-        release_locks()
     return report, False
 
 
@@ -320,6 +328,14 @@ def print_report(report: Report) -> int:
     return print_failures(report.failures)
 
 
+def print_stopped(stopped: Stopped, name: str) -> int:
+    """Say that a run was told to stop, and what is done; return the exit status."""
+    done = latest_counts(name)
+    with_what = f" with {done}" if done else ""
+    print(f"\n{name}: stopped by {stopped.name}{with_what}; run the same command again to go on", file=sys.stderr)
+    return stopped.status
+
+
 def print_outcome(report: Report) -> None:
     """Print a stage's warnings, its notes and its line of counts."""
     for warning in report.warnings:
@@ -327,10 +343,7 @@ def print_outcome(report: Report) -> None:
     sys.stderr.flush()
     for note in report.notes:
         print(note)
-    counts = [f"{number:,} {noun}" for noun, number in report.counts.items()]
-    if report.failures:
-        counts.append(f"{len(report.failures):,} failed")
-    print(f"{report.stage}: {', '.join(counts) or 'nothing to do'}.", flush=True)
+    print(f"{report.stage}: {report.spell_counts() or 'nothing to do'}.", flush=True)
 
 
 def print_failures(failures: Sequence[str]) -> int:

@@ -11,11 +11,9 @@ import csv
 import filecmp
 import hashlib
 import io
-import itertools
 import os
 import re
 import shutil
-import socket
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -26,10 +24,7 @@ import numpy.typing as npt
 import xxhash
 
 from emcurate.errors import InputError, describe_os_error
-
-_PARTIAL = re.compile(r"\.emcurate-(?P<host>.*)-(?P<pid>\d+)-\d+\.partial")
-_HOST = re.sub(r"[^\w.]", "_", socket.gethostname())
-_counter = itertools.count()
+from emcurate.partials import partial_name, partial_path, remove_stale_partials
 
 # Bytes read at a time to be digested: enough to keep the disk busy, little enough for many processes.
 DIGEST_CHUNK_BYTES = 1 << 22
@@ -263,26 +258,6 @@ def refuse_same_directory(source: Path, destination: Path) -> None:
         )
 
 
-def remove_stale_partials(directory: Path) -> None:
-    """Remove the partial files that processes of this machine left in a directory when they were killed."""
-    with os.scandir(directory) as entries:
-        hidden = [entry.name for entry in entries if entry.name.startswith(".")]
-    stale = [name for name in hidden if (match := _PARTIAL.fullmatch(name)) and _is_dead(match)]
-    for name in stale:
-        path = directory / name
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def partial_path(directory: Path) -> Path:
-    """Return a fresh hidden name in `directory` that no listing shows and that the next run may sweep away."""
-    return directory / _partial_name()
-
-
-def _partial_name() -> str:
-    return f".emcurate-{_HOST}-{os.getpid()}-{next(_counter)}.partial"
-
-
 @contextlib.contextmanager
 def atomic_path(destination: Path) -> Iterator[Path]:
     """Give a temporary path to write a file or a directory to; at the end of the block it becomes `destination`.
@@ -344,7 +319,7 @@ def write_files(
             if there is not None:
                 outputs.append(note_output(directory / name, directory, data))
             else:
-                partial = _partial_name()
+                partial = partial_name()
                 file = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=place)
                 try:
                     view = memoryview(data)
@@ -502,26 +477,3 @@ def read_npy(path: Path, mmap_mode: str | None = None) -> npt.NDArray[np.generic
 
 def _speaks_of_objects(error: Exception) -> bool:
     return "pickle" in str(error) or "Python objects" in str(error)
-
-
-def _is_dead(match: re.Match[str]) -> bool:
-    return match["host"] == _HOST and not _is_running(int(match["pid"]))
-
-
-def _is_running(pid: int) -> bool:
-    state = Path(f"/proc/{pid}/stat")
-    if state.parent.parent.is_dir():
-        try:
-            # The state follows the command's name in brackets. A zombie is dead, though it still has a number.
-            return state.read_text().rpartition(")")[2].split()[0] not in "ZX"
-        except (FileNotFoundError, ProcessLookupError):
-            return False
-        except OSError:
-            return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

@@ -16,6 +16,8 @@ Example: python filtered/classify_nn.py deduplicated_fpaths.npz filtered --label
 
 from __future__ import annotations
 
+import emcurate.start  # noqa: F401 - before all that takes its time to load
+
 import argparse
 import sys
 from collections.abc import Sequence

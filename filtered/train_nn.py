@@ -15,6 +15,8 @@ Example: python filtered/train_nn.py deduplicated_fpaths.npz patch_quality_label
 
 from __future__ import annotations
 
+import emcurate.start  # noqa: F401 - before all that takes its time to load
+
 import argparse
 import hashlib
 import json

@@ -9,6 +9,8 @@ Example: python preprocess/mrc2byte.py corpus/volumes --dry-run
 
 from __future__ import annotations
 
+import emcurate.start  # noqa: F401 - before all that takes its time to load
+
 import argparse
 import sys
 from collections.abc import Sequence

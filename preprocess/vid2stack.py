@@ -7,6 +7,8 @@ Example: python preprocess/vid2stack.py corpus/videos -o corpus/volumes --voxel-
 
 from __future__ import annotations
 
+import emcurate.start  # noqa: F401 - before all that takes its time to load
+
 import argparse
 import os
 import sys
@@ -29,9 +31,9 @@ from emcurate.files import (
     make_output_directory,
     move_once,
     note_output,
-    partial_path,
 )
 from emcurate.images.pixels import to_grey
+from emcurate.partials import partial_path
 from emcurate.running.claims import refuse_bad_names, refuse_odd_files
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger, Source

@@ -8,6 +8,8 @@ Example: python raw/cleanup2d.py corpus/images work/sections
 
 from __future__ import annotations
 
+import emcurate.start  # noqa: F401 - before all that takes its time to load
+
 import argparse
 import sys
 from collections.abc import Sequence

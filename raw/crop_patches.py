@@ -16,6 +16,8 @@ The short way to the exemplars alone: --hashes-only, then deduplicate.py, then -
 
 from __future__ import annotations
 
+import emcurate.start  # noqa: F401 - before all that takes its time to load
+
 import argparse
 import sys
 from collections.abc import Sequence

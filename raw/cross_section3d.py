@@ -8,6 +8,8 @@ Example: python raw/cross_section3d.py corpus/volumes work/sections
 
 from __future__ import annotations
 
+import emcurate.start  # noqa: F401 - before all that takes its time to load
+
 import argparse
 import sys
 from collections import Counter

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from emcurate import files
+from emcurate import files, partials
 from emcurate.errors import InputError
 
 
@@ -90,7 +90,7 @@ def test_write_once_never_replaces_other_content(tmp_path):
 def test_partial_files_of_a_zombie_are_swept_away(tmp_path):
     child = subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE)
     child.stdout.read()  # at its end the child has exited, but until wait() its number is taken
-    left = tmp_path / files.partial_path(tmp_path).name.replace(f"-{os.getpid()}-", f"-{child.pid}-")
+    left = tmp_path / partials.partial_path(tmp_path).name.replace(f"-{os.getpid()}-", f"-{child.pid}-")
     left.touch()
     time.sleep(0.2)
     files.make_output_directory(tmp_path)
@@ -99,7 +99,7 @@ def test_partial_files_of_a_zombie_are_swept_away(tmp_path):
 
 
 def test_partial_files_of_dead_processes_are_swept_away_and_no_others(tmp_path):
-    alive = files.partial_path(tmp_path)
+    alive = partials.partial_path(tmp_path)
     alive.touch()
     # No process has this number: the kernel's own limit is 2**22.
     dead = tmp_path / alive.name.replace(str(os.getpid()), str(2**22 + 1))

@@ -27,7 +27,8 @@ from emcurate.fetching.downloads import (
     describe_cause,
     describe_refusal,
 )
-from emcurate.files import atomic_path, hash_file, make_output_directory, partial_path
+from emcurate.files import atomic_path, hash_file, make_output_directory
+from emcurate.partials import partial_path
 from emcurate.running.jobs import progress
 from emcurate.running.report import Report
 

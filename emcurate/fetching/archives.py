@@ -17,7 +17,8 @@ from pathlib import Path
 
 from emcurate.errors import InputError
 from emcurate.fetching.safe_names import EscapeError, check_relative, join_inside
-from emcurate.files import atomic_path, remove_stale_partials, taken_by_other
+from emcurate.files import atomic_path, taken_by_other
+from emcurate.partials import remove_stale_partials
 from emcurate.running.jobs import progress
 
 COPY_BYTES = 1 << 20

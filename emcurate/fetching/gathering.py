@@ -18,7 +18,8 @@ from emcurate.errors import InputError
 from emcurate.fetching.archives import entry_kind, extract_entry, make_parents, open_zip, same_as_entry
 from emcurate.fetching.downloads import Download, fetch_all
 from emcurate.fetching.safe_names import EscapeError, join_inside
-from emcurate.files import atomic_path, remove_stale_partials, taken_by_other, write_bytes
+from emcurate.files import atomic_path, taken_by_other, write_bytes
+from emcurate.partials import remove_stale_partials
 from emcurate.running.jobs import Workers
 from emcurate.running.report import Report
 

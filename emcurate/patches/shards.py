@@ -32,7 +32,8 @@ import numpy.typing as npt
 import xxhash
 
 from emcurate.errors import InputError, describe_os_error
-from emcurate.files import Output, move_once, partial_path
+from emcurate.files import Output, move_once
+from emcurate.partials import partial_path
 from emcurate.patches.tables import TABLE_SUFFIX, read_shard_places
 
 SHARD_SUFFIX, MEMBER_SUFFIX = ".tar", ".tiff"

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from emcurate import __version__
 from emcurate.errors import InputError
-from emcurate.files import partial_path
+from emcurate.partials import partial_path
 from emcurate.running import cluster_worker
 from emcurate.running.chunks import Answer, WorkerDiedError
 from emcurate.running.ledger_file import LEDGER_DIRECTORY

@@ -133,7 +133,7 @@ class _Worker:
         self.connection, theirs = multiprocessing.connection.Pipe()
         self.process = _CONTEXT.Process(target=_serve, args=(theirs,), daemon=True)
         try:
-            with _starting, _environment(SINGLE_THREADED):
+            with _starting, _environment(SINGLE_THREADED), _no_interrupts():
                 _load_once()
                 self.process.start()
         except BaseException:
@@ -176,7 +176,7 @@ def warm_up() -> None:
 def _start_server() -> None:
     from multiprocessing import forkserver
 
-    with _starting, contextlib.suppress(OSError, EOFError), _environment(SINGLE_THREADED):
+    with _starting, contextlib.suppress(OSError, EOFError), _environment(SINGLE_THREADED), _no_interrupts():
         _load_once()
         forkserver.ensure_running()
 
@@ -223,6 +223,19 @@ def _end_with_parent() -> None:
     if parent is not None:
         multiprocessing.connection.wait([parent.sentinel])
         os._exit(1)
+
+
+@contextlib.contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """Let processes started meanwhile not hear Ctrl-C: it reaches all of a terminal, and the main one answers."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

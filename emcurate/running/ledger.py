@@ -9,6 +9,8 @@
 - a dataset's name belongs to one input;
 - a file that nobody noted, and that lay there before, is its owner's and not touched.
 
+What is done is noted every few seconds, once the disk has it: what a kill or a power cut takes is made again.
+
 Deleting the ledger is harmless: the stage then makes everything again and finds the same bytes in place.
 """
 
@@ -18,6 +20,7 @@ import contextlib
 import json
 import os
 import shutil
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -29,6 +32,7 @@ import msgspec
 from emcurate import __version__, naming
 from emcurate.errors import InputError
 from emcurate.files import Output, find_damaged
+from emcurate.partials import remove_stale_partials
 from emcurate.running.ledger_file import (
     BEGUN,
     DONE,
@@ -42,11 +46,14 @@ from emcurate.running.ledger_file import (
     ledger_paths,
     read_outputs,
 )
-from emcurate.running.locks import hold_lock
+from emcurate.running.locks import before_release, hold_lock, holds_alone
 from emcurate.running.report import Report
 
 # Names that a message shows before it only counts the rest.
 NAMES_SHOWN = 5
+
+# Seconds between two notes of what is done. A file system takes a tenth of a second to put out what it holds back.
+NOTED_SECONDS = 5.0
 
 # Before the bytes of a path that is no UTF-8.
 _BYTES = "bytes:"
@@ -156,7 +163,12 @@ class Ledger:
             stage=stage, product=product, version=__version__, parameters=self._parameters, among_inputs=among_inputs
         )
         path = ledger_path(directory, stage)
-        hold_lock(path.with_suffix(".lock"), directory)
+        lock = path.with_suffix(".lock")
+        hold_lock(lock, directory)
+        for swept in (directory, path.parent):
+            remove_stale_partials(swept, alone=holds_alone(lock))
+        before_release(lock, self.note)
+        self._noted = time.monotonic()
         self._file = LedgerFile(path)
         self._file.compact()
         self._sources: Mapping[str, Source] = {}
@@ -248,9 +260,24 @@ class Ledger:
         self.finish_all({key: outputs}, details)
 
     def finish_all(self, made: Mapping[str, Iterable[Output]], details: Mapping[str, Any] | None = None) -> None:
-        """Note that several inputs are done, as `finish` would, in one write."""
-        lines = [self._finished(key, list(outputs), details or {}) for key, outputs in made.items()]
-        self._file.append([line for line in lines if line is not None])
+        """Note that several inputs are done, as `finish` would."""
+        for key, outputs in made.items():
+            line = self._finished(key, list(outputs), details or {})
+            if line is not None:
+                self._file.take(line)
+        if time.monotonic() - self._noted > NOTED_SECONDS:
+            self.note()
+
+    def note(self) -> None:
+        """Have the disk keep what is done, and then a note of it; done by itself every few seconds and at the end.
+
+        Raises
+        ------
+        OSError
+            If the disk could not take it; what is not noted is made again by the next run.
+        """
+        self._file.write_taken()
+        self._noted = time.monotonic()
 
     def _finished(self, key: str, outputs: list[Output], details: Mapping[str, Any]) -> Line | None:
         """Remove what else there is of an input, and return its line; None if others' files of its name are there."""

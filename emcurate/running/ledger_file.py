@@ -4,6 +4,9 @@ JSON lines, only ever appended to. A header line tells the stage, its version an
 input by input, where it lay, its fingerprint, the parameters it was treated with, and every file that came of it. A
 later line for an input replaces an earlier one, and a line that cannot be read, cut off by a kill perhaps, is as good
 as not written.
+
+What lines say is true even after a power cut: those that begin an input are on the disk before any file of it is
+written, and those that end one only follow when the disk has its files.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from emcurate.durability import sync_outputs, sync_path
 from emcurate.files import Output, digest_bytes, write_bytes
 
 LEDGER_DIRECTORY = ".emcurate"
@@ -83,22 +87,44 @@ class LedgerFile:
         self.entries: dict[str, Line] = {}
         self.parameters: dict[str, dict[str, Any]] = {}
         self._lines = 0
+        self._taken: list[Line] = []
         for line in read_lines(path):
             self._take(line)
         if self.header is None:
             self.entries = {}
 
     def append(self, lines: Iterable[Line]) -> None:
-        """Add lines; on disk at once, so that an interrupted run keeps what it did."""
+        """Add lines, and have them on the disk."""
         lines = list(lines)
         if not lines:
             return
         for line in lines:
             self._take(line)
+        self._write(lines)
+
+    def take(self, line: Line) -> None:
+        """Go by a line that is not written yet; `write_taken` does that."""
+        self._take(line)
+        self._taken.append(line)
+
+    def write_taken(self) -> None:
+        """Write the lines that were only taken, once the disk has the files that they tell of."""
+        lines, self._taken = self._taken, []
+        if lines:
+            names = (output.name for line in lines for output in read_outputs(line))
+            sync_outputs(self.path.parent.parent, names)
+            self._write(lines)
+
+    def _write(self, lines: list[Line]) -> None:
+        is_new = not self.path.exists()
         self.path.parent.mkdir(exist_ok=True)
         with open(self.path, "ab") as file:
             # A leading newline too: after a line cut off by a kill, this one still starts afresh.
             file.write(b"\n" + b"\n".join(map(msgspec.json.encode, lines)) + b"\n")
+        sync_path(self.path)
+        if is_new:
+            for directory in (self.path.parent, self.path.parent.parent):
+                sync_path(directory)
 
     def compact(self) -> None:
         """Write the file anew where most of its lines have been replaced by later ones."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,6 +19,9 @@ except ImportError:  # not on Windows, where two runs at once are simply not tol
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
 _held: dict[Path, IO[Any]] = {}
+
+# What is done before a lock is released, by its path.
+_ends: dict[Path, Callable[[], None]] = {}
 
 
 def hold_lock(path: Path, directory: Path) -> None:
@@ -45,6 +49,22 @@ def hold_lock(path: Path, directory: Path) -> None:
     _held[path] = file
 
 
+def holds_alone(path: Path) -> bool:
+    """Return whether this process holds a lock and nobody else one beside it: whoever writes there takes one first."""
+    if path not in _held:
+        return False
+    return all(map(_is_free, set(path.parent.glob(f"*{path.suffix}")) - _held.keys()))
+
+
+def _is_free(path: Path) -> bool:
+    try:
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
 def wait_for_lock(file: IO[Any]) -> None:
     """Wait until no other process has locked an open file, and lock it until it is closed.
 
@@ -55,7 +75,25 @@ def wait_for_lock(file: IO[Any]) -> None:
             fcntl.flock(file, fcntl.LOCK_EX)
 
 
+def before_release(path: Path, end: Callable[[], None]) -> None:
+    """Have something done before a lock is released, and before it is done for somebody else who holds it here."""
+    if path in _ends:
+        _ends.pop(path)()
+    _ends[path] = end
+
+
 def release_locks() -> None:
-    """Let other processes write where this one did."""
-    while _held:
-        _held.popitem()[1].close()
+    """Let other processes write where this one did.
+
+    Raises
+    ------
+    OSError
+        If what was to be done before could not be; the locks are released in any case.
+    """
+    try:
+        while _ends:
+            _ends.popitem()[1]()
+    finally:
+        _ends.clear()
+        while _held:
+            _held.popitem()[1].close()

@@ -7,6 +7,14 @@ from dataclasses import dataclass, field
 
 from emcurate.errors import InputError
 
+# The last report of each stage: what a run that is broken off can still say.
+_latest: dict[str, Report] = {}
+
+
+def latest_counts(stage: str) -> str:
+    """Return what the stage's last report counted, as words."""
+    return _latest[stage].spell_counts() if stage in _latest else ""
+
 
 @dataclass
 class Report:
@@ -22,6 +30,9 @@ class Report:
     notes: list[str] = field(default_factory=list)
     _told: set[str] = field(default_factory=set, repr=False, compare=False)
 
+    def __post_init__(self) -> None:
+        _latest[self.stage] = self
+
     def count(self, noun: str, number: int = 1) -> None:
         """Add to a count; nouns are reported in the order in which they were first counted."""
         self.counts[noun] = self.counts.get(noun, 0) + number
@@ -29,6 +40,11 @@ class Report:
     def count_file(self, written: bool) -> None:
         """Count a file as written, or, if it was not, as there already."""
         self.count("files written" if written else "files already there")
+
+    def spell_counts(self) -> str:
+        """Return the counts as words."""
+        failed = {"failed": len(self.failures)} if self.failures else {}
+        return ", ".join(f"{number:,} {noun}" for noun, number in {**self.counts, **failed}.items())
 
     def fail(self, error: InputError | str) -> None:
         """Note a failure; the run goes on and ends with status 1."""

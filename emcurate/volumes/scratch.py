@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from emcurate.errors import InputError
-from emcurate.files import partial_path
+from emcurate.partials import partial_path
 from emcurate.running.jobs import Workers
 from emcurate.running.report import Report
 from emcurate.volumes.layouts import FlatFile

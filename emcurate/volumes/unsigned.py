@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from emcurate.errors import InputError
-from emcurate.files import move_once, partial_path
+from emcurate.files import move_once
 from emcurate.images.pixels import Rescale, convert
+from emcurate.partials import partial_path
 from emcurate.volumes.formats.mrc import (
     BYTE_VALUES,
     HEADER_BYTES,

@@ -13,7 +13,7 @@ import pytest
 from emcurate.errors import InputError
 from emcurate.fetching.archives import Limits, Unpacked, open_zip, same_as_entry, unpack_zip
 from emcurate.fetching.safe_names import EscapeError, check_relative, join_inside
-from emcurate.files import partial_path
+from emcurate.partials import partial_path
 
 PLENTY = Limits(1 << 30)
 

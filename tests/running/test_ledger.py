@@ -12,6 +12,7 @@ from emcurate.errors import InputError
 from emcurate.files import note_output
 from emcurate.running import verification as ledgers
 from emcurate.running.ledger import Ledger, Source
+from emcurate.running.locks import release_locks
 from emcurate.running.report import Report
 
 PARAMETERS = {"crop_size": 224, "limits": (1, 2)}
@@ -29,7 +30,14 @@ class Stage:
     def add(self, key, text="text"):
         (self.inputs / key).write_text(text)
 
-    def run(self, copies=1, parameters=PARAMETERS, keys=None, settings=None, stop_after=None, is_part=False, **flags):
+    def run(self, *how, **flags):
+        """Run to the end, however it ends; see `do`."""
+        try:
+            return self.do(*how, **flags)
+        finally:
+            release_locks()
+
+    def do(self, copies=1, parameters=PARAMETERS, keys=None, settings=None, stop_after=None, is_part=False, **flags):
         """Return the report, what was done and why, and what was found done."""
         report = Report(self.name)
         ledger = Ledger(

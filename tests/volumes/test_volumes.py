@@ -20,8 +20,8 @@ import tifffile
 from PIL import Image
 
 from emcurate.errors import DataWarning, InputError
-from emcurate.files import partial_path
 from emcurate.images.pixels import Rescale, convert, to_uint8
+from emcurate.partials import partial_path
 from emcurate.running.jobs import Workers
 from emcurate.running.report import Report
 from emcurate.volumes import scratch
