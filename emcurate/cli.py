@@ -19,9 +19,10 @@ from typing import Any
 from emcurate import durability
 from emcurate.errors import InputError, describe_os_error
 from emcurate.images.pixels import Rescale
+from emcurate.running.disk import NO_ROOM, describe_no_room
 from emcurate.running.jobs import Workers, default_processes
 from emcurate.running.locks import release_locks
-from emcurate.running.report import Report, latest_counts
+from emcurate.running.report import Report, take_latest
 from emcurate.running.signals import Stopped, stop_when_told
 from emcurate.running.streams import speak
 from emcurate.running.verification import verify
@@ -306,19 +307,22 @@ def close(stage: Callable[[], Report], name: str) -> int:
 
 def attempt(stage: Callable[[], Report], name: str) -> tuple[Report, bool]:
     """Run a stage; return its report, and whether it came to its end. What broke it off is among the failures."""
-    report = Report(name)
+    failure: InputError | str
+    take_latest(name)
     try:
         try:
-            done = stage()
+            report = stage()
         finally:
             release_locks()
-        return done, True
+        return report, True
     except InputError as error:
-        report.fail(error)
+        failure = error
     except OSError as error:
-        report.fail(describe_os_error(error, name))
+        failure = describe_no_room(error) if error.errno in NO_ROOM else describe_os_error(error, name)
     except MemoryError as error:
-        report.fail(f"{name}: out of memory ({error}); try fewer processes with -p")
+        failure = f"{name}: out of memory ({error}); try fewer processes with -p"
+    report = take_latest(name)
+    report.fail(failure)
     return report, False
 
 
@@ -330,7 +334,7 @@ def print_report(report: Report) -> int:
 
 def print_stopped(stopped: Stopped, name: str) -> int:
     """Say that a run was told to stop, and what is done; return the exit status."""
-    done = latest_counts(name)
+    done = take_latest(name).spell_counts()
     with_what = f" with {done}" if done else ""
     print(f"\n{name}: stopped by {stopped.name}{with_what}; run the same command again to go on", file=sys.stderr)
     return stopped.status

@@ -12,6 +12,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 from emcurate.errors import InputError, describe_os_error
+from emcurate.running.disk import NO_ROOM
 from emcurate.running.hearing import hear
 
 # Set to see where an unexpected error came from.
@@ -36,6 +37,7 @@ class Outcome:
     error: str | None = None
     warnings: tuple[str, ...] = ()
     died: bool = False
+    no_room: OSError | None = None
 
 
 @dataclass(frozen=True)
@@ -156,14 +158,16 @@ def run_chunk(function: Callable[[Any], Any], jobs: Sequence[Any], seconds: floa
 def run_job(function: Callable[[Any], Any], job: Any) -> Outcome:
     """Do one job, whatever comes of it."""
     with hear() as heard:
-        value, error = None, None
+        value, error, no_room = None, None, None
         try:
             value = function(job)
         except InputError as problem:
             error = str(problem)
         except Exception as problem:
             error = _describe_unexpected(function, job, problem)
-    return Outcome(value, error, tuple(heard))
+            if isinstance(problem, OSError) and problem.errno in NO_ROOM:
+                no_room = problem
+    return Outcome(value, error, tuple(heard), no_room=no_room)
 
 
 def _describe_unexpected(function: Callable[[Any], Any], job: Any, problem: Exception) -> str:

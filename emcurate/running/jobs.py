@@ -7,10 +7,11 @@ or as failed: one whose worker was killed is tried once more, alone, and then na
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import sys
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from tqdm import tqdm
 
 from emcurate.running.chunks import Answer, Outcome, Pace, feed, run_chunk, run_job
 from emcurate.running.crew import Crew, warm_up
+from emcurate.running.disk import describe_no_room
 from emcurate.running.hearing import start_threads
 from emcurate.running.report import Report
 
@@ -99,16 +101,22 @@ class Workers:
         Raises
         ------
         InputError
-            If there is no scheduler at the address given, or it is lost, or its workers cannot do the work.
+            If there is no scheduler at the address given, or it is lost, or its workers cannot do the work; or if the
+            disk is full, so that no other job could do its work either.
         """
-        outcomes = self._run(function, inputs, in_threads)
-        for index, outcome in progress(outcomes, total=len(inputs), label=report.stage, unit=unit):
-            for message in outcome.warnings:
-                report.warn(message)
-            if outcome.error is None:
-                yield inputs[index], outcome.value
-            else:
-                report.fail(outcome.error)
+        done = 0
+        # Closed here, not when its last reference goes: an error's traceback may hold that for long.
+        with contextlib.closing(self._run(function, inputs, in_threads)) as outcomes:
+            for index, outcome in progress(outcomes, total=len(inputs), label=report.stage, unit=unit):
+                for message in outcome.warnings:
+                    report.warn(message)
+                if outcome.no_room is not None:
+                    raise describe_no_room(outcome.no_room, done, len(inputs), unit)
+                if outcome.error is None:
+                    done += 1
+                    yield inputs[index], outcome.value
+                else:
+                    report.fail(outcome.error)
 
     def ask(self, function: Callable[[Input], Value], question: Input) -> list[Value]:
         """Return ``function(question)`` as each worker of the cluster answers it; without a cluster, this process.
@@ -127,7 +135,7 @@ class Workers:
 
     def _run(
         self, function: Callable[[Any], Any], inputs: Sequence[Any], in_threads: bool
-    ) -> Iterator[tuple[int, Outcome]]:
+    ) -> Generator[tuple[int, Outcome], None, None]:
         if not inputs:
             return
         if self.scheduler is not None:

@@ -33,6 +33,7 @@ from emcurate import __version__, naming
 from emcurate.errors import InputError
 from emcurate.files import Output, find_damaged
 from emcurate.partials import remove_stale_partials
+from emcurate.running.disk import remember_room
 from emcurate.running.ledger_file import (
     BEGUN,
     DONE,
@@ -168,6 +169,7 @@ class Ledger:
         for swept in (directory, path.parent):
             remove_stale_partials(swept, alone=holds_alone(lock))
         before_release(lock, self.note)
+        remember_room(directory)
         self._noted = time.monotonic()
         self._file = LedgerFile(path)
         self._file.compact()

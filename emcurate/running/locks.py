@@ -20,8 +20,8 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
 
 _held: dict[Path, IO[Any]] = {}
 
-# What is done before a lock is released, by its path.
-_ends: dict[Path, Callable[[], None]] = {}
+# What is done before locks are released, each with the lock that it belongs to.
+_ends: list[tuple[Path, Callable[[], None]]] = []
 
 
 def hold_lock(path: Path, directory: Path) -> None:
@@ -76,10 +76,11 @@ def wait_for_lock(file: IO[Any]) -> None:
 
 
 def before_release(path: Path, end: Callable[[], None]) -> None:
-    """Have something done before a lock is released, and before it is done for somebody else who holds it here."""
-    if path in _ends:
-        _ends.pop(path)()
-    _ends[path] = end
+    """Have something done before a lock is released, and whenever somebody else comes to hold it in this process."""
+    for other, earlier in _ends:
+        if other == path:
+            earlier()
+    _ends.append((path, end))
 
 
 def release_locks() -> None:
@@ -92,7 +93,7 @@ def release_locks() -> None:
     """
     try:
         while _ends:
-            _ends.popitem()[1]()
+            _ends.pop()[1]()
     finally:
         _ends.clear()
         while _held:

@@ -11,9 +11,9 @@ from emcurate.errors import InputError
 _latest: dict[str, Report] = {}
 
 
-def latest_counts(stage: str) -> str:
-    """Return what the stage's last report counted, as words."""
-    return _latest[stage].spell_counts() if stage in _latest else ""
+def take_latest(stage: str) -> Report:
+    """Return the report of a stage that is under way or was broken off; an empty one if it has not begun one."""
+    return _latest.pop(stage, None) or Report(stage)
 
 
 @dataclass

@@ -146,7 +146,7 @@ class ShortCapture:
 
 def test_fewer_frames_than_announced_are_written_with_a_warning(viddir, monkeypatch, capsys):
     (viddir / "a.avi").write_bytes(b"stands for a video")
-    monkeypatch.setattr(stage.cv2, "VideoCapture", lambda _: ShortCapture(FRAMES[:7], 12))
+    monkeypatch.setattr(cv2, "VideoCapture", lambda _: ShortCapture(FRAMES[:7], 12))
     assert run(viddir) == 0
     np.testing.assert_array_equal(open_volume(viddir / "a.tif").read(), FRAMES[:7])
     assert "7 frames were decoded of 12 announced; the volume has 7 slices" in capsys.readouterr().err
@@ -164,7 +164,7 @@ def test_a_really_cut_off_video(viddir, real_data, capsys):
 @pytest.mark.parametrize("announced", [0, -1, 5])
 def test_a_wrong_announcement_loses_no_frame(viddir, monkeypatch, announced):
     (viddir / "a.avi").write_bytes(b"stands for a video")
-    monkeypatch.setattr(stage.cv2, "VideoCapture", lambda _: ShortCapture(FRAMES, announced))
+    monkeypatch.setattr(cv2, "VideoCapture", lambda _: ShortCapture(FRAMES, announced))
     assert run(viddir) == 0
     np.testing.assert_array_equal(open_volume(viddir / "a.tif").read(), FRAMES)
 
@@ -185,7 +185,7 @@ def test_memory_does_not_grow_with_the_length(viddir, monkeypatch, form):
 
     def peak(length):
         frames = (np.full((HEIGHT, WIDTH), index % 256, np.uint8) for index in range(length))
-        monkeypatch.setattr(stage.cv2, "VideoCapture", lambda _: ShortCapture(frames, length))
+        monkeypatch.setattr(cv2, "VideoCapture", lambda _: ShortCapture(frames, length))
         tracemalloc.start()
         assert run(viddir, "--format", form, "--overwrite") == 0
         high = tracemalloc.get_traced_memory()[1]
@@ -199,7 +199,7 @@ def test_memory_does_not_grow_with_the_length(viddir, monkeypatch, form):
 
 def test_frames_that_change_their_size_are_an_error(viddir, monkeypatch, capsys):
     (viddir / "a.avi").write_bytes(b"stands for a video")
-    monkeypatch.setattr(stage.cv2, "VideoCapture", lambda _: ShortCapture([FRAMES[0], FRAMES[1, :40]], 2))
+    monkeypatch.setattr(cv2, "VideoCapture", lambda _: ShortCapture([FRAMES[0], FRAMES[1, :40]], 2))
     assert run(viddir) == 1
     assert "expected frames of 64 x 48 pixels, found one of 64 x 40 pixels" in capsys.readouterr().err
     assert not list(viddir.glob("*.tif"))
