@@ -52,7 +52,7 @@ def test_rescale_flags_arrive_as_one_value(parser):
         ),
         (
             OSError(28, "No space left on device", "/full"),
-            "/full: expected a place that can be read or written, found no space left on device; make room",
+            ": expected room for the results, found no space left (",
         ),
         (MemoryError("8 GiB"), "out of memory"),
     ],

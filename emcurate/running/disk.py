@@ -39,7 +39,9 @@ def describe_no_room(error: OSError, done: int = 0, total: int = 0, unit: str = 
     mount = find_mount(Path(error.filename) if named else _directory)
     usage = shutil.disk_usage(mount)
     used = max(0, _free_at_first.get(mount, usage.free) - usage.free)
-    quota = "your quota is used up" if error.errno == errno.EDQUOT else f"{spell_bytes(usage.free)} free"
+    quota = (
+        "your quota is used up" if error.errno == errno.EDQUOT else f"no space left ({spell_bytes(usage.free)} free)"
+    )
     found = f"{quota}, with {done:,} of {total:,} {unit}s done" if total else quota
     if done and used:
         found += f" in {spell_bytes(used)}; the rest takes about {spell_bytes(used * (total - done) // done)}"

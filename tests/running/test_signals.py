@@ -1,0 +1,77 @@
+"""Being told to stop, at any moment: one line, no traceback, nobody left behind, and a rerun that goes on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import tifffile
+
+from tests.kills import tree
+from tests.textures import make_texture
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+
+STOPS = ("SIGINT", "SIGTERM", "SIGHUP")
+
+
+@pytest.fixture(scope="module")
+def sections(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("sections")
+    for number in range(60):
+        pixels = make_texture((1, 400, 400), seed=number)[0]
+        tifffile.imwrite(directory / f"cell-LOC-0_{number:02d}.tiff", pixels, photometric="minisblack")
+    return directory
+
+
+def start(root, sections, out, processes="2"):
+    command = [sys.executable, str(root / "raw" / "crop_patches.py"), str(sections), str(out)]
+    return subprocess.Popen(
+        [*command, "-cs", "8", "-p", processes],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Whoever runs the tests in the background has this ignored, which children inherit.
+        preexec_fn=lambda: [signal.signal(getattr(signal, name), signal.SIG_DFL) for name in STOPS],
+    )
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+@pytest.mark.parametrize("name", STOPS)
+def test_a_run_that_is_told_to_stop_says_one_line_and_is_finished_by_the_next(
+    root, sections, tmp_path, name, processes
+):
+    out = tmp_path / "out"
+    process = start(root, sections, out, processes)
+    while process.poll() is None and not (out.is_dir() and any(out.glob("*.npy"))):
+        time.sleep(0.01)
+    process.send_signal(getattr(signal, name))
+    told = time.monotonic()
+    said, shown = process.communicate(timeout=60)
+    assert process.returncode == 128 + getattr(signal, name), shown
+    lines = [line for line in shown.replace("\r", "\n").split("\n") if line and "job/s]" not in line]
+    assert len(lines) == 1 and "run the same command again to go on" in lines[0] and name in lines[0]
+    assert "Traceback" not in said + shown
+    assert time.monotonic() - told < 60
+    assert not [line for line in running() if str(out) in line]
+    assert start(root, sections, out).wait() == 0
+    whole = tmp_path / "whole"
+    assert start(root, sections, whole).wait() == 0
+    assert tree(out) == tree(whole)
+
+
+def running():
+    return subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.15, 0.3, 0.5])
+def test_an_interrupt_while_a_script_loads_shows_no_traceback_of_ours(root, sections, tmp_path, seconds):
+    process = start(root, sections, tmp_path / "out")
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, shown = process.communicate(timeout=60)
+    assert process.returncode in (130, -signal.SIGINT, 0, 1)  # 1 is Python's own, while it starts itself
+    # What Python itself says before it runs the first line of a script is not ours to change.
+    assert "emcurate" not in shown or "Traceback" not in shown
