@@ -79,6 +79,13 @@ def add_ledger_flags(parser: argparse.ArgumentParser, output: str, also: str = "
     parser.set_defaults(output_arguments=(output, or_else))
 
 
+def add_dry_run_flag(parser: argparse.ArgumentParser) -> None:
+    """Add ``--dry-run``, for a stage that can tell what it would do."""
+    parser.add_argument(
+        "--dry-run", action="store_true", help="only say how many files and gigabytes would come; write nothing"
+    )
+
+
 def add_link_flag(parser: argparse.ArgumentParser) -> None:
     """Add ``--link``, how chosen files get to their place; see `emcurate.fetching.gathering.Link`."""
     parser.add_argument(
@@ -236,7 +243,8 @@ def prepare(
 ) -> Callable[[], Report]:
     """Parse the command line, which ends the program where it is wrong, and return what runs the stage.
 
-    A parser's default `check_arguments` is called with the parser and the arguments, for what only shows in several.
+    A parser's default `check_arguments` is called with the parser and the arguments, for what only shows in several;
+    it may fill in an argument whose default is another's.
     """
     arguments = parse_arguments(parser, argv)
     outputs = arguments.pop("output_arguments", ())

@@ -33,6 +33,10 @@ _counter = itertools.count()
 
 # Bytes read at a time to be digested: enough to keep the disk busy, little enough for many processes.
 DIGEST_CHUNK_BYTES = 1 << 22
+
+# What a spreadsheet takes for the start of a formula (OWASP, CSV Injection); the last four are wide.
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
 _VERY_BYTES = "the very bytes this run would write"
 
 
@@ -252,6 +256,12 @@ def make_output_directory(directory: Path) -> Path:
     return directory
 
 
+def free_bytes(directory: Path) -> int:
+    """Return how much room there is for a directory, which need not exist yet."""
+    there = next(path for path in (directory, *directory.parents) if path.is_dir())
+    return shutil.disk_usage(there).free
+
+
 def refuse_same_directory(source: Path, destination: Path) -> None:
     """Raise `InputError` if a stage would write among its inputs, and take its results for inputs the next time."""
     if destination.is_dir() and destination.samefile(source):
@@ -466,16 +476,34 @@ def npy_header(dtype: npt.DTypeLike, count: int) -> bytes:
     return buffer.getvalue()
 
 
+def is_formula(cell: str) -> bool:
+    """Return whether a spreadsheet would take a cell of a csv file for a formula, and run it.
+
+    >>> is_formula('=HYPERLINK("http://example.org")'), is_formula("-0.5"), is_formula("cell-1")
+    (True, False, False)
+    """
+    if not cell.startswith(_FORMULA_STARTS):
+        return False
+    try:
+        float(cell)
+    except ValueError:
+        return True
+    return False
+
+
 def csv_bytes(header: Iterable[object], rows: Iterable[Iterable[object]]) -> bytes:
     r"""Return rows as the bytes of a csv file; a path that is no UTF-8 keeps its bytes.
 
-    >>> csv_bytes(["name", "count"], [["a, b", 1]])
-    b'name,count\n"a, b",1\n'
+    A text that a spreadsheet would take for a formula gets an apostrophe before it, which spreadsheets take for the
+    sign that text follows: names come from files that anybody may have made.
+
+    >>> csv_bytes(["name", "count"], [["a, b", 1], ["=1+1", -2]])
+    b'name,count\n"a, b",1\n\'=1+1,-2\n'
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
+    for row in (header, *rows):
+        writer.writerow([f"'{cell}" if isinstance(cell, str) and is_formula(cell) else cell for cell in row])
     return text.getvalue().encode("utf-8", "surrogateescape")
 
 

@@ -240,6 +240,15 @@ class Ledger:
         """Return whether files of an input that are there may be replaced: they are this stage's own, or must go."""
         return self._overwrite or not self._strangers.get(key)
 
+    def expect(self, key: str, outputs: Iterable[Output]) -> None:
+        """Note what an input that is being worked on has, and what will come, without a digest, if it is not there yet.
+
+        Then a run that is killed leaves nothing of which nobody knows whose it is.
+        """
+        line = self._describe(key, BEGUN)
+        line.outputs = msgspec.Raw(msgspec.json.encode(list(outputs)))
+        self._file.append([line])
+
     def finish(self, key: str, outputs: Iterable[Output], details: Mapping[str, Any] | None = None) -> None:
         """Note that an input is done, and remove what an earlier run made of it and this one did not.
 

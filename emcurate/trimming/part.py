@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,8 @@ class Part:
         Whether nothing may be written; whether all that is noted is there as it was written.
     noted, kept : dict of str to Output
         What earlier runs wrote, by name; and what of that is still as they wrote it.
+    expected : set of str
+        The names of images that a run which was broken off was about to bring: those that are there are its own.
     """
 
     def __init__(
@@ -64,7 +67,8 @@ class Part:
             owner_of=lambda file: self.name if file in lists else None,
         )
         before = self._ledger.outputs_of(self.name) if self.name in self._ledger.entries else []
-        self.noted = {output.name: output for output in before}
+        self.noted = {output.name: output for output in before if output.digest}
+        self.expected = {output.name for output in before if not output.digest}
         # The part owns its name whatever files it is made from. Its root is its own too: else the other part's input
         # would be taken for gone where only this one's is given.
         source = dataclasses.replace(source, owner=Path(self.name))
@@ -78,7 +82,7 @@ class Part:
     def replaces(self, name: str) -> bool:
         """Return whether a file that is there may be replaced: it is this stage's own, or --overwrite was given."""
         # Lists can be told from the user's own files by their names, images cannot.
-        return self._overwrite or name in self.noted or ("/" not in name and self._ledger.replaces(self.name))
+        return self._overwrite or name in self.noted or name in self.expected or ("/" not in name and self._ledger.replaces(self.name))
 
     def settings_of(self, name: str) -> Mapping[str, Any]:
         """Return what another part of the directory was made with; nothing if there is none."""
@@ -113,6 +117,17 @@ class Part:
         else:
             self._outputs.pop(name, None)
 
+    def expect_images(self, names: Iterable[str]) -> None:
+        """Note which images are about to come, so that one a killed run brought is known to be this part's own.
+
+        What lies there already and nobody noted is its owner's.
+        """
+        new = {name for name in names if not (name in self.noted or os.path.lexists(self.directory / name))}
+        if new or self.expected:
+            coming = {name: Output(name, 0, 0, "") for name in sorted(new | self.expected)}
+            self._ledger.expect(self.name, {**coming, **self.noted, **self._outputs}.values())
+            self.is_done = False
+
     def count_images(self, names: Collection[str]) -> None:
         """Count and note images that earlier runs brought and that are as they were then."""
         self._report.count("images placed", 0)
@@ -122,6 +137,7 @@ class Part:
 
     def keep_images(self, names: Collection[str], advice: str) -> None:
         """Go on noting images of earlier runs that this run was not asked to bring; a damaged one is a failure."""
+        self.note(self.directory / name for name in names if name in self.expected and (self.directory / name).is_file())
         self._outputs |= {name: self.noted[name] for name in names if name in self.noted}
         lost = self.damaged(names)
         if lost:
