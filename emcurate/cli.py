@@ -86,6 +86,17 @@ def add_dry_run_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_max_failures_flag(parser: argparse.ArgumentParser, default: int) -> None:
+    """Add ``--max-failures``, when to give up downloads that only fail."""
+    parser.add_argument(
+        "--max-failures",
+        type=natural_int,
+        default=default,
+        metavar="N",
+        help="stop downloads after so many failures of one kind, 0 for never (default: %(default)s)",
+    )
+
+
 def add_link_flag(parser: argparse.ArgumentParser) -> None:
     """Add ``--link``, how chosen files get to their place; see `emcurate.fetching.gathering.Link`."""
     parser.add_argument(

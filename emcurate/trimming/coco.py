@@ -220,8 +220,9 @@ def _decode(path: Path, kind: type[Value]) -> Value:
     except msgspec.ValidationError as error:
         found = _describe(data, str(error))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        kind = name_kind(bytes(data[:HEAD_BYTES]))
-        found = f"no complete JSON ({str(error).rstrip('.')})" if kind in (None, "JSON") else kind
+        other = name_kind(bytes(data[:HEAD_BYTES]))
+        broken = f"no complete JSON ({str(error).rstrip('.')})"
+        found = broken if other is None or other == "JSON" else other
     raise InputError(path, _EXPECTED, found, _ADVICE)
 
 

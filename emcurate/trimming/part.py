@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from emcurate.errors import InputError
-from emcurate.files import holds, note_output, write_once
+from emcurate.files import Output, holds, note_output, write_once
 from emcurate.running.ledger import Ledger, Source
 from emcurate.running.report import Report
 
@@ -39,6 +39,8 @@ class Part:
     ----------
     is_refused, is_done : bool
         Whether nothing may be written; whether all that is noted is there as it was written.
+    fingerprint : str
+        What changes when the input does.
     noted, kept : dict of str to Output
         What earlier runs wrote, by name; and what of that is still as they wrote it.
     expected : set of str
@@ -57,7 +59,7 @@ class Part:
         prune: bool = False,
         renew: bool = False,
     ) -> None:
-        self.directory, self.name = directory, source.dataset
+        self.directory, self.name, self.fingerprint = directory, source.dataset, source.fingerprint
         self._report, self._overwrite = report, overwrite
         self._ledger = Ledger(
             directory,
@@ -82,7 +84,12 @@ class Part:
     def replaces(self, name: str) -> bool:
         """Return whether a file that is there may be replaced: it is this stage's own, or --overwrite was given."""
         # Lists can be told from the user's own files by their names, images cannot.
-        return self._overwrite or name in self.noted or name in self.expected or ("/" not in name and self._ledger.replaces(self.name))
+        return (
+            self._overwrite
+            or name in self.noted
+            or name in self.expected
+            or ("/" not in name and self._ledger.replaces(self.name))
+        )
 
     def settings_of(self, name: str) -> Mapping[str, Any]:
         """Return what another part of the directory was made with; nothing if there is none."""
@@ -137,7 +144,9 @@ class Part:
 
     def keep_images(self, names: Collection[str], advice: str) -> None:
         """Go on noting images of earlier runs that this run was not asked to bring; a damaged one is a failure."""
-        self.note(self.directory / name for name in names if name in self.expected and (self.directory / name).is_file())
+        self.note(
+            self.directory / name for name in names if name in self.expected and (self.directory / name).is_file()
+        )
         self._outputs |= {name: self.noted[name] for name in names if name in self.noted}
         lost = self.damaged(names)
         if lost:
@@ -148,7 +157,15 @@ class Part:
         """Return the names of the files noted so far."""
         return set(self._outputs)
 
-    def finish(self) -> None:
-        """Note what the part now is, and remove what earlier runs made of it and this one did not."""
-        if not self.is_done or self._outputs != self.noted:
-            self._ledger.finish(self.name, [self._outputs[name] for name in sorted(self._outputs)])
+    def details_of(self, name: str) -> Mapping[str, Any]:
+        """Return what was noted about another part of the directory when it was finished; nothing if there is none."""
+        return self._ledger.details_of(name)
+
+    def finish(self, details: Mapping[str, Any] | None = None) -> None:
+        """Note what the part now is, and remove what earlier runs made of it and this one did not.
+
+        `details` are noted with it; JSON values.
+        """
+        details = details or {}
+        if not self.is_done or self._outputs != self.noted or details != self._ledger.details_of(self.name):
+            self._ledger.finish(self.name, [self._outputs[name] for name in sorted(self._outputs)], details)

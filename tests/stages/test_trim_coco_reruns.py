@@ -77,7 +77,7 @@ def test_overwrite_without_images_removes_metadata_masks_and_lists_of_missing_im
     assert run(*command, "--targets", 6, "--train-samples", 2, "--overwrite") == 0
     left = set(contents(tmp_path / "o"))
     chosen = set(json.loads((tmp_path / "o" / "labels_train.json").read_text()))
-    assert left - chosen == {"labels_train.json", "trim_report.csv", "balance_train.png"}
+    assert left - chosen == {"labels_train.json", "trim_report.csv", "balance_train.png", "README.md"}
 
 
 @pytest.mark.parametrize("harm", ["missing", "truncated", "altered"])
@@ -253,7 +253,7 @@ def test_broken_training_file_does_not_stop_validation(tmp_path, capsys):
     command = ["--val-annotations", good, "--targets", 3, "-o", tmp_path / "o", "--train-annotations"]
     assert run(*command, tmp_path / "bad.json") == 1
     assert f"{tmp_path / 'bad.json'}: expected COCO annotations" in capsys.readouterr().err
-    assert set(contents(tmp_path / "o")) == {"labels_val.json", "trim_report.csv", "balance_val.png"}
+    assert set(contents(tmp_path / "o")) == {"labels_val.json", "trim_report.csv", "balance_val.png", "README.md"}
     report = tmp_path / "o" / "trim_report.csv"
     assert [line.split(",")[0] for line in report.read_text().splitlines()] == ["split", "val"]
     assert run(*command, good) == 0

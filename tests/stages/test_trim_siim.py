@@ -229,7 +229,7 @@ def test_images_are_gathered_from_anywhere_below(tmp_path, capsys, column, suffi
     assert (tmp_path / "o" / "images" / "ISIC_5.png").read_text() == "ISIC_5"
     capsys.readouterr()
     assert run(*command) == 0
-    assert "0 files written, 2 files already there, 5 rows chosen, 0 images placed, 5 images already there" in (
+    assert "0 files written, 3 files already there, 5 rows chosen, 0 images placed, 5 images already there" in (
         capsys.readouterr().out
     )
 
@@ -367,7 +367,7 @@ def test_images_can_come_later_and_go_on_when_some_were_missing(tmp_path, capsys
     (images / "ISIC_1.jpg").write_text("1")
     assert run(*few(tmp_path), "-o", tmp_path / "o") == 0
     assert run(*few(tmp_path), "-o", tmp_path / "o", "--images", images) == 1
-    assert len(contents(tmp_path / "o")) == 3
+    assert len(contents(tmp_path / "o")) == 4
     for i in range(2, 6):
         (images / f"ISIC_{i}.png").write_text(str(i))
     capsys.readouterr()
@@ -421,5 +421,5 @@ def test_runs_as_a_script_from_anywhere(full, tmp_path, root):
     command = [sys.executable, root / "data_prep" / "trim_siim.py", "--metadata", full]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "trim_siim: 2 files written, 2,500 rows chosen." in done.stdout
+    assert "trim_siim: 3 files written, 2,500 rows chosen." in done.stdout
     assert len(rows_of(tmp_path / "trimmed_siim" / "metadata_small.csv")) == 2500
