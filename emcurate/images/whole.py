@@ -14,7 +14,7 @@ from emcurate.images.tiff_pages import TIFF_DAMAGE
 _AGAIN = "run the same command again, or open it in a browser to see what is there"
 
 # No others are tried: Pillow hands PostScript, for one, to another program, and nobody knows who made the file.
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000")
+_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000")
 
 # What files end with that have an end mark, and within how many bytes of it: some cameras add a few bytes of their own.
 _ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}

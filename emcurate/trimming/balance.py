@@ -12,7 +12,9 @@ PANEL_WIDTH = 5.2
 BAR_HEIGHT = 0.25
 FRAME_HEIGHT = 1.3
 
+LONGEST_LABEL = 32  # characters
 HATCH = "////"
+ROOM_FOR_CAPTIONS = 1.2  # of the longest bar
 
 
 @dataclass(frozen=True)
@@ -40,28 +42,31 @@ def draw_balance(panels: Mapping[str, Sequence[Share]]) -> bytes:
         places, start = range(len(shares)), [0] * len(shares)
         for label, colour, hatch, lengths in (
             ("with the category", BLUE, "", [share.images for share in shares]),
-            ("the same ones again", BLUE, HATCH, [_again(share, share.images) for share in shares]),
-            ("without", PALE, "", [share.others for share in shares]),
-            ("the same ones again", PALE, HATCH, [_again(share, share.others) for share in shares]),
+            ("the same images again", BLUE, HATCH, [_again(share, share.images) for share in shares]),
+            ("without it", PALE, "", [share.others for share in shares]),
+            ("the same images again ", PALE, HATCH, [_again(share, share.others) for share in shares]),
         ):
             if hatch and not any(lengths):
                 continue
-            bars = axes.barh(
-                places, lengths, left=start, color=colour, hatch=hatch, edgecolor="white", linewidth=0, label=label
-            )
-            legend[label, colour] = bars
+            look = {"color": "white", "edgecolor": colour, "hatch": hatch} if hatch else {"color": colour}
+            legend[label] = axes.barh(places, lengths, left=start, linewidth=0, label=label, **look)
             start = [before + length for before, length in zip(start, lengths, strict=True)]
-            if colour == BLUE and not hatch:
-                axes.bar_label(bars, [_caption(share) for share in shares], fontsize=8)
-        axes.set_yticks(places, [share.name for share in shares], fontsize=9)
+        for place, (end, share) in enumerate(zip(start, shares, strict=True)):
+            axes.text(end, place, f" {_caption(share)}", va="center", fontsize=8)
+        axes.set_yticks(places, [_label(share.name) for share in shares], fontsize=9)
         axes.invert_yaxis()
-        axes.set_xlim(0, max(1, *start))
+        axes.set_xlim(0, max(1, *start) * ROOM_FOR_CAPTIONS)
         axes.set_title(title, fontsize=11)
-        axes.set_xlabel("images" if all(share.draws is None for share in shares) else "images drawn")
+        axes.set_xlabel("images" if all(share.draws is None for share in shares) else "draws")
         axes.spines[["top", "right"]].set_visible(False)
-    names = [label for label, _ in legend]
-    figure.legend(list(legend.values()), names, loc="outside lower center", ncols=4, fontsize=9, frameon=False)
+    figure.legend(list(legend.values()), list(legend), loc="outside lower center", ncols=4, fontsize=9, frameon=False)
     return encode_figure(figure)
+
+
+def _label(name: str) -> str:
+    """Return a name as matplotlib shows it as it is: it would set a formula between two dollars."""
+    short = name if len(name) <= LONGEST_LABEL else f"{name[: LONGEST_LABEL - 1]}…"
+    return short.replace("$", r"\$")
 
 
 def _again(share: Share, distinct: int) -> int:
@@ -70,5 +75,5 @@ def _again(share: Share, distinct: int) -> int:
 
 def _caption(share: Share) -> str:
     if share.draws is None:
-        return f" {share.images:,} ({share.images / max(1, share.images + share.others):.0%})"
-    return f" {share.images:,} of {share.draws:,} draws" if _again(share, share.images) else f" {share.images:,}"
+        return f"{share.images:,} ({share.images / max(1, share.images + share.others):.0%})"
+    return f"{share.images:,} + {share.others:,}"

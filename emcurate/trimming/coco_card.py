@@ -15,21 +15,35 @@ from emcurate.trimming.dataset_card import make_card, make_count_table, make_tab
 COCO_HOST = "images.cocodataset.org"
 FIRST_STUFF = 92  # of the categories' numbers
 
+# As COCO's files list them, for those that were copied without the list.
+LICENCES_OF_COCO = {
+    1: "Attribution-NonCommercial-ShareAlike License (http://creativecommons.org/licenses/by-nc-sa/2.0/)",
+    2: "Attribution-NonCommercial License (http://creativecommons.org/licenses/by-nc/2.0/)",
+    3: "Attribution-NonCommercial-NoDerivs License (http://creativecommons.org/licenses/by-nc-nd/2.0/)",
+    4: "Attribution License (http://creativecommons.org/licenses/by/2.0/)",
+    5: "Attribution-ShareAlike License (http://creativecommons.org/licenses/by-sa/2.0/)",
+    6: "Attribution-NoDerivs License (http://creativecommons.org/licenses/by-nd/2.0/)",
+    7: "No known copyright restrictions (http://flickr.com/commons/usage/)",
+    8: "United States Government Work (http://www.usa.gov/copyright.shtml)",
+}
+
 _TERMS = "https://cocodataset.org/#termsofuse"
 
 
 def gather_facts(choice: Choice, settings: Mapping[str, Any], fingerprints: Sequence[str]) -> dict[str, Any]:
     """Return what a card tells of a split, as JSON values, so that it can be noted for a later run's card."""
     content, shown = choice.split.content, choice.count_shown()
+    is_coco = bool(choice.images) and all(map(_is_of_coco, choice.images.values()))
+    names = content.licences or (LICENCES_OF_COCO if is_coco else {})
     licences = Counter(
-        content.licences.get(image.licence, f"licence {image.licence}") if image.licence is not None else "not stated"
+        names.get(image.licence, f"licence {image.licence}") if image.licence is not None else "not stated"
         for image in choice.images.values()
     )
     return {
         "files": [[path.name, mark] for path, mark in zip(choice.split.annotations, fingerprints, strict=True)],
         "settings": {**settings, "samples": choice.split.samples},
         "images": len(choice.images),
-        "is_coco": bool(choice.images) and all(map(_is_of_coco, choice.images.values())),
+        "is_coco": is_coco,
         "has_stuff": any(number >= FIRST_STUFF for number in content.categories),
         "licences": dict(sorted(licences.items())),
         "targets": [

@@ -108,6 +108,10 @@ class Choice:
             rows.append(row)
         return rows
 
+    def name_of(self, target: int) -> str:
+        """Return a target's name to be shown, on one line and without what would steer a terminal; it may be empty."""
+        return "".join(letter if letter.isprintable() else " " for letter in self.names.get(target, ""))
+
     def count_shown(self) -> dict[int, int]:
         """Return how many of the chosen images show each target."""
         present = self.split.content.labels
@@ -119,7 +123,7 @@ class Choice:
         total, shown = len(self.images), self.count_shown()
         drawn, whole = [], []
         for selection in self.selections:
-            name = self.names.get(selection.target, str(selection.target))
+            name = self.name_of(selection.target) or str(selection.target)
             drawn.append(Share(name, *selection.distinct, 0 if selection.is_empty else selection.half))
             whole.append(Share(name, shown[selection.target], total - shown[selection.target]))
         return draw_balance(
@@ -129,16 +133,15 @@ class Choice:
     def describe(self) -> list[str]:
         """Return lines that say what was drawn for each target, and how many of all chosen images show it."""
         shown = self.count_shown()
-        width = max([len("target"), *(len(self.names.get(row.target, "")) for row in self.selections)])
+        width = max([len("target"), *(len(self.name_of(row.target)) for row in self.selections)])
         lines = [
             f"{self.split.name}: {len(self.images):,} images, drawn for {len(self.selections):,} targets",
-            f"{'id':>6}  {'target':{width}}  {'with':>7}  {'without':>7}  {'of those with':>13}  {'in the set':>10}",
+            f"{'id':>6}  {'target':{width}}  {'drawn with':>10} {'of':>7}  {'without':>7} {'of':>7}  {'in set':>7}",
         ]
         for row in self.selections:
-            with_it, without = row.distinct
             lines.append(
-                f"{row.target:6}  {self.names.get(row.target, ''):{width}}  {with_it:7,}  {without:7,}  "
-                f"{row.positives:13,}  {shown[row.target]:10,}"
+                f"{row.target:6}  {self.name_of(row.target):{width}}  {row.distinct[0]:10,} {row.positives:7,}  "
+                f"{row.distinct[1]:7,} {row.negatives:7,}  {shown[row.target]:7,}"
             )
         return lines
 
@@ -148,7 +151,7 @@ class Choice:
         if not rows:
             return None
         named = [
-            f"{row.target} {self.names.get(row.target, '')!r} (" + " and ".join(_scarcities(row)) + ")"
+            f"{row.target} {self.name_of(row.target)!r} (" + " and ".join(_scarcities(row)) + ")"
             for row in rows[:MOST_TARGETS_SHOWN]
         ]
         more = f" and {len(rows) - len(named):,} more" if len(rows) > len(named) else ""
