@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import lzma
+import os
 import shutil
 import stat
 import struct
@@ -32,6 +33,10 @@ MOST_RATIO = 100
 RATIO_MATTERS_FROM_BYTES = 100 << 20  # below this even a bomb does no harm
 MOST_ENTRIES = 2_000_000
 MOST_DIRECTORIES_DEEP = 100  # no set needs more, and systems stumble over thousands
+
+# The record at the end of an archive, and where its count of entries starts anew; one below means: see elsewhere.
+_END_BYTES = 22
+_COUNTS_TO = 1 << 16
 
 _SHOWN = 40  # characters of a long name in a message
 _ENCRYPTED = 0x1  # of an entry's general purpose flags
@@ -146,15 +151,36 @@ def open_zip(archive: Path) -> zipfile.ZipFile:
         If it is missing; `DamagedArchiveError` if it is no (complete) zip archive.
     """
     try:
-        return zipfile.ZipFile(archive)
+        opened = zipfile.ZipFile(archive)
     except FileNotFoundError:
         raise InputError(archive, "a zip archive", "no such file", "check the path") from None
     except (*_DAMAGE, NotImplementedError) as error:
         raise DamagedArchiveError(archive, "a complete zip archive", str(error), _DAMAGED) from None
     except OSError as error:
-        if error.errno not in (None, errno.EINVAL):  # EINVAL: a place before the start of the file
+        if not _is_damage(error):
             raise
         raise DamagedArchiveError(archive, "a complete zip archive", str(error), _DAMAGED) from None
+    found, told = len(opened.infolist()), _count_told(opened)
+    if told is not None and told != found % _COUNTS_TO:
+        opened.close()
+        raise DamagedArchiveError(archive, f"a zip archive of {told:,} entries, as it says", f"{found:,}", _DAMAGED)
+    return opened
+
+
+def _count_told(opened: zipfile.ZipFile) -> int | None:
+    """Return how many entries an archive says it has, which the library does not look at; None if it does not say."""
+    file = opened.fp
+    if file is None:
+        return None
+    file.seek(-(_END_BYTES + len(opened.comment)), os.SEEK_END)
+    end = file.read(_END_BYTES)
+    told = int.from_bytes(end[10:12], "little")
+    return told if end.startswith(b"PK\x05\x06") and told != _COUNTS_TO - 1 else None
+
+
+def _is_damage(error: OSError) -> bool:
+    """Return whether an error is of the bytes read and not the system's: a place before the start, or bzip2's own."""
+    return error.errno in (None, errno.EINVAL)
 
 
 def extract_entry(archive: Path, opened: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> None:
@@ -197,7 +223,7 @@ def _named_damage(archive: Path, entry: zipfile.ZipInfo) -> Iterator[None]:
         # A damaged header may ask for gigabytes to unpack with.
         raise DamagedArchiveError(archive, expected, str(error) or type(error).__name__, _DAMAGED) from None
     except OSError as error:
-        if error.errno is not None:  # bz2 names no number, the system does
+        if not _is_damage(error):
             raise
         raise DamagedArchiveError(archive, expected, str(error), _DAMAGED) from None
 
