@@ -41,7 +41,6 @@ from emcurate.trimming.coco_output import (
     list_names,
     open_part,
     warn_of_other_split,
-    warn_of_strays,
     write_coco_card,
     write_lists,
     write_metadata,
@@ -160,7 +159,7 @@ def run(
             facts[part.name] = gather_facts(choice, settings, part.fingerprint.split(", "))
             part.finish(facts[part.name])
             if are_asked_for:
-                warn_of_strays(choice, part, report)
+                part.warn_of_strays(choice.split.folder, [image.file_name for image in choice.images.values()])
         except InputError as error:
             report.fail(error)
     write_coco_card(STAGE, parts[0], facts, report, overwrite=overwrite)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from emcurate.fetching.foresight import foretell_way
 from emcurate.fetching.gathering import Link, Wanted, find_way, gather
-from emcurate.files import digest_bytes, digest_file, list_entries, make_output_directory, refuse_same_directory
+from emcurate.files import digest_bytes, digest_file, make_output_directory, refuse_same_directory
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Source
 from emcurate.running.report import Report
@@ -168,18 +168,6 @@ def write_metadata(choice: Choice, part: Part) -> None:
 def grows(path: Path, data: bytes) -> bool:
     """Return whether a file holds only lines of `data`: some images may have been missing when it was written."""
     return path.is_file() and set(path.read_bytes().splitlines()) <= set(data.splitlines())
-
-
-def warn_of_strays(choice: Choice, part: Part, report: Report) -> None:
-    """Warn of files beside the chosen images that are not noted as results."""
-    folder = part.directory / choice.split.folder
-    expected = {image.file_name.split("/")[0] for image in choice.images.values()}
-    expected |= {METADATA_NAME} & {name.rpartition("/")[2] for name in part.names()}
-    strays = [path.name for path in list_entries(folder) if path.name not in expected]
-    if strays:
-        report.warn(
-            f"{folder}: {len(strays):,} files are not of this selection, such as {strays[0]}; they were left there"
-        )
 
 
 def warn_of_other_split(parts: Sequence[Part], settings: Mapping[str, Any], report: Report) -> None:

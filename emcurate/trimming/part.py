@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from emcurate.errors import InputError
-from emcurate.files import Output, holds, note_output, write_once
+from emcurate.files import Output, holds, list_entries, note_output, write_once
 from emcurate.running.ledger import Ledger, Source
 from emcurate.running.report import Report
 
@@ -152,6 +152,17 @@ class Part:
         if lost:
             found = f"{len(lost):,} missing or altered, such as {lost[0]}"
             self._report.fail(InputError(self.directory, "the images that were brought there", found, advice))
+
+    def warn_of_strays(self, folder: str, expected: Collection[str] = ()) -> None:
+        """Warn of what lies in a folder of images and is neither noted nor among the names expected there."""
+        place = self.directory / folder
+        noted = {name.removeprefix(f"{folder}/") for name in self._outputs if name.startswith(f"{folder}/")}
+        ours = {name.split("/")[0] for name in [*noted, *expected]}
+        strays = [path.name for path in list_entries(place) if path.name not in ours] if place.is_dir() else []
+        if strays:
+            self._report.warn(
+                f"{place}: {len(strays):,} files are not of this selection, such as {strays[0]}; they were left there"
+            )
 
     def names(self) -> set[str]:
         """Return the names of the files noted so far."""

@@ -78,6 +78,7 @@ def bring_images(
         if name not in kept
     ]
     part.note(sorted(place_all(placements, report, workers)))
+    part.warn_of_strays(FOLDER, [path.name for path in found])
     advice = "complete the images; looked for " + " ".join(IMAGE_SUFFIXES)
     report_missing(report, missing, str(images), output / MISSING_LIST, advice)
     part.note_if_there(MISSING_LIST)

@@ -66,6 +66,42 @@ def test_another_selection_is_refused_whole_and_with_overwrite_leaves_nothing_of
     assert contents(out) == contents(tmp_path / "fresh") != before
 
 
+SELECTIONS = [
+    ["--targets", 3, "--train-samples", 4, "--masks", "--layout", "imagefolder"],
+    ["--targets", 3, "--train-samples", 4],
+    ["--targets", 6, 1, "--train-samples", 4, "--layout", "imagefolder"],
+    ["--targets", 6, "--train-samples", 2, "--masks"],
+    ["--targets", 1, "--train-samples", 6, "--seed", 7],
+]
+
+
+def test_any_selection_after_any_other_equals_a_fresh_one_or_is_refused_whole(tmp_path):
+    images = image_directory(tmp_path / "all", range(1, 13))
+    command = ["--train-annotations", small(tmp_path), "--train-images", images, "-o"]
+    fresh = []
+    for number, flags in enumerate(SELECTIONS):
+        assert run(*command, tmp_path / f"{number}", *flags) == 0
+        fresh.append(contents(tmp_path / f"{number}"))
+    assert len({frozenset(made.items()) for made in fresh}) == len(SELECTIONS)
+    out, now = tmp_path / "0", 0
+    for later in (1, 2, 3, 4, 0, 2, 4, 1, 3, 0, 3, 1, 4, 3, 2, 1, 0):
+        assert run(*command, out, *SELECTIONS[later]) == 1
+        assert contents(out) == fresh[now]
+        assert run(*command, out, *SELECTIONS[later], "--overwrite") == 0
+        assert contents(out) == fresh[later]
+        now = later
+
+
+def test_metadata_of_images_that_nobody_noted_is_told_of(masked, capsys):
+    # The loader would take it for that of the images, though it is of another selection.
+    out, _ = masked
+    (out / ".emcurate" / "trim_coco.jsonl").unlink()
+    images = out.parent / "all"
+    command = ["--train-annotations", out.parent / "instances_train2017.json", "--train-images", images, "-o", out]
+    assert run(*command, "--targets", 3, "--train-samples", 4, "--overwrite") == 0
+    assert "1 files are not of this selection, such as metadata.jsonl" in capsys.readouterr().err
+
+
 def test_overwrite_without_images_removes_metadata_masks_and_lists_of_missing_images(tmp_path):
     labels = [(i, [3] if i % 2 else [1, 6]) for i in range(1, 61)]
     path = write(tmp_path / "a.json", make_content(labels))
