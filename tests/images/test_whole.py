@@ -55,6 +55,7 @@ def test_last_bytes_that_hold_no_pixel_are_missed_where_nothing_else_tells_the_l
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 30\n", "of another kind, b'%!PS"),
         (encode("JPEG", 30, 40), "one of 30 × 40"),
     ],
+    ids=["empty", "page", "gzip", "postscript", "size"],
 )
 def test_other_things_are_named(tmp_path, data, found):
     (tmp_path / "a").write_bytes(data)

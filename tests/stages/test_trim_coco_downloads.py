@@ -127,7 +127,11 @@ def test_an_honest_answer_is_the_image_whether_packed_or_without_a_length(tmp_pa
     assert images_in(tmp_path / "o") == {name_of(i): jpeg(i) for i in range(1, 9)}
 
 
-@pytest.mark.parametrize("data", [b"", jpeg(3)[:200], gzip.compress(jpeg(3)), PAGE, jpeg(3, (6, 8)), None])
+@pytest.mark.parametrize(
+    "data",
+    [b"", jpeg(3)[:200], gzip.compress(jpeg(3)), PAGE, jpeg(3, (6, 8)), None],
+    ids=["empty", "half", "gzip", "page", "size", "directory"],
+)
 def test_what_lies_in_the_place_of_an_image_is_not_taken_for_it(tmp_path, capsys, quick, data):
     mine = tmp_path / "o" / "train2017" / name_of(3)
     mine.parent.mkdir(parents=True)
@@ -166,7 +170,7 @@ def test_an_image_that_is_there_whole_is_not_fetched(tmp_path, capsys, quick):
 LONG = ["x" * 300 + ".jpg", "é" * 130 + ".jpg", "y" * 200 + "/" + "z" * 256, f"{'d' * 200}/" * 30 + "a.jpg"]
 
 
-@pytest.mark.parametrize("name", LONG)
+@pytest.mark.parametrize("name", LONG, ids=["letters", "bytes", "below", "path"])
 @pytest.mark.parametrize("source", ["download", "directory", "none"])
 def test_a_name_that_no_file_can_have_is_named_and_the_others_come(tmp_path, capsys, quick, name, source):
     with a_set(tmp_path, lambda handler, number: respond(handler, jpeg(number))) as command:

@@ -336,6 +336,7 @@ GOOD = "image_name,patient_id,benign_malignant\na,1,benign\nb,2,malignant\n"
         (GOOD.encode("utf-16"), "text in UTF-16"),
         (b"a,b\n\0\0\0", "binary data"),
     ],
+    ids=["list", "object", "zip", "gzip", "page", "parquet", "utf-16", "binary"],
 )
 def test_another_kind_of_file_is_named_where_a_csv_is_expected(tmp_path, capsys, data, kind):
     (tmp_path / "m.csv").write_bytes(data)
