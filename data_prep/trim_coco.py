@@ -162,7 +162,7 @@ def run(
                 part.warn_of_strays(choice.split.folder, [image.file_name for image in choice.images.values()])
         except InputError as error:
             report.fail(error)
-    write_coco_card(STAGE, parts[0], facts, report, overwrite=overwrite)
+    write_coco_card(STAGE, parts[0], facts, report)
     return report
 
 

@@ -103,7 +103,7 @@ def run(
     bring_images(chosen, images, part, report, link=link, overwrite=overwrite, workers=workers)
     part.finish()
     card = make_siim_card(STAGE, table, source.fingerprint, settings, names, rows, counted)
-    write_card(STAGE, output, card, report, overwrite=overwrite)
+    write_card(STAGE, output, card, report)
     return report
 
 

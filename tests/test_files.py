@@ -1,3 +1,5 @@
+import csv
+import io
 import os
 import stat
 import subprocess
@@ -153,3 +155,29 @@ def test_fingerprint_changes_with_a_file_of_a_directory(tmp_path):
     assert files.fingerprint(tmp_path) == before
     (tmp_path / "2.png").write_bytes(b"b")
     assert files.fingerprint(tmp_path) != before
+
+
+@pytest.mark.parametrize(
+    ("cell", "written"),
+    [
+        ("=1+1", "'=1+1"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("+cmd|x", "'+cmd|x"),
+        ("-rf", "'-rf"),
+        ("\t=1", "'\t=1"),
+        ("-0.5", "-0.5"),
+        ("+1e-3", "+1e-3"),
+        ("a=b", "a=b"),
+        ("", ""),
+        (-3, "-3"),
+    ],
+)
+def test_a_text_that_a_spreadsheet_would_run_is_marked_as_text(cell, written):
+    rows = list(csv.reader(io.StringIO(files.csv_bytes(["name", cell], [[cell, 1]]).decode(), newline="")))
+    assert rows == [["name", written], [written, "1"]]
+    # Written once more, it stays as it is.
+    assert files.csv_bytes([written], []) == files.csv_bytes([cell], [])
+
+
+def test_room_is_that_of_the_next_directory_that_is_there(tmp_path):
+    assert files.free_bytes(tmp_path / "not" / "yet") == pytest.approx(files.free_bytes(tmp_path), rel=0.01)

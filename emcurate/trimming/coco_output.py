@@ -87,14 +87,12 @@ def write_report(stage: str, choice: Choice, output: Path, report: Report) -> No
     part.finish()
 
 
-def write_coco_card(
-    stage: str, part: Part, facts: Mapping[str, Mapping[str, Any]], report: Report, *, overwrite: bool
-) -> None:
+def write_coco_card(stage: str, part: Part, facts: Mapping[str, Mapping[str, Any]], report: Report) -> None:
     """Write the dataset card from the facts of this run's splits, and of the other as they were noted."""
     known = {name: facts.get(name) or part.details_of(name) for name in ("train", "val")}
     known = {name: about for name, about in known.items() if about}
     if known:
-        write_card(stage, part.directory, make_coco_card(stage, known), report, overwrite=overwrite)
+        write_card(stage, part.directory, make_coco_card(stage, known), report)
 
 
 def wanted_images(images: Iterable[Image]) -> dict[str, Wanted]:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import html
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from emcurate import __version__
-from emcurate.files import TakenError, digest_bytes
+from emcurate.files import digest_bytes
 from emcurate.running.ledger import Source
 from emcurate.running.report import Report
 from emcurate.trimming.part import Part
@@ -43,7 +44,7 @@ def make_card(stage: str, title: str, about: Mapping[str, object], sections: Map
     """
     # JSON is YAML, which saves a library and every question of quoting.
     head = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in {"pretty_name": title, **about}.items()]
-    notice = f"{_MARK} {__version__}, {stage}. A later run writes it anew: keep what you add elsewhere. -->"
+    notice = f"{_MARK} {__version__}, {stage}. A later run writes it anew, unless you remove this line. -->"
     text = ["---", *head, "---", notice, "", f"# {title}"]
     for heading, lines in sections.items():
         text += ["", f"## {heading}", "", *lines]
@@ -76,16 +77,21 @@ def make_count_table(what: str, counts: Mapping[str, int]) -> list[str]:
     return make_table([what, "images"], rows)
 
 
-def write_card(stage: str, output: Path, card: bytes, report: Report, *, overwrite: bool) -> None:
-    """Write a set's card where there is none, or one of ours; another README.md is its owner's."""
+def write_card(stage: str, output: Path, card: bytes, report: Report) -> None:
+    """Write a set's card where there is none or one of ours; a README.md of somebody's own is never replaced."""
     path = output / CARD_NAME
-    # A part of its own, since it tells of all others; it costs nothing to make anew.
-    source = Source(path, digest_bytes(card), "card")
-    part = Part(output, stage, source, {path.name}, report, overwrite=overwrite, renew=True)
-    is_ours = path.is_file() and _MARK.encode() in path.read_bytes()
-    try:
-        part.write(path.name, card, replace=is_ours)
-    except TakenError:
-        report.warn(f"{path}: another file of that name is there, so no dataset card was written; move it to get one")
+    if not _is_ours(path, card):
+        report.warn(f"{path}: another README.md is there, so no dataset card was written; move it away to get one")
         return
+    # A part of its own, since it tells of all others; it costs nothing to make anew.
+    part = Part(output, stage, Source(path, digest_bytes(card), "card"), {path.name}, report, renew=True)
+    part.write(path.name, card, replace=True)
     part.finish()
+
+
+def _is_ours(path: Path, card: bytes) -> bool:
+    """Return whether nothing is there, or a card of ours, be it cut off: who takes the notice out makes it theirs."""
+    if not path.is_file():
+        return not os.path.lexists(path)
+    there = path.read_bytes()
+    return _MARK.encode() in there or card.startswith(there)

@@ -196,13 +196,28 @@ def test_a_readme_of_the_users_own_stays(tmp_path, capsys, stage):
         command = lambda *flags: run("--train-annotations", small(tmp_path), "--targets", 3, "-o", mine.parent, *flags)  # noqa: E731
     else:
         command = lambda *flags: run_siim(*isic(tmp_path), "-o", mine.parent, *flags)  # noqa: E731
-    for _ in range(2):
-        assert command() == 0
-        assert f"{mine}: another file of that name is there, so no dataset card was written" in capsys.readouterr().err
+    for flags in ([], [], ["--overwrite"]):
+        assert command(*flags) == 0
+        assert f"{mine}: another README.md is there, so no dataset card was written" in capsys.readouterr().err
         assert mine.read_text() == "mine"
     mine.unlink()
     assert command() == 0
-    assert mine.read_text().startswith("---\n")
+    card = mine.read_text()
+    assert card.startswith("---\n")
+    # A card that somebody went on writing is theirs as soon as they take the notice out.
+    mine.write_text(card + "\nMy words.\n")
+    assert command() == 0
+    assert mine.read_text() == card
+    own = "\n".join(line for line in card.splitlines() if "<!--" not in line) + "\nMy words.\n"
+    mine.write_text(own)
+    for flags in ([], ["--overwrite"]):
+        assert command(*flags) == 0
+        assert "another README.md is there" in capsys.readouterr().err
+        assert mine.read_text() == own
+    mine.unlink()
+    mine.mkdir()
+    assert command() == 0
+    assert "another README.md is there" in capsys.readouterr().err
 
 
 HEADER = "image_name,patient_id,sex,age_approx,anatom_site_general_challenge,diagnosis,benign_malignant,target"
