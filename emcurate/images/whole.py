@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from emcurate.errors import InputError
 from emcurate.images.reading import check_plausible, describe_damage
@@ -15,6 +15,9 @@ _AGAIN = "run the same command again, or open it in a browser to see what is the
 
 # No others are tried: Pillow hands PostScript, for one, to another program, and nobody knows who made the file.
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000")
+
+# Orientations by which a viewer turns an image on its side; some lists give the size after that, some before.
+_LYING = (5, 6, 7, 8)
 
 # What files end with that have an end mark, and within how many bytes of it: some cameras add a few bytes of their own.
 _ENDS = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
@@ -51,7 +54,10 @@ def check_whole_image(
         with Image.open(path, formats=_FORMATS) as image:
             check_plausible(path, image.width * image.height * len(image.getbands()))
             found, kind = image.size, image.format or ""
-            if size is None or found == size:
+            fits = size in (None, found)
+            if not fits and size == found[::-1]:
+                fits = image.getexif().get(ExifTags.Base.Orientation) in _LYING
+            if fits:
                 image.load()
     except InputError as error:
         raise InputError(subject, expected, error.found, _AGAIN) from None
@@ -61,7 +67,7 @@ def check_whole_image(
         raise InputError(subject, expected, f"{length:,} bytes of another kind, {head!r}…", _AGAIN) from None
     except (*TIFF_DAMAGE, SyntaxError, EOFError) as error:
         raise InputError(subject, expected, describe_damage(error), _AGAIN) from None
-    if size is not None and found != size:
+    if not fits:
         raise InputError(subject, expected, f"one of {found[0]:,} × {found[1]:,}", _AGAIN)
     if to_its_end and kind in _ENDS and _ENDS[kind] not in _last_bytes(path):
         raise InputError(subject, expected, f"one without the end of its {kind} file", _AGAIN)

@@ -63,6 +63,19 @@ def test_other_things_are_named(tmp_path, data, found):
         check_whole_image(tmp_path / "a", (40, 30), subject="http://x/a")
 
 
+@pytest.mark.parametrize(("orientation", "passes"), [(1, False), (3, False), (6, True), (8, True)])
+def test_an_image_that_is_to_be_turned_has_both_sizes(tmp_path, orientation, passes):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.new("RGB", (40, 30)).save(tmp_path / "a", "JPEG", exif=exif)
+    check_whole_image(tmp_path / "a", (40, 30))
+    if passes:
+        check_whole_image(tmp_path / "a", (30, 40))
+    else:
+        with pytest.raises(InputError, match="one of 40 × 30"):
+            check_whole_image(tmp_path / "a", (30, 40))
+
+
 def test_a_header_that_claims_a_billion_pixels_is_not_believed(tmp_path):
     data = bytearray(encode("BMP"))
     data[18:26] = (60_000).to_bytes(4, "little") * 2
