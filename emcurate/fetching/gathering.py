@@ -272,7 +272,8 @@ def gather(
         states = list(zip(unsure, whole, strict=True))
     there |= {item.path for item, state in states if state is True}
     report.fail_all(state for _, state in states if isinstance(state, InputError))
-    report.count("images already there", sum(item.path in there for item in way.downloads))
+    if known := sum(item.path in there for item in way.downloads):
+        report.count("images already there", known)
     todo = [item for item, state in states if state is False]
     for item in fetch_all(todo, report, most_failures=most_failures):
         report.count("images downloaded")

@@ -245,7 +245,9 @@ class Ledger:
 
         Then a run that is killed leaves nothing of which nobody knows whose it is.
         """
-        line = self._describe(key, BEGUN)
+        before = self.entries[key]
+        line = self._describe(key, STRANGE if before.strangers else BEGUN)
+        line.strangers = before.strangers
         line.outputs = msgspec.Raw(msgspec.json.encode(list(outputs)))
         self._file.append([line])
 

@@ -317,3 +317,22 @@ def test_users_own_image_is_not_overwritten(tmp_path, capsys):
     assert mine.read_bytes() == b"mine"
     assert run(*command, "--overwrite") == 0
     assert mine.read_bytes() == jpeg(3)
+
+
+def test_a_list_of_the_users_own_stays_after_a_run_that_was_broken_off_too(tmp_path, capsys, monkeypatch):
+    images = image_directory(tmp_path / "all", range(1, 13))
+    command = ["--train-annotations", small(tmp_path), "--targets", 3, "-o", tmp_path / "o", "--train-images", images]
+    mine = tmp_path / "o" / "instances_train_trimmed.json"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+
+    def break_off(*arguments, **flags):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("emcurate.trimming.coco_output.gather", break_off)
+        assert run(*command) == 130
+    for _ in range(2):
+        assert run(*command) == 1
+        assert "1 other files of its name, of which nobody knows how they were made" in capsys.readouterr().err
+        assert mine.read_text() == "mine"
