@@ -22,8 +22,10 @@ from emcurate.errors import InputError
 from emcurate.fetching.archives import Limits, find_damage, list_sizes, unpack_zip
 from emcurate.fetching.hub import HubFile, fetch_from_hub, look_up
 from emcurate.files import digest_file, free_bytes, make_output_directory, note_outputs
+from emcurate.running.claims import refuse_other_makers
 from emcurate.running.ledger import Ledger, Source
 from emcurate.running.report import Report
+from emcurate.trimming.part import DOWNLOADED, PRODUCTS
 
 STAGE = "download_trimmed"
 
@@ -57,8 +59,9 @@ def run(
         foretell(source, output, report)
         return report
     make_output_directory(output)
+    refuse_other_makers(output, STAGE, PRODUCTS)
     limits = Limits(int(max_size * 1e9))
-    ledger = Ledger(output, STAGE, {}, product="downloaded sets", owner_of=lambda file: None)
+    ledger = Ledger(output, STAGE, {}, product=DOWNLOADED, owner_of=lambda file: None)
     noted = ledger.outputs_of(name) if name in ledger.entries else []
     archive, digest = fetch_whole(source, limits, ledger.entries[name].fingerprint if noted else "")
     # The set owns its name, whatever revision it comes from.

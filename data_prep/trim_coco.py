@@ -30,6 +30,7 @@ from emcurate.errors import InputError
 from emcurate.fetching.downloads import MOST_FAILURES
 from emcurate.fetching.gathering import Link
 from emcurate.files import make_output_directory
+from emcurate.running.claims import refuse_other_makers
 from emcurate.running.jobs import Workers
 from emcurate.running.report import Report
 from emcurate.trimming.categories import resolve_targets
@@ -54,6 +55,7 @@ from emcurate.trimming.coco_selection import (
     merge_categories,
     refuse_empty,
 )
+from emcurate.trimming.part import PRODUCTS
 
 STAGE = "trim_coco"
 
@@ -126,6 +128,7 @@ def run(
     if not choices:
         return report
     make_output_directory(output)
+    refuse_other_makers(output, STAGE, PRODUCTS)
     settings = {"targets": ids, "seed": seed, "skip_empty": skip_empty, "masks": masks, "layout": layout}
     parts = [open_part(STAGE, choice, output, settings, report, overwrite=overwrite, prune=prune) for choice in choices]
     if any(part.is_refused for part in parts):

@@ -21,12 +21,13 @@ from pathlib import Path
 from emcurate import cli
 from emcurate.fetching.gathering import Link
 from emcurate.files import digest_file, make_output_directory
+from emcurate.running.claims import refuse_other_makers
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Source
 from emcurate.running.report import Report
 from emcurate.trimming import siim
 from emcurate.trimming.dataset_card import write_card
-from emcurate.trimming.part import Part
+from emcurate.trimming.part import PRODUCTS, Part
 from emcurate.trimming.siim_card import count_parts, describe_parts, make_siim_card
 from emcurate.trimming.siim_output import LISTS, bring_images, foretell
 from emcurate.trimming.table import read_table
@@ -93,6 +94,7 @@ def run(
         return report
     source = Source(metadata, digest_file(metadata), PART, settings=settings)
     make_output_directory(output)
+    refuse_other_makers(output, STAGE, PRODUCTS)
     part = Part(output, STAGE, source, LISTS, report, overwrite=overwrite, prune=prune)
     if part.is_refused:
         return report

@@ -13,6 +13,9 @@ from emcurate.files import Output, holds, list_entries, note_output, write_once
 from emcurate.running.ledger import Ledger, Source
 from emcurate.running.report import Report
 
+# What the stages make that trim a set or fetch a trimmed one: one directory holds one such set.
+TRIMMED, DOWNLOADED = PRODUCTS = ("trimmed sets", "downloaded sets")
+
 
 class Part:
     """A part of a trimmed set, such as one split, as the ledger of its output directory knows it.
@@ -65,7 +68,7 @@ class Part:
             directory,
             stage,
             {},
-            product="trimmed sets",
+            product=TRIMMED,
             owner_of=lambda file: self.name if file in lists else None,
         )
         before = self._ledger.outputs_of(self.name) if self.name in self._ledger.entries else []

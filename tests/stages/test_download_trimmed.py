@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.coco_sets import run as run_trim
+from tests.coco_sets import small
 from tests.web import serve
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
@@ -430,3 +432,24 @@ def test_dry_run_tells_the_gigabytes_before_and_the_files_once_the_archive_is_th
     assert not (tmp_path / "p").exists()
     assert run("cocostuff", "--repository", "no/body", "--dry-run") == 1
     assert "found none of that name" in capsys.readouterr().err
+
+
+def test_a_trim_and_a_downloaded_set_are_never_mixed(hub, tmp_path, capsys):
+    # Both go to a directory called trimmed by default, and both have labels and images of the same names.
+    (tmp_path / "a").mkdir()
+    trim = ["--train-annotations", small(tmp_path / "a"), "--targets", 3, "-o"]
+    assert run("cocostuff", "-o", tmp_path / "o") == 0
+    assert run_trim(*trim, tmp_path / "p") == 0
+    before = [tree(tmp_path / name) for name in "op"]
+    for flags in ([], ["--overwrite"]):
+        capsys.readouterr()
+        assert run_trim(*trim, tmp_path / "o", *flags) == 1
+        assert "a directory of its own for what trim_coco makes, found results of download_trimmed" in (
+            capsys.readouterr().err
+        )
+        assert run("cocostuff", "-o", tmp_path / "p", *flags) == 1
+        assert "found results of trim_coco; name another one" in capsys.readouterr().err
+        assert [tree(tmp_path / name) for name in "op"] == before
+    for name in before[0]:
+        (tmp_path / "o" / name).unlink()
+    assert run_trim(*trim, tmp_path / "o") == 0
