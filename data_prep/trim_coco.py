@@ -35,17 +35,13 @@ from emcurate.running.jobs import Workers
 from emcurate.running.report import Report
 from emcurate.trimming.categories import resolve_targets
 from emcurate.trimming.coco import read_annotations
-from emcurate.trimming.coco_card import gather_facts
 from emcurate.trimming.coco_output import (
-    bring_images,
+    Bringing,
     foretell,
-    list_names,
     open_part,
     warn_of_other_split,
     write_coco_card,
-    write_lists,
-    write_metadata,
-    write_report,
+    write_split,
 )
 from emcurate.trimming.coco_selection import (
     SEED,
@@ -122,7 +118,10 @@ def run(
         report.warn(repeats)
     if dry_run:
         for choice in choices:
-            foretell(choice, output, report, download=download)
+            try:
+                foretell(choice, output, report, download=download)
+            except InputError as error:
+                report.fail(error)
         return report
     report.count("files written", 0)
     if not choices:
@@ -134,35 +133,11 @@ def run(
     if any(part.is_refused for part in parts):
         return report
     warn_of_other_split(parts, settings, report)
+    how = Bringing(download, max_failures, link, overwrite, workers)
     facts: dict[str, dict[str, Any]] = {}
     for choice, part in zip(choices, parts, strict=True):
         try:
-            write_lists(choice, part, masks, report)
-            write_report(STAGE, choice, output, report)
-            are_asked_for = choice.split.images is not None or download
-            if are_asked_for:
-                bring_images(
-                    choice,
-                    part,
-                    report,
-                    download=download,
-                    most_failures=max_failures,
-                    link=link,
-                    overwrite=overwrite,
-                    workers=workers,
-                )
-            else:
-                advice = f"give --{choice.split.name}-images or --download"
-                part.keep_images(choice.image_names(), advice)
-                report.note(f"No {choice.split.name} images were asked for: {advice}")
-            if layout == "imagefolder":
-                write_metadata(choice, part)
-            if are_asked_for or not overwrite:
-                part.note_if_there(list_names(choice.split).missing)
-            facts[part.name] = gather_facts(choice, settings, part.fingerprint.split(", "))
-            part.finish(facts[part.name])
-            if are_asked_for:
-                part.warn_of_strays(choice.split.folder, [image.file_name for image in choice.images.values()])
+            facts[part.name] = write_split(STAGE, choice, part, settings, how, report)
         except InputError as error:
             report.fail(error)
     write_coco_card(STAGE, parts[0], facts, report)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,13 +14,24 @@ from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Source
 from emcurate.running.report import Report
 from emcurate.trimming.coco import Image, select_records
-from emcurate.trimming.coco_card import make_coco_card
+from emcurate.trimming.coco_card import gather_facts, make_coco_card
 from emcurate.trimming.coco_selection import REPORT_COLUMNS, Choice, Split, merge_report
 from emcurate.trimming.dataset_card import write_card
 from emcurate.trimming.part import Part
 
 REPORT_NAME = "trim_report.csv"
 METADATA_NAME = "metadata.jsonl"
+
+
+@dataclass(frozen=True)
+class Bringing:
+    """How images come to their place; the fields are arguments of `emcurate.fetching.gathering.gather`."""
+
+    download: bool
+    most_failures: int
+    link: Link
+    overwrite: bool
+    workers: Workers
 
 
 class ListNames(NamedTuple):
@@ -51,6 +63,31 @@ def open_part(
         settings={**settings, "samples": split.samples},
     )
     return Part(output, stage, source, list_names(split), report, **flags)
+
+
+def write_split(
+    stage: str, choice: Choice, part: Part, settings: Mapping[str, Any], how: Bringing, report: Report
+) -> dict[str, Any]:
+    """Write all of a split: its lists, its rows of the report, its images; return what the dataset card tells of it."""
+    split = choice.split
+    write_lists(choice, part, settings["masks"], report)
+    write_report(stage, choice, part.directory, report)
+    are_asked_for = split.images is not None or how.download
+    if are_asked_for:
+        bring_images(choice, part, how, report)
+    else:
+        advice = f"give --{split.name}-images or --download"
+        part.keep_images(choice.image_names(), advice)
+        report.note(f"No {split.name} images were asked for: {advice}")
+    if settings["layout"] == "imagefolder":
+        write_metadata(choice, part)
+    if are_asked_for or not how.overwrite:
+        part.note_if_there(list_names(split).missing)
+    facts = gather_facts(choice, settings, part.fingerprint.split(", "))
+    part.finish(facts)
+    if are_asked_for:
+        part.warn_of_strays(split.folder, [image.file_name for image in choice.images.values()])
+    return facts
 
 
 def write_lists(choice: Choice, part: Part, masks: bool, report: Report) -> None:
@@ -114,20 +151,10 @@ def foretell(choice: Choice, output: Path, report: Report, *, download: bool) ->
     foretell_way(split.name, way, wanted, output, report)
 
 
-def bring_images(
-    choice: Choice,
-    part: Part,
-    report: Report,
-    *,
-    download: bool,
-    most_failures: int,
-    link: Link,
-    overwrite: bool,
-    workers: Workers,
-) -> None:
+def bring_images(choice: Choice, part: Part, how: Bringing, report: Report) -> None:
     """Bring those images of a split to their place that are not there yet."""
     images = choice.image_names()
-    kept = {} if overwrite else {name: image for name, image in images.items() if name in part.kept}
+    kept = {} if how.overwrite else {name: image for name, image in images.items() if name in part.kept}
     wanted = wanted_images(image for name, image in images.items() if name not in kept)
     folder, source = part.directory / choice.split.folder, choice.split.images
     for place in (source, source / folder.name) if source is not None else ():
@@ -143,13 +170,13 @@ def bring_images(
             folder,
             source,
             report,
-            download=download,
-            link=link,
-            overwrite=overwrite,
+            download=how.download,
+            link=how.link,
+            overwrite=how.overwrite,
             damaged={images[name].file_name for name in part.damaged(images)},
             intact={images[name].file_name for name in part.kept if name in images},
-            most_failures=most_failures,
-            workers=workers,
+            most_failures=how.most_failures,
+            workers=how.workers,
         )
         part.note(folder / name for name in sorted(there))
 
