@@ -28,7 +28,7 @@ from typing import Any
 from emcurate import cli
 from emcurate.errors import InputError
 from emcurate.fetching.downloads import MOST_FAILURES
-from emcurate.fetching.gathering import Link
+from emcurate.fetching.placing import Link
 from emcurate.files import make_output_directory
 from emcurate.running.claims import refuse_other_makers
 from emcurate.running.jobs import Workers

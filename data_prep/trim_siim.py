@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from emcurate import cli
-from emcurate.fetching.gathering import Link
+from emcurate.fetching.placing import Link
 from emcurate.files import digest_file, make_output_directory
 from emcurate.running.claims import refuse_other_makers
 from emcurate.running.jobs import Workers

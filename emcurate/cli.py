@@ -98,7 +98,7 @@ def add_max_failures_flag(parser: argparse.ArgumentParser, default: int) -> None
 
 
 def add_link_flag(parser: argparse.ArgumentParser) -> None:
-    """Add ``--link``, how chosen files get to their place; see `emcurate.fetching.gathering.Link`."""
+    """Add ``--link``, how chosen files get to their place; see `emcurate.fetching.placing.Link`."""
     parser.add_argument(
         "--link",
         choices=["copy", "hard", "symbolic"],

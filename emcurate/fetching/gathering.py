@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import errno
-import filecmp
-import functools
 import os
-import shutil
-import stat
-import zipfile
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from emcurate.errors import InputError, describe_os_error
-from emcurate.fetching.archives import entry_kind, extract_entry, make_parents, open_zip, same_as_entry
+from emcurate.fetching.archives import make_parents, open_zip
 from emcurate.fetching.downloads import MOST_FAILURES, Download, fetch_all
+from emcurate.fetching.placing import Link, Placement, place_all
 from emcurate.fetching.safe_names import EscapeError, check_length, join_inside
-from emcurate.files import atomic_path, remove_stale_partials, taken_by_other, write_bytes
+from emcurate.files import remove_stale_partials, taken_by_other, write_bytes
 from emcurate.images.whole import check_whole_image
 from emcurate.running.jobs import Workers, progress
 from emcurate.running.report import Report
-
-Link = Literal["copy", "hard", "symbolic"]
-
-# No single image is larger; what claims to be is a way to fill a disk.
-LARGEST_ENTRY_BYTES = 4 << 30
 
 # What an archive within an archive ends in.
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
@@ -49,20 +38,6 @@ class Wanted:
     def check(self, path: Path, subject: str, may_end_early: bool) -> None:
         """Raise `InputError` where a file is not all of this image."""
         check_whole_image(path, self.size, subject=subject, to_its_end=may_end_early)
-
-
-@dataclass(frozen=True)
-class Placement:
-    """A file to bring to `path`: the file `source`, or, where `entry` is set, that entry of the zip archive `source`.
-
-    An entry is always written out; `link` says how a file gets there.
-    """
-
-    path: Path
-    source: Path
-    entry: str | None = None
-    link: Link = "copy"
-    overwrite: bool = False
 
 
 def locate(root: Path, names: Iterable[str], folder: str) -> tuple[dict[str, str], list[InputError]]:
@@ -101,42 +76,6 @@ def locate(root: Path, names: Iterable[str], folder: str) -> tuple[dict[str, str
                 found[name] = candidate
                 break
     return found, refused
-
-
-def place(job: Placement) -> bool:
-    """Bring one file to its place, complete or not at all; return whether it was not there yet.
-
-    Raises
-    ------
-    InputError
-        If another file of that name is there and `overwrite` is not set, or the source cannot be read or linked.
-    """
-    make_parents(job.path, job.path.parent)
-    if job.path.is_dir():
-        raise InputError(job.path, "a file, or none", "a directory of that name", "move it away")
-    if job.entry is not None:
-        opened = _open_once(job.source)
-        info = opened.getinfo(job.entry)
-        if entry_kind(info) == stat.S_IFLNK:
-            raise InputError(job.source, f"{job.entry} to be a file", "a link", "use an archive made without links")
-        if info.file_size > LARGEST_ENTRY_BYTES:
-            raise InputError(
-                job.source, f"{job.entry} of an image's size", f"{info.file_size:,} bytes", "do not trust this archive"
-            )
-        if _is_there(job, same_as_entry(job.path, info)):
-            return False
-        extract_entry(job.source, opened, info, job.path)
-        return True
-    if _is_there(job, _same_file(job)):
-        return False
-    with atomic_path(job.path) as partial:
-        if job.link == "symbolic":
-            partial.symlink_to(job.source)
-        elif job.link == "hard":
-            _link_hard(job.source, partial)
-        else:
-            shutil.copyfile(job.source, partial)
-    return True
 
 
 @dataclass
@@ -304,16 +243,6 @@ def _is_there_whole(item: Download) -> bool | InputError:
     return True
 
 
-def place_all(placements: Sequence[Placement], report: Report, workers: Workers = Workers()) -> set[Path]:
-    """Bring many files to their places and count them; return those that are there now. Failures go to `report`."""
-    there = set()
-    report.count("images placed", 0)
-    for job, written in workers.run(place, placements, report, unit="image"):
-        report.count("images placed" if written else "images already there")
-        there.add(job.path)
-    return there
-
-
 def report_missing(report: Report, names: Sequence[str], source: str, listing: Path, advice: str) -> None:
     """Note files that were not found as failures: each by name if they are few, else some, and all in `listing`."""
     for name in names[:MOST_NAMED]:
@@ -323,36 +252,3 @@ def report_missing(report: Report, names: Sequence[str], source: str, listing: P
         report.fail(f"{len(names) - MOST_NAMED:,} more images are missing; {listing} lists all {len(names):,}")
     else:
         listing.unlink(missing_ok=True)  # of an earlier run, when more were missing
-
-
-def _is_there(job: Placement, same: bool) -> bool:
-    if same:
-        return True
-    if os.path.lexists(job.path) and not job.overwrite:
-        raise taken_by_other(job.path, "the one to be placed there", "another file")
-    return False
-
-
-def _same_file(job: Placement) -> bool:
-    if not job.path.is_file():
-        return False
-    return job.path.samefile(job.source) or filecmp.cmp(job.path, job.source, shallow=False)
-
-
-def _link_hard(source: Path, partial: Path) -> None:
-    try:
-        # Resolved, since a hard link to a symbolic one would be a symbolic one.
-        os.link(source.resolve(), partial)
-    except OSError as error:
-        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
-            raise
-        reason = error.strerror or str(error)
-        raise InputError(
-            source, "a file that can be linked to", f"none ({reason})", "use --link symbolic or --link copy"
-        ) from None
-
-
-@functools.lru_cache(maxsize=2)
-def _open_once(archive: Path) -> zipfile.ZipFile:
-    # Kept open in each process: reading the list of 118,000 entries takes longer than reading an image.
-    return open_zip(archive)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from emcurate.fetching.foresight import foretell_way
-from emcurate.fetching.gathering import Link, Wanted, find_way, gather
+from emcurate.fetching.gathering import Wanted, find_way, gather
+from emcurate.fetching.placing import Link
 from emcurate.files import digest_bytes, digest_file, make_output_directory, refuse_same_directory
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Source

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from emcurate.errors import InputError
 from emcurate.fetching.foresight import foretell_way
-from emcurate.fetching.gathering import Link, Placement, Way, place_all, report_missing
+from emcurate.fetching.gathering import Way, report_missing
+from emcurate.fetching.placing import Link, Placement, place_all
 from emcurate.files import make_output_directory, refuse_same_directory
 from emcurate.running.jobs import Workers
 from emcurate.running.report import Report
