@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from emcurate import cli
 from emcurate.fetching.placing import Link
@@ -112,7 +113,7 @@ def run(
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = cli.make_parser(__doc__, "trim_siim.py")
-    parser.add_argument("--metadata", type=cli.existing_file, required=True, metavar="FILE", help="the metadata csv")
+    parser.add_argument("--metadata", type=cli.existing_file, metavar="FILE", help="the metadata csv")
     parser.add_argument(
         "-o", "--output", type=cli.output_directory, default="trimmed_siim", metavar="DIR", help="default: %(default)s"
     )
@@ -153,7 +154,14 @@ def build_parser() -> argparse.ArgumentParser:
     cli.add_dry_run_flag(parser)
     cli.add_ledger_flags(parser, "output")
     cli.add_job_flags(parser)
+    parser.set_defaults(check_arguments=check_arguments)
     return parser
+
+
+def check_arguments(parser: argparse.ArgumentParser, arguments: Mapping[str, Any]) -> None:
+    """End the program where there is nothing to trim."""
+    if arguments["metadata"] is None and not arguments["verify"]:
+        parser.error("argument --metadata: expected the metadata csv, found none")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

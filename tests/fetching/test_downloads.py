@@ -119,6 +119,24 @@ def test_a_connection_that_hangs_counts_as_broken_off(site, tmp_path, monkeypatc
     assert len(site.requests) == 2
 
 
+def test_a_slow_server_is_waited_for_as_long_as_it_lives(tmp_path, monkeypatch):
+    monkeypatch.setattr(downloads, "TIMEOUT_SECONDS", 1)
+    asked = []
+
+    def trickle(handler):
+        asked.append(handler.path)
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(BODY)))
+        handler.end_headers()
+        for start in range(0, len(BODY), len(BODY) // 8):
+            handler.wfile.write(BODY[start : start + len(BODY) // 8])
+            time.sleep(0.2)  # longer in all than anyone would wait without a byte
+
+    with serve(trickle) as url:
+        assert fetch(f"{url}/a", tmp_path / "a").read_bytes() == BODY
+    assert len(asked) == 1
+
+
 def test_a_server_that_says_no_length_is_believed(site, tmp_path):
     site.announce = False
     assert fetch(f"{site.url}/a", tmp_path / "a").read_bytes() == BODY

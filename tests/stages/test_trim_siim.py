@@ -529,3 +529,16 @@ def test_runs_as_a_script_from_anywhere(full, tmp_path, root):
     assert done.returncode == 0, done.stderr
     assert "trim_siim: 3 files written, 2,500 rows chosen." in done.stdout
     assert len(rows_of(tmp_path / "trimmed_siim" / "metadata_small.csv")) == 2500
+
+
+def test_verify_needs_no_metadata_and_looks_where_the_set_went(full, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("--metadata", full) == 0
+    assert run("--verify") == 0
+    assert "3 files verified" in capsys.readouterr().out
+    (tmp_path / "trimmed_siim" / "metadata_small.csv").write_text("?")
+    assert run("--verify") == 1
+    with pytest.raises(SystemExit) as stopped:
+        run("-o", tmp_path)
+    assert stopped.value.code == 2
+    assert "argument --metadata: expected the metadata csv, found none" in capsys.readouterr().err
