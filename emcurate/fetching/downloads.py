@@ -183,12 +183,14 @@ def fetch_all(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    skipped = len([*untried, *waiting])
-    if skipped:
-        report.fail(
-            f"{skipped:,} more files: not tried after {failures[given_up or '']:,} failures of one kind, {given_up}; "
-            "mend the cause and run the same command again to go on, or give --max-failures 0 to try them all"
-        )
+    if given_up is not None:
+        skipped, alike = len([*untried, *waiting]), failures[given_up] - most_failures
+        if skipped or alike:
+            report.fail(
+                f"{skipped:,} more files were not tried and {alike:,} more failed alike, after {most_failures:,} "
+                f"failures of one kind, {given_up}; mend the cause and run the same command again to go on, or give "
+                "--max-failures 0 to try them all"
+            )
 
 
 def _take_result(future: Future[Path], item: Download, report: Report, given_up: str | None) -> str | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from emcurate.errors import InputError
+from emcurate.fetching.safe_names import check_length
 from emcurate.files import Output, holds, list_entries, note_output, write_once
 from emcurate.running.ledger import Ledger, Source
 from emcurate.running.report import Report
@@ -132,7 +133,7 @@ class Part:
 
         What lies there already and nobody noted is its owner's.
         """
-        new = {name for name in names if not (name in self.noted or os.path.lexists(self.directory / name))}
+        new = {name for name in names if name not in self.noted and _can_come(self.directory / name)}
         if new or self.expected:
             coming = {name: Output(name, 0, 0, "") for name in sorted(new | self.expected)}
             self._ledger.expect(self.name, {**coming, **self.noted, **self._outputs}.values())
@@ -183,3 +184,15 @@ class Part:
         details = details or {}
         if not self.is_done or self._outputs != self.noted or details != self._ledger.details_of(self.name):
             self._ledger.finish(self.name, [self._outputs[name] for name in sorted(self._outputs)], details)
+
+
+def _can_come(path: Path) -> bool:
+    """Return whether nothing is there yet and a file can be, by its name."""
+    try:
+        check_length(path)
+        os.lstat(path)
+    except FileNotFoundError:
+        return True
+    except (InputError, OSError):
+        return False
+    return False

@@ -218,7 +218,7 @@ def test_downloads_stop_after_the_first_ten_failures_of_one_kind_and_go_on_later
         err = capsys.readouterr().err
         assert len(asked) < 40
         assert err.count("the answer 403 Forbidden; log in") == 10
-        assert "failures of one kind, the answer 403; mend the cause" in err
+        assert re.search("more failed alike, after 10 failures of one kind, the answer 403; mend the cause", err)
         asked.clear()
         assert run(*command, tmp_path / "o", "--max-failures", 0) == 1
         assert len(asked) == 200
@@ -320,3 +320,23 @@ def test_dry_run_counts_and_estimates_and_neither_asks_nor_writes(tmp_path, caps
     captured = capsys.readouterr()
     assert "39 images that are nowhere" in captured.out
     assert f"39 images are nowhere, such as {name_of(2)}, " in captured.err
+
+
+def test_a_killed_download_with_a_name_that_no_file_can_have_goes_on(tmp_path, capsys, quick, monkeypatch):
+    with a_set(tmp_path, lambda handler, number: respond(handler, jpeg(number))) as command:
+        content = json.loads((tmp_path / "a.json").read_text())
+        for number, name in enumerate(LONG):
+            content["images"][number]["file_name"] = name
+        write(tmp_path / "a.json", content)
+
+        def break_off(*arguments, **flags):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr("emcurate.trimming.coco_output.gather", break_off)
+            assert run(*command, tmp_path / "o") == 130
+        capsys.readouterr()
+        for _ in range(2):
+            assert run(*command, tmp_path / "o") == 1
+            assert "4 failed" in capsys.readouterr().out
+            assert images_in(tmp_path / "o") == {name_of(i): jpeg(i) for i in range(5, 9)}
