@@ -154,6 +154,7 @@ def fetch_all(
     waiting = iter(downloads)
     failures: Counter[str] = Counter()
     given_up: str | None = None
+    is_any_there = False
     untried: list[Download] = []
     running: dict[Future[Path], Download] = {}
     with (
@@ -164,7 +165,11 @@ def fetch_all(
         try:
             while True:
                 # Twice as many handed out as are under way, so that no thread waits for this loop.
-                for item in itertools.islice(waiting, 0 if given_up else 2 * connections - len(running)):
+                room = 0 if given_up else 2 * connections
+                if most_failures and not is_any_there:
+                    # Nobody knows yet whether any will come: no more than are needed to see that none does.
+                    room = min(room, most_failures - max(failures.values(), default=0))
+                for item in itertools.islice(waiting, max(0, room - len(running))):
                     running[pool.submit(fetch, item, session, retries)] = item
                 if not running:
                     break
@@ -173,6 +178,7 @@ def fetch_all(
                     bar.update()
                     kind = _take_result(future, item, report, given_up)
                     if kind is None:
+                        is_any_there = True
                         yield item
                         continue
                     failures[kind] += 1

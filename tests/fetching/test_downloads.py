@@ -374,13 +374,31 @@ def test_downloads_stop_after_ten_failures_of_one_kind(tmp_path):
     with serve(answer) as url:
         wanted = [Download(f"{url}/{i}", tmp_path / f"{i}") for i in range(1000)]
         assert list(fetch_all(wanted, report, connections=4)) == []
-    # Ten, and those that were under way.
-    assert 10 <= len(asked) <= 10 + 4
-    assert sum("404" in failure for failure in report.failures[:-1]) == len(report.failures) - 1 == 10
-    assert (
-        f"{1000 - len(asked):,} more files: not tried after {len(asked)} failures of one kind, the answer 404"
-        in (report.failures[-1])
-    )
+    assert len(asked) == 10
+    assert sum("the answer 404 Not Found" in failure for failure in report.failures[:-1]) == 10
+    assert report.failures[10:] == [
+        "990 more files were not tried and 0 more failed alike, after 10 failures of one kind, the answer 404; mend "
+        "the cause and run the same command again to go on, or give --max-failures 0 to try them all"
+    ]
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize(("number", "connections"), [(10, 16), (11, 16), (12, 1), (60, 16), (60, 1)])
+def test_every_file_is_accounted_for_when_downloads_stop(tmp_path, number, connections, first):
+    def answer(handler):
+        is_there = first and handler.path == "/0"
+        handler.send_response(200 if is_there else 404)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    report = Report("test")
+    with serve(answer) as url:
+        wanted = [Download(f"{url}/{i}", tmp_path / f"{i}") for i in range(number + first)]
+        assert len(list(fetch_all(wanted, report, connections=connections))) == first
+    named = [failure for failure in report.failures if "the answer 404 Not Found" in failure]
+    others = [failure for failure in report.failures if failure not in named]
+    told = sum(map(int, re.findall(r"(\d+) more (?:files|failed)", "".join(others))))
+    assert (len(named), told) == (10, number - 10)
 
 
 @pytest.mark.parametrize(("number", "given_up"), [(90, False), (110, True)])
