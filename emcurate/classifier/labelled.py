@@ -14,7 +14,7 @@ from emcurate import naming
 from emcurate.classifier.batches import BatchJobs, read_batch
 from emcurate.classifier.recipe import Recipe
 from emcurate.errors import InputError
-from emcurate.patches.labels import CODE_INFORMATIVE, CODE_NONE, CODE_UNINFORMATIVE
+from emcurate.patches.labels import CODE_INFORMATIVE, CODE_UNINFORMATIVE, is_decided
 from emcurate.patches.pathlists import PathList
 from emcurate.patches.reading import fingerprint_patch
 from emcurate.running.jobs import Workers
@@ -50,7 +50,7 @@ def check_enough(codes: CodeArray, labels: Path) -> None:
         raise InputError(
             labels,
             "at least 2 patches labelled informative and 2 labelled uninformative",
-            found if informative or uninformative else f"{len(codes):,} labels, all none",
+            found if informative or uninformative else f"{len(codes):,} labels, all none or unsure",
             "label more with labeling.ipynb; some hundred of each are a good start",
         )
 
@@ -58,7 +58,7 @@ def check_enough(codes: CodeArray, labels: Path) -> None:
 def digest_labels(paths: PathList, codes: CodeArray) -> str:
     """Return what changes when a label or a labelled patch does."""
     digest = hashlib.sha256()
-    for position in np.flatnonzero(codes != CODE_NONE):
+    for position in np.flatnonzero(is_decided(codes)):
         path = paths[int(position)]
         try:
             state = fingerprint_patch(path)
@@ -72,7 +72,7 @@ def read_labelled(
     paths: PathList, codes: CodeArray, recipe: Recipe, labels: Path, report: Report, workers: Workers
 ) -> LabelledPatches:
     """Read the labelled patches and choose those that validate; what cannot be read is reported and left out."""
-    jobs = BatchJobs(paths, np.flatnonzero(codes != CODE_NONE), READ_AT_ONCE, recipe.image_size)
+    jobs = BatchJobs(paths, np.flatnonzero(is_decided(codes)), READ_AT_ONCE, recipe.image_size)
     batches = [batch for _, batch in workers.run(read_batch, jobs, report, unit="batch")]
     batches.sort(key=lambda batch: int(batch.positions[0]) if len(batch.positions) else -1)
     for error in (error for batch in batches for error in batch.errors):

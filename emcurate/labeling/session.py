@@ -25,7 +25,7 @@ from emcurate.labeling.order import (
 )
 from emcurate.labeling.store import CodeArray, LabelStore
 from emcurate.labeling.tiles import Tile, TileReader
-from emcurate.patches.labels import CODE_INFORMATIVE, CODE_NONE, CODE_UNINFORMATIVE, LABELS
+from emcurate.patches.labels import CODE_INFORMATIVE, CODE_NONE, CODE_UNINFORMATIVE, LABELS, is_decided
 from emcurate.patches.pathlists import PathList
 
 ORDERS = ("random", "dataset", "uncertain")
@@ -238,15 +238,15 @@ class Session:
         numbers = np.bincount(cells, minlength=len(self.dataset_names) * len(LABELS))
         return numbers.reshape(-1, len(LABELS)).astype(np.int64)
 
+    def said(self, index: int) -> dict[str, str]:
+        """Return who gave a patch which label, by name; who took a label away again has said nothing."""
+        return self.store.said(index)
+
     def agreement(self) -> list[Agreement]:
         """Return how far each pair of annotators agrees."""
-        return compare_annotators(self._annotations())
+        return compare_annotators(self.store.annotations())
 
     # -- below --------------------------------------------------------------------------------------------------
-
-    def _annotations(self) -> dict[str, dict[int, str]]:
-        history = self.store.history
-        return {who: history.own[who] for who in history.annotators()}
 
     def _is_readable(self, index: int) -> bool:
         return not self.tiles.read([self.paths[index]])[0].problem
@@ -287,10 +287,10 @@ class Session:
             chosen &= np.isin(self.datasets, self._matching_datasets(view.dataset))
         if view.disagreement == "model" and self.scores is not None:
             said = np.where(self.scores > self.threshold, CODE_INFORMATIVE, CODE_UNINFORMATIVE)
-            chosen &= (self.labels != CODE_NONE) & ~np.isnan(self.scores) & (said != self.labels)
+            chosen &= is_decided(self.labels) & ~np.isnan(self.scores) & (said != self.labels)
         if view.disagreement == "annotators":
             disputed = np.zeros(len(order), bool)
-            disputed[find_disagreements(self._annotations())] = True
+            disputed[find_disagreements(self.store.annotations())] = True
             chosen &= disputed
         self.selected: IntArray = order if chosen.all() else order[chosen[order]]
 

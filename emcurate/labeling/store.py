@@ -109,6 +109,19 @@ class LabelStore:
         """The number of actions that can be taken back."""
         return len(self.history.undoable.get(self.annotator, []))
 
+    def annotators(self) -> list[str]:
+        """Return who gave labels that still stand, in order of name."""
+        return self.history.annotators()
+
+    def annotations(self) -> dict[str, dict[int, str]]:
+        """Return each annotator's own labels by the patch's place in the list."""
+        return {who: self.history.own[who] for who in self.annotators()}
+
+    def said(self, index: int) -> dict[str, str]:
+        """Return who gave a patch which label, by name; who took a label away again has said nothing."""
+        given = {who: labels.get(index, NONE) for who, labels in self.annotations().items()}
+        return {who: label for who, label in given.items() if label != NONE}
+
     def flush(self) -> None:
         """Return when the label file on disk is up to date.
 

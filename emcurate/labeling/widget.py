@@ -114,7 +114,7 @@ class LabelingWidget(anywidget.AnyWidget):
             "tiles": tiles,
             "view": vars(session.view),
             "scored": session.scores is not None,
-            "annotators": len(session.store.history.annotators()),
+            "annotators": len(session.store.annotators()),
             "datasets": [name for name, _ in self._largest_datasets()],
         }
         self.send({**content, **self._progress(message)}, buffers)

@@ -22,7 +22,7 @@ from emcurate.labeling.order import NO_DATASET, number_datasets, order_by_datase
 from emcurate.labeling.session import Session, View
 from emcurate.labeling.store import LabelStore, find_paths
 from emcurate.labeling.tiles import describe_place, load_tile
-from emcurate.patches.labels import load_labels, save_labels
+from emcurate.patches.labels import LABELS, load_labels, save_labels
 from emcurate.patches.pathlists import PathList, write_path_list
 from tests.patch_sets import pack
 
@@ -166,6 +166,26 @@ def test_a_first_session_begins_at_the_first_patch_without_a_label(corpus):
     session = Session(corpus / "list.npz", corpus / "patch_quality_labels.npy")
     assert session.cursor == order[13]
     assert session.cursor in session.page_indices()
+
+
+def test_unsure_is_a_label_of_its_own_that_decides_nothing(corpus):
+    np.save(corpus / "nn_scores.npy", np.full(20, 0.9, np.float32))
+    session = open_session(corpus, annotator="anna", scores=corpus / "nn_scores.npy")
+    page = session.page_indices()
+    session.label(page[:2], "unsure")
+    assert [on_disk(corpus)[i] for i in page[:3]] == ["unsure", "unsure", "none"]
+    session.label_rest("uninformative")
+    assert session.counts() == {"uninformative": 4, "informative": 0, "none": 14, "unsure": 2}
+    ben = open_session(corpus, annotator="ben", scores=corpus / "nn_scores.npy")
+    ben.label(page[:3], "informative")
+    (pair,) = ben.agreement()
+    assert (pair.both, pair.same) == (1, 0), "what anna is unsure of can neither agree nor disagree"
+    assert ben.said(page[0]) == {"anna": "unsure", "ben": "informative"}
+    assert ben.said(page[2]) == {"anna": "uninformative", "ben": "informative"}
+    ben.arrange(disagreement="annotators")
+    assert ben.selected.tolist() == [page[2]]
+    session.arrange(disagreement="model")
+    assert sorted(session.selected) == sorted(page[2:]), "only what she decided can be disputed"
 
 
 # -- files that cannot be labelled -----------------------------------------------------------------------------------
@@ -329,9 +349,9 @@ def test_counts_by_label_and_dataset(corpus):
     session = open_session(corpus)
     session.label([0, 1, 14], "informative")
     session.label([2], "uninformative")
-    assert session.counts() == {"uninformative": 1, "informative": 3, "none": 16}
+    assert session.counts() == {"uninformative": 1, "informative": 3, "none": 16, "unsure": 0}
     rows = dict(zip(session.dataset_names, session.dataset_counts().tolist(), strict=True))
-    assert rows == {"fly": [1, 2, 11], "mouse": [0, 1, 3], "grids": [0, 0, 2]}
+    assert rows == {"fly": [1, 2, 11, 0], "mouse": [0, 1, 3, 0], "grids": [0, 0, 2, 0]}
 
 
 def test_pages_cover_the_list_once_and_turning_stops_at_the_ends(corpus):
@@ -490,7 +510,7 @@ def test_what_was_acknowledged_survives_a_kill_at_any_moment(corpus, root, count
     following = expected.copy()
     following[(last + 1) % 20] = ((last + 1) // 20) % 2
     assert session.labels.tolist() in (expected.tolist(), following.tolist())
-    assert on_disk(corpus) == [["uninformative", "informative", "none"][code] for code in session.labels]
+    assert on_disk(corpus) == [LABELS[code] for code in session.labels]
 
 
 def test_a_line_cut_off_in_the_log_is_passed_over_and_labelling_goes_on(corpus):
@@ -757,7 +777,7 @@ def test_a_session_killed_while_it_carried_labels_over_puts_none_on_another_patc
     assert done.returncode == -9
     again = open_session(corpus, annotator="anna")
     assert labelled_names(corpus) == before
-    assert again.counts() == {"uninformative": 1, "informative": 2, "none": 17}
+    assert again.counts() == {"uninformative": 1, "informative": 2, "none": 17, "unsure": 0}
 
 
 def test_a_carrying_over_cut_short_in_the_log_is_done_again(corpus):
@@ -869,7 +889,7 @@ def test_labels_are_answered_with_what_is_saved(widget, corpus):
     indices = widget.session.page_indices()
     (answer,) = ask(widget, type="label", indices=indices[:2], label="informative", cursor=indices[2])
     assert [answer["labels"][str(i)] for i in indices[:3]] == ["informative", "informative", "none"]
-    assert answer["counts"] == {"uninformative": 0, "informative": 2, "none": 18}
+    assert answer["counts"] == {"uninformative": 0, "informative": 2, "none": 18, "unsure": 0}
     assert Session(corpus / "list.npz", corpus / "patch_quality_labels.npy", annotator="anna").cursor == indices[2]
 
 
@@ -904,7 +924,14 @@ def test_details_hold_counts_by_dataset_and_agreement(widget, corpus):
     ask(widget, type="label", indices=[14], label="uninformative", cursor=0)
     (details,) = ask(widget, type="details")
     json.dumps(details)
-    assert details["rows"][0] == {"name": "fly", "total": 14, "informative": 2, "uninformative": 0, "none": 12}
+    assert details["rows"][0] == {
+        "name": "fly",
+        "total": 14,
+        "informative": 2,
+        "uninformative": 0,
+        "none": 12,
+        "unsure": 0,
+    }
     assert details["agreement"] == [{"first": "anna", "second": "ben", "both": 1, "same": 1, "kappa": None}]
 
 

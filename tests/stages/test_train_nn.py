@@ -210,7 +210,7 @@ def test_start_weights_layers_and_the_other_options(trained, patch_set, tmp_path
     [
         (
             ["none"] * 40,
-            "at least 2 patches labelled informative and 2 labelled uninformative, found 40 labels, all none",
+            "at least 2 patches labelled informative and 2 labelled uninformative, found 40 labels, all none or unsure",
         ),
         (["informative"] * 40, "found 40 and 0 among 40"),
         (["informative", "uninformative"] + ["none"] * 38, "found 1 and 1 among 40"),
