@@ -81,7 +81,7 @@ class Session:
     labels : Path
         The label file, made if it is not there.
     annotator : str
-        Who labels; may stay empty.
+        Who labels; by default the login and the machine, as ``sara@em-lab-3``.
     scores : Path, optional
         A model's scores, ``nn_scores.npy``: (n,) probabilities of being informative, NaN where there is none.
     order : str, optional
@@ -193,7 +193,8 @@ class Session:
 
     def save_view(self) -> None:
         """Keep the view and the cursor for the next session."""
-        self.store.save_view({**asdict(self.view), "cursor": self.cursor})
+        cursor = self.store.names[self.cursor] if self.cursor >= 0 else ""
+        self.store.save_view({**asdict(self.view), "cursor": cursor})
 
     # -- labels -------------------------------------------------------------------------------------------------
 
@@ -300,7 +301,8 @@ class Session:
         return [i for i, name in enumerate(self.dataset_names) if text.casefold() in name.casefold()]
 
     def _resume(self, cursor: object) -> None:
-        if not isinstance(cursor, int) or not self.go_to(cursor):
+        places = self.store.names.find(cursor) if isinstance(cursor, str) else []
+        if not places or not self.go_to(places[0]):
             self._go_to_first_unlabelled()
 
     def _go_to_first_unlabelled(self) -> None:

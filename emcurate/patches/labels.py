@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emcurate.errors import InputError
-from emcurate.files import npy_bytes, read_npy, write_bytes
+from emcurate.files import npy_bytes, npy_header, read_npy, write_bytes
 
 LABELS_FILE = "patch_quality_labels.npy"
 
@@ -29,6 +29,9 @@ DECIDED = (UNINFORMATIVE, INFORMATIVE)
 
 # Wide enough for every label, so that no assignment to a loaded array cuts a word short.
 DTYPE = np.dtype(f"<U{max(map(len, LABELS))}")
+
+# Labels turned into strings at a time while a file is written: 13 MB.
+BLOCK_LABELS = 250_000
 
 # Unknown words that an error message shows.
 WORDS_SHOWN = 5
@@ -109,6 +112,16 @@ def save_labels(path: Path, labels: npt.NDArray[Any]) -> None:
         If `labels` is not a 1-D array of label words, so that a slip never replaces a good file.
     """
     write_bytes(path, npy_bytes(check_labels(labels, path)), durable=True)
+
+
+def write_codes(path: Path, codes: npt.NDArray[np.uint8]) -> None:
+    """Write the labels of codes as a label file, however many, and return only when the disk has them."""
+    with open(path, "wb") as file:
+        file.write(npy_header(DTYPE, len(codes)))
+        for start in range(0, len(codes), BLOCK_LABELS):
+            file.write(decode_labels(codes[start : start + BLOCK_LABELS]).tobytes())
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def encode_labels(labels: StringArray) -> npt.NDArray[np.uint8]:
