@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from emcurate.naming import MARK
+from emcurate.patches.listed import Listed
 
 IntArray = npt.NDArray[np.int64]
 
@@ -56,17 +57,39 @@ def order_randomly(count: int, seed: int) -> IntArray:
 def order_by_dataset(datasets: npt.NDArray[np.int32], seed: int) -> IntArray:
     """Return patches so that the datasets take turns, each with its patches shuffled; small ones run out first.
 
+    Those of dataset -1 are left out; they take part in the shuffling alone, so that the others keep their places.
+
     >>> 3 in order_by_dataset(np.array([0, 0, 0, 1], np.int32), seed=0)[:2]
     True
     """
     generator = np.random.default_rng(seed)
     shuffled = generator.permutation(len(datasets))
+    shuffled = shuffled[datasets[shuffled] >= 0]
     grouped = shuffled[np.argsort(datasets[shuffled], kind="stable")]
-    sizes = np.bincount(datasets)
+    sizes = np.bincount(datasets[shuffled])
     starts = np.cumsum(sizes) - sizes
-    turn = np.arange(len(datasets)) - starts[datasets[grouped]]
+    turn = np.arange(len(grouped)) - starts[datasets[grouped]]
     seat = generator.permutation(len(sizes))[datasets[grouped]]
     return grouped[np.argsort(turn * len(sizes) + seat, kind="stable")]
+
+
+def order_as_they_came(listed: Listed, order: Callable[[IntArray], IntArray]) -> IntArray:
+    """Return the places of a list so that patches that a later list added come after those that were there before.
+
+    Whoever is in the middle of the first list goes on there, on the same page, when the list has grown.
+
+    Parameters
+    ----------
+    listed : Listed
+        With which list each patch came.
+    order : callable
+        Returns the order of the patches that came with one list, as numbers into its argument: their places in the
+        list as it is now, -1 for those no longer in it.
+    """
+    starts = np.flatnonzero(np.diff(listed.generations, prepend=-1))
+    parts = [rows[order(rows)] for rows in np.split(listed.places, starts[1:])]
+    places = np.concatenate([np.empty(0, np.int64), *parts])
+    return places[places >= 0]
 
 
 def order_by_uncertainty(scores: npt.NDArray[Any], threshold: float) -> IntArray:

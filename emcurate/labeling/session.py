@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from emcurate.errors import InputError
 from emcurate.files import read_npy
@@ -19,6 +20,7 @@ from emcurate.labeling.agreement import Agreement, compare_annotators, find_disa
 from emcurate.labeling.order import (
     IntArray,
     number_datasets,
+    order_as_they_came,
     order_by_dataset,
     order_by_uncertainty,
     order_randomly,
@@ -269,15 +271,25 @@ class Session:
     def _order(self) -> IntArray:
         name = self.view.order
         if name not in self._orders:
-            if name == "dataset":
-                order = order_by_dataset(self.datasets, self.seed)
-            elif name == "uncertain" and self.scores is not None:
+            if name == "uncertain" and self.scores is not None:
                 order = order_by_uncertainty(self.scores, self.threshold)
             else:
-                order = order_randomly(len(self.paths), self.seed)
+                order = order_as_they_came(
+                    self.store.listed, self._order_by_turns if name == "dataset" else self._shuffle
+                )
             # One at a time: each takes 40 MB for five million patches.
             self._orders = {name: order}
         return self._orders[name]
+
+    def _shuffle(self, places: IntArray) -> IntArray:
+        return order_randomly(len(places), self.seed)
+
+    def _order_by_turns(self, places: IntArray) -> IntArray:
+        datasets = np.where(places < 0, np.int32(-1), self.datasets[places])
+        # Numbered as they come, so that the numbers do not hang on what else is in the list.
+        listed = datasets >= 0
+        datasets[listed] = pd.factorize(datasets[listed])[0]
+        return order_by_dataset(datasets, self.seed)
 
     def _select(self) -> None:
         order, view = self._order(), self.view

@@ -22,7 +22,7 @@ from emcurate.errors import InputError
 from emcurate.files import digest_bytes, fingerprint, write_bytes
 from emcurate.patches.label_history import History
 from emcurate.patches.label_log import LabelLog, Record
-from emcurate.patches.labels import CODE_NONE, LABELS, NONE, encode_labels, load_labels
+from emcurate.patches.labels import CODE_NONE, LABELS, NONE, check_labels, encode_labels, load_labels, save_labels
 from emcurate.patches.list_names import ListNames, hash_names
 from emcurate.patches.listed import Listed, read_listed, read_names
 
@@ -142,21 +142,24 @@ def read_labels(files: LabelFiles, names: ListNames, log: LabelLog) -> LabelRead
     InputError
         If the label file is damaged or is of another list, and nothing tells which labels can be carried over.
     """
-    in_file = encode_labels(load_labels(files.labels)) if files.labels.exists() else None
-    records, ends = log.read_new()
+    # Against the order in which they are written, so that what a session writes meanwhile is at most half seen as
+    # what is in the log only, which counts anyway.
     state = files.read_state()
+    in_file = encode_labels(load_labels(files.labels)) if files.labels.exists() else None
+    listed = read_listed(files.listed)
+    records, ends = log.read_new()
     history = History(key_in(names))
     history.apply(records)
     reading = LabelReading(
         np.full(len(names), CODE_NONE, np.uint8),
         history,
         in_file,
-        listed=read_listed(files.listed),
+        listed=listed,
         damaged=log.damaged,
     )
     order = _find_order(files, names, records, state, reading)
     if in_file is not None and order is not None:
-        _find_corrections(files, order, names, records, _find_mark(log, state, ends), reading)
+        _find_corrections(files, order, names, records, state, _find_mark(log, state, ends), reading)
     labels = {**history.labels(), **reading.corrections}
     for name, label in labels.items():
         places = names.find(name)
@@ -167,6 +170,25 @@ def read_labels(files: LabelFiles, names: ListNames, log: LabelLog) -> LabelRead
         reading.overruled = max(int(np.count_nonzero(in_file != CODE_NONE)) - known, 0)
     _refuse_strangers(files, names, labels, reading)
     return reading
+
+
+def note_list(files: LabelFiles, names: ListNames, labels: CodeArray) -> None:
+    """Keep the digest of the list whose labels are in a file that has no log, so that they are put on no other's."""
+    noted = {"list": names.digest, "labels": digest_bytes(labels.tobytes())}
+    files.write_state({**files.read_state(), "unlogged": noted})
+
+
+def save_labels_of(path: Path, labels: npt.NDArray[Any], paths: Sequence[str]) -> None:
+    """Write labels that a program made, which no log explains, and the digest of their list beside them.
+
+    Raises
+    ------
+    InputError
+        If they are no labels, or not as many as paths.
+    """
+    words = check_labels(labels, path, len(paths))
+    save_labels(path, words)
+    note_list(LabelFiles(path), ListNames(paths), encode_labels(words))
 
 
 def key_in(names: ListNames) -> Callable[[Record], str]:
@@ -220,7 +242,7 @@ def _find_order(
             # Of labels that were to be written anew all that there was to learn is in the log; see `Listed.replaces`.
             return None
         return _Order(names if reading.is_same_list else ListNames(listed.in_order(read_names(files.listed))))
-    if digest := _noted_list(records, state):
+    if digest := _noted_list(records, state) or _noted_without_log(in_file, state):
         reading.is_same_list = digest == names.digest and len(in_file) == len(names)
         return _Order(names) if reading.is_same_list else None
     # As version 0.1 left it, whose log says of the patches in it where they were in the list.
@@ -239,6 +261,14 @@ def _noted_list(records: Sequence[Record], state: Mapping[str, Any]) -> str:
     if isinstance(noted, str) and noted:
         return noted
     return next((record.digest for record in reversed(records) if record.digest), "")
+
+
+def _noted_without_log(in_file: CodeArray, state: Mapping[str, Any]) -> str:
+    """Return the digest that `note_list` kept, empty if there is none or the labels are others since."""
+    noted = state.get("unlogged")
+    if not isinstance(noted, dict) or noted.get("labels") != digest_bytes(in_file.tobytes()):
+        return ""
+    return str(noted.get("list", ""))
 
 
 def _old_places(records: Sequence[Record]) -> dict[int, Record]:
@@ -266,6 +296,7 @@ def _find_corrections(
     order: _Order,
     names: ListNames,
     records: Sequence[Record],
+    state: Mapping[str, Any],
     mark: int | None,
     reading: LabelReading,
 ) -> None:
@@ -279,7 +310,6 @@ def _find_corrections(
     earlier.apply(records[:mark])
     was, now = order.spread(earlier.labels(), len(in_file)), order.spread(history.labels(), len(in_file))
     typed = (in_file != was) & (in_file != now)
-    state = files.read_state()
     if "log" not in state and state.get("file") == fingerprint(files.labels):
         # As version 0.1 wrote it, whose rules for several people were others: nobody has typed anything.
         logged = {key for keys in history.acts.values() for key in keys}
@@ -321,7 +351,7 @@ def _refuse_strangers(files: LabelFiles, names: ListNames, labels: Mapping[str, 
     if not labels and reading.in_file is not None and reading.listed is None:
         found = f"{len(reading.in_file):,}"
         if len(reading.in_file) == len(names):
-            found += " of another list"
+            found += " of another list of that length"
         raise InputError(
             files.labels,
             f"{len(names):,} labels, one for each path of the list",

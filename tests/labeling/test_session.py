@@ -680,6 +680,35 @@ def test_labels_follow_their_patches_when_the_list_grows_and_is_reordered(corpus
     assert labelled_names(corpus) == {**before, "fly-LOC-0_007_0_0": "informative"}
 
 
+@pytest.mark.parametrize("order", ["random", "dataset"])
+def test_a_list_that_grows_keeps_the_order_people_are_in_the_middle_of(corpus, order):
+    session = open_session(corpus, order=order)
+    session.turn(2)
+    session.label(session.page_indices()[:2], "informative")
+    pages = [[Path(session.paths[i]).name for i in session.page_indices(page)] for page in range(3)]
+    new = write_patches(corpus / "patches", [f"ant-LOC-0_{i}_0_0" for i in range(15)])
+    old = list(session.paths)
+    relist(corpus, sorted(new + old))
+    grown = open_session(corpus)
+    assert grown.page == 2 and Path(grown.paths[grown.cursor]).name == pages[2][0]
+    assert [[Path(grown.paths[i]).name for i in grown.page_indices(page)] for page in range(3)] == pages
+    assert sorted(grown.selected) == list(range(35))
+    # Those that came later come after all others, and stay where they are when others go and come back.
+    later = [Path(grown.paths[i]).name for i in grown.selected[20:]]
+    assert all(name.startswith("ant") for name in later)
+    relist(corpus, [path for path in sorted(new + old) if "mouse" not in path])
+    shrunk = [Path(grown.paths[i]).name for i in grown.selected if "mouse" not in grown.paths[i]]
+    less = open_session(corpus)
+    if order == "random":
+        assert [Path(less.paths[i]).name for i in less.selected] == shrunk
+    assert sorted(less.selected) == list(range(31))
+    relist(corpus, old[::-1] + new)
+    again = open_session(corpus)
+    assert [Path(again.paths[i]).name for i in again.selected] == [name for page in pages for name in page] + [
+        Path(session.paths[i]).name for i in session.page_indices(3)
+    ] + later
+
+
 def test_a_list_reordered_at_the_same_length_is_noticed(corpus):
     session = open_session(corpus)
     session.label([0], "informative")
