@@ -1,0 +1,49 @@
+"""How many patches a window has room for, and how large."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+# Grid sides and tile sizes (CSS pixels) a screen can show; 224 draws an ordinary patch pixel for pixel.
+GRID_SIDES = (1, 24)
+TILE_SIZES = (64, 640)
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a browser's window has room for, in CSS pixels.
+
+    Attributes
+    ----------
+    width, height : float
+        Of the grid, as large as it may be.
+    frame_width, frame_height : float
+        What a tile takes beside the square for its patch: border, caption, and the gap to the next.
+    """
+
+    width: float
+    height: float
+    frame_width: float
+    frame_height: float
+
+
+def fit_grid(room: Room, wanted: int) -> tuple[int, int, int]:
+    """Return rows, columns and tile size, in CSS pixels, that fill the room, so that every tile is seen whole.
+
+    Tiles are as large as wanted, or smaller by up to a third where that makes room for another row.
+
+    >>> fit_grid(Room(1180, 400, 16, 36), 224)
+    (2, 6, 164)
+    """
+    rows = clip(round(room.height / (wanted + room.frame_height)), GRID_SIDES)
+    size = clip(min(wanted, math.floor(room.height / rows - room.frame_height)), TILE_SIZES)
+    # A window narrower than a tile has room for none but a smaller one.
+    size = clip(min(size, math.floor(room.width - room.frame_width)), TILE_SIZES)
+    columns = clip(math.floor(room.width / (size + room.frame_width)), GRID_SIDES)
+    return rows, columns, size
+
+
+def clip(number: int, limits: tuple[int, int]) -> int:
+    """Return the number, or the limit that it exceeds."""
+    return min(max(number, limits[0]), limits[1])
