@@ -9,6 +9,9 @@ from dataclasses import dataclass
 GRID_SIDES = (1, 24)
 TILE_SIZES = (64, 640)
 
+# The part of another row from which on tiles are made smaller for it, rather than leave it empty.
+ENOUGH_FOR_A_ROW = 0.4
+
 
 @dataclass(frozen=True)
 class Room:
@@ -31,12 +34,12 @@ class Room:
 def fit_grid(room: Room, wanted: int) -> tuple[int, int, int]:
     """Return rows, columns and tile size, in CSS pixels, that fill the room, so that every tile is seen whole.
 
-    Tiles are as large as wanted, or smaller by up to a third where that makes room for another row.
+    Tiles are as large as wanted, or smaller where that makes room for another row.
 
     >>> fit_grid(Room(1180, 400, 16, 36), 224)
     (2, 6, 164)
     """
-    rows = clip(round(room.height / (wanted + room.frame_height)), GRID_SIDES)
+    rows = clip(math.floor(room.height / (wanted + room.frame_height) + 1 - ENOUGH_FOR_A_ROW), GRID_SIDES)
     size = clip(min(wanted, math.floor(room.height / rows - room.frame_height)), TILE_SIZES)
     # A window narrower than a tile has room for none but a smaller one.
     size = clip(min(size, math.floor(room.width - room.frame_width)), TILE_SIZES)

@@ -18,9 +18,10 @@ from emcurate.images.sections import write_section
 from emcurate.labeling import store as store_module
 from emcurate.labeling.agreement import compare_annotators
 from emcurate.labeling.order import NO_DATASET, number_datasets, order_by_dataset, order_by_uncertainty
-from emcurate.labeling.session import Session, View
+from emcurate.labeling.session import Session
 from emcurate.labeling.store import LabelStore
 from emcurate.labeling.tiles import describe_place, load_tile
+from emcurate.labeling.view import View
 from emcurate.patches.label_log import LabelLog
 from emcurate.patches.labels import LABELS, load_labels, save_labels
 from emcurate.patches.pathlists import PathList, write_path_list
@@ -343,7 +344,7 @@ def test_scores_of_another_list_and_orders_without_scores_are_refused(corpus):
         open_session(corpus, scores=corpus / "nn_scores.npy")
     with pytest.raises(InputError, match="expected scores of a model"):
         open_session(corpus, order="uncertain")
-    with pytest.raises(InputError, match="expected one of random, dataset, uncertain, found 'sorted'"):
+    with pytest.raises(InputError, match="expected one of random, dataset, similar, uncertain, found 'sorted'"):
         open_session(corpus, order="sorted")
 
 
