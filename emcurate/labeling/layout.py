@@ -39,10 +39,14 @@ def fit_grid(room: Room, wanted: int) -> tuple[int, int, int]:
     >>> fit_grid(Room(1180, 400, 16, 36), 224)
     (2, 6, 164)
     """
-    rows = clip(math.floor(room.height / (wanted + room.frame_height) + 1 - ENOUGH_FOR_A_ROW), GRID_SIDES)
+    # Tiles no larger than can be, and no smaller than may be.
+    wanted = clip(
+        min(wanted, math.floor(min(room.width - room.frame_width, room.height - room.frame_height))), TILE_SIZES
+    )
+    most = math.floor(room.height / (TILE_SIZES[0] + room.frame_height))
+    rows = math.floor(room.height / (wanted + room.frame_height) + 1 - ENOUGH_FOR_A_ROW)
+    rows = clip(min(rows, most), GRID_SIDES)
     size = clip(min(wanted, math.floor(room.height / rows - room.frame_height)), TILE_SIZES)
-    # A window narrower than a tile has room for none but a smaller one.
-    size = clip(min(size, math.floor(room.width - room.frame_width)), TILE_SIZES)
     columns = clip(math.floor(room.width / (size + room.frame_width)), GRID_SIDES)
     return rows, columns, size
 

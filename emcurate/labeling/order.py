@@ -8,14 +8,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from emcurate.naming import MARK
 from emcurate.patches.listed import Listed
 
 IntArray = npt.NDArray[np.int64]
 
-# Patches that are put in a row by going from each to the nearest that is left; more are halved first.
+# Patches that are put in a row by going from each to the nearest that is left; more are parted first.
 CHAINED = 16
+
+# The least share of the patches that a part gets, so that the work does not grow with the square of their number.
+SMALLEST_PART = 0.2
+
+# Steps after which the direction in which patches differ most is known well enough to part them.
+POWER_STEPS = 20
 
 # What patches whose file name does not follow the grammar count as.
 NO_DATASET = "(no dataset)"
@@ -104,10 +111,10 @@ def order_by_uncertainty(scores: npt.NDArray[Any], threshold: float) -> IntArray
 def order_by_similarity(features: npt.NDArray[np.float32]) -> IntArray:
     """Return patches so that those like one another are neighbours, for any features whose distance means something.
 
-    The patches are halved along the direction in which they differ most, the halves again, and so on; a few are put in
-    a row, each next to the nearest. Of two halves that comes first which is nearer to what stands before it.
-    For n patches it takes time n log n, and a page's worth of neighbours is closer together than if each patch were
-    followed by its nearest among all, whose rows end in leftovers.
+    The patches are parted in two at the widest gap along the direction in which they differ most, the parts again, and
+    so on; a few are put in a row, each next to the nearest. Of two parts that comes first which is nearer to what
+    stands before it. For n patches it takes time n log n, and a page of neighbours is closer together than if each
+    patch were followed by its nearest among all, whose rows end in leftovers.
 
     Parameters
     ----------
@@ -115,7 +122,16 @@ def order_by_similarity(features: npt.NDArray[np.float32]) -> IntArray:
         A row a patch; those of patches without any (NaN) come last.
     """
     known = np.flatnonzero(~np.isnan(features).any(axis=1))
-    ordered, before = [], None
+    # Thousands of small products, which more threads only hold up; and whose sums would hang on their number.
+    with threadpool_limits(1, "blas"):
+        ordered = _walk(features, known)
+    lost = np.setdiff1d(np.arange(len(features)), known)
+    return np.concatenate([*ordered, lost]).astype(np.int64)
+
+
+def _walk(features: npt.NDArray[np.float32], known: IntArray) -> list[IntArray]:
+    ordered: list[IntArray] = []
+    before = None
     waiting = [known] if len(known) else []
     while waiting:
         members = waiting.pop()
@@ -127,21 +143,30 @@ def order_by_similarity(features: npt.NDArray[np.float32]) -> IntArray:
             continue
         centre = some.mean(axis=0)
         axis = _main_direction(some - centre)
-        along = np.argsort((some - centre) @ axis, kind="stable")
+        place = (some - centre) @ axis
+        along = np.argsort(place, kind="stable")
+        least = int(SMALLEST_PART * len(members))
+        gaps = np.diff(place[along[least : len(along) - least]])
+        cut = least + 1 + int(np.argmax(gaps))
         # In the order of the list again, so that nothing hangs on how ties were broken above.
-        halves = [members[np.sort(half)] for half in np.array_split(along, 2)]
+        parts = [members[np.sort(along[:cut])], members[np.sort(along[cut:])]]
         if before is not None and (before - centre) @ axis > 0:
-            halves.reverse()
-        waiting += reversed(halves)
-    lost = np.setdiff1d(np.arange(len(features)), known)
-    return np.concatenate([*ordered, lost]).astype(np.int64)
+            parts.reverse()
+        waiting += reversed(parts)
+    return ordered
 
 
 def _main_direction(centred: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """Return about the direction of the largest variance, by the power method."""
     wide = centred.astype(np.float64)
-    axis: npt.NDArray[np.float64] = np.linalg.eigh(wide.T @ wide)[1][:, -1]
-    # The sign is arbitrary, and libraries choose it differently.
-    return axis if axis[np.argmax(np.abs(axis))] > 0 else -axis
+    products = wide.T @ wide
+    axis: npt.NDArray[np.float64] = products[:, np.argmax(np.diagonal(products))]
+    for _ in range(POWER_STEPS):
+        length = np.linalg.norm(axis)
+        if not length:
+            break
+        axis = products @ (axis / length)
+    return axis
 
 
 def _chain(some: npt.NDArray[np.float32], before: npt.NDArray[np.float32] | None) -> list[int]:

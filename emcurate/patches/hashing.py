@@ -59,8 +59,8 @@ def compute_differences(patch: npt.NDArray[np.uint8], crop_size: int, hash_size:
     from PIL import Image  # here, since those who only compare hashes need not load it
 
     image = _full_size(patch, crop_size)
-    small = np.asarray(image.resize((hash_size + 1, hash_size), Image.Resampling.LANCZOS))
-    return np.diff(small.astype(np.int16), axis=1)
+    small = np.asarray(image.resize((hash_size + 1, hash_size), Image.Resampling.LANCZOS)).astype(np.int16)
+    return small[:, 1:] - small[:, :-1]
 
 
 def compute_hash(patch: npt.NDArray[np.uint8], crop_size: int, hash_size: int, kind: str = HASHES[0]) -> BoolArray:

@@ -945,8 +945,8 @@ def test_what_cannot_be_done_is_an_error_and_the_labels_as_they_are(widget, monk
 
     monkeypatch.setattr(os, "fsync", full)
     indices = widget.session.page_indices()
-    error, labels = ask(widget, type="label", indices=indices[:1], label="informative", cursor=indices[1])
-    assert error["type"] == "error" and "No space left on device" in error["message"]
+    (labels,) = ask(widget, type="label", indices=indices[:1], label="informative", cursor=indices[1])
+    assert labels["unsaved"] and "No space left on device" in labels["error"]
     assert labels["labels"][str(indices[0])] == "none"
 
 
