@@ -83,25 +83,26 @@ class Surroundings:
         InputError
             If it is not known where the patch came from, or something else is there now.
         """
-        spot = self._find(path, (patch.shape[0], patch.shape[1]))
-        pixels, top, left = _read_around(spot)
-        height, width = patch.shape
-        row, column = spot.rows[0] - top, spot.columns[0] - left
-        if not np.array_equal(pixels[row : row + height, column : column + width], patch):
-            raise InputError(
+        wrong: InputError | None = None
+        for spot in self._find(path, (patch.shape[0], patch.shape[1])):
+            pixels, top, left = _read_around(spot)
+            height, width = patch.shape
+            row, column = spot.rows[0] - top, spot.columns[0] - left
+            if np.array_equal(pixels[row : row + height, column : column + width], patch):
+                return _make_scene(pixels, (row, column, height, width), spot.path)
+            wrong = wrong or InputError(
                 spot.path, f"the pixels of the patch at row {spot.rows[0]}, column {spot.columns[0]}", "others",
                 "name in SOURCES the sections or volumes that the patches were cut from",
             )  # fmt: skip
-        factor = -(-max(pixels.shape) // LARGEST_SIDE)
-        box = (row / factor, column / factor, height / factor, width / factor)
-        return Scene(np.ascontiguousarray(reduce_pixels(pixels, factor)), box, spot.path)
+        assert wrong is not None
+        raise wrong
 
-    def _find(self, path: str, shape: tuple[int, int]) -> Spot:
-        """Return where a patch was found, in a file that is there."""
+    def _find(self, path: str, shape: tuple[int, int]) -> list[Spot]:
+        """Return where a patch may have been found, in files that are there: one at least."""
         spots = list(self._candidates(path, shape))
-        for spot in spots:
-            if spot.path.exists():
-                return spot
+        present = [spot for spot in spots if spot.path.exists()]
+        if present:
+            return present
         if spots:
             advice = "name the directory in which it lies now in SOURCES"
             raise InputError(spots[0].path, "where this patch was cut from", "nothing", advice)
@@ -151,6 +152,12 @@ class Surroundings:
                     found = [self._sources]  # the slices of one volume
                 self._volumes = {dataset_name(volume): volume for volume in found}
         return self._volumes
+
+
+def _make_scene(pixels: UInt8Array, box: tuple[int, int, int, int], source: Path) -> Scene:
+    factor = -(-max(pixels.shape) // LARGEST_SIDE)
+    row, column, height, width = (side / factor for side in box)
+    return Scene(np.ascontiguousarray(reduce_pixels(pixels, factor)), (row, column, height, width), source)
 
 
 def _read_around(spot: Spot) -> tuple[UInt8Array, int, int]:
