@@ -257,10 +257,12 @@ def _find_order(
 
 def _noted_list(records: Sequence[Record], state: Mapping[str, Any]) -> str:
     """Return the digest of the list that the file was last written for, empty where nothing says so."""
-    noted = state.get("list")
-    if isinstance(noted, str) and noted:
-        return noted
-    return next((record.digest for record in reversed(records) if record.digest), "")
+    in_state = state.get("list")
+    in_log = next((record.digest for record in reversed(records) if record.digest), "")
+    if isinstance(in_state, str) and in_state and in_log not in ("", in_state):
+        # A session was killed between the two, and the file may be of either list.
+        return "of one or the other"
+    return in_log or (in_state if isinstance(in_state, str) else "")
 
 
 def _noted_without_log(in_file: CodeArray, state: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -543,3 +544,67 @@ def test_lines_with_what_a_later_version_may_add_are_read(file):
     log = log_of(file)
     log.write_text(log.read_text().replace('"action"', '"mood": "good", "action"'))
     assert LabelStore(file, LAPTOP, "anna").codes[0] == LABELS.index("informative")
+
+
+# -- kills -----------------------------------------------------------------------------------------------------------
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def die_at(monkeypatch, step: int) -> None:
+    """End the process at its so-many-th call that makes something last: before it, and with odd steps after it."""
+    calls = iter(range(step + 1, 0, -1))
+
+    def dying(function):
+        def call(*arguments, **options):
+            left = next(calls, 0)
+            if left == 2 and step % 2:
+                function(*arguments, **options)
+            if left <= 2:
+                raise Killed
+            return function(*arguments, **options)
+
+        return call
+
+    monkeypatch.setattr(os, "fsync", dying(os.fsync))
+    monkeypatch.setattr(Path, "replace", dying(Path.replace))
+    monkeypatch.setattr(shutil, "copy2", dying(shutil.copy2))
+
+
+GROWN = ["/p/ant-LOC-0_0_0_0.tiff", *CLUSTER[:3], "/p/ant-LOC-0_1_0_0.tiff", *CLUSTER[3:]]
+
+
+@pytest.mark.parametrize("then", ["again", "back", "third"])
+@pytest.mark.parametrize("lost", ["", "state", "listed"])
+@pytest.mark.parametrize("new", [GROWN, CLUSTER[::-1], CLUSTER[:4]], ids=["grown", "reordered", "shrunk"])
+def test_a_kill_at_any_step_of_taking_up_another_list_costs_no_label(file, monkeypatch, new, lost, then):
+    LabelStore(file, LAPTOP, "anna").set_labels([0, 1, 3], [INF, UNI, UNSURE])
+    type_in(file, {2: "informative"})
+    start = {path.name: path.read_bytes() for path in file.parent.iterdir()}
+    expected = dict(zip(NAMES, ["informative", "uninformative", "informative", "unsure", "none", "none"], strict=True))
+    paths = {"again": new, "back": LAPTOP, "third": [*GROWN[::-1], "/p/bee-LOC-0_0_0_0.tiff"]}[then]
+    for step in range(100):
+        for path in file.parent.iterdir():
+            path.unlink()
+        for name, content in start.items():
+            (file.parent / name).write_bytes(content)
+        with monkeypatch.context() as patch:
+            die_at(patch, step)
+            try:
+                LabelStore(file, new, "anna")
+                done = True
+            except Killed:
+                done = False
+        if lost and (file.parent / getattr(LabelFiles(file), lost)).exists() and step > 4:
+            getattr(LabelFiles(file), lost).unlink()
+        store = LabelStore(file, paths, "anna")
+        found = dict(zip([Path(path).name for path in paths], words(file), strict=True))
+        assert found == {name: expected.get(name, "none") for name in found}, step
+        assert store.own.tolist() == [
+            LABELS.index("none" if name == NAMES[2] else expected.get(name, "none")) for name in found
+        ]
+        if done:
+            break
+    assert 8 < step < 60
