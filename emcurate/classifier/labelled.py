@@ -69,7 +69,7 @@ def take_labels(labels: Path, paths: PathList, report: Report) -> CodeArray:
             f"labels of {reading.absent:,} patches, none of them listed",
             "use the list they were made for, or label patches of this one",
         )
-    if reading.corrections:
+    if reading.corrections and reading.history.acts:
         given = len(reading.corrections)
         report.note(f"{labels}: {given:,} labels that are in the file and not in its log count as typed in by hand")
     if not reading.is_verified and reading.in_file is not None:

@@ -257,10 +257,12 @@ def _find_order(
 
 def _noted_list(records: Sequence[Record], state: Mapping[str, Any]) -> str:
     """Return the digest of the list that the file was last written for, empty where nothing says so."""
-    noted = state.get("list")
-    if isinstance(noted, str) and noted:
-        return noted
-    return next((record.digest for record in reversed(records) if record.digest), "")
+    in_state = state.get("list")
+    in_log = next((record.digest for record in reversed(records) if record.digest), "")
+    if isinstance(in_state, str) and in_state and in_log not in ("", in_state):
+        # A session was killed between the two, and the file may be of either list.
+        return "of one or the other"
+    return in_log or (in_state if isinstance(in_state, str) else "")
 
 
 def _noted_without_log(in_file: CodeArray, state: Mapping[str, Any]) -> str:
@@ -284,9 +286,8 @@ def _old_places(records: Sequence[Record]) -> dict[int, Record]:
 def _find_mark(log: LabelLog, state: Mapping[str, Any], ends: Sequence[int]) -> int | None:
     """Return how many records of the log the file holds, or None where that is not known."""
     offset, digest = state.get("applied"), state.get("log")
-    if type(offset) is not int or not 0 <= offset <= log.offset:
-        return None
-    if digest is not None and not log.holds_start(offset, str(digest)):
+    # Version 0.1 noted no digest, and wrote other labels into its files than its log says by the rules of today.
+    if type(offset) is not int or not isinstance(digest, str) or not log.holds_start(offset, digest):
         return None
     return bisect.bisect_right(ends, offset)
 
@@ -311,7 +312,7 @@ def _find_corrections(
     was, now = order.spread(earlier.labels(), len(in_file)), order.spread(history.labels(), len(in_file))
     typed = (in_file != was) & (in_file != now)
     if "log" not in state and state.get("file") == fingerprint(files.labels):
-        # As version 0.1 wrote it, whose rules for several people were others: nobody has typed anything.
+        # As version 0.1 wrote it: nobody has typed anything, and what is in no line of the log was in a damaged one.
         logged = {key for keys in history.acts.values() for key in keys}
         for place in np.flatnonzero(typed).tolist():
             typed[place] = order.name(place) not in logged
