@@ -108,7 +108,7 @@ function render({ model, el }) {
 
   function send(type, content = {}) {
     request += 1;
-    model.send({ type, client, request, cursor: page?.tiles[cursor]?.index, ...content });
+    model.send({ type, client, request, cursor: page?.tiles[Math.min(cursor, tiles.length - 1)]?.index, ...content });
     if (!QUIET.includes(type)) status.setSaved("saving …");
     clearTimeout(silence);
     silence = setTimeout(fallSilent, SILENCE_MS);
@@ -142,14 +142,10 @@ function render({ model, el }) {
     undoText.textContent = message.undo ? `Undo (${thousands(message.undo)})` : "Undo";
     details.refresh();
     // From here on all is as the kernel says.
-    if (message.error) {
-      status.setSaved(message.unsaved ? "last label not saved" : "labels saved", message.unsaved);
-      status.error(message.error);
-    } else if (latest) {
-      status.setSaved("all labels saved");
-      if (message.note) status.note(message.note);
-    }
-    if (latest) release();
+    if (latest || message.unsaved) status.setSaved(message.unsaved ? "last label not saved" : "all labels saved", message.unsaved);
+    if (message.error) status.error(message.error);
+    else if (latest && message.note) status.note(message.note);
+    if (latest) release(message.type === "page");
   }
 
   function showLabels(message, latest) {
@@ -169,14 +165,14 @@ function render({ model, el }) {
     silence = setTimeout(fallSilent, SILENCE_MS);
   }
 
-  function release() {
+  function release(newPage) {
     waiting = false;
     grid.classList.remove("emc-waiting");
     const struck = queue;
     queue = [];
     for (const action of struck) {
       // One key may label what it was struck for before it was drawn; a whole page that nobody has seen it may not.
-      if (["rest", "accept"].includes(action.type)) status.note("The page came after that key: look at it and press again.");
+      if (newPage && ["rest", "accept"].includes(action.type)) status.note("The page came after that key: look at it and press again.");
       else perform(action);
     }
   }
@@ -227,7 +223,8 @@ function render({ model, el }) {
     if (!targets.length) status.error(cannot(picked[0]));
     for (const tile of targets) tile.label = name;
     const next = range()[1] + 1;
-    const turns = next === page.tiles.length && page.view.turn && page.page + 1 < page.pages;
+    // Of several that were selected the outcome is to be seen.
+    const turns = next === page.tiles.length && picked.length === 1 && page.view.turn && page.page + 1 < page.pages;
     const left = page.tiles.filter((tile) => tile.label === "none" && !tile.problem).length;
     cursor = anchor = next; // one past the last, where no key labels anything, until the page is turned
     reveal();
