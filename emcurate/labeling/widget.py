@@ -105,6 +105,8 @@ class LabelingWidget(anywidget.AnyWidget):
                 found = session.go_to_next_unlabelled()
                 return {"moved": found, "note": "" if found else "No other patch here is without a label."}
             case "arrange" | "draw":
+                if message.get("room"):
+                    session.room = Room(**message["room"])
                 session.tell = lambda done, total: self._tell(message, done, total)
                 session.arrange(**message["changes"])
             case "dismiss":

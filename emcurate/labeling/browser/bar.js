@@ -51,7 +51,7 @@ export function makeBar(client, { arrange, draw, resize }) {
     fill(label.node, [["", "all labels"], ["none", "unlabelled"], ...labels], view.label);
     const differ = [["", "agreed or not"], ["annotators", "annotators disagree", page.alone], ["model", "model disagrees", unscored]];
     fill(disagreement.node, differ, view.disagreement);
-    dataset.value = view.dataset;
+    if (document.activeElement !== dataset) dataset.value = view.dataset; // somebody may be writing there
     datalist.replaceChildren(...page.datasets.map((name) => make("option", { value: name })));
     rows.node.value = view.rows;
     columns.node.value = view.columns;

@@ -33,7 +33,7 @@ function render({ model, el }) {
 
   // -- what there is on the screen ---------------------------------------------------------------------------
 
-  const bar = makeBar(client, { arrange: (changes) => act("arrange", { changes }), draw: change, resize: (size) => draw({ size }) });
+  const bar = makeBar(client, { arrange: (changes) => act("arrange", { changes, room: view.room() }), draw: change, resize: (size) => draw({ size }) });
   const status = makeStatus({ dismiss: () => (status.notices.replaceChildren(), send("dismiss"), view.refit()) });
   const details = makeDetails(() => model.send({ type: "details" }));
   const grid = make("div", { className: "emc-grid", tabIndex: 0 });
@@ -90,9 +90,13 @@ function render({ model, el }) {
       around,
       make("span", { className: "emc-space" }),
       onKey("next_unlabelled", "Next open", "Jump to the next patch without a label", () => perform({ type: "next_unlabelled" })),
-      button("◀", "Page before (Page Up)", () => perform({ type: "turn", by: -1 })),
-      make("label", { title: "Page" }, pageNumber, pages),
-      button("▶", "Next page (Page Down)", () => perform({ type: "turn", by: 1 })),
+      make(
+        "span",
+        { className: "emc-pages" },
+        button("◀", "Page before (Page Up)", () => perform({ type: "turn", by: -1 })),
+        make("label", { title: "Page" }, pageNumber, pages),
+        button("▶", "Next page (Page Down)", () => perform({ type: "turn", by: 1 })),
+      ),
       onKey("full_screen", "Full screen", "Fill the whole screen, and back", () => perform({ type: "full_screen" })),
       onKey("help", "Keys", "Show or hide the keys", () => perform({ type: "help" })),
     ),
@@ -332,7 +336,7 @@ function render({ model, el }) {
     acceptButton.hidden = !page.scored;
     for (const { action, key } of keyed) key.textContent = written(page.keys[action]);
     keysPanel.replaceChildren(keyHelp(page.keys, page.help));
-    pageNumber.value = page.page + 1;
+    if (document.activeElement !== pageNumber) pageNumber.value = page.page + 1; // somebody may be writing there
     pageNumber.max = page.pages;
     const narrowed = page.selected < page.total ? `, ${thousands(page.selected)} of ${thousands(page.total)} patches` : "";
     pages.textContent = `of ${thousands(page.pages)}${narrowed}`;
@@ -399,7 +403,10 @@ function render({ model, el }) {
     isWaiting: () => waiting,
     takeKeys: keys.takeKeys,
   });
-  const tell = (room) => (page ? act("room", { room }) : send("ready", { room }));
+  const tell = (room) => {
+    if (!page) send("ready", { room });
+    else if (page.view.fit) act("room", { room });
+  };
   const view = watchWindow(el, root, grid, { tell, takeKeys: keys.takeKeys });
   model.on("msg:custom", receive);
   return () => {

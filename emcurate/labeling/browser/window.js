@@ -56,6 +56,7 @@ export function watchWindow(el, root, grid, { tell, takeKeys }) {
   root.addEventListener("fullscreenchange", shown);
   return {
     refit,
+    room: () => measureRoom(root, grid),
     toggleFullScreen,
     stop: () => {
       clearTimeout(settle);
