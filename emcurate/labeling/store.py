@@ -62,6 +62,8 @@ class LabelStore:
         The names of the patches.
     listed : Listed
         The patches in the order in which they came to be listed.
+    is_same_list : bool
+        Whether the label file was in the order of this list when it was opened.
     notices : list of str
         What the annotator should know about how the file was opened or written.
 
@@ -171,6 +173,7 @@ class LabelStore:
     def _open(self) -> None:
         reading = read_labels(self.files, self.names, self.log)
         self.history, self.codes, self._list = reading.history, reading.codes, self.names.digest
+        self.is_same_list = reading.is_same_list
         self.own = np.full(len(self.names), CODE_NONE, np.uint8)
         self._absorb(self.history.statements)
         # What is put down for others to find goes to the disk before the file that it explains is touched.
@@ -221,7 +224,7 @@ class LabelStore:
         before = self.path.with_suffix(".log.jsonl")
         if before != self.log.path and before.exists() and not self.history.statements:
             notices.append(f"{before.name}, which {self.path.name} shared with other files, is not read any more")
-        if "(" in self.annotator and not self._is_named:
+        if not self._is_named and self.annotator != find_login():
             notices.append(f"Somebody labels as {find_login()} already; here you are {self.annotator}. Set ANNOTATOR.")
         self.notices += notices
 
@@ -313,7 +316,7 @@ class LabelStore:
                 # Held until the file has taken its place and the state says so.
                 stack.enter_context(self.log.locked())
                 state = self.files.read_state()
-                if state.get("list") != self.names.digest or state.get("applied", 0) > offset:
+                if state.get("list", self.names.digest) != self.names.digest or state.get("applied", 0) > offset:
                     raise _SupersededError
                 self._keep_foreign_version()
             self._write_mark(offset, digest)

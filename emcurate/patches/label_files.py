@@ -142,6 +142,7 @@ def read_labels(files: LabelFiles, names: ListNames, log: LabelLog) -> LabelRead
     InputError
         If the label file is damaged or is of another list, and nothing tells which labels can be carried over.
     """
+    _refuse_twin(files)
     # Against the order in which they are written, so that what a session writes meanwhile is at most half seen as
     # what is in the log only, which counts anyway.
     state = files.read_state()
@@ -307,9 +308,11 @@ def _find_corrections(
     if mark is None:
         mark = _guess_mark(in_file, order, records, history.key)
         reading.is_guessed = bool(records)
-    earlier = History(history.key)
-    earlier.apply(records[:mark])
-    was, now = order.spread(earlier.labels(), len(in_file)), order.spread(history.labels(), len(in_file))
+    was = now = order.spread(history.labels(), len(in_file))
+    if mark < len(records):
+        earlier = History(history.key)
+        earlier.apply(records[:mark])
+        was = order.spread(earlier.labels(), len(in_file))
     typed = (in_file != was) & (in_file != now)
     if "log" not in state and state.get("file") == fingerprint(files.labels):
         # As version 0.1 wrote it: nobody has typed anything, and what is in no line of the log was in a damaged one.
@@ -342,6 +345,19 @@ def _guess_mark(in_file: CodeArray, order: _Order, records: Sequence[Record], ke
         if len(different) <= least:
             best, least = count, len(different)
     return best
+
+
+def _refuse_twin(files: LabelFiles) -> None:
+    """Raise `InputError` where ``labels`` and ``labels.npy`` would have one log."""
+    stem, is_npy = files.labels.name.removesuffix(".npy"), files.labels.name.endswith(".npy")
+    twin = files.labels.with_name(stem if is_npy else f"{stem}.npy")
+    if twin.is_file() and files.labels.is_file():
+        raise InputError(
+            files.labels,
+            "a label file with a log of its own",
+            f"{twin.name} beside it, whose log has the same name",
+            "rename one of them",
+        )
 
 
 def _refuse_strangers(files: LabelFiles, names: ListNames, labels: Mapping[str, str], reading: LabelReading) -> None:

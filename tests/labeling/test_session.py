@@ -160,6 +160,17 @@ def test_a_session_goes_on_where_the_last_one_stopped(corpus):
     assert (again.view.order, again.view.stretch, again.view.size) == ("dataset", True, 320)
 
 
+def test_a_place_kept_by_version_0_1_is_gone_on_from_unless_the_list_is_another(corpus):
+    state = corpus / "patch_quality_labels.state.json"
+    save_labels(corpus / "patch_quality_labels.npy", np.array(["informative"] + ["none"] * 19))
+    state.write_text(json.dumps({"applied": 0, "views": {"": {"cursor": 11, "order": "dataset"}}}))
+    session = Session(corpus / "list.npz", corpus / "patch_quality_labels.npy")
+    assert (session.cursor, session.view.order) == (11, "dataset")
+    write_path_list(corpus / "list.npz", list(session.paths)[::-1])
+    again = Session(corpus / "list.npz", corpus / "patch_quality_labels.npy", annotator="anna")
+    assert again.cursor == again.selected[0]
+
+
 def test_a_first_session_begins_at_the_first_patch_without_a_label(corpus):
     order = np.random.default_rng(0).permutation(20)
     labels = np.full(20, "none", "<U13")
