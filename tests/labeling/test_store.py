@@ -15,7 +15,7 @@ import pytest
 
 from emcurate.errors import InputError
 from emcurate.labeling import annotator as annotator_module
-from emcurate.labeling import store as store_module
+from emcurate.labeling import writer as writer_module
 from emcurate.labeling.store import LabelStore
 from emcurate.patches import label_history
 from emcurate.patches.label_files import LabelFiles
@@ -301,7 +301,7 @@ def test_two_label_files_that_would_share_a_log_are_refused(tmp_path):
 
 
 def test_a_long_list_is_written_even_if_its_state_goes_meanwhile(file, monkeypatch):
-    monkeypatch.setattr(store_module, "LABELS_WRITTEN_AT_ONCE", 2)
+    monkeypatch.setattr(writer_module, "LABELS_WRITTEN_AT_ONCE", 2)
     store = LabelStore(file, LAPTOP, "anna")
     LabelFiles(file).state.unlink()
     store.set_labels([0], [INF])
@@ -309,7 +309,7 @@ def test_a_long_list_is_written_even_if_its_state_goes_meanwhile(file, monkeypat
     assert words(file)[0] == "informative"
     # One who has opened another list meanwhile is not written over.
     LabelStore(file, CLUSTER[::-1], "ben").flush()
-    store._write_soon()
+    store._writer.write_soon(store.codes)
     store.flush()
     assert words(file)[-1] == "informative"
 
