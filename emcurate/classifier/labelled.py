@@ -15,8 +15,9 @@ from emcurate import naming
 from emcurate.classifier.batches import BatchJobs, read_batch
 from emcurate.classifier.recipe import Recipe
 from emcurate.errors import InputError
-from emcurate.patches.label_files import LabelFiles, note_list, read_labels
+from emcurate.patches.label_files import LabelFiles, note_list
 from emcurate.patches.label_log import LabelLog
+from emcurate.patches.label_reading import read_labels
 from emcurate.patches.labels import CODE_INFORMATIVE, CODE_NONE, CODE_UNINFORMATIVE, CODE_UNSURE, is_decided
 from emcurate.patches.list_names import ListNames
 from emcurate.patches.pathlists import PathList

@@ -335,6 +335,8 @@ class Session:
 
     def _resume(self, cursor: object) -> None:
         places = self.store.names.find(cursor) if isinstance(cursor, str) else []
+        if isinstance(cursor, int) and self.store.is_same_list:  # a place in the list, as version 0.1 kept it
+            places = [cursor]
         if not places or not self.go_to(places[0]):
             self._go_to_first_unlabelled()
 

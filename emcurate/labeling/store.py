@@ -10,11 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import shutil
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +18,17 @@ import numpy as np
 import numpy.typing as npt
 
 from emcurate.errors import InputError
-from emcurate.files import atomic_path, digest_bytes, fingerprint, make_output_directory
+from emcurate.files import digest_bytes, make_output_directory
+from emcurate.labeling import writer
 from emcurate.labeling.annotator import find_login, name_annotator
-from emcurate.patches.label_files import LabelFiles, LabelReading, read_labels
+from emcurate.labeling.writer import LabelWriter
+from emcurate.patches.label_files import LabelFiles
 from emcurate.patches.label_history import next_time
 from emcurate.patches.label_log import FROM_FILE, Action, LabelLog, Record
-from emcurate.patches.labels import CODE_NONE, LABELS, write_codes
+from emcurate.patches.label_reading import LabelReading, read_labels
+from emcurate.patches.labels import CODE_NONE, LABELS
 from emcurate.patches.list_names import ListNames
 from emcurate.patches.listed import Listed, list_again, list_first, read_names, write_listed
-
-# Up to this many labels, 5 MB, the file is written before a change is acknowledged: about 20 ms on a local disk.
-LABELS_WRITTEN_AT_ONCE = 100_000
 
 # Random bytes that tell one session's acts from another's, of which a log may hold some thousands.
 SESSION_BYTES = 6
@@ -62,6 +58,8 @@ class LabelStore:
         The names of the patches.
     listed : Listed
         The patches in the order in which they came to be listed.
+    is_same_list : bool
+        Whether the label file was in the order of this list when it was opened.
     notices : list of str
         What the annotator should know about how the file was opened or written.
 
@@ -80,9 +78,7 @@ class LabelStore:
         self.notices: list[str] = []
         self._session = secrets.token_hex(SESSION_BYTES)
         self._act_count = 0
-        self._writer = ThreadPoolExecutor(1, "labels")
-        self._pending: Future[None] | None = None
-        self._guard = threading.Lock()  # between changes and the thread that writes them
+        self._writer = LabelWriter(self.files, self.names.digest, self.log, self.notices.append)
         make_output_directory(path.parent)
         self._is_named = bool(annotator.strip())
         self.annotator = annotator.strip() or name_annotator(path)
@@ -144,9 +140,7 @@ class LabelStore:
         InputError
             If it could not be written; what was labelled is in the log all the same.
         """
-        if self._pending is not None:
-            pending, self._pending = self._pending, None
-            pending.result()
+        self._writer.flush()
 
     def views(self) -> dict[str, Any]:
         """Return what `save_view` kept for this annotator."""
@@ -171,6 +165,7 @@ class LabelStore:
     def _open(self) -> None:
         reading = read_labels(self.files, self.names, self.log)
         self.history, self.codes, self._list = reading.history, reading.codes, self.names.digest
+        self.is_same_list = reading.is_same_list
         self.own = np.full(len(self.names), CODE_NONE, np.uint8)
         self._absorb(self.history.statements)
         # What is put down for others to find goes to the disk before the file that it explains is touched.
@@ -180,9 +175,9 @@ class LabelStore:
         is_current = in_file is not None and np.array_equal(in_file, self.codes)
         self._tell(reading, is_current=is_current)
         if not is_current or not reading.is_same_list:
-            self._write(known_file=True)
+            self._writer.write(self.codes, is_known=True)
         else:
-            self._write_mark(self.log.offset, self.log.digest)
+            self._writer.mark(self.log.offset, self.log.digest)
         acts = self.history.acts_of(self.annotator)
         self._undoable = [act for act in acts if any(self.names.find(name) for name in self.history.acts[act])]
 
@@ -211,7 +206,7 @@ class LabelStore:
             if self.history.statements:
                 notices.insert(0, f"{self.path} was missing; its labels were restored from {self.log.path.name}")
         elif not reading.is_same_list or reading.overruled or (reading.is_guessed and not is_current):
-            backup = self._back_up()
+            backup = self._writer.back_up()
             if reading.is_same_list and not reading.overruled:
                 notices.append(f"The labels follow {self.log.path.name}, and some in the file did not")
             notices[-1] += f". The old labels are kept as {backup.name}."
@@ -221,7 +216,7 @@ class LabelStore:
         before = self.path.with_suffix(".log.jsonl")
         if before != self.log.path and before.exists() and not self.history.statements:
             notices.append(f"{before.name}, which {self.path.name} shared with other files, is not read any more")
-        if "(" in self.annotator and not self._is_named:
+        if not self._is_named and self.annotator != find_login():
             notices.append(f"Somebody labels as {find_login()} already; here you are {self.annotator}. Set ANNOTATOR.")
         self.notices += notices
 
@@ -230,7 +225,7 @@ class LabelStore:
     @contextlib.contextmanager
     def _exclusive(self) -> Iterator[None]:
         """Hold the log, with what others have added taken in; write the label file afterwards."""
-        with self.log.locked(), self._guard:
+        with self.log.locked(), self._writer.guard:
             self._read_log()
             if self._list != self.names.digest:
                 raise InputError(
@@ -242,10 +237,10 @@ class LabelStore:
             before = self.log.offset
             yield
             changed = self.log.offset > before
-            if changed and len(self.codes) <= LABELS_WRITTEN_AT_ONCE:
-                self._write()
-        if changed and len(self.codes) > LABELS_WRITTEN_AT_ONCE:
-            self._write_soon()
+            if changed and len(self.codes) <= writer.LABELS_WRITTEN_AT_ONCE:
+                self._writer.write(self.codes)
+        if changed and len(self.codes) > writer.LABELS_WRITTEN_AT_ONCE:
+            self._writer.write_soon(self.codes)
 
     def _differs(self, index: int, code: int) -> bool:
         # Saying what another annotator said is a statement too: it is what agreement is made of.
@@ -293,68 +288,3 @@ class LabelStore:
             places = self.names.find(name)
             self.codes[places] = LABELS.index(self.history.label(name))
             self.own[places] = LABELS.index(self.history.own_label(name, self.annotator))
-
-    # -- writing ------------------------------------------------------------------------------------------------
-
-    def _write_soon(self) -> None:
-        pending = self._pending
-        if pending is not None and pending.done() and pending.exception() is not None:
-            self.notices.append(f"{pending.exception()}; trying again")
-        # A writer that has not started yet will see this change as well.
-        if pending is None or pending.running() or pending.done():
-            self._pending = self._writer.submit(self._write_snapshot)
-
-    def _write_snapshot(self) -> None:
-        with self._guard:
-            offset, digest, codes = self.log.offset, self.log.digest, self.codes.copy()
-        with self._explained(), contextlib.suppress(_SupersededError), contextlib.ExitStack() as stack:
-            with atomic_path(self.path) as partial:
-                write_codes(partial, codes)
-                # Held until the file has taken its place and the state says so.
-                stack.enter_context(self.log.locked())
-                state = self.files.read_state()
-                if state.get("list") != self.names.digest or state.get("applied", 0) > offset:
-                    raise _SupersededError
-                self._keep_foreign_version()
-            self._write_mark(offset, digest)
-
-    def _write(self, *, known_file: bool = False) -> None:
-        with self._explained():
-            with atomic_path(self.path) as partial:
-                write_codes(partial, self.codes)
-                if not known_file:
-                    self._keep_foreign_version()
-            self._write_mark(self.log.offset, self.log.digest)
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise InputError(
-                self.path,
-                "a label file that can be written",
-                error.strerror or str(error),
-                f"put that right and label on; {self.log.path.name} has every label and brings the file up to date",
-            ) from None
-
-    def _keep_foreign_version(self) -> None:
-        written = self.files.read_state().get("file")
-        if written is not None and self.path.exists() and written != fingerprint(self.path):
-            backup = self._back_up()
-            self.notices.append(f"{self.path} was changed by another program; its version is kept as {backup}")
-
-    def _back_up(self) -> Path:
-        stamp = datetime.now().strftime("%Y-%m-%dT%H%M%S.%f")
-        backup = self.path.with_name(f"{self.path.name.removesuffix('.npy')}.{stamp}.npy")
-        shutil.copy2(self.path, backup)
-        return backup
-
-    def _write_mark(self, offset: int, digest: str) -> None:
-        """Note of which list and how much of the log the label file is a copy."""
-        mark = {"list": self.names.digest, "applied": offset, "log": digest, "file": fingerprint(self.path)}
-        self.files.write_state({**self.files.read_state(), **mark})
-
-
-class _SupersededError(Exception):
-    """Another session has written a newer label file meanwhile."""

@@ -71,6 +71,7 @@ class ListNames(Sequence[str]):
         self.hashes: HashArray = np.fromiter((_hash(patch_name(path)) for path in paths), np.uint64, len(paths))
         self._longer: dict[int, str] = {}  # the names of those that share their last component
         self._sharing: dict[str, list[int]] = {}  # and where they are, by that component
+        self._found: dict[tuple[str, str], list[int]] = {}
         self._lengthen(*_sort(self.hashes))
         self._order, self._sorted = _sort(self.hashes)
         self.digest = xxhash.xxh3_128_hexdigest(np.ascontiguousarray(self.hashes, "<u8").data)
@@ -91,6 +92,13 @@ class ListNames(Sequence[str]):
         path : str
             Where it lay then, if that is known, to choose among several of one name.
         """
+        # The patches of a log are looked for again and again, and few beside those of the list.
+        called = name, path
+        if called not in self._found:
+            self._found[called] = self._find(name, path)
+        return self._found[called]
+
+    def _find(self, name: str, path: str) -> list[int]:
         exact = self._find_exactly(name)
         if exact:
             return exact

@@ -15,7 +15,7 @@ import pytest
 
 from emcurate.errors import InputError
 from emcurate.images.sections import write_section
-from emcurate.labeling import store as store_module
+from emcurate.labeling import writer as writer_module
 from emcurate.labeling.agreement import compare_annotators
 from emcurate.labeling.order import NO_DATASET, number_datasets, order_by_dataset, order_by_uncertainty
 from emcurate.labeling.session import Session
@@ -159,6 +159,17 @@ def test_a_session_goes_on_where_the_last_one_stopped(corpus):
     again = Session(corpus / "list.npz", corpus / "patch_quality_labels.npy")
     assert (again.page, again.page_indices(), again.cursor) == (2, shown, shown[0])
     assert (again.view.order, again.view.stretch, again.view.size) == ("dataset", True, 320)
+
+
+def test_a_place_kept_by_version_0_1_is_gone_on_from_unless_the_list_is_another(corpus):
+    state = corpus / "patch_quality_labels.state.json"
+    save_labels(corpus / "patch_quality_labels.npy", np.array(["informative"] + ["none"] * 19))
+    state.write_text(json.dumps({"applied": 0, "views": {"": {"cursor": 11, "order": "dataset"}}}))
+    session = Session(corpus / "list.npz", corpus / "patch_quality_labels.npy")
+    assert (session.cursor, session.view.order) == (11, "dataset")
+    write_path_list(corpus / "list.npz", list(session.paths)[::-1])
+    again = Session(corpus / "list.npz", corpus / "patch_quality_labels.npy", annotator="anna")
+    assert again.cursor == again.selected[0]
 
 
 def test_a_first_session_begins_at_the_first_patch_without_a_label(corpus):
@@ -459,11 +470,11 @@ def test_a_lost_label_file_comes_back_from_the_log(corpus):
 KILLED = """
 import os, sys
 from pathlib import Path
-from emcurate.labeling import store
+from emcurate.labeling import writer
 from emcurate.labeling.session import Session
 def die(*arguments):
     os.kill(os.getpid(), 9)
-store.write_codes = die
+writer.write_codes = die
 session = Session(Path(sys.argv[1]) / "list.npz", Path(sys.argv[1]) / "patch_quality_labels.npy", annotator="anna")
 session.label([4, 9], "informative")
 """
@@ -488,10 +499,11 @@ def test_a_session_killed_before_the_file_was_written_loses_nothing(corpus, root
 ACKNOWLEDGING = """
 import sys
 from pathlib import Path
-from emcurate.labeling import store
+from emcurate.labeling import writer
+from emcurate.labeling.store import LabelStore
 from emcurate.patches.pathlists import PathList
-store.LABELS_WRITTEN_AT_ONCE = 0
-labels = store.LabelStore(Path(sys.argv[1]) / "patch_quality_labels.npy", PathList(Path(sys.argv[1]) / "list.npz"))
+writer.LABELS_WRITTEN_AT_ONCE = 0
+labels = LabelStore(Path(sys.argv[1]) / "patch_quality_labels.npy", PathList(Path(sys.argv[1]) / "list.npz"))
 for i in range(100_000):
     labels.set_labels([i % 20], [(i // 20) % 2])
     print(i, flush=True)
@@ -548,7 +560,7 @@ def test_a_full_disk_is_told_and_the_label_not_taken(corpus, monkeypatch):
 
 
 def test_long_lists_are_written_by_a_thread_and_are_complete_after_flush(corpus, monkeypatch):
-    monkeypatch.setattr(store_module, "LABELS_WRITTEN_AT_ONCE", 5)
+    monkeypatch.setattr(writer_module, "LABELS_WRITTEN_AT_ONCE", 5)
     session = open_session(corpus)
     for index in range(20):
         session.label([index], "informative" if index % 3 else "uninformative")
@@ -564,7 +576,7 @@ def test_a_file_that_cannot_be_written_is_told_and_caught_up_later(corpus, monke
     def fail(path, codes):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(store_module, "write_codes", fail)
+    monkeypatch.setattr(writer_module, "write_codes", fail)
     with pytest.raises(InputError, match="Input/output error"):
         session.label([2], "informative")
     monkeypatch.undo()

@@ -15,6 +15,7 @@ import pytest
 
 from emcurate.errors import InputError
 from emcurate.labeling import annotator as annotator_module
+from emcurate.labeling import writer as writer_module
 from emcurate.labeling.store import LabelStore
 from emcurate.patches import label_history
 from emcurate.patches.label_files import LabelFiles
@@ -291,6 +292,28 @@ def test_each_label_file_has_a_log_of_its_own(tmp_path):
     assert {"labels.alice.log.jsonl", "labels.bob.log.jsonl"} <= {path.name for path in tmp_path.iterdir()}
 
 
+def test_two_label_files_that_would_share_a_log_are_refused(tmp_path):
+    LabelStore(tmp_path / "labels.npy", LAPTOP, "anna").set_labels([0], [INF])
+    save_labels(tmp_path / "labels", new_labels(6))
+    for name in ("labels", "labels.npy"):
+        with pytest.raises(InputError, match="beside it, whose log has the same name; rename one of them"):
+            LabelStore(tmp_path / name, LAPTOP, "anna")
+
+
+def test_a_long_list_is_written_even_if_its_state_goes_meanwhile(file, monkeypatch):
+    monkeypatch.setattr(writer_module, "LABELS_WRITTEN_AT_ONCE", 2)
+    store = LabelStore(file, LAPTOP, "anna")
+    LabelFiles(file).state.unlink()
+    store.set_labels([0], [INF])
+    store.flush()
+    assert words(file)[0] == "informative"
+    # One who has opened another list meanwhile is not written over.
+    LabelStore(file, CLUSTER[::-1], "ben").flush()
+    store._writer.write_soon(store.codes)
+    store.flush()
+    assert words(file)[-1] == "informative"
+
+
 # -- clocks, machines, damage ----------------------------------------------------------------------------------------
 
 
@@ -340,6 +363,19 @@ def test_logs_of_two_copies_joined_into_one_keep_the_newest_of_each(file, tmp_pa
             "ben": {1: "unsure"},
         },
     )
+
+
+def test_a_joined_log_put_in_the_place_of_ones_own_is_caught_up_with(file, tmp_path):
+    LabelStore(file, LAPTOP, "anna").set_labels([0, 1], [INF, INF])
+    copy = tmp_path / "copy"
+    shutil.copytree(tmp_path, copy, ignore=lambda *_: ["copy"])
+    LabelStore(copy / file.name, CLUSTER, "ben").set_labels([1, 2], [UNI, UNI])
+    LabelStore(file, LAPTOP, "anna").set_labels([3], [INF])
+    type_in(file, {5: "unsure"})
+    log_of(file).write_bytes(log_of(file).read_bytes() + log_of(copy / file.name).read_bytes())
+    store = LabelStore(file, LAPTOP, "anna")
+    assert store.codes.tolist() == [INF, UNI, UNI, INF, NONE, UNSURE]
+    assert store.annotators() == ["anna", "ben"]
 
 
 def test_lines_of_others_between_reading_and_writing_are_taken_in(file, monkeypatch):

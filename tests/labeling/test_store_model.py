@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from emcurate.labeling.store import LabelStore
-from emcurate.patches.label_files import LabelFiles, read_labels
+from emcurate.patches.label_files import LabelFiles
 from emcurate.patches.label_log import LabelLog
+from emcurate.patches.label_reading import read_labels
 from emcurate.patches.labels import LABELS, load_labels, save_labels
 from emcurate.patches.list_names import ListNames
 
