@@ -56,7 +56,7 @@ class LabelingWidget(anywidget.AnyWidget):
         self.chosen_keys = choose_keys(keys or {})
         self.pace = Pace()
         self._shown = False
-        self._unsaved: int | None = None  # the first patch whose label could not be saved
+        self._unsaved: list[int] = []  # patches whose labels could not be saved, until they get one that can
         self.on_msg(self._receive)
 
     def _receive(self, _widget: object, message: dict[str, Any], _buffers: object) -> None:
@@ -74,7 +74,7 @@ class LabelingWidget(anywidget.AnyWidget):
             answer["error"] = str(error)
         if message["type"] in LABELLING:
             self._note_failure(message, answer)
-        answer["unsaved"] = self._unsaved is not None
+        answer["unsaved"] = len(self._unsaved)
         if message["type"] in ("ready", "room", "turn", "arrange") or page != self.session.page_indices():
             self._send_page(message, answer)
         else:
@@ -99,6 +99,8 @@ class LabelingWidget(anywidget.AnyWidget):
                 changed = session.accept(message["seen"])
             case "undo":
                 return {"moved": bool(session.undo())}
+            case "turn" if message.get("labelled") and self._unsaved:
+                session.go_to(self._unsaved[0])
             case "turn":
                 session.turn(message["page"])
             case "next":
@@ -118,13 +120,13 @@ class LabelingWidget(anywidget.AnyWidget):
         return {}
 
     def _note_failure(self, message: dict[str, Any], answer: dict[str, Any]) -> None:
-        """After labels that could not be saved, the cursor waits at the first of them until others are."""
+        """Remember which labels could not be saved until their patches get others; the cursor waits at the first."""
+        concerned = list(message.get("indices") or message.get("seen") or ())
         if not answer["error"]:
-            self._unsaved = None
+            self._unsaved = [index for index in self._unsaved if index not in concerned]
             return
-        if self._unsaved is None:
-            self._unsaved = next(iter(message.get("indices") or message.get("seen") or [self.session.cursor]))
-        self.session.go_to(self._unsaved)
+        self._unsaved += [index for index in concerned if index not in self._unsaved]
+        self.session.go_to(next(iter(self._unsaved), self.session.cursor))
         answer["moved"] = True
 
     def _tell(self, message: dict[str, Any], done: int, total: int) -> None:

@@ -394,6 +394,8 @@ def test_notebook_7_leaves_the_keys_to_the_widget(page, notebook_server, work, r
     notebook_server.start_kernel()
     page.goto(notebook_server.url)
     run_all(page, notebook_server)
+    settle(page)
+    assert has_keys(page)
     fix_grid(page)
     cells = page.locator(".jp-Notebook .jp-Cell").count()
     tile(page, 0).click()
@@ -531,6 +533,25 @@ def test_after_its_last_patch_a_page_is_turned_and_no_key_labels_a_patch_twice(p
     assert "End of the last page" in page.locator(".emc-message").inner_text()
 
 
+def test_the_grid_takes_the_keys_from_an_empty_new_cell_and_not_from_who_is_writing(page, lab, work, root):
+    open_notebook(page, lab, root, work, LABELS=str(work / "cells_labels.npy"), ANNOTATOR="anna")
+    cells = page.locator(".jp-Notebook .jp-CodeCell .cm-content")
+    for written in ("", "x = 12"):
+        before = cells.count()
+        page.locator(".emc-tile").first.evaluate("tile => (tile.dataset.old = true)")
+        cells.nth(1).click()
+        # In the last cell this makes a new one below, and goes there.
+        keys(page, "Shift+Enter")
+        if written:
+            cells.last.click()
+            page.keyboard.type(written)
+        page.wait_for_function("document.querySelector('.emc-tile') && !document.querySelector('.emc-tile[data-old]')")
+        settle(page)
+        assert has_keys(page) == (not written)
+        assert cells.count() == (before if written else before + 1)
+    assert cells.last.inner_text() == "x = 12"
+
+
 def test_keys_come_back_from_the_page_field_the_slider_and_the_lists(page, lab, work, root):
     open_notebook(page, lab, root, work, LABELS=str(work / "focus_labels.npy"), ANNOTATOR="anna")
     widget = page.locator(".emcurate-labeling")
@@ -564,18 +585,24 @@ def test_what_could_not_be_saved_is_never_called_saved_and_the_cursor_waits_ther
     log.mkdir()
     keys(page, "u")
     page.locator(".emc-message.emc-error").wait_for()
-    assert page.locator(".emc-saved").inner_text() == "last label not saved"
+    assert page.locator(".emc-saved").inner_text() == "1 label not saved"
     assert letters(page)[:4] == ["I", "I", "", ""]
     assert cursor(page) == 2
     keys(page, "c")
     page.wait_for_timeout(500)
-    assert page.locator(".emc-saved").inner_text() == "last label not saved", "to draw it again saves nothing"
+    assert page.locator(".emc-saved").inner_text() == "1 label not saved", "to draw it again saves nothing"
+    keys(page, "End", "u")
+    page.wait_for_function("document.querySelector('.emc-saved').textContent === '2 labels not saved'")
+    page.wait_for_timeout(500)
+    assert page.locator("input[title=Page]").input_value() == "1", "a label that is not saved turns no page"
+    assert cursor(page) == 2
     log.rmdir()
     log.write_bytes(kept)
-    keys(page, "u")
+    keys(page, "u", "End", "u")
     settle(page)
     assert page.locator(".emc-message.emc-error").count() == 0
-    assert saved(labels, work)[:4] == ["I", "I", "U", ""]
+    assert page.locator("input[title=Page]").input_value() == "2"
+    assert saved(labels, work)[:PAGE] == ["I", "I", "U", *[""] * (PAGE - 4), "U"]
 
 
 def test_a_models_labels_are_shown_taken_and_given_back_and_keys_can_be_others(page, lab, work, root):

@@ -130,23 +130,26 @@ def test_the_next_patch_without_a_label_is_found_across_pages_and_past_the_end(b
 def test_labels_that_could_not_be_saved_are_told_until_others_are_and_the_cursor_waits(browser, monkeypatch):
     browser.ask("ready", room=ROOM)
     page = browser.session.page_indices()
-    assert browser.ask("label", indices=[page[0]], label="informative", cursor=page[1])["unsaved"] is False
+    assert browser.ask("label", indices=[page[0]], label="informative", cursor=page[1])["unsaved"] == 0
     append = LabelLog.append
 
     def fail(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(LabelLog, "append", fail)
-    for here, following in ((1, 2), (2, 3)):
-        answer = browser.ask("label", indices=[page[here]], label="informative", cursor=page[following])
-        assert answer["unsaved"] and answer["moved"] and answer["cursor"] == page[1]
+    for count, here in enumerate((1, 2), start=1):
+        answer = browser.ask("label", indices=[page[here]], label="informative", cursor=page[here + 1])
+        assert answer["unsaved"] == count and answer["moved"] and answer["cursor"] == page[1]
         assert "No space left" in answer["error"]
         assert answer["labels"][str(page[here])] == "none"
-    answer = browser.ask("draw", changes={"stretch": True})
-    assert answer["unsaved"], "to draw again saves nothing"
+    answer = browser.ask("turn", page=1, labelled=True)
+    assert (answer["page"], answer["cursor"]) == (0, page[1]), "a page is not turned by a label that is not saved"
+    assert browser.ask("draw", changes={"stretch": True})["unsaved"] == 2, "to draw again saves nothing"
     monkeypatch.setattr(LabelLog, "append", append)
-    answer = browser.ask("label", indices=[page[1]], label="informative", cursor=page[2])
-    assert not answer["unsaved"] and not answer["error"] and not answer["moved"]
+    answer = browser.ask("label", indices=[page[5]], label="informative", cursor=page[6])
+    assert answer["unsaved"] == 2 and not answer["error"], "nor does it save others"
+    assert browser.ask("label", indices=page[1:3], label="informative", cursor=page[3])["unsaved"] == 0
+    assert browser.ask("turn", page=1, labelled=True)["page"] == 1
 
 
 def test_who_said_what_is_told_where_several_did_and_hidden_from_who_wants_only_their_own(corpus):

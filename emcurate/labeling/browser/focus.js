@@ -1,6 +1,7 @@
 // Who has the keys: the grid, whenever nobody is writing or steering elsewhere.
 
 const ONCE = ["step", "undo"]; // what a key that is held down may do again; it must not label patch after patch
+const EDITING = /^[acvxyz]$/i; // with Ctrl: what they would do to the notebook's cells nobody means who is in here
 const TYPED_IN = "input, textarea, select, [contenteditable=true]";
 
 export function shareKeys(root, grid, { asked, perform }) {
@@ -13,7 +14,8 @@ export function shareKeys(root, grid, { asked, perform }) {
   // it gets those with Ctrl that mean nothing here, such as that which saves the notebook, and no others: D, D would
   // delete the cell.
   function claim(event) {
-    const ours = !(event.ctrlKey || event.metaKey || event.altKey) || meant(event) !== null;
+    const plain = !(event.ctrlKey || event.metaKey || event.altKey);
+    const ours = plain || EDITING.test(event.key) || meant(event) !== null;
     if (ours) event.target.dataset.lmSuppressShortcuts = "true";
     else delete event.target.dataset.lmSuppressShortcuts;
     return ours;

@@ -145,7 +145,9 @@ function render({ model, el }) {
     undoText.textContent = message.undo ? `Undo (${thousands(message.undo)})` : "Undo";
     details.refresh();
     // From here on all is as the kernel says.
-    if (latest || message.unsaved) status.setSaved(message.unsaved ? "last label not saved" : "all labels saved", message.unsaved);
+    if (latest || message.unsaved) {
+      status.setSaved(message.unsaved ? `${plural(message.unsaved, "label")} not saved` : "all labels saved", message.unsaved > 0);
+    }
     if (message.error) status.error(message.error);
     else if (latest && message.note) status.note(message.note);
     if (latest) release(message.type === "page");
@@ -189,10 +191,11 @@ function render({ model, el }) {
     send(type, content);
   }
 
-  function turn(to) {
+  // With `labelled`, only if what was just labelled could be saved.
+  function turn(to, labelled = false) {
     if (to >= page.pages) return status.note("This is the last page.");
     if (to < 0) return status.note("This is the first page.");
-    act("turn", { page: to });
+    act("turn", { page: to, labelled });
   }
 
   function change(changes) {
@@ -234,7 +237,7 @@ function render({ model, el }) {
     sendLabels("label", targets, { indices: targets.map((tile) => tile.index), label: name });
     if (turns) {
       const number = page.page + 1;
-      turn(number);
+      turn(number, true);
       if (left) status.note(`Page ${thousands(number)} was left with ${plural(left, "patch")} without a label; Page Up goes back.`);
     } else if (next === page.tiles.length) sayEnd();
     paint();
