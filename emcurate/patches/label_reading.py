@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from emcurate.errors import InputError
-from emcurate.files import digest_bytes, fingerprint
+from emcurate.files import digest_bytes
 from emcurate.patches.label_files import CodeArray, LabelFiles, noted_without_log
 from emcurate.patches.label_history import History
 from emcurate.patches.label_log import LabelLog, Record
@@ -113,7 +113,7 @@ def read_labels(files: LabelFiles, names: ListNames, log: LabelLog) -> LabelRead
     )
     order = _find_order(files, names, records, state, reading)
     if in_file is not None and order is not None:
-        _find_corrections(files, order, names, records, state, _find_mark(log, state, ends), reading)
+        _find_corrections(order, names, records, _find_mark(log, state, ends), reading)
     labels = {**history.labels(), **reading.corrections}
     for name, label in labels.items():
         places = names.find(name)
@@ -213,39 +213,31 @@ def _old_places(records: Sequence[Record]) -> dict[int, Record]:
 def _find_mark(log: LabelLog, state: Mapping[str, Any], ends: Sequence[int]) -> int | None:
     """Return how many records of the log the file holds, or None where that is not known."""
     offset, digest = state.get("applied"), state.get("log")
-    # Version 0.1 noted no digest, and wrote other labels into its files than its log says by the rules of today.
     if type(offset) is not int or not isinstance(digest, str) or not log.holds_start(offset, digest):
         return None
     return bisect.bisect_right(ends, offset)
 
 
 def _find_corrections(
-    files: LabelFiles,
-    order: _Order,
-    names: ListNames,
-    records: Sequence[Record],
-    state: Mapping[str, Any],
-    mark: int | None,
-    reading: LabelReading,
+    order: _Order, names: ListNames, records: Sequence[Record], mark: int | None, reading: LabelReading
 ) -> None:
     """Find labels that the file has of itself: not what the log said when it was written, nor what it says now."""
     in_file, history = reading.in_file, reading.history
     assert in_file is not None
+    now = order.spread(history.labels(), len(in_file))
+    was = now
     if mark is None:
-        mark = _guess_mark(in_file, order, records, history.key)
         reading.is_guessed = bool(records)
-    was = now = order.spread(history.labels(), len(in_file))
+        mark = _guess_mark(in_file, order, records, history.key)
     if mark < len(records):
         earlier = History(history.key)
         earlier.apply(records[:mark])
         was = order.spread(earlier.labels(), len(in_file))
-    typed = (in_file != was) & (in_file != now)
-    if "log" not in state and state.get("file") == fingerprint(files.labels):
-        # As version 0.1 wrote it: nobody has typed anything, and what is in no line of the log was in a damaged one.
-        logged = {key for keys in history.acts.values() for key in keys}
-        for place in np.flatnonzero(typed).tolist():
-            typed[place] = order.name(place) not in logged
-    for place in np.flatnonzero(typed).tolist():
+    if records and all(record.is_old for record in records):
+        before = _as_written_by_old(records, len(in_file))
+        if np.count_nonzero(in_file != before) <= np.count_nonzero(in_file != was):
+            was = before
+    for place in np.flatnonzero((in_file != was) & (in_file != now)).tolist():
         name, label = order.name(place), LABELS[in_file[place]]
         if name is None or now[place] != was[place]:
             reading.overruled += 1
@@ -254,6 +246,15 @@ def _find_corrections(
         key = names[places[0]] if places else name
         if history.label(key) != label:
             reading.corrections[key] = label
+
+
+def _as_written_by_old(records: Sequence[Record], count: int) -> CodeArray:
+    """Return the labels of a file that version 0.1 wrote: other ones than its log gives by the rules of today."""
+    codes = np.full(count, CODE_NONE, np.uint8)
+    for place, record in _old_places(records).items():
+        if place < count:
+            codes[place] = LABELS.index(record.label)
+    return codes
 
 
 def _guess_mark(in_file: CodeArray, order: _Order, records: Sequence[Record], key: Callable[[Record], str]) -> int:

@@ -562,6 +562,25 @@ def test_in_a_log_of_version_0_1_two_patches_of_one_name_stay_two(file):
     assert LabelStore(file, ["/q/b/1.png", "/q/a/1.png"], "anna").codes.tolist() == [UNI, INF]
 
 
+@pytest.mark.parametrize("typed", [{}, {5: "unsure"}])
+def test_a_label_nobody_holds_that_an_undo_of_version_0_1_left_is_not_taken_for_typed_in(file, typed):
+    """Its file said what the one had found when labelling, though the other had taken that back since."""
+    lines = [
+        old_line(0, "anna", "label", 0, LAPTOP[0], "informative"),
+        old_line(1, "ben", "label", 0, LAPTOP[0], "uninformative", "informative"),
+        old_line(2, "anna", "undo", 0, LAPTOP[0], "uninformative", "uninformative"),
+        old_line(3, "ben", "undo", 0, LAPTOP[0], "informative", "uninformative"),
+        *(old_line(4 + i, "ben", "label", i, LAPTOP[i], "informative") for i in range(1, 4)),
+    ]
+    log_of(file).write_text("".join(lines))
+    save_labels(file, np.array(["informative"] * 4 + ["none"] * 2))
+    type_in(file, typed)
+    store = LabelStore(file, CLUSTER, "anna")
+    assert store.codes.tolist() == [NONE, INF, INF, INF, NONE, UNSURE if typed else NONE]
+    (backup,) = file.parent.glob("patch_quality_labels.2*.npy")
+    assert words(backup)[0] == "informative" and any(backup.name in notice for notice in store.notices)
+
+
 def test_labels_typed_into_a_file_of_version_0_1_survive_too(file):
     lines = [old_line(i, "anna", "label", i, LAPTOP[i], "informative") for i in range(4)]
     log_of(file).write_text("".join(lines))
