@@ -24,7 +24,14 @@ def test_a_window_too_small_for_a_tile_still_gets_one():
     assert fit_grid(Room(-5, -40, 16, 38), 224) == (1, 1, TILE_SIZES[0])
 
 
-def test_a_taller_window_never_shows_fewer_rows_and_tiles_shrink_by_less_than_half():
+def test_a_taller_window_never_shows_fewer_rows_and_tiles_shrink_to_half_at_most():
     found = [fit_grid(Room(1000, height, 16, 38), 224) for height in range(160, 2000, 10)]
     assert all(before[0] <= after[0] for before, after in itertools.pairwise(found))
-    assert min(size for _, _, size in found[10:]) > 224 / 2
+    assert min(size for _, _, size in found) >= 224 / 2
+
+
+def test_a_page_is_more_than_a_few_patches_where_smaller_tiles_allow_it():
+    assert fit_grid(Room(1100, 620, 16, 38), 224) == (2, 4, 224), "enough as they are"
+    rows, columns, size = fit_grid(Room(700, 340, 16, 38), 224)
+    assert rows * columns >= 6 and size >= 112
+    assert fit_grid(Room(300, 262, 16, 38), 224) == (1, 1, 224), "half the size would not do either"
