@@ -30,10 +30,11 @@ function render({ model, el }) {
   let silence = null;
   let silent = false;
   let unconfirmed = new Map(); // by patch, the request that is to save its label
+  let wanted = {}; // of the view, what was asked for and not answered yet
 
   // -- what there is on the screen ---------------------------------------------------------------------------
 
-  const bar = makeBar(client, { arrange: (changes) => act("arrange", { changes, room: view.room() }), draw: change, resize: (size) => draw({ size }) });
+  const bar = makeBar(client, { arrange, draw: change, resize: (size) => draw({ size }) });
   const status = makeStatus({ dismiss: () => (status.notices.replaceChildren(), send("dismiss"), view.refit()) });
   const details = makeDetails(() => model.send({ type: "details" }));
   const grid = make("div", { className: "emc-grid", tabIndex: 0 });
@@ -131,7 +132,10 @@ function render({ model, el }) {
     if (message.type === "progress") return showWork(message);
     const answers = message.client === client;
     const latest = answers && message.request === request;
-    if (latest) clearTimeout(silence);
+    if (latest) {
+      clearTimeout(silence);
+      wanted = {};
+    }
     if (silent && answers) {
       silent = false;
       status.clear();
@@ -198,8 +202,14 @@ function render({ model, el }) {
     act("turn", { page: to, labelled });
   }
 
+  function arrange(changes) {
+    Object.assign(wanted, changes);
+    act("arrange", { changes, room: view.room() });
+  }
+
   function change(changes) {
     if (!page) return;
+    Object.assign(wanted, changes);
     draw(changes);
     send("draw", { changes });
   }
@@ -330,6 +340,7 @@ function render({ model, el }) {
   function showPage(message, buffers) {
     const first = !page;
     page = message;
+    Object.assign(page.view, wanted); // an answer to an older request must not turn a switch back
     pixels = page.tiles.map((tile) => {
       const buffer = buffers[tile.buffer];
       return buffer ? new Uint8Array(buffer.buffer ?? buffer, buffer.byteOffset ?? 0, buffer.byteLength) : null;
