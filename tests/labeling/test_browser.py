@@ -236,6 +236,7 @@ def letters(page) -> list[str]:
 
 def fix_grid(page) -> None:
     """Show 3 x 4 patches, whatever the window has room for."""
+    settle(page)
     widget = page.locator(".emcurate-labeling")
     widget.get_by_label("Fit window").uncheck()
     for name, count in (("Rows", 3), ("Columns", COLUMNS)):
@@ -498,7 +499,7 @@ def test_only_what_is_in_sight_is_marked_and_it_is_said_what_is_not(page, lab, w
             for limit in (frame, grid)
         )
         assert (place in marked) == (seen and place != GONE)
-    assert "out of sight and stay as they are" in page.locator(".emc-message").inner_text()
+    assert "out of sight and left as they are" in page.locator(".emc-message").inner_text()
     assert saved(labels, work) == ["I" if place in marked else "" for place in range(COUNT)]
 
 

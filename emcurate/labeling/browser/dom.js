@@ -18,7 +18,7 @@ export function select(label, title, options, onchange) {
 // Options are [value, text] or [value, text, why it cannot be chosen].
 export function fill(node, options, value) {
   const made = options.map(([name, text, closed]) =>
-    make("option", { value: name, disabled: Boolean(closed), title: closed ?? "" }, closed ? `${text} (${closed})` : text),
+    make("option", { value: name, disabled: Boolean(closed) }, closed ? `${text} (${closed})` : text),
   );
   node.replaceChildren(...made);
   node.value = value;
@@ -43,10 +43,17 @@ export function button(content, title, action, className = "") {
 
 export const thousands = (count) => count.toLocaleString("en-GB");
 
-export const plural = (count, noun) => `${thousands(count)} ${noun}${count === 1 ? "" : noun.endsWith("ch") ? "es" : "s"}`;
+export function plural(count, noun) {
+  const ending = noun.endsWith("ch") ? "es" : "s";
+  return `${thousands(count)} ${noun}${count === 1 ? "" : ending}`;
+}
 
 export function duration(minutes) {
   if (minutes < 1) return "under a minute";
   const hours = Math.floor(minutes / 60);
   return hours ? `${hours} h ${Math.round(minutes % 60)} min` : `${Math.round(minutes)} min`;
 }
+
+// What the kernel sends beside a message comes as a view of a larger buffer, or as one of its own.
+export const bytesOf = (buffer) =>
+  new Uint8Array(buffer.buffer ?? buffer, buffer.byteOffset ?? 0, buffer.byteLength);

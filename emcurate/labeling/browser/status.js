@@ -32,7 +32,8 @@ export function makeStatus({ dismiss }) {
     for (const name in bars) bars[name].style.width = `${(100 * answer.counts[name]) / total}%`;
     const left = answer.counts.none;
     const rate = answer.pace;
-    pace.textContent = !left ? "all labelled" : rate ? `${Math.round(rate)} a minute, ${duration(left / rate)} for the rest` : "";
+    const speed = rate ? `${Math.round(rate)} a minute, ${duration(left / rate)} for the rest` : "";
+    pace.textContent = left ? speed : "all labelled";
     pace.title = "Of the last minutes of labelling; pauses do not count";
     notices.replaceChildren(...answer.notices.map((text) => make("p", {}, text)));
     if (answer.notices.length) notices.append(button("Dismiss", "Hide these notices", dismiss));

@@ -1,6 +1,6 @@
 // A patch in its section, in a panel over the half of the grid where the cursor is not.
 
-import { make } from "./dom.js";
+import { bytesOf, make } from "./dom.js";
 import { describe, drawPixels } from "./tiles.js";
 
 const REST_MS = 200; // how long the cursor stays before the kernel is asked
@@ -21,7 +21,8 @@ export function makeSurroundings(button, { ask, fail }) {
     clearTimeout(timer);
     if (!tile) return;
     const wanted = tile.index;
-    if (!panel.hidden || !reasons.has(wanted)) timer = setTimeout(() => ask(panel.hidden ? "where" : "surroundings", wanted), REST_MS);
+    if (panel.hidden && reasons.has(wanted)) return;
+    timer = setTimeout(() => ask(panel.hidden ? "where" : "surroundings", wanted), REST_MS);
   }
 
   function follow(now, atRight) {
@@ -73,7 +74,7 @@ export function makeSurroundings(button, { ask, fail }) {
     picture.hidden = false;
     panel.classList.remove("emc-stale");
     Object.assign(canvas, { width: answer.width, height: answer.height });
-    drawPixels(canvas, answer, new Uint8Array(buffer.buffer ?? buffer, buffer.byteOffset ?? 0, buffer.byteLength), [0, 255]);
+    drawPixels(canvas, answer, bytesOf(buffer), [0, 255]);
     const [row, column, height, width] = answer.box;
     const percent = (part, whole) => `${(100 * part) / whole}%`;
     Object.assign(outline.style, {

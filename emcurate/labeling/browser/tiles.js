@@ -14,12 +14,25 @@ export const whoSaid = (tile) =>
     .map(([who, label]) => `${who || "(no name)"}: ${label}`)
     .join(", ");
 
+// All there is to say of a patch, as nodes.
+export function tellOf(tile) {
+  const label = tile.label === "none" ? "unlabelled" : tile.label;
+  const state = tile.problem ? `cannot be labelled (${tile.problem})` : label;
+  const parts = [describe(tile, " · ")];
+  if (!tile.problem) parts.push(`${tile.width * tile.reduction} × ${tile.height * tile.reduction} pixels`);
+  if (tile.reduction > 1) parts.push(`drawn at 1/${tile.reduction}`);
+  if (tile.score !== null) parts.push(`model ${tile.score.toFixed(3)}, ${tile.model}`);
+  const said = Object.keys(tile.said).length ? ` · ${whoSaid(tile)}` : "";
+  return [make("b", {}, state), ` · ${parts.join(" · ")}`, disputed(tile) ? make("b", {}, said) : said];
+}
+
 export function buildTile(tile, id) {
   const node = make("div", { className: "emc-tile", id });
   node.setAttribute("role", "option");
   const frame = make("div", { className: "emc-patch" });
   if (tile.problem) {
-    frame.append(make("div", { className: "emc-problem" }, make("b", {}, "⚠ cannot be shown"), make("span", {}, tile.problem)));
+    const words = [make("b", {}, "⚠ cannot be shown"), make("span", {}, tile.problem)];
+    frame.append(make("div", { className: "emc-problem" }, ...words));
   } else {
     frame.append(make("canvas", { width: tile.width, height: tile.height }));
   }
@@ -41,7 +54,8 @@ export function buildTile(tile, id) {
 
 // One patch far larger than the others must not make these tiny: the middle one of the page sets the scale.
 export function usualSide(page) {
-  const sides = page.tiles.filter((tile) => !tile.problem).map((tile) => tile.reduction * Math.max(tile.width, tile.height));
+  const drawn = page.tiles.filter((tile) => !tile.problem);
+  const sides = drawn.map((tile) => tile.reduction * Math.max(tile.width, tile.height));
   return sides.sort((a, b) => a - b)[Math.floor((sides.length - 1) / 2)] ?? 1;
 }
 

@@ -2,12 +2,13 @@
 //
 // A label shows at once and is confirmed when the kernel has it on disk.
 
-import { button, make, plural, thousands } from "./dom.js";
+import { bytesOf, make, plural, thousands } from "./dom.js";
 import { keyHelp, understand, written } from "./keys.js";
 import { FRAME, inSight } from "./sight.js";
-import { buildTile, describe, disputed, drawTile, paintTile, usualSide, whoSaid } from "./tiles.js";
+import { buildTile, drawTile, paintTile, tellOf, usualSide } from "./tiles.js";
 import { makeBar } from "./bar.js";
-import { badge, makeStatus } from "./status.js";
+import { makeStatus } from "./status.js";
+import { makeButtons } from "./buttons.js";
 import { makeDetails } from "./details.js";
 import { makeSurroundings } from "./surroundings.js";
 import { watchWindow } from "./window.js";
@@ -42,27 +43,9 @@ function render({ model, el }) {
   grid.setAttribute("aria-multiselectable", "true");
   grid.setAttribute("aria-label", "Patches of this page");
   const info = make("div", { className: "emc-info" });
-  const pageNumber = make("input", { type: "number", min: 1, title: "Page" });
-  pageNumber.onchange = () => turn(Math.max(Math.round(Number(pageNumber.value)) || 1, 1) - 1);
-  const pages = make("span");
   const keysPanel = make("div", { className: "emc-panel emc-help", hidden: true });
-
-  // Buttons say their key, which only the kernel knows.
-  const keyed = [];
-  const onKey = (action, content, title, perform, name = "") => {
-    const key = make("kbd", { className: name && `emc-${name}` });
-    const node = button([key, content], title, perform);
-    keyed.push({ action, key });
-    return node;
-  };
-  const label = (name, text, title) => onKey(name, text, title, () => perform({ type: "mark", name }), name);
-  const rest = (name) => button(badge(name), `Mark all in sight that have no label as ${name} (Shift and its key)`, () => perform({ type: "rest", name }));
-  const acceptButton = onKey("accept", "Model's", "Give all in sight that have no label the one the model gives", () => perform({ type: "accept" }));
-  const undoText = make("span", {}, "Undo");
-  const undo = onKey("undo", undoText, "Take the last action back", () => perform({ type: "undo" }));
-  const around = onKey("surroundings", "Surroundings", "The patch in its section", () => perform({ type: "surroundings" }));
-  around.dataset.title = around.title;
-  const surroundings = makeSurroundings(around, {
+  const buttons = makeButtons({ perform: (action) => perform(action), goTo: (to) => turn(to) });
+  const surroundings = makeSurroundings(buttons.around, {
     ask: (type, index) => model.send({ type, client, index }),
     fail: (reason) => status.error(reason),
   });
@@ -70,36 +53,13 @@ function render({ model, el }) {
 
   const root = make(
     "div",
-    { className: "emcurate-labeling" },
+    { className: "emcurate-labeling emc-unborn" },
     bar.node,
     status.progress,
     status.notices,
     stage,
     make("div", { className: "emc-lines" }, info, status.message),
-    make(
-      "div",
-      { className: "emc-bar" },
-      label("informative", "Informative", "Label the selection as informative"),
-      label("uninformative", "Uninformative", "Label the selection as uninformative"),
-      label("unsure", "Unsure", "Label the selection as seen and not decided"),
-      label("none", "No label", "Take the selection's label away"),
-      make("span", { className: "emc-group" }, "All in sight:"),
-      rest("informative"),
-      rest("uninformative"),
-      acceptButton,
-      undo,
-      around,
-      make(
-        "span",
-        { className: "emc-pages" },
-        onKey("next_unlabelled", "Next unlabelled", "Jump to the next patch without a label", () => perform({ type: "next_unlabelled" })),
-        button("◀", "Page before (Page Up)", () => perform({ type: "turn", by: -1 })),
-        make("label", { title: "Page" }, pageNumber, pages),
-        button("▶", "Next page (Page Down)", () => perform({ type: "turn", by: 1 })),
-        onKey("full_screen", "Full screen", "Fill the whole screen, and back", () => perform({ type: "full_screen" })),
-        onKey("help", "Keys", "Show or hide the keys", () => perform({ type: "help" })),
-      ),
-    ),
+    buttons.node,
     details.node,
   );
   for (const name in FRAME) root.style.setProperty(`--${name}`, `${FRAME[name]}px`);
@@ -145,12 +105,12 @@ function render({ model, el }) {
     // An answer to an older request knows less than what is on the screen.
     else if (page && (!answers || latest)) showLabels(message, latest);
     status.show(message);
-    undo.disabled = message.undo === 0;
-    undoText.textContent = message.undo ? `Undo (${thousands(message.undo)})` : "Undo";
+    buttons.setUndo(message.undo);
     details.refresh();
     // From here on all is as the kernel says.
     if (latest || message.unsaved) {
-      status.setSaved(message.unsaved ? `${plural(message.unsaved, "label")} not saved` : "all labels saved", message.unsaved > 0);
+      const lost = message.unsaved && `${plural(message.unsaved, "label")} not saved`;
+      status.setSaved(lost || "all labels saved", Boolean(lost));
     }
     if (message.error) status.error(message.error);
     else if (latest && message.note) status.note(message.note);
@@ -181,7 +141,8 @@ function render({ model, el }) {
     queue = [];
     for (const action of struck) {
       // One key may label what it was struck for before it was drawn; a whole page that nobody has seen it may not.
-      if (newPage && ["rest", "accept"].includes(action.type)) status.note("The page came after that key: look at it and press again.");
+      const sweeping = ["rest", "accept"].includes(action.type);
+      if (newPage && sweeping) status.note("The page came after that key: look at it and press again.");
       else perform(action);
     }
   }
@@ -203,6 +164,7 @@ function render({ model, el }) {
   }
 
   function arrange(changes) {
+    if (!page) return;
     Object.assign(wanted, changes);
     act("arrange", { changes, room: view.room() });
   }
@@ -248,7 +210,8 @@ function render({ model, el }) {
     if (turns) {
       const number = page.page + 1;
       turn(number, true);
-      if (left) status.note(`Page ${thousands(number)} was left with ${plural(left, "patch")} without a label; Page Up goes back.`);
+      const without = `${plural(left, "patch")} without a label`;
+      if (left) status.note(`Page ${thousands(number)} was left with ${without}; Page Up goes back.`);
     } else if (next === page.tiles.length) sayEnd();
     paint();
   }
@@ -277,7 +240,7 @@ function render({ model, el }) {
     const open = (tile) => tile.label === "none" && !tile.problem;
     const hidden = page.tiles.filter((tile, place) => open(tile) && !seen[place]).length;
     status.clear();
-    if (hidden) status.note(`${plural(hidden, "patch")} of this page ${hidden === 1 ? "is" : "are"} out of sight and stay as they are.`);
+    if (hidden) status.note(`${plural(hidden, "patch")} of this page: out of sight and left as they are.`);
     return page.tiles.filter((tile, place) => open(tile) && seen[place]);
   }
 
@@ -340,19 +303,12 @@ function render({ model, el }) {
   function showPage(message, buffers) {
     const first = !page;
     page = message;
+    root.classList.remove("emc-unborn");
     Object.assign(page.view, wanted); // an answer to an older request must not turn a switch back
-    pixels = page.tiles.map((tile) => {
-      const buffer = buffers[tile.buffer];
-      return buffer ? new Uint8Array(buffer.buffer ?? buffer, buffer.byteOffset ?? 0, buffer.byteLength) : null;
-    });
+    pixels = page.tiles.map((tile) => (tile.buffer < 0 ? null : bytesOf(buffers[tile.buffer])));
     bar.show(page);
-    acceptButton.hidden = !page.scored;
-    for (const { action, key } of keyed) key.textContent = written(page.keys[action]);
+    buttons.show(page);
     keysPanel.replaceChildren(keyHelp(page.keys, page.help));
-    if (document.activeElement !== pageNumber) pageNumber.value = page.page + 1; // somebody may be writing there
-    pageNumber.max = page.pages;
-    const narrowed = page.selected < page.total ? `, ${thousands(page.selected)} of ${thousands(page.total)} patches` : "";
-    pages.textContent = `of ${thousands(page.pages)}${narrowed}`;
     tiles = page.tiles.map((tile, place) => buildTile(tile, `emcurate-${client}-${place}`));
     grid.replaceChildren(...tiles);
     if (!tiles.length) grid.append(make("p", { className: "emc-empty" }, "No patch matches these filters."));
@@ -372,8 +328,8 @@ function render({ model, el }) {
     Object.assign(page.view, changes);
     grid.style.setProperty("--columns", page.view.columns);
     grid.style.setProperty("--size", `${page.size}px`);
-    const usual = usualSide(page);
-    page.tiles.forEach((tile, place) => drawTile(tiles[place], tile, pixels[place], { size: page.size, usual, stretch: page.view.stretch }));
+    const how = { size: page.size, usual: usualSide(page), stretch: page.view.stretch };
+    page.tiles.forEach((tile, place) => drawTile(tiles[place], tile, pixels[place], how));
   }
 
   function paint() {
@@ -381,7 +337,9 @@ function render({ model, el }) {
     const [first, last] = range();
     page.tiles.forEach((tile, place) => {
       const selected = place >= first && place <= last;
-      paintTile(tiles[place], tile, { atCursor: place === cursor, selected, ranged: first !== last, unconfirmed: unconfirmed.has(tile.index) });
+      const ranged = first !== last;
+      const waits = unconfirmed.has(tile.index);
+      paintTile(tiles[place], tile, { atCursor: place === cursor, selected, ranged, unconfirmed: waits });
     });
     if (tiles[cursor]) grid.setAttribute("aria-activedescendant", tiles[cursor].id);
     else grid.removeAttribute("aria-activedescendant");
@@ -392,15 +350,7 @@ function render({ model, el }) {
   function showInfo(place) {
     const tile = page.tiles[place];
     if (!tile) return info.replaceChildren(" ");
-    const score = tile.score === null ? "" : ` · model ${tile.score.toFixed(3)}, ${tile.model}`;
-    const reduced = tile.reduction > 1 ? ` · drawn at 1/${tile.reduction}` : "";
-    const dimensions = tile.problem ? "" : ` · ${tile.width * tile.reduction} × ${tile.height * tile.reduction} pixels`;
-    const said = disputed(tile) ? make("b", {}, ` · ${whoSaid(tile)}`) : Object.keys(tile.said).length ? ` · ${whoSaid(tile)}` : "";
-    info.replaceChildren(
-      make("b", {}, tile.problem ? `cannot be labelled (${tile.problem})` : tile.label === "none" ? "unlabelled" : tile.label),
-      ` · ${describe(tile, " · ")}${dimensions}${reduced}${score}`,
-      said,
-    );
+    info.replaceChildren(...tellOf(tile));
     info.title = tile.path;
   }
 
