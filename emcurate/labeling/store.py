@@ -168,6 +168,7 @@ class LabelStore:
         self.is_same_list = reading.is_same_list
         self.own = np.full(len(self.names), CODE_NONE, np.uint8)
         self._absorb(self.history.statements)
+        self._tell_of_shared_log()
         # What is put down for others to find goes to the disk before the file that it explains is touched.
         self._record("import", reading.corrections, annotator=FROM_FILE)
         self.listed = self._list_patches(reading)
@@ -199,6 +200,12 @@ class LabelStore:
         write_listed(self.files.listed, listed, known, self.names)
         return listed
 
+    def _tell_of_shared_log(self) -> None:
+        """Say that a log is not read any more that version 0.1 wrote for ``labels.alice`` and ``labels.bob`` alike."""
+        before = self.path.with_suffix(".log.jsonl")
+        if before != self.log.path and before.exists() and not self.history.acts:
+            self.notices.append(f"{before.name}, which {self.path.name} shared with other files, is not read any more")
+
     def _tell(self, reading: LabelReading, *, is_current: bool) -> None:
         """Say how the labels came together, and keep the file aside where it holds what they do not."""
         notices = [f"{sentence[0].upper()}{sentence[1:]}" for sentence in reading.describe()]
@@ -213,9 +220,6 @@ class LabelStore:
         if reading.corrections:
             given = len(reading.corrections)
             notices.append(f"{given:,} labels found in the file alone count as typed in by hand, and are logged so")
-        before = self.path.with_suffix(".log.jsonl")
-        if before != self.log.path and before.exists() and not self.history.statements:
-            notices.append(f"{before.name}, which {self.path.name} shared with other files, is not read any more")
         if not self._is_named and self.annotator != find_login():
             notices.append(f"Somebody labels as {find_login()} already; here you are {self.annotator}. Set ANNOTATOR.")
         self.notices += notices

@@ -292,6 +292,17 @@ def test_each_label_file_has_a_log_of_its_own(tmp_path):
     assert {"labels.alice.log.jsonl", "labels.bob.log.jsonl"} <= {path.name for path in tmp_path.iterdir()}
 
 
+def test_a_log_that_two_label_files_shared_is_left_and_their_labels_taken_from_the_files(tmp_path):
+    shared = tmp_path / "labels.log.jsonl"
+    shared.write_text(old_line(0, "anna", "label", 0, LAPTOP[0], "informative") * 2)
+    before = shared.read_bytes()
+    save_labels(tmp_path / "labels.alice", np.array(["unsure", *["none"] * 5]))
+    store = LabelStore(tmp_path / "labels.alice", LAPTOP, "anna")
+    assert store.codes.tolist() == [UNSURE] + [NONE] * 5 and shared.read_bytes() == before
+    assert store.notices[0] == "labels.log.jsonl, which labels.alice shared with other files, is not read any more"
+    assert LabelStore(tmp_path / "labels.alice", LAPTOP, "anna").notices == []
+
+
 def test_two_label_files_that_would_share_a_log_are_refused(tmp_path):
     LabelStore(tmp_path / "labels.npy", LAPTOP, "anna").set_labels([0], [INF])
     save_labels(tmp_path / "labels", new_labels(6))
