@@ -9,22 +9,20 @@ BROWSER = Path(__file__).parent / "browser"
 STYLE = BROWSER / "widget.css"
 
 # Each after what it imports; the last one's default export is the widget.
-MODULES = tuple(
-    [
-        "dom",
-        "keys",
-        "sight",
-        "tiles",
-        "bar",
-        "status",
-        "buttons",
-        "details",
-        "surroundings",
-        "window",
-        "focus",
-        "mouse",
-        "widget",
-    ]
+MODULES = (
+    "dom",
+    "keys",
+    "sight",
+    "tiles",
+    "bar",
+    "status",
+    "buttons",
+    "details",
+    "surroundings",
+    "window",
+    "focus",
+    "mouse",
+    "widget",
 )
 
 # Jupyter takes one module, which has no address that others could be imported from.
