@@ -25,12 +25,13 @@ import numpy as np
 
 from emcurate import cli
 from emcurate.classifier.decisions import SHEETS, count_table, draw_sheets, predict
+from emcurate.classifier.labelled import take_labels
 from emcurate.classifier.score_store import patch_keys
 from emcurate.classifier.scoring import Computing, choose_for_all, score_patches
 from emcurate.classifier.weights import find_weights
 from emcurate.errors import InputError
 from emcurate.files import digest_bytes, make_output_directory, note_outputs, npy_bytes, write_once
-from emcurate.patches.labels import CODE_NONE, encode_labels, load_labels
+from emcurate.patches.labels import CODE_NONE
 from emcurate.patches.pathlists import PathList, write_path_list_once
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger, Source
@@ -64,7 +65,7 @@ def run(
     paths = PathList(fpaths, reroot)
     if not len(paths):
         raise InputError(fpaths, "a path list with patches", "an empty one", "run deduplicate.py first")
-    codes = np.full(len(paths), CODE_NONE, np.uint8) if labels is None else encode_labels(load_labels(labels, paths))
+    codes = np.full(len(paths), CODE_NONE, np.uint8) if labels is None else take_labels(labels, paths, report)
     make_output_directory(savedir)
     found = find_weights(weights, report)
     threshold = found.threshold if threshold is None else threshold
@@ -111,7 +112,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("fpaths", type=cli.existing_directory, metavar="FPATHS", help="path list of the patches")
     parser.add_argument("savedir", type=cli.output_directory, metavar="SAVEDIR", help="directory for the results")
     parser.add_argument(
-        "--labels", type=cli.existing_file, metavar="FILE", help="labels parallel to FPATHS; they win over scores"
+        "--labels",
+        type=cli.existing_file,
+        metavar="FILE",
+        help="labels of its patches, matched by name; they win over scores",
     )
     parser.add_argument(
         "--weights",

@@ -5,7 +5,8 @@ is held back to judge it, and the epoch with the best area under the ROC curve (
 goes on with an interrupted training after its last finished epoch.
 
 Reads:   FPATHS, the path list deduplicate.py wrote, and the labelled ones of its patches;
-         LABELS, patch_quality_labels.npy, parallel to it: informative, uninformative or none.
+         LABELS, patch_quality_labels.npy: informative, uninformative, unsure or none (the last two train nothing).
+         They are matched by the patches' names through its log, and without one must be in the order of FPATHS.
 Writes:  SAVEDIR/patch_quality_classifier_nn.pth, a plain state dict, and beside it .json: how to use it;
          patch_quality_nn_metrics.json, ..._epochs.csv (metrics by epoch), ..._scores.csv (each patch's score);
          patch_quality_nn_roc_curve.png, ..._loss_curves.png, ..._calibration.png, and
@@ -27,13 +28,12 @@ from pathlib import Path
 import numpy as np
 
 from emcurate import cli
-from emcurate.classifier.labelled import check_enough, digest_labels, read_labelled, warn_of_few
+from emcurate.classifier.labelled import check_enough, digest_labels, read_labelled, take_labels, warn_of_few
 from emcurate.classifier.outcome import OUTPUTS, tell_again, write_outputs
 from emcurate.classifier.recipe import Recipe
 from emcurate.classifier.weights import find_start_weights
 from emcurate.errors import InputError
 from emcurate.files import hash_file, make_output_directory, note_outputs
-from emcurate.patches.labels import encode_labels, load_labels
 from emcurate.patches.pathlists import PathList
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger, Source
@@ -71,7 +71,7 @@ def run(
     """Train on the labelled patches of `fpaths`; see the module's docstring."""
     report = Report(STAGE)
     paths = PathList(fpaths, reroot)
-    codes = encode_labels(load_labels(labels, paths))
+    codes = take_labels(labels, paths, report)
     check_enough(codes, labels)
     make_output_directory(savedir)
     parameters, data = asdict(recipe), digest_labels(paths, codes)
@@ -121,7 +121,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = cli.make_parser(__doc__, "train_nn.py")
     parser.add_argument("fpaths", type=cli.existing_directory, metavar="FPATHS", help="path list of the patches")
-    parser.add_argument("labels", type=cli.existing_file, metavar="LABELS", help="labels parallel to FPATHS")
+    parser.add_argument("labels", type=cli.existing_file, metavar="LABELS", help="labels of its patches")
     parser.add_argument("savedir", type=cli.output_directory, metavar="SAVEDIR", help="directory for the results")
     titles = {
         "recipe": "the defaults are the published one",

@@ -21,6 +21,7 @@ from emcurate.classifier.batches import BatchJobs, read_batch
 from emcurate.classifier.card import InputFormat, write_card
 from emcurate.classifier.network import build_network, load_classifier, save_weights
 from emcurate.classifier.transforms import evaluation_input
+from emcurate.labeling.store import LabelStore
 from emcurate.patches import labels
 from emcurate.patches.pathlists import PathList, write_path_list
 from tests.patch_sets import make_patch_set, pack
@@ -332,6 +333,24 @@ def test_a_shard_cut_off_loses_the_patches_behind_and_no_others(patch_set, weigh
     error = capsys.readouterr().err
     assert "copy it again" in error
     assert "Traceback" not in error
+
+
+def test_labels_of_another_list_decide_on_their_own_patches_and_unsure_ones_on_none(
+    classified, patch_set, weights, tmp_path, capsys
+):
+    """The labels were given to the same number of patches in another order, on another machine."""
+    by_score = np.load(classified / "nn_scores.npy") > 0.5
+    elsewhere = [f"/laptop/{Path(path).name}" for path in patch_set.paths]
+    store = LabelStore(tmp_path / "labels.npy", [*elsewhere[1:], "/laptop/new-LOC-2d_0_0.tiff"], "anna")
+    opposite = [labels.CODE_UNINFORMATIVE if is_informative else labels.CODE_INFORMATIVE for is_informative in by_score]
+    store.set_labels(range(30), opposite[1:31])
+    store.set_labels([0, 1], [labels.CODE_UNSURE] * 2)
+    assert classify(patch_set.fpaths, tmp_path / "out", weights, "--labels", tmp_path / "labels.npy") == 0
+    predictions = np.load(tmp_path / "out" / "nn_predictions.npy") == 1
+    turned = [i for i in range(40) if predictions[i] != by_score[i]]
+    assert turned == list(range(3, 31))
+    told = capsys.readouterr()
+    assert "the list has changed since it was labelled: 30 labels were carried over" in told.out + told.err
 
 
 @pytest.mark.parametrize("wrong", ["labels", "weights", "empty", "list"])

@@ -17,6 +17,7 @@ from emcurate.classifier.card import describe_weights
 from emcurate.classifier.inference import Scorer
 from emcurate.classifier.network import load_classifier
 from emcurate.classifier.outcome import OUTPUTS
+from emcurate.labeling.store import LabelStore
 from emcurate.patches import labels
 from emcurate.patches.pathlists import write_path_list
 from tests.patch_sets import make_patch_set
@@ -210,7 +211,7 @@ def test_start_weights_layers_and_the_other_options(trained, patch_set, tmp_path
     [
         (
             ["none"] * 40,
-            "at least 2 patches labelled informative and 2 labelled uninformative, found 40 labels, all none",
+            "at least 2 patches labelled informative and 2 labelled uninformative, found 40 labels, all none or unsure",
         ),
         (["informative"] * 40, "found 40 and 0 among 40"),
         (["informative", "uninformative"] + ["none"] * 38, "found 1 and 1 among 40"),
@@ -222,6 +223,24 @@ def test_labels_that_cannot_teach_are_refused(patch_set, tmp_path, capsys, words
     assert train(patch_set, tmp_path / "out", label_file=tmp_path / "labels.npy") == 1
     error = capsys.readouterr().err
     assert message in error and str(tmp_path / "labels.npy") in error
+
+
+def test_labels_of_another_list_train_on_their_own_patches(patch_set, tmp_path, capsys):
+    """The labels were given to a list of the same length, half of whose patches were others."""
+    words = labels.load_labels(patch_set.labels)
+    others = [f"/gone/set {i}-LOC-2d_0_0.tiff" for i in range(20)]
+    older = others + patch_set.paths[:20][::-1]
+    store = LabelStore(tmp_path / "labels.npy", older, "anna")
+    store.set_labels(range(20), [labels.CODE_INFORMATIVE] * 20)
+    codes = labels.encode_labels(words[:20])[::-1].tolist()
+    store.set_labels(range(20, 40), codes)
+    store.set_labels([20], [labels.CODE_UNSURE])
+    assert train(patch_set, tmp_path / "out", label_file=tmp_path / "labels.npy") == 0
+    told = capsys.readouterr()
+    assert "20 labels were carried over to their patches; 20 belong to patches no longer listed" in told.out + told.err
+    rows = read_csv(tmp_path / "out" / "patch_quality_nn_scores.csv")
+    expected = {path: str(word) for path, word in zip(patch_set.paths[:19], words[:19], strict=True)}
+    assert {row["path"]: row["label"] for row in rows} == expected
 
 
 def test_fewer_labels_than_a_batch_are_enough_but_warned_of(patch_set, tmp_path, capsys):
