@@ -52,6 +52,9 @@ START_TRIES = 3
 # Seconds a process has to end by itself when there is no more work, or to be gone after it was killed.
 END_SECONDS = 5.0
 
+# Held while a process is started: its environment meanwhile belongs to all threads.
+_starting = threading.Lock()
+
 
 class Crew(Executor):
     """An executor of processes that each take one job at a time; a job is one function of some arguments.
@@ -113,7 +116,6 @@ class Crew(Executor):
 
     def _hire(self) -> _Worker:
         for _ in range(START_TRIES):
-            # One at a time: the environment of a process being started belongs to all threads.
             with self._lock:
                 if self._closed:
                     raise WorkerDiedError
@@ -131,7 +133,7 @@ class _Worker:
         self.connection, theirs = multiprocessing.connection.Pipe()
         self.process = _CONTEXT.Process(target=_serve, args=(theirs,), daemon=True)
         try:
-            with _environment(SINGLE_THREADED):
+            with _starting, _environment(SINGLE_THREADED):
                 _load_once()
                 self.process.start()
         except BaseException:
@@ -163,6 +165,20 @@ class _Worker:
         if self.process.is_alive():
             self.process.kill()
             self.process.join(END_SECONDS)
+
+
+def warm_up() -> None:
+    """Start the process that workers are forked from, in a thread; it takes as long as this one took to load."""
+    if _CONTEXT.get_start_method() == "forkserver":
+        threading.Thread(target=_start_server, name="warm-up", daemon=True).start()
+
+
+def _start_server() -> None:
+    from multiprocessing import forkserver
+
+    with _starting, contextlib.suppress(OSError, EOFError), _environment(SINGLE_THREADED):
+        _load_once()
+        forkserver.ensure_running()
 
 
 def _load_once() -> None:
