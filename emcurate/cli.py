@@ -469,7 +469,7 @@ def _flag_type(hint: Any, about: Mapping[str, Any]) -> dict[str, Any]:
         }
     least, above, most = about["least"], about["above"], about["most"]
     if hint is int:
-        return {"type": lambda text: _integer(text, least), "metavar": about["metavar"]}
+        return {"type": lambda text: _integer(text, least, most), "metavar": about["metavar"]}
     low, high = least if above is None else above, float("inf") if most is None else most
     return {"type": lambda text: _number(text, low, high, open_low=above is not None), "metavar": about["metavar"]}
 
@@ -479,13 +479,14 @@ def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100
 
 
-def _integer(text: str, least: int) -> int:
+def _integer(text: str, least: int, most: int | None = None) -> int:
     try:
         value = int(text)
     except ValueError:
         value = least - 1
-    if value < least:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, found {text!r}")
+    if value < least or (most is not None and value > most):
+        bound = "" if most is None else f" and at most {most}"
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}{bound}, found {text!r}")
     return value
 
 

@@ -17,7 +17,7 @@ import re
 import shutil
 import socket
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -211,6 +211,11 @@ def _is_intact(place: int, directory: Path, output: Output) -> bool:
     return found.st_mtime_ns == output.mtime_ns or holds(directory, output)
 
 
+def foresee(name: str, data: bytes) -> Output:
+    """Describe a file that is about to be written, of no time yet."""
+    return Output(name, len(data), 0, digest_bytes(data))
+
+
 def note_output(path: Path, directory: Path, data: bytes | memoryview | None = None) -> Output:
     """Describe a file below an output directory that was just written; with its content at hand it is not read."""
     found = path.stat()
@@ -393,6 +398,14 @@ def write_once(path: Path, data: bytes, *, overwrite: bool = False) -> bool:
             raise taken_by_other(path, _VERY_BYTES)
     write_bytes(path, data)
     return True
+
+
+def refuse_different(directory: Path, files: Mapping[str, bytes]) -> None:
+    """Raise what `write_once` would raise of any of several files, before one is written; by name, each its content."""
+    for name, data in files.items():
+        path = directory / name
+        if path.is_dir() or (path.exists() and not (path.stat().st_size == len(data) and path.read_bytes() == data)):
+            raise taken_by_other(path, _VERY_BYTES, "a directory" if path.is_dir() else "a file with other content")
 
 
 def write_pieces(path: Path, pieces: Iterable[bytes | memoryview], *, overwrite: bool = False) -> Output:

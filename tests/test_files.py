@@ -78,6 +78,18 @@ def test_the_head_of_an_npy_file_is_numpys(array):
     assert files.npy_header(array.dtype, len(array)) + array.tobytes() == files.npy_bytes(array)
 
 
+def test_of_several_files_one_that_is_taken_is_named_before_any_is_written(tmp_path):
+    (tmp_path / "same").write_bytes(b"one")
+    wanted = {"same": b"one", "new": b"two"}
+    files.refuse_different(tmp_path, wanted)
+    for name, make in (("taken", lambda path: path.write_bytes(b"yours")), ("directory", lambda path: path.mkdir())):
+        make(tmp_path / name)
+        with pytest.raises(InputError, match="--overwrite to replace it") as error:
+            files.refuse_different(tmp_path, wanted | {name: b"three"})
+        assert error.value.path == str(tmp_path / name)
+    assert not (tmp_path / "new").exists()
+
+
 def test_write_once_never_replaces_other_content(tmp_path):
     target = tmp_path / "a"
     assert files.write_once(target, b"one") is True

@@ -533,3 +533,35 @@ def test_what_was_expected_when_a_run_broke_off_is_its_own_and_what_lay_there_is
     left = {path.name for path in tmp_path.glob("*.txt")}
     # One that was expected and is no result now goes; but nothing does as long as there is somebody else's file.
     assert left == ({"a.txt", "b.txt", "mine.txt"} if is_strange else {"a.txt"})
+
+
+def ledger_of(stage):
+    ledger = Ledger(stage.out, "copy", PARAMETERS, product="copies", owner_of=lambda name: name.rpartition("-")[0])
+    source = Source(stage.inputs / "a", files.fingerprint(stage.inputs / "a"), "a")
+    ledger.plan({"a": source}, Report("copy"), root=stage.inputs)
+    return ledger
+
+
+def test_what_is_announced_is_known_after_a_kill_until_it_is_finished(tmp_path):
+    stage = Stage(tmp_path)
+    stage.add("a", "first")
+    stage.run()
+    (old,) = ledger_of(stage).outputs_of("a")
+    new = files.foresee("a-0.txt", b"second")
+    ledger_of(stage).announce("a", [new])
+    after = ledger_of(stage)
+    assert after.outputs_of("a") == [old, new]
+    assert after.replaces("a")
+    # It is not done, and is finished as ever.
+    assert stage.run()[1] == {"a": "interrupted"}
+    assert ledger_of(stage).outputs_of("a") == [old]
+
+
+def test_nothing_is_announced_over_somebody_elses_file(tmp_path):
+    stage = Stage(tmp_path)
+    stage.add("a", "text")
+    (stage.out / "a-0.txt").write_text("mine")
+    ledger_of(stage).announce("a", [files.foresee("a-0.txt", b"text")])
+    assert not ledger_of(stage).replaces("a")
+    assert "expected no such file" in stage.run()[0].failures[0]
+    assert stage.tree() == {"a-0.txt": "mine"}

@@ -1,12 +1,9 @@
 """A run that is killed at any moment, in every way of cutting, is finished by the next with the same bytes.
 
-A kill is played inside this process: from a given moment on nothing changes any file, nor is anything cleared up.
-That can be repeated at every moment; a real SIGKILL of a run with two workers is a test of its own.
+A kill is played inside this process; a real SIGKILL of a run with two workers is a test of its own.
 """
 
-import contextlib
 import importlib
-import os
 import random
 import shutil
 import signal
@@ -20,8 +17,7 @@ import tifffile
 
 from emcurate import files
 from emcurate.patches.pathlists import write_path_list
-from emcurate.running.ledger_file import LedgerFile
-from emcurate.running.locks import release_locks
+from tests.kills import killed_after, tree
 from tests.textures import make_texture
 
 crop_patches = importlib.import_module("raw.crop_patches")
@@ -30,48 +26,10 @@ FLAGS = ("-cs", "16", "--from-volumes", "-s", "16", "-p", "1")
 IN_SHARDS = ("--store", "tar", "--shard-size", "9")
 MOMENTS = 8  # of each way's 30 to 180, at which it is killed here
 
-# What changes a directory.
-CHANGES = [(os, name) for name in ("rename", "replace", "unlink", "rmdir", "mkdir", "write")] + [(LedgerFile, "append")]
-
-
-class Killed(BaseException):
-    """What stands for the end of the process."""
-
-
-@contextlib.contextmanager
-def killed_after(changes):
-    """Let so many changes of files happen in a block, and nothing after that; give the list of what happened."""
-    happened = []
-
-    def wrap(name, change):
-        def changed(*arguments, **named):
-            if len(happened) >= changes:
-                raise Killed
-            happened.append(name)
-            return change(*arguments, **named)
-
-        return changed
-
-    with pytest.MonkeyPatch.context() as patch:
-        for owner, name in CHANGES:
-            patch.setattr(owner, name, wrap(name, getattr(owner, name)))
-        with contextlib.suppress(Killed):
-            yield happened
-    release_locks()
-
 
 @pytest.fixture(autouse=True)
 def partial_files_are_those_of_dead_processes(monkeypatch):
     monkeypatch.setattr(files, "_is_dead", lambda match: True)
-
-
-def tree(directory):
-    """The bytes of every file below a directory, whatever was left of unfinished ones too; not the ledgers."""
-    return {
-        path.relative_to(directory).as_posix(): path.read_bytes()
-        for path in directory.rglob("*")
-        if path.is_file() and (path.parent.name != ".emcurate" or path.suffix == ".partial")
-    }
 
 
 def times(directory):

@@ -1,0 +1,59 @@
+"""A kill, played inside this process: from a given moment on nothing changes any file, nor is anything cleared up.
+
+Unlike a real one it can be repeated at every moment of a run. A full disk is played in the same way.
+"""
+
+import contextlib
+import errno
+import os
+
+import pytest
+
+from emcurate.running.ledger_file import LedgerFile
+from emcurate.running.locks import release_locks
+
+# What changes a directory.
+CHANGES = [(os, name) for name in ("rename", "replace", "unlink", "rmdir", "mkdir", "write")] + [(LedgerFile, "append")]
+
+
+class Killed(BaseException):
+    """What stands for the end of the process."""
+
+
+def full_disk():
+    """Return what a system answers when there is no room."""
+    return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@contextlib.contextmanager
+def killed_after(changes, end=Killed, of=CHANGES):
+    """Let so many changes of files happen in a block, and nothing after that; give the list of what happened.
+
+    `end` makes the exception that each change after them raises; `of` are the functions that count as changes.
+    """
+    happened = []
+
+    def wrap(name, change):
+        def changed(*arguments, **named):
+            if len(happened) >= changes:
+                raise end()
+            happened.append(name)
+            return change(*arguments, **named)
+
+        return changed
+
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, name in of:
+            patch.setattr(owner, name, wrap(name, getattr(owner, name)))
+        with contextlib.suppress(Killed):
+            yield happened
+    release_locks()
+
+
+def tree(directory):
+    """The bytes of every file below a directory, whatever was left of unfinished ones too; not the ledgers."""
+    return {
+        path.relative_to(directory).as_posix(): path.read_bytes()
+        for path in directory.rglob("*")
+        if path.is_file() and (path.parent.name != ".emcurate" or path.suffix == ".partial")
+    }
