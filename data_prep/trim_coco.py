@@ -3,7 +3,7 @@
 Reads:   COCO annotation files (instances_train2017.json, stuff_train2017.json, ...; several are merged by image), and
          images from a directory, out of a zip archive without unpacking it, or, with --download, from their coco_url.
 Writes:  OUTPUT/labels_train.json, labels_val.json: {"train2017/000000000009.jpg": [category ids]}, the images under
-         OUTPUT/train2017 and val2017, OUTPUT/trim_report.csv, and a picture of the balance.
+         OUTPUT/train2017 and val2017, OUTPUT/trim_report.csv, a picture of the balance, and README.md, a dataset card.
 Example: python data_prep/trim_coco.py --train-annotations instances_train2017.json \\
              --val-annotations instances_val2017.json --train-images train2017.zip --val-images val2017.zip
 
@@ -29,23 +29,31 @@ from typing import Any
 
 from emcurate import cli
 from emcurate.errors import InputError
-from emcurate.fetching.gathering import Link
+from emcurate.fetching.downloads import MOST_FAILURES
+from emcurate.fetching.placing import Link
 from emcurate.files import make_output_directory
+from emcurate.running.claims import refuse_other_makers
 from emcurate.running.jobs import Workers
 from emcurate.running.report import Report
 from emcurate.trimming.categories import resolve_targets
 from emcurate.trimming.coco import read_annotations
 from emcurate.trimming.coco_output import (
-    bring_images,
-    list_names,
+    Bringing,
+    foretell,
     open_part,
     warn_of_other_split,
-    warn_of_strays,
-    write_lists,
-    write_metadata,
-    write_report,
+    write_coco_card,
+    write_split,
 )
-from emcurate.trimming.coco_selection import SEED, Split, choose_images, merge_categories, refuse_empty
+from emcurate.trimming.coco_selection import (
+    SEED,
+    Split,
+    choose_images,
+    list_categories,
+    merge_categories,
+    refuse_empty,
+)
+from emcurate.trimming.part import PRODUCTS
 
 STAGE = "trim_coco"
 
@@ -71,7 +79,9 @@ def run(
     download: bool = False,
     masks: bool = False,
     layout: str = "plain",
-    list_categories: bool = False,
+    only_list: bool = False,
+    max_failures: int = MOST_FAILURES,
+    dry_run: bool = False,
     overwrite: bool = False,
     prune: bool = False,
     workers: Workers = Workers(),
@@ -93,8 +103,8 @@ def run(
     if not splits:
         return report
     categories = merge_categories(splits)
-    if list_categories:
-        print_categories(splits, categories)
+    if only_list:
+        print(*list_categories(splits, categories), sep="\n")
         report.count("categories", len(categories))
         return report
     ids = resolve_targets(targets or [str(i) for i in DEFAULT_TARGETS], categories, splits[0].annotations[0])
@@ -106,46 +116,34 @@ def run(
             choices.append(choice)
         except InputError as error:
             report.fail(error)
+    for repeats in filter(None, (choice.describe_repeats() for choice in choices)):
+        report.warn(repeats)
+    if dry_run:
+        for choice in choices:
+            try:
+                foretell(choice, output, report, download=download)
+            except InputError as error:
+                report.fail(error)
+        return report
     report.count("files written", 0)
     if not choices:
         return report
     make_output_directory(output)
+    refuse_other_makers(output, STAGE, PRODUCTS)
     settings = {"targets": ids, "seed": seed, "skip_empty": skip_empty, "masks": masks, "layout": layout}
     parts = [open_part(STAGE, choice, output, settings, report, overwrite=overwrite, prune=prune) for choice in choices]
     if any(part.is_refused for part in parts):
         return report
     warn_of_other_split(parts, settings, report)
+    how = Bringing(download, max_failures, link, overwrite, workers)
+    facts: dict[str, dict[str, Any]] = {}
     for choice, part in zip(choices, parts, strict=True):
         try:
-            write_lists(choice, part, masks, report)
-            write_report(STAGE, choice, output, report)
-            are_asked_for = choice.split.images is not None or download
-            if are_asked_for:
-                bring_images(choice, part, report, download=download, link=link, overwrite=overwrite, workers=workers)
-            else:
-                advice = f"give --{choice.split.name}-images or --download"
-                part.keep_images(choice.image_names(), advice)
-                report.note(f"No {choice.split.name} images were asked for: {advice}")
-            if layout == "imagefolder":
-                write_metadata(choice, part)
-            if are_asked_for or not overwrite:
-                part.note_if_there(list_names(choice.split).missing)
-            part.finish()
-            if are_asked_for:
-                warn_of_strays(choice, output, report)
+            facts[part.name] = write_split(STAGE, choice, part, settings, how, report)
         except InputError as error:
             report.fail(error)
+    write_coco_card(STAGE, parts[0], facts, report)
     return report
-
-
-def print_categories(splits: Sequence[Split], categories: Mapping[int, str]) -> None:
-    """Print ids, names and how many images show each category."""
-    counts = [split.content.count_images() for split in splits]
-    categories = categories or dict.fromkeys(sorted({i for count in counts for i in count}), "")
-    width = max(map(len, ["name", *categories.values()]))
-    print(f"{'id':>4}  {'name':{width}}  " + "  ".join(f"{split.name + ' images':>12}" for split in splits))
-    for number, name in categories.items():
-        print(f"{number:4}  {name:{width}}  " + "  ".join(f"{count.get(number, 0):12,}" for count in counts))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -183,7 +181,10 @@ def build_parser() -> argparse.ArgumentParser:
         f"{' '.join(map(str, DEFAULT_TARGETS))})",
     )
     parser.add_argument(
-        "--list-categories", action="store_true", help="print ids, names and numbers of images, and do nothing else"
+        "--list-categories",
+        dest="only_list",
+        action="store_true",
+        help="print ids, names and numbers of images, and do nothing else",
     )
     parser.add_argument("--seed", type=cli.natural_int, default=SEED, metavar="N", help="default: %(default)s")
     parser.add_argument(
@@ -204,6 +205,8 @@ def build_parser() -> argparse.ArgumentParser:
         default="plain",
         help="imagefolder: also write metadata.jsonl, for datasets.load_dataset('imagefolder', data_dir=OUTPUT)",
     )
+    cli.add_max_failures_flag(parser, MOST_FAILURES)
+    cli.add_dry_run_flag(parser)
     cli.add_ledger_flags(parser, "output")
     cli.add_job_flags(parser)
     parser.set_defaults(check_arguments=check_arguments)

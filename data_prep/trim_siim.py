@@ -2,8 +2,8 @@
 
 Reads:   the metadata csv (Kaggle's train.csv or the ISIC archive's) and, with --images, a directory of images
          (jpg, jpeg, png, dcm in any case, sub-directories included).
-Writes:  OUTPUT/metadata_small.csv, with every row's text as it was, OUTPUT/trim_report.csv, OUTPUT/images, and with
-         --split OUTPUT/metadata_train.csv and metadata_test.csv.
+Writes:  OUTPUT/metadata_small.csv, with every row's text as it was, OUTPUT/trim_report.csv, OUTPUT/images, with
+         --split OUTPUT/metadata_train.csv and metadata_test.csv, and OUTPUT/README.md, a dataset card.
 Example: python data_prep/trim_siim.py --metadata train.csv --images jpeg/train -o trimmed_siim
 
 Rows are sorted by class and cut out of that order. The published order comes from a sort that does not keep equals in
@@ -17,26 +17,28 @@ import emcurate.start  # noqa: F401 - before all that takes its time to load
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from emcurate import cli
-from emcurate.fetching.gathering import Link, Placement, place_all, report_missing
-from emcurate.files import digest_file, make_output_directory, refuse_same_directory
+from emcurate.fetching.placing import Link
+from emcurate.files import digest_file, make_output_directory
+from emcurate.running.claims import refuse_other_makers
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Source
 from emcurate.running.report import Report
 from emcurate.trimming import siim
-from emcurate.trimming.part import Part
+from emcurate.trimming.dataset_card import write_card
+from emcurate.trimming.part import PRODUCTS, Part
+from emcurate.trimming.siim_card import count_parts, describe_parts, make_siim_card
+from emcurate.trimming.siim_output import LISTS, bring_images, foretell
 from emcurate.trimming.table import read_table
 
 STAGE = "trim_siim"
 
 # What the whole set is called in the ledger.
 PART = "siim"
-FOLDER = "images"
-MISSING_LIST = "missing_images.txt"
-LISTS = ("metadata_small.csv", "trim_report.csv", "metadata_train.csv", "metadata_test.csv", MISSING_LIST)
 
 # The published cut, in rows of each class in the sorted order.
 BENIGN = (2000, 4000)
@@ -56,6 +58,7 @@ def run(
     by: str = "patient",
     seed: int = siim.SEED,
     link: Link = "copy",
+    dry_run: bool = False,
     overwrite: bool = False,
     prune: bool = False,
     workers: Workers = Workers(),
@@ -69,6 +72,7 @@ def run(
     if one_per_patient and patients is not None:
         taken = siim.keep_one_per_patient(taken, patients)
     rows = [row for name in siim.CLASSES for row in taken[name]]
+    siim.warn_of_formulas(table, rows, report)
     siim.warn_of_repeats(
         metadata, [names[row] for row in rows], patients and [patients[row] for row in rows], split, report
     )
@@ -76,15 +80,24 @@ def run(
         "metadata_small.csv": table.choose(rows),
         "trim_report.csv": siim.make_report(table.column(siim.CLASS_COLUMN), taken, patients),
     }
-    if split is not None:
-        owners = patients if by == "patient" and patients is not None else [str(row) for row in range(len(names))]
-        training, testing = siim.split_rows(taken, owners, split, seed)
-        files |= {"metadata_train.csv": table.choose(training), "metadata_test.csv": table.choose(testing)}
     settings = {"benign": benign, "malignant": malignant, "order": order, "one_per_patient": one_per_patient}
+    parts = {"chosen": rows}
     if split is not None:
         settings |= {"split": split, "by": by, "seed": seed}
+        owners = patients if by == "patient" and patients is not None else [str(row) for row in range(len(names))]
+        parts["train"], parts["test"] = siim.split_rows(taken, owners, split, seed)
+        files |= {f"metadata_{part}.csv": table.choose(parts[part]) for part in ("train", "test")}
+    counted = count_parts(table, parts, patients)
+    for line in describe_parts(table, counted):
+        report.note(line)
+    chosen = list(dict.fromkeys(names[row] for row in rows))
+    if dry_run:
+        report.count("rows chosen", len(rows))
+        foretell(chosen, images, output, report)
+        return report
     source = Source(metadata, digest_file(metadata), PART, settings=settings)
     make_output_directory(output)
+    refuse_other_makers(output, STAGE, PRODUCTS)
     part = Part(output, STAGE, source, LISTS, report, overwrite=overwrite, prune=prune)
     if part.is_refused:
         return report
@@ -92,38 +105,17 @@ def run(
     for file_name, data in files.items():
         part.write(file_name, data)
     report.count("rows chosen", len(rows))
-    chosen = dict.fromkeys(names[row] for row in rows)
-    if images is not None:
-        found, missing = siim.choose_images(chosen, images, output / FOLDER, report)
-        for place in {path.parent for path in found}:
-            # Else the user's own images would be noted as results, which --overwrite may remove.
-            refuse_same_directory(place, output / FOLDER)
-        make_output_directory(output / FOLDER)
-        paths = {f"{FOLDER}/{path.name}": path for path in found}
-        kept = {} if overwrite else {name: path for name, path in paths.items() if name in part.kept}
-        part.count_images(kept)
-        placements = [
-            Placement(output / name, path, None, link, part.replaces(name))
-            for name, path in paths.items()
-            if name not in kept
-        ]
-        part.note(sorted(place_all(placements, report, workers)))
-        advice = "complete the images; looked for " + " ".join(siim.IMAGE_SUFFIXES)
-        report_missing(report, missing, str(images), output / MISSING_LIST, advice)
-    else:
-        stems = set(map(siim.image_stem, chosen))
-        brought = [name for name in part.noted if name.startswith(f"{FOLDER}/") and siim.image_stem(name) in stems]
-        part.keep_images(brought, "give --images")
-    if images is not None or not overwrite:
-        part.note_if_there(MISSING_LIST)
+    bring_images(chosen, images, part, report, link=link, overwrite=overwrite, workers=workers)
     part.finish()
+    card = make_siim_card(STAGE, table, source.fingerprint, settings, names, rows, counted)
+    write_card(STAGE, output, card, report)
     return report
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = cli.make_parser(__doc__, "trim_siim.py")
-    parser.add_argument("--metadata", type=cli.existing_file, required=True, metavar="FILE", help="the metadata csv")
+    parser.add_argument("--metadata", type=cli.existing_file, metavar="FILE", help="the metadata csv")
     parser.add_argument(
         "-o", "--output", type=cli.output_directory, default="trimmed_siim", metavar="DIR", help="default: %(default)s"
     )
@@ -161,9 +153,17 @@ def build_parser() -> argparse.ArgumentParser:
         "--seed", type=cli.natural_int, default=siim.SEED, metavar="N", help="of --split (default: %(default)s)"
     )
     cli.add_link_flag(parser)
+    cli.add_dry_run_flag(parser)
     cli.add_ledger_flags(parser, "output")
     cli.add_job_flags(parser)
+    parser.set_defaults(check_arguments=check_arguments)
     return parser
+
+
+def check_arguments(parser: argparse.ArgumentParser, arguments: Mapping[str, Any]) -> None:
+    """End the program where there is nothing to trim."""
+    if arguments["metadata"] is None and not arguments["verify"]:
+        parser.error("argument --metadata: expected the metadata csv, found none")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

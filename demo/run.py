@@ -28,7 +28,8 @@ import numpy.typing as npt
 
 from emcurate import cli, naming
 from emcurate.files import make_output_directory, read_npy
-from emcurate.patches.labels import INFORMATIVE, NONE, UNINFORMATIVE, save_labels
+from emcurate.patches.label_files import save_labels_of
+from emcurate.patches.labels import INFORMATIVE, NONE, UNINFORMATIVE
 from emcurate.patches.pathlists import PathList
 from emcurate.patches.reading import read_patch, read_patch_size
 from emcurate.patches.tables import TABLE_SUFFIX, read_rows
@@ -204,7 +205,7 @@ def run(outdir: Path) -> Report:
     paths = list(PathList(work / "deduplicate" / "deduplicated_fpaths.npz"))
     parts = measure_informative_parts(paths, truthdir)
     labels = make_labels(parts, np.random.default_rng(SEED))
-    save_labels(labels_file, labels)
+    save_labels_of(labels_file, labels, paths)
     print(f"\nlabelled {np.count_nonzero(labels != NONE)} of {len(labels)} exemplars from the known truth")
 
     run_script("curate.py", *inputs, "--out", work, *cutting, *learning, "--labels", labels_file)

@@ -86,8 +86,26 @@ def add_ledger_flags(parser: argparse.ArgumentParser, output: str, also: str = "
     parser.set_defaults(output_arguments=(output, or_else))
 
 
+def add_dry_run_flag(parser: argparse.ArgumentParser) -> None:
+    """Add ``--dry-run``, for a stage that can tell what it would do."""
+    parser.add_argument(
+        "--dry-run", action="store_true", help="only say how many files and gigabytes would come; write nothing"
+    )
+
+
+def add_max_failures_flag(parser: argparse.ArgumentParser, default: int) -> None:
+    """Add ``--max-failures``, when to give up downloads that only fail."""
+    parser.add_argument(
+        "--max-failures",
+        type=natural_int,
+        default=default,
+        metavar="N",
+        help="stop downloads after so many failures of one kind, 0 for never (default: %(default)s)",
+    )
+
+
 def add_link_flag(parser: argparse.ArgumentParser) -> None:
-    """Add ``--link``, how chosen files get to their place; see `emcurate.fetching.gathering.Link`."""
+    """Add ``--link``, how chosen files get to their place; see `emcurate.fetching.placing.Link`."""
     parser.add_argument(
         "--link",
         choices=["copy", "hard", "symbolic"],
@@ -243,7 +261,8 @@ def prepare(
 ) -> Callable[[], Report]:
     """Parse the command line, which ends the program where it is wrong, and return what runs the stage.
 
-    A parser's default `check_arguments` is called with the parser and the arguments, for what only shows in several.
+    A parser's default `check_arguments` is called with the parser and the arguments, for what only shows in several;
+    it may fill in an argument whose default is another's.
     """
     arguments = parse_arguments(parser, argv)
     outputs = arguments.pop("output_arguments", ())
@@ -467,7 +486,7 @@ def _flag_type(hint: Any, about: Mapping[str, Any]) -> dict[str, Any]:
         }
     least, above, most = about["least"], about["above"], about["most"]
     if hint is int:
-        return {"type": lambda text: _integer(text, least), "metavar": about["metavar"]}
+        return {"type": lambda text: _integer(text, least, most), "metavar": about["metavar"]}
     low, high = least if above is None else above, float("inf") if most is None else most
     return {"type": lambda text: _number(text, low, high, open_low=above is not None), "metavar": about["metavar"]}
 
@@ -477,13 +496,14 @@ def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100
 
 
-def _integer(text: str, least: int) -> int:
+def _integer(text: str, least: int, most: int | None = None) -> int:
     try:
         value = int(text)
     except ValueError:
         value = least - 1
-    if value < least:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, found {text!r}")
+    if value < least or (most is not None and value > most):
+        bound = "" if most is None else f" and at most {most}"
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}{bound}, found {text!r}")
     return value
 
 

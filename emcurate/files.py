@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +28,10 @@ from emcurate.partials import partial_name, partial_path, remove_stale_partials
 
 # Bytes read at a time to be digested: enough to keep the disk busy, little enough for many processes.
 DIGEST_CHUNK_BYTES = 1 << 22
+
+# What a spreadsheet takes for the start of a formula (OWASP, CSV Injection); the last four are wide.
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
 _VERY_BYTES = "the very bytes this run would write"
 
 
@@ -202,6 +206,11 @@ def _is_intact(place: int, directory: Path, output: Output) -> bool:
     return found.st_mtime_ns == output.mtime_ns or holds(directory, output)
 
 
+def foresee(name: str, data: bytes) -> Output:
+    """Describe a file that is about to be written, of no time yet."""
+    return Output(name, len(data), 0, digest_bytes(data))
+
+
 def note_output(path: Path, directory: Path, data: bytes | memoryview | None = None) -> Output:
     """Describe a file below an output directory that was just written; with its content at hand it is not read."""
     found = path.stat()
@@ -245,6 +254,12 @@ def make_output_directory(directory: Path) -> Path:
         )
     remove_stale_partials(directory)
     return directory
+
+
+def free_bytes(directory: Path) -> int:
+    """Return how much room there is for a directory, which need not exist yet."""
+    there = next(path for path in (directory, *directory.parents) if path.is_dir())
+    return shutil.disk_usage(there).free
 
 
 def refuse_same_directory(source: Path, destination: Path) -> None:
@@ -360,6 +375,14 @@ def write_once(path: Path, data: bytes, *, overwrite: bool = False) -> bool:
     return True
 
 
+def refuse_different(directory: Path, files: Mapping[str, bytes]) -> None:
+    """Raise what `write_once` would raise of any of several files, before one is written; by name, each its content."""
+    for name, data in files.items():
+        path = directory / name
+        if path.is_dir() or (path.exists() and not (path.stat().st_size == len(data) and path.read_bytes() == data)):
+            raise taken_by_other(path, _VERY_BYTES, "a directory" if path.is_dir() else "a file with other content")
+
+
 def write_pieces(path: Path, pieces: Iterable[bytes | memoryview], *, overwrite: bool = False) -> Output:
     """Write a file of any size piece by piece unless it is there with the same bytes; like `write_once`.
 
@@ -441,16 +464,34 @@ def npy_header(dtype: npt.DTypeLike, count: int) -> bytes:
     return buffer.getvalue()
 
 
+def is_formula(cell: str) -> bool:
+    """Return whether a spreadsheet would take a cell of a csv file for a formula, and run it.
+
+    >>> is_formula('=HYPERLINK("http://example.org")'), is_formula("-0.5"), is_formula("cell-1")
+    (True, False, False)
+    """
+    if not cell.startswith(_FORMULA_STARTS):
+        return False
+    try:
+        float(cell)
+    except ValueError:
+        return True
+    return False
+
+
 def csv_bytes(header: Iterable[object], rows: Iterable[Iterable[object]]) -> bytes:
     r"""Return rows as the bytes of a csv file; a path that is no UTF-8 keeps its bytes.
 
-    >>> csv_bytes(["name", "count"], [["a, b", 1]])
-    b'name,count\n"a, b",1\n'
+    A text that a spreadsheet would take for a formula gets an apostrophe before it, which spreadsheets take for the
+    sign that text follows: names come from files that anybody may have made.
+
+    >>> csv_bytes(["name", "count"], [["a, b", 1], ["=1+1", -2]])
+    b'name,count\n"a, b",1\n\'=1+1,-2\n'
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
+    for row in (header, *rows):
+        writer.writerow([f"'{cell}" if isinstance(cell, str) and is_formula(cell) else cell for cell in row])
     return text.getvalue().encode("utf-8", "surrogateescape")
 
 

@@ -21,19 +21,36 @@ import emcurate.start  # noqa: F401 - before all that takes its time to load
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from emcurate import cli
 from emcurate.classifier.decisions import SHEETS, count_table, draw_sheets, predict
+from emcurate.classifier.earlier import digest_names, is_continued, keep_names, refuse_edited
+from emcurate.classifier.labelled import take_labels
 from emcurate.classifier.score_store import patch_keys
 from emcurate.classifier.scoring import Computing, choose_for_all, score_patches
 from emcurate.classifier.weights import find_weights
 from emcurate.errors import InputError
-from emcurate.files import digest_bytes, make_output_directory, note_outputs, npy_bytes, write_once
-from emcurate.patches.labels import CODE_NONE, encode_labels, load_labels
-from emcurate.patches.pathlists import PathList, write_path_list_once
+from emcurate.files import (
+    digest_bytes,
+    foresee,
+    make_output_directory,
+    note_outputs,
+    npy_bytes,
+    refuse_different,
+    write_once,
+)
+from emcurate.patches.labels import CODE_NONE
+from emcurate.patches.pathlists import (
+    PathList,
+    foresee_chunks,
+    list_paths,
+    refuse_other_list,
+    write_path_list_once,
+)
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger, Source
 from emcurate.running.ledger_file import LEDGER_DIRECTORY
@@ -66,44 +83,63 @@ def run(
     paths = PathList(fpaths, reroot)
     if not len(paths):
         raise InputError(fpaths, "a path list with patches", "an empty one", "run deduplicate.py first")
-    codes = np.full(len(paths), CODE_NONE, np.uint8) if labels is None else encode_labels(load_labels(labels, paths))
+    codes = np.full(len(paths), CODE_NONE, np.uint8) if labels is None else take_labels(labels, paths, report)
     make_output_directory(savedir)
     found = find_weights(weights, report)
     threshold = found.threshold if threshold is None else threshold
-    keys = patch_keys(paths, len(paths))
+    keys, names = patch_keys(paths, len(paths)), digest_names(paths, len(paths))
     ledger = Ledger(
         savedir,
         STAGE,
-        {"weights_sha256": found.sha256, "threshold": threshold},
+        {"weights_sha256": found.sha256, **asdict(found.input_format), "threshold": threshold},
         product="filtered",
         owner_of=lambda name: STAGE if name.rstrip("/") in OUTPUTS else None,
     )
+    workdir = savedir / LEDGER_DIRECTORY / STAGE
+    continued = is_continued(ledger.entries.get(STAGE), workdir, fpaths, names, prune)
     # Its owner is the stage: the results bear the stage's own name, whichever list they are of. It may grow.
     state = digest_bytes(keys.tobytes() + codes.tobytes())
-    source = Source(fpaths, state, STAGE, owner=Path(STAGE), is_renewed=True)
-    plan = ledger.plan({STAGE: source}, report, root=fpaths, overwrite=overwrite, prune=prune)
-    if plan.done:
+    source = Source(fpaths, state, STAGE, owner=Path(STAGE), is_renewed=continued)
+    try:
+        plan = ledger.plan({STAGE: source}, report, root=fpaths, overwrite=overwrite, prune=prune)
+    except InputError as error:
+        # A run that is refused tells no warnings, but what is assumed of the weights may be the very reason.
+        raise InputError(error.path, error.expected, error.found, "; ".join([error.advice, *report.warnings])) from None
+    # Patches that could not be read are tried again, since they may have been mended.
+    if plan.done and not ledger.details_of(STAGE).get("unreadable"):
         report.count("patches scored", 0)
         report.count("scored before", len(paths))
         report.note(f"nothing new: the results in {savedir} are up to date")
         return report
+    if not plan.done and not plan.todo:
+        return report
+    if not overwrite and ledger.replaces(STAGE):
+        refuse_edited(savedir / PREDICTIONS_FILE, savedir / FILTERED_LIST, ledger.outputs_of(STAGE))
 
     chosen, number_type = choose_for_all(workers, device, precision)
     computing = Computing(found, chosen, number_type, workers)
-    scores = score_patches(paths, keys, computing, threshold, savedir / LEDGER_DIRECTORY / STAGE, report)
+    scores = score_patches(paths, keys, computing, threshold, workdir, report)
     predictions = predict(scores, codes, threshold)
-    kept = [paths[int(i)] for i in np.flatnonzero(predictions)]
-    report.count("informative", len(kept))
+    kept = list_paths(paths[int(i)] for i in np.flatnonzero(predictions))
+    report.count("informative", kept.count)
+    outputs = {
+        SCORES_FILE: npy_bytes(scores),
+        PREDICTIONS_FILE: npy_bytes(predictions),
+        COUNTS_FILE: count_table(paths, scores, codes, predictions),
+        **draw_sheets(paths, scores, codes, threshold),
+    }
     replace = ledger.replaces(STAGE)
-    write_once(savedir / SCORES_FILE, npy_bytes(scores), overwrite=replace)
-    write_once(savedir / PREDICTIONS_FILE, npy_bytes(predictions), overwrite=replace)
+    if not replace:
+        refuse_different(savedir, outputs)
+        refuse_other_list(savedir / FILTERED_LIST, kept)
+    ledger.announce(STAGE, [*map(foresee, outputs, outputs.values()), *foresee_chunks(FILTERED_LIST, kept)])
+    keep_names(workdir, names)
+    for name, content in outputs.items():
+        write_once(savedir / name, content, overwrite=replace)
     write_path_list_once(savedir / FILTERED_LIST, kept, overwrite=replace)
-    write_once(savedir / COUNTS_FILE, count_table(paths, scores, codes, predictions), overwrite=replace)
-    draw_sheets(savedir, paths, scores, codes, threshold)
     report.note(f"look at {savedir}/nn_*.png; scores were computed on {chosen} in {number_type}")
-    # With patches that could not be read it stays unfinished: they are tried again, since they may have been mended.
-    if not np.isnan(scores).any():
-        ledger.finish(STAGE, note_outputs(savedir, *(savedir / name for name in OUTPUTS)))
+    unreadable = int(np.isnan(scores).sum())
+    ledger.finish(STAGE, note_outputs(savedir, *(savedir / name for name in OUTPUTS)), {"unreadable": unreadable})
     return report
 
 
@@ -113,7 +149,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("fpaths", type=cli.existing_directory, metavar="FPATHS", help="path list of the patches")
     parser.add_argument("savedir", type=cli.output_directory, metavar="SAVEDIR", help="directory for the results")
     parser.add_argument(
-        "--labels", type=cli.existing_file, metavar="FILE", help="labels parallel to FPATHS; they win over scores"
+        "--labels",
+        type=cli.existing_file,
+        metavar="FILE",
+        help="labels of its patches, matched by name; they win over scores",
     )
     parser.add_argument(
         "--weights",

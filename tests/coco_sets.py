@@ -12,9 +12,9 @@ trim_coco = importlib.import_module("data_prep.trim_coco")
 NAMES = {1: "person", 3: "car", 6: "bus", 13: "stop sign", 81: "sink", 92: "banner"}
 
 
-def jpeg(number):
+def jpeg(number, size=(8, 6)):
     buffer = io.BytesIO()
-    Image.new("RGB", (8, 6), (number % 256, 50, 100)).save(buffer, "JPEG")
+    Image.new("RGB", size, (number % 256, 50, 100)).save(buffer, "JPEG")
     return buffer.getvalue()
 
 

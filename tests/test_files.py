@@ -1,3 +1,5 @@
+import csv
+import io
 import os
 import stat
 import subprocess
@@ -74,6 +76,18 @@ def test_pieces_that_break_off_leave_nothing(tmp_path):
 @pytest.mark.parametrize("array", [np.array(["a", "öß"]), np.zeros(0, "<U3"), np.arange(1000), np.zeros(10**6, bool)])
 def test_the_head_of_an_npy_file_is_numpys(array):
     assert files.npy_header(array.dtype, len(array)) + array.tobytes() == files.npy_bytes(array)
+
+
+def test_of_several_files_one_that_is_taken_is_named_before_any_is_written(tmp_path):
+    (tmp_path / "same").write_bytes(b"one")
+    wanted = {"same": b"one", "new": b"two"}
+    files.refuse_different(tmp_path, wanted)
+    for name, make in (("taken", lambda path: path.write_bytes(b"yours")), ("directory", lambda path: path.mkdir())):
+        make(tmp_path / name)
+        with pytest.raises(InputError, match="--overwrite to replace it") as error:
+            files.refuse_different(tmp_path, wanted | {name: b"three"})
+        assert error.value.path == str(tmp_path / name)
+    assert not (tmp_path / "new").exists()
 
 
 def test_write_once_never_replaces_other_content(tmp_path):
@@ -153,3 +167,29 @@ def test_fingerprint_changes_with_a_file_of_a_directory(tmp_path):
     assert files.fingerprint(tmp_path) == before
     (tmp_path / "2.png").write_bytes(b"b")
     assert files.fingerprint(tmp_path) != before
+
+
+@pytest.mark.parametrize(
+    ("cell", "written"),
+    [
+        ("=1+1", "'=1+1"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("+cmd|x", "'+cmd|x"),
+        ("-rf", "'-rf"),
+        ("\t=1", "'\t=1"),
+        ("-0.5", "-0.5"),
+        ("+1e-3", "+1e-3"),
+        ("a=b", "a=b"),
+        ("", ""),
+        (-3, "-3"),
+    ],
+)
+def test_a_text_that_a_spreadsheet_would_run_is_marked_as_text(cell, written):
+    rows = list(csv.reader(io.StringIO(files.csv_bytes(["name", cell], [[cell, 1]]).decode(), newline="")))
+    assert rows == [["name", written], [written, "1"]]
+    # Written once more, it stays as it is.
+    assert files.csv_bytes([written], []) == files.csv_bytes([cell], [])
+
+
+def test_room_is_that_of_the_next_directory_that_is_there(tmp_path):
+    assert files.free_bytes(tmp_path / "not" / "yet") == pytest.approx(files.free_bytes(tmp_path), rel=0.01)

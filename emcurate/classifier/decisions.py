@@ -14,7 +14,7 @@ from emcurate.classifier.score_store import Scores
 from emcurate.files import csv_bytes
 from emcurate.patches.labels import CODE_INFORMATIVE, CODE_NONE, CODE_UNINFORMATIVE
 from emcurate.patches.reading import read_patch
-from emcurate.pictures.contact_sheets import INFORMATIVE, UNINFORMATIVE, Group, Tile, draw_contact_sheet
+from emcurate.pictures.contact_sheets import INFORMATIVE, UNINFORMATIVE, Group, Tile, encode_contact_sheet
 
 SHOWN = ("surest_informative", "surest_uninformative", "least_certain")
 SHEETS = tuple(f"nn_{name}.png" for name in SHOWN)
@@ -96,8 +96,9 @@ def choose_tiles(scores: Scores, labels: Codes, threshold: float, count: int) ->
     return dict(zip(SHOWN, chosen, strict=True))
 
 
-def draw_sheets(savedir: Path, paths: Sequence[str], scores: Scores, labels: Codes, threshold: float) -> None:
-    """Draw the contact sheets of what the scores decided."""
+def draw_sheets(paths: Sequence[str], scores: Scores, labels: Codes, threshold: float) -> dict[str, bytes]:
+    """Return the contact sheets of what the scores decided, PNGs by file name."""
+    sheets = {}
     for name, positions in choose_tiles(scores, labels, threshold, TILES_PER_SHEET).items():
         tiles = [
             Tile(
@@ -109,4 +110,5 @@ def draw_sheets(savedir: Path, paths: Sequence[str], scores: Scores, labels: Cod
         ]
         title = f"{name.replace('_', ' ').capitalize()}: {len(tiles)} unlabelled patches"
         group = Group(f"Score, the probability of being informative; threshold {threshold:g}", tiles)
-        draw_contact_sheet(savedir / f"nn_{name}.png", title, [group], read=read_patch)
+        sheets[f"nn_{name}.png"] = encode_contact_sheet(title, [group], read=read_patch)
+    return sheets

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,11 @@ from emcurate import naming
 from emcurate.classifier.batches import BatchJobs, read_batch
 from emcurate.classifier.recipe import Recipe
 from emcurate.errors import InputError
-from emcurate.patches.labels import CODE_INFORMATIVE, CODE_NONE, CODE_UNINFORMATIVE
+from emcurate.patches.label_files import LabelFiles, note_list
+from emcurate.patches.label_log import LabelLog
+from emcurate.patches.label_reading import read_labels
+from emcurate.patches.labels import CODE_INFORMATIVE, CODE_NONE, CODE_UNINFORMATIVE, CODE_UNSURE, is_decided
+from emcurate.patches.list_names import ListNames
 from emcurate.patches.pathlists import PathList
 from emcurate.patches.reading import fingerprint_patch
 from emcurate.running.jobs import Workers
@@ -42,6 +47,44 @@ class LabelledPatches:
     held: BoolArray
 
 
+def take_labels(labels: Path, paths: PathList, report: Report) -> CodeArray:
+    """Return the label of each patch of a list, as codes; ``unsure``, which decides nothing, counts as none.
+
+    Labels belong to patches, not to places: those made for another list are matched by the patches' names, and the
+    report says so. Of labels without a log only the list they were first used with is known; no other is accepted.
+
+    Raises
+    ------
+    InputError
+        If the labels are damaged, or made for another list and nothing tells which patches they are of, or none of them
+        is of a patch in this list.
+    """
+    files, names = LabelFiles(labels), ListNames(paths)
+    reading = read_labels(files, names, LabelLog(files.log))
+    for sentence in reading.describe():
+        report.warn(f"{labels}: {sentence}")
+    if not reading.is_same_list and reading.absent and not is_decided(reading.codes).any():
+        raise InputError(
+            labels,
+            "labels of patches of this list",
+            f"labels of {reading.absent:,} patches, none of them listed",
+            "use the list they were made for, or label patches of this one",
+        )
+    if reading.corrections and reading.history.acts:
+        given = len(reading.corrections)
+        report.note(f"{labels}: {given:,} labels that are in the file and not in its log count as typed in by hand")
+    if not reading.is_verified and reading.in_file is not None:
+        report.note(
+            f"{labels}: no log tells of which patches these labels are; taken to be in the order of the list, whose "
+            f"digest is kept in {files.state.name}"
+        )
+        with contextlib.suppress(OSError):  # where nobody may write, they are checked by their number only
+            note_list(files, names, reading.in_file)
+    codes = reading.codes
+    codes[codes == CODE_UNSURE] = CODE_NONE
+    return codes
+
+
 def check_enough(codes: CodeArray, labels: Path) -> None:
     """Raise `InputError` unless each class has two patches, one to learn from and one to judge by."""
     informative, uninformative = (int((codes == c).sum()) for c in (CODE_INFORMATIVE, CODE_UNINFORMATIVE))
@@ -50,7 +93,7 @@ def check_enough(codes: CodeArray, labels: Path) -> None:
         raise InputError(
             labels,
             "at least 2 patches labelled informative and 2 labelled uninformative",
-            found if informative or uninformative else f"{len(codes):,} labels, all none",
+            found if informative or uninformative else f"{len(codes):,} labels, all none or unsure",
             "label more with labeling.ipynb; some hundred of each are a good start",
         )
 
@@ -58,7 +101,7 @@ def check_enough(codes: CodeArray, labels: Path) -> None:
 def digest_labels(paths: PathList, codes: CodeArray) -> str:
     """Return what changes when a label or a labelled patch does."""
     digest = hashlib.sha256()
-    for position in np.flatnonzero(codes != CODE_NONE):
+    for position in np.flatnonzero(is_decided(codes)):
         path = paths[int(position)]
         try:
             state = fingerprint_patch(path)
@@ -72,7 +115,7 @@ def read_labelled(
     paths: PathList, codes: CodeArray, recipe: Recipe, labels: Path, report: Report, workers: Workers
 ) -> LabelledPatches:
     """Read the labelled patches and choose those that validate; what cannot be read is reported and left out."""
-    jobs = BatchJobs(paths, np.flatnonzero(codes != CODE_NONE), READ_AT_ONCE, recipe.image_size)
+    jobs = BatchJobs(paths, np.flatnonzero(is_decided(codes)), READ_AT_ONCE, recipe.image_size)
     batches = [batch for _, batch in workers.run(read_batch, jobs, report, unit="batch")]
     batches.sort(key=lambda batch: int(batch.positions[0]) if len(batch.positions) else -1)
     for error in (error for batch in batches for error in batch.errors):

@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import io
 import pickle
+import struct
+import tarfile
+import warnings
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 from torchvision.models import resnet34
 
 from emcurate.errors import InputError
-from emcurate.files import write_bytes
+from emcurate.files import check_regular, write_bytes
 
 FEATURES = 512  # what a ResNet34's last layer gives its head
 
@@ -25,11 +30,34 @@ LAYERS = ("layer1", "layer2", "layer3", "layer4")
 HEAD = "fc"
 
 # Batch norm counts batches only to average without a momentum; files of old torch versions lack the counts.
-OPTIONAL_TENSOR = "num_batches_tracked"
+COUNTS = "num_batches_tracked"
+VARIANCES = "running_var"
 
 # Wrappers and prefixes that training frameworks put around the plain state dict.
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 PREFIXES = ("module.", "_orig_mod.", "model.")
+
+# What weights may be saved in; smaller types would have to be scaled, which a plain state dict does not tell how.
+_FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+_WHOLE = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+# What torch answers a damaged file with.
+_DAMAGE = (
+    RuntimeError,
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ImportError,
+    LookupError,
+    ArithmeticError,
+    MemoryError,
+    struct.error,
+    zipfile.BadZipFile,
+    tarfile.TarError,
+)
 
 # Tensor names that an error message shows.
 NAMES_SHOWN = 3
@@ -53,16 +81,7 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
         If it is no file of tensors.
     """
     expected, advice = "a PyTorch state dict (.pth) of tensors", "name a file saved with torch.save(state_dict)"
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise InputError(path, expected, "no such file", "check the path") from None
-    except pickle.UnpicklingError:
-        raise InputError(path, expected, "other data, or Python objects that only pickle can read", advice) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        # torch answers a damaged file with any of these.
-        words = str(error).strip().splitlines() or [type(error).__name__]
-        raise InputError(path, expected, f"damaged data ({words[0]})", "copy or download it again") from None
+    content = load_plain(check_regular(path), path, expected, advice)
     for wrapper in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
@@ -75,25 +94,60 @@ def read_state_dict(path: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def check_state_dict(tensors: Mapping[str, torch.Tensor], path: Path, *, head: bool = True) -> dict[str, torch.Tensor]:
-    """Return the tensors of a classifier, checked by name and shape; without `head`, all but the last layer's.
+def load_plain(source: Path | io.BytesIO, path: Path, expected: str, advice: str) -> Any:
+    """Return what torch saved in a file, without executing anything in it.
+
+    Parameters
+    ----------
+    source : Path or io.BytesIO
+        Where it is read from.
+    path : Path
+        The file, for errors.
+    expected, advice : str
+        Of errors.
 
     Raises
     ------
     InputError
-        If they belong to another network, or hold NaN or infinities.
+        If it is damaged, or holds objects that only pickle can read.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's, of its own future: nothing that a user could act on
+            return torch.load(source, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise InputError(path, expected, "other data, or Python objects that only pickle can read", advice) from None
+    except _DAMAGE as error:
+        words = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(path, expected, f"damaged data ({words[0]})", "copy or download it again") from None
+
+
+def check_state_dict(tensors: Mapping[str, torch.Tensor], path: Path, *, head: bool = True) -> dict[str, torch.Tensor]:
+    """Return the tensors of a classifier as float32, checked by name, shape, kind and values.
+
+    Without `head`, the last layer's are left out.
+
+    Raises
+    ------
+    InputError
+        If they belong to another network; are sparse, quantised, whole or complex numbers; or would give no scores
+        because they hold NaN, infinities or negative variances.
     """
     with torch.device("meta"):
         wanted = build_network().state_dict()
     if not head:
         wanted = {name: tensor for name, tensor in wanted.items() if not name.startswith(f"{HEAD}.")}
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(f"{HEAD}.")}
-    missing = [name for name in wanted if name not in tensors and not name.endswith(OPTIONAL_TENSOR)]
+    missing = [name for name in wanted if name not in tensors and not name.endswith(COUNTS)]
     extra = [name for name in tensors if name not in wanted]
+    there = [name for name in wanted if name in tensors]
+    kinds = [f"{name} of {kind}" for name in there if (kind := _odd_kind(tensors[name])) is not None]
+    if kinds:
+        raise InputError(path, "plain tensors of floating-point numbers", _some(kinds), "save it from plain weights")
     odd = [
-        f"{name} of shape {tuple(tensors[name].shape)} instead of {tuple(tensor.shape)}"
-        for name, tensor in wanted.items()
-        if name in tensors and tensors[name].shape != tensor.shape
+        f"{name} of shape {tuple(tensors[name].shape)} instead of {tuple(wanted[name].shape)}"
+        for name in there
+        if tensors[name].shape != wanted[name].shape
     ]
     if missing or extra or odd:
         parts = [("no", missing), ("also", extra), ("", odd)]
@@ -104,10 +158,16 @@ def check_state_dict(tensors: Mapping[str, torch.Tensor], path: Path, *, head: b
             found,
             "these weights belong to another network: name others",
         )
-    bad = [name for name in wanted if name in tensors and not bool(torch.isfinite(tensors[name]).all())]
+    plain = {name: tensors[name] if name.endswith(COUNTS) else tensors[name].float() for name in there}
+    bad = [name for name, tensor in plain.items() if not bool(torch.isfinite(tensor).all())]
     if bad:
-        raise InputError(path, "finite weights", f"NaN or infinities in {_some(bad)}", "train or download them again")
-    return {name: tensors[name] for name in wanted if name in tensors}
+        found = f"NaN or infinities in {_some(bad)}"
+        raise InputError(path, "weights finite in float32", found, "train or download them again")
+    negative = [name for name, tensor in plain.items() if name.endswith(VARIANCES) and bool((tensor < 0).any())]
+    if negative:
+        found = f"negative ones in {_some(negative)}"
+        raise InputError(path, "variances of 0 and more", found, "train or download them again")
+    return plain
 
 
 def load_classifier(path: Path) -> nn.Module:
@@ -135,13 +195,34 @@ def load_start_weights(network: nn.Module, path: Path) -> bool:
     return head
 
 
-def save_weights(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Write a plain state dict atomically, on the CPU and in float32, for ``torch.load(weights_only=True)``."""
+def encode_weights(tensors: Mapping[str, torch.Tensor]) -> bytes:
+    """Return a plain state dict, on the CPU, as the bytes of a file for ``torch.load(weights_only=True)``."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     # By way of memory: torch writes the file's own name into a file, and a temporary one would be there for good.
     buffer = io.BytesIO()
     torch.save(plain, buffer)
-    write_bytes(path, buffer.getbuffer())
+    return buffer.getvalue()
+
+
+def save_weights(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Write a plain state dict atomically; see `encode_weights`."""
+    write_bytes(path, encode_weights(tensors))
+
+
+def _odd_kind(tensor: torch.Tensor) -> str | None:
+    """Return in words what keeps a tensor from being used as weights; None for a plain one of floating-point numbers.
+
+    Batch norm's counts, the only tensors without axes, may be whole numbers.
+    """
+    if tensor.is_quantized:
+        return "quantised numbers"
+    if tensor.layout != torch.strided or tensor.is_nested:
+        return f"the layout {tensor.layout}".replace("torch.", "")
+    if tensor.is_meta:
+        return "no values"
+    if tensor.dtype in _FLOATS or (tensor.ndim == 0 and tensor.dtype in _WHOLE):
+        return None
+    return f"the type {tensor.dtype}".replace("torch.", "")
 
 
 def _some(names: Iterable[str]) -> str:

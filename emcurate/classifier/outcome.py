@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from emcurate import __version__
-from emcurate.classifier.card import WEIGHTS_FILE, InputFormat, card_path, write_card
+from emcurate.classifier.card import WEIGHTS_FILE, InputFormat, card_path, encode_card, read_training
 from emcurate.classifier.evaluation import evaluate
 from emcurate.classifier.labelled import LabelledPatches
 from emcurate.classifier.plots import plot_calibration, plot_losses, plot_roc
 from emcurate.classifier.recipe import Recipe
-from emcurate.files import csv_bytes, write_bytes
+from emcurate.errors import InputError
+from emcurate.files import csv_bytes
 from emcurate.patches.reading import read_patch
-from emcurate.pictures.contact_sheets import INFORMATIVE, UNINFORMATIVE, Group, Tile, draw_contact_sheet
+from emcurate.pictures.contact_sheets import INFORMATIVE, UNINFORMATIVE, Group, Tile, encode_contact_sheet
 from emcurate.running.report import Report
 
 if TYPE_CHECKING:
@@ -34,9 +38,10 @@ LOSS_FILE = "patch_quality_nn_loss_curves.png"
 CALIBRATION_FILE = "patch_quality_nn_calibration.png"
 MISTAKES_FILE = "patch_quality_nn_mistakes.png"
 CARD_FILE = card_path(Path(WEIGHTS_FILE)).name
+# In the order in which they are written: the card first, since weights without one would be taken for others.
 OUTPUTS = (
-    WEIGHTS_FILE,
     CARD_FILE,
+    WEIGHTS_FILE,
     METRICS_FILE,
     EPOCHS_FILE,
     SCORES_FILE,
@@ -48,19 +53,39 @@ OUTPUTS = (
 
 MISTAKES_PER_GROUP = 16
 
+AUC_INTERVAL = (
+    "95 %: what DeLong's on the logit scale (Clopper-Pearson's where no pair is out of order) and Newcombe's span; for "
+    "patches like these, without regard to the epoch being chosen on them"
+)
 
-def write_outputs(
-    savedir: Path,
-    best_weights: Path,
+
+def make_outputs(
     patches: LabelledPatches,
     scores: npt.NDArray[np.float64],
     done: Fit,
     recipe: Recipe,
+    parameters: Mapping[str, Any],
+    training: str,
     report: Report,
-) -> None:
-    """Write the weights and everything that tells how good they are."""
+) -> dict[str, bytes]:
+    """Return the weights and everything that tells how good they are, by file name in the order of `OUTPUTS`.
+
+    Parameters
+    ----------
+    patches, scores : LabelledPatches and (n,) of 0..1
+    done : Fit
+    recipe : Recipe
+    parameters : mapping
+        What is noted of the recipe, with start weights named by their content.
+    training : str
+        Which training this is: other labels or parameters would be another.
+    report : Report
+        Is told how good they are.
+    """
+    from emcurate.classifier.network import encode_weights
+
     held, truth = patches.held, patches.truth
-    result = evaluate(scores[held], truth[held], recipe.threshold, recipe.seed)
+    result = evaluate(scores[held], truth[held], recipe.threshold)
     counts = {
         part: {"informative": int(truth[chosen].sum()), "uninformative": int((~truth[chosen]).sum())}
         for part, chosen in (("training", ~held), ("validation", held))
@@ -70,32 +95,27 @@ def write_outputs(
         "best_epoch": done.best_epoch,
         "patches": counts,
         "validation": asdict(result),
-        "recipe": asdict(recipe) | {"finetune_layer": recipe.trained_from, "weight_decay": recipe.decay},
+        "training": training,
+        "recipe": {**parameters, "finetune_layer": recipe.trained_from, "weight_decay": recipe.decay},
         "versions": {"emcurate": __version__, "python": platform.python_version(), **versions},
     }
-    write_bytes(savedir / WEIGHTS_FILE, best_weights.read_bytes())
-    write_card(savedir / WEIGHTS_FILE, InputFormat(recipe.image_size), recipe.threshold, details)
+    weights = encode_weights(done.best_weights)
+    sha256 = hashlib.sha256(weights).hexdigest()
     metrics = {
         "best_epoch": done.best_epoch,
         "epochs": done.epoch,
         "split": recipe.split,
         "threshold": recipe.threshold,
         **asdict(result),
+        "auc_interval_method": AUC_INTERVAL,
         "confusion_rows": "labelled uninformative, labelled informative",
         "confusion_columns": "predicted uninformative, predicted informative",
         "unreadable": report.failures,
     }
-    write_bytes(savedir / METRICS_FILE, (json.dumps(metrics, indent=2, ensure_ascii=False) + "\n").encode())
-    write_bytes(savedir / EPOCHS_FILE, csv_bytes(done.history[0], (row.values() for row in done.history)))
     order = np.argsort(np.abs(truth - scores), kind="stable")[::-1]
     sides = np.where(held, "validation", "training")
     words = np.where(truth, "informative", "uninformative")
     rows = ([patches.paths[i], sides[i], words[i], f"{scores[i]:.6f}"] for i in order)
-    write_bytes(savedir / SCORES_FILE, csv_bytes(["path", "part", "label", "score"], rows))
-    plot_roc(savedir / ROC_FILE, scores[held], truth[held], recipe.threshold, result)
-    plot_losses(savedir / LOSS_FILE, done.history, done.best_epoch)
-    plot_calibration(savedir / CALIBRATION_FILE, scores[held], truth[held])
-    draw_mistakes(savedir / MISTAKES_FILE, patches, scores, recipe.threshold)
     low, high = result.auc_interval
     report.count("epochs", done.epoch)
     report.count("training patches", int((~held).sum()))
@@ -104,18 +124,42 @@ def write_outputs(
         f"kept epoch {done.best_epoch}: AUC {result.auc:.3f} (95 % interval {low:.3f} to {high:.3f}), "
         f"accuracy {result.accuracy:.3f} on {result.count:,} validation patches ({recipe.split} split)"
     )
-    report.note(f"look at {savedir / MISTAKES_FILE}: labels worth a second look")
+    return {
+        CARD_FILE: encode_card(sha256, InputFormat(recipe.image_size), recipe.threshold, details),
+        WEIGHTS_FILE: weights,
+        METRICS_FILE: (json.dumps(metrics, indent=2, ensure_ascii=False) + "\n").encode(),
+        EPOCHS_FILE: csv_bytes(done.history[0], (row.values() for row in done.history)),
+        SCORES_FILE: csv_bytes(["path", "part", "label", "score"], rows),
+        ROC_FILE: plot_roc(scores[held], truth[held], recipe.threshold, result),
+        LOSS_FILE: plot_losses(done.history, done.best_epoch),
+        CALIBRATION_FILE: plot_calibration(scores[held], truth[held]),
+        MISTAKES_FILE: draw_mistakes(patches, scores, recipe.threshold),
+    }
 
 
-def tell_again(savedir: Path, report: Report) -> None:
-    """Report what a finished training could not read, and where its weights are."""
-    metrics = json.loads((savedir / METRICS_FILE).read_text(encoding="utf-8"))
-    report.fail_all(metrics["unreadable"])
-    report.note(f"already trained with these labels and settings: {savedir / WEIGHTS_FILE}")
+def refuse_others(savedir: Path, training: str) -> None:
+    """Raise `InputError` where results would replace files of the same names that this very training has not made.
+
+    For where no ledger knows them: the card, which is written before all others, says which training it is of.
+    """
+    there = [name for name in OUTPUTS if os.path.lexists(savedir / name)]
+    if there and read_training(savedir / CARD_FILE) != training:
+        raise InputError(
+            savedir / there[0],
+            "no such file, or one of this very training",
+            "files of another origin",
+            "use another output directory, or --overwrite to train anew and replace it",
+        )
 
 
-def draw_mistakes(path: Path, patches: LabelledPatches, scores: npt.NDArray[np.float64], threshold: float) -> None:
-    """Draw the patches whose score contradicts their label most, those that validate first."""
+def read_failures(details: Mapping[str, Any]) -> list[str]:
+    """Return what a finished training could not read, of what is noted of it."""
+    noted = details.get("unreadable")
+    return [str(failure) for failure in noted] if isinstance(noted, list) else []
+
+
+def draw_mistakes(patches: LabelledPatches, scores: npt.NDArray[np.float64], threshold: float) -> bytes:
+    """Return a contact sheet of the patches whose score contradicts their label most, those that validate first."""
     predicted = scores > threshold
     groups = []
     for part, chosen in (("Validation", patches.held), ("Training", ~patches.held)):
@@ -131,4 +175,4 @@ def draw_mistakes(path: Path, patches: LabelledPatches, scores: npt.NDArray[np.f
             groups.append(
                 Group(f"{part}: labelled {mark.word}, scored the other way: {len(wrong)} of {of}{shown}", tiles)
             )
-    draw_contact_sheet(path, "The most confident mistakes: are these labels right?", groups, read=read_patch)
+    return encode_contact_sheet("The most confident mistakes: are these labels right?", groups, read=read_patch)

@@ -1,22 +1,21 @@
-"""Plots of how a classifier was trained and how good it is, each written as a PNG."""
+"""Plots of how a classifier was trained and how good it is, each as the bytes of a PNG."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from emcurate.classifier.evaluation import CALIBRATION_BINS, Evaluation, calibration_curve, roc_curve
-from emcurate.pictures.figures import BLUE, GREY, ORANGE, new_figure, save_figure
+from emcurate.pictures.figures import BLUE, GREY, ORANGE, encode_figure, new_figure
 
 
 def plot_roc(
-    path: Path, scores: npt.NDArray[np.floating], truth: npt.NDArray[np.bool_], threshold: float, result: Evaluation
-) -> None:
-    """Plot the ROC curve of validation patches, its area with the interval, and the threshold's place on it."""
+    scores: npt.NDArray[np.floating], truth: npt.NDArray[np.bool_], threshold: float, result: Evaluation
+) -> bytes:
+    """Return a plot of validation patches' ROC curve, its area with the interval, and the threshold's place on it."""
     figure = new_figure(5.2, 5.2)
     axes = figure.add_subplot()
     false, true, _ = roc_curve(scores, truth)
@@ -31,11 +30,11 @@ def plot_roc(
     axes.set_xlabel("uninformative patches kept (false positive rate)")
     axes.set_ylabel("informative patches kept (true positive rate)")
     axes.legend(loc="lower right", fontsize="small")
-    save_figure(figure, path)
+    return encode_figure(figure)
 
 
-def plot_losses(path: Path, epochs: Sequence[dict[str, Any]], best_epoch: int) -> None:
-    """Plot training and validation loss, and the validation AUC, against the epoch."""
+def plot_losses(epochs: Sequence[dict[str, Any]], best_epoch: int) -> bytes:
+    """Return a plot of training and validation loss, and the validation AUC, against the epoch."""
     figure = new_figure(6.4, 5.6)
     upper, lower = figure.subplots(2, 1, sharex=True)
     numbers = [row["epoch"] for row in epochs]
@@ -51,11 +50,11 @@ def plot_losses(path: Path, epochs: Sequence[dict[str, Any]], best_epoch: int) -
     for axes in (upper, lower):
         axes.axvline(best_epoch, color=GREY, linestyle=":", label=f"epoch kept: {best_epoch}")
         axes.legend(fontsize="small")
-    save_figure(figure, path)
+    return encode_figure(figure)
 
 
-def plot_calibration(path: Path, scores: npt.NDArray[np.floating], truth: npt.NDArray[np.bool_]) -> None:
-    """Plot how often patches of each score are really informative, and how many patches have it."""
+def plot_calibration(scores: npt.NDArray[np.floating], truth: npt.NDArray[np.bool_]) -> bytes:
+    """Return a plot of how often patches of each score are really informative, and how many patches have it."""
     figure = new_figure(5.2, 6.2)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     mean, share, count = calibration_curve(scores, truth)
@@ -68,4 +67,4 @@ def plot_calibration(path: Path, scores: npt.NDArray[np.floating], truth: npt.ND
     upper.legend(loc="upper left", fontsize="small")
     lower.hist(scores, bins=np.linspace(0, 1, CALIBRATION_BINS + 1), color=BLUE, edgecolor="white")
     lower.set(xlabel="score (predicted probability of being informative)", ylabel="patches", xlim=(0, 1))
-    save_figure(figure, path)
+    return encode_figure(figure)

@@ -10,15 +10,15 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from emcurate.classifier.card import THRESHOLD
+from emcurate.classifier.card import LARGEST_IMAGE_SIZE, LEAST_IMAGE_SIZE, THRESHOLD
 
 FinetuneLayer = Literal["all", "layer1", "layer2", "layer3", "layer4", "none"]
 
 # Batch norm cannot learn from a single patch.
 LEAST_BATCH_SIZE = 2
 
-# A ResNet34 halves its input five times; of a smaller one nothing would be left.
-LEAST_IMAGE_SIZE = 32
+# The largest that PyTorch takes.
+LARGEST_SEED = 2**64 - 1
 
 # Where none is chosen, PyTorch's own default of each optimizer.
 WEIGHT_DECAY = {"adam": 0.0, "adamw": 0.01}
@@ -71,7 +71,7 @@ class Recipe:
     validation: float = field(
         default=0.15, metadata=_flag("part of the labels held back for validation", metavar="PART", least=0, most=1)
     )
-    seed: int = field(default=1227, metadata=_flag("of everything random", least=0))
+    seed: int = field(default=1227, metadata=_flag("of everything random", least=0, most=LARGEST_SEED))
     optimizer: Literal["adam", "adamw"] = field(default="adam", metadata=_flag("what takes the steps"))
     learning_rate: float = field(default=1e-3, metadata=_flag("length of a step", metavar="RATE", short="-lr", above=0))
     weight_decay: float | None = field(
@@ -91,7 +91,10 @@ class Recipe:
     image_size: int = field(
         default=224,
         metadata=_flag(
-            "side of the network's input in pixels; kept with the weights", metavar="PIXELS", least=LEAST_IMAGE_SIZE
+            "side of the network's input in pixels; kept with the weights",
+            metavar="PIXELS",
+            least=LEAST_IMAGE_SIZE,
+            most=LARGEST_IMAGE_SIZE,
         ),
     )
     threshold: float = field(
@@ -128,6 +131,22 @@ def learning_rate_at(epoch: int, recipe: Recipe) -> float:
     if recipe.schedule == "constant":
         return recipe.learning_rate
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (epoch - 1) / recipe.epochs))
+
+
+def blur_reach(sigma: float) -> int:
+    """Return how many pixels either way a blur takes into account: three sigmas, and one at least."""
+    return max(1, round(3 * sigma))
+
+
+def largest_blur(image_size: int) -> float:
+    """Return the largest sigma, to two digits, of a blur that reaches less far than an image is wide.
+
+    At its borders the image is mirrored, once.
+
+    >>> largest_blur(32)
+    10.33
+    """
+    return math.floor(100 * (image_size - 1) / 3) / 100
 
 
 def iter_batches(count: int, batch_size: int, seed: Sequence[int]) -> Iterator[npt.NDArray[np.int64]]:

@@ -126,6 +126,9 @@ def look_up_or_compute(
     score = score_here if computing.workers.scheduler is None else partial(score_on_cluster, directory=stores)
     try:
         for done, found in score(jobs, computing, report):
+            if np.isnan(found).any():
+                advice = "try --precision float32; if that is of no help, these weights are not to be used"
+                raise InputError(computing.weights.path, "weights whose scores are numbers", "NaN", advice)
             scores[done] = found
             store.add(keys[done], found)
             report.count("patches scored", len(done))
@@ -188,7 +191,7 @@ def open_store(parent: Path, computing: Computing) -> ScoreStore:
     settings = {"weights_sha256": weights.sha256, **asdict(weights.input_format), "computed_in": way}
     text = json.dumps(settings, indent=2)
     store = ScoreStore(parent / hashlib.sha256(text.encode()).hexdigest()[:16])
-    write_once(store.directory / "settings.json", text.encode())
+    write_once(store.directory / "settings.json", text.encode(), overwrite=True)
     return store
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,9 +15,10 @@ from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from emcurate.classifier.card import InputFormat
+from emcurate.classifier.checkpoints import Checkpoint
 from emcurate.classifier.evaluation import area_under_roc, cross_entropy
 from emcurate.classifier.inference import DTYPES
-from emcurate.classifier.network import LAYERS, STEM, build_network, load_start_weights, save_weights
+from emcurate.classifier.network import LAYERS, STEM, build_network, load_start_weights
 from emcurate.classifier.recipe import (
     FinetuneLayer,
     Recipe,
@@ -29,31 +29,36 @@ from emcurate.classifier.recipe import (
 )
 from emcurate.classifier.transforms import evaluation_input, training_input
 from emcurate.errors import InputError
-from emcurate.files import make_output_directory, write_bytes
-from emcurate.running.jobs import progress
-from emcurate.running.ledger_file import LEDGER_DIRECTORY
+from emcurate.running.jobs import default_processes, progress
 from emcurate.running.report import Report
 
 # About as many as batch norm's running averages reach back over in batches of 64.
 BATCH_NORM_PATCHES = 512
 BATCH_NORM_MOMENTUM = 0.1  # PyTorch's default, which torchvision's networks use
 
-# In a training's working directory: all that is needed to go on, and the weights of the best epoch so far.
-CHECKPOINT_FILE = "checkpoint.pth"
-BEST_FILE = "best.pth"
+# On a CPU. The order in which numbers are added up depends on how many threads share the work, and in training their
+# last digits grow into other weights: so there are as many whatever -p says. Four are at home nearly everywhere. On
+# fewer cores there are as few: more threads than cores wait for each other, in bfloat16 twenty times as long.
+TRAINING_THREADS = 4
 
 UInt8Array = npt.NDArray[np.uint8]
 BoolArray = npt.NDArray[np.bool_]
 
 
+def count_training_threads() -> int:
+    """Return how many CPU threads training computes in: `TRAINING_THREADS`, or as many as there are cores."""
+    return min(TRAINING_THREADS, default_processes())
+
+
 @dataclass
 class Fit:
-    """How far a training has come: epochs done, the best of them, its validation scores, metrics by epoch."""
+    """How far a training has come: epochs done, the best of them, its validation scores, metrics by epoch, weights."""
 
     epoch: int
     best_epoch: int
     best_scores: list[float]
     history: list[dict[str, float]]
+    best_weights: dict[str, torch.Tensor]
 
 
 class Trainer:
@@ -135,17 +140,14 @@ class Trainer:
         scores: npt.NDArray[np.float64] = torch.sigmoid(torch.cat(logits).double()).numpy()
         return scores
 
-    def save_checkpoint(self, path: Path, progress: dict[str, Any]) -> None:
-        """Write all that changes in training, and `progress`, plain values of the caller's."""
-        buffer = io.BytesIO()
-        torch.save({"progress": progress, **{name: part.state_dict() for name, part in self._parts().items()}}, buffer)
-        write_bytes(path, buffer.getbuffer())
+    def state(self) -> dict[str, Any]:
+        """Return all that changes in training, by name; what is in it goes on changing."""
+        return {name: part.state_dict() for name, part in self._parts().items()}
 
-    def load_checkpoint(self, path: Path) -> None:
-        """Go back to where `save_checkpoint` was called."""
-        content = torch.load(path, map_location=self.device, weights_only=True)
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go back to where `state` was taken."""
         for name, part in self._parts().items():
-            part.load_state_dict(content[name])
+            part.load_state_dict(state[name])
 
     def _settle_batch_norm(self, pixels: UInt8Array) -> None:
         """Measure anew, with the weights as they now are, the statistics that batch norm uses in evaluation.
@@ -158,11 +160,16 @@ class Trainer:
         self.network.eval()
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None  # a plain mean over the batches
             norm.train()
         with torch.no_grad(), self._autocast():
             chosen = np.random.default_rng(self.recipe.seed).permutation(len(pixels))[:BATCH_NORM_PATCHES]
+            seen = 0
             for batch in iter_batches(len(chosen), self.recipe.batch_size, (self.recipe.seed,)):
+                seen += len(batch)
+                for norm in norms:
+                    # So that after each batch the statistics are the mean over all patches seen: a last batch of two
+                    # counts as two patches and not as much as a full one.
+                    norm.momentum = len(batch) / seen
                 self.network(evaluation_input(self._send(pixels[chosen[batch]]), self.input_format))
         for norm in norms:
             norm.momentum = BATCH_NORM_MOMENTUM
@@ -192,38 +199,8 @@ def freeze(network: nn.Module, finetune_layer: FinetuneLayer) -> list[nn.Module]
     return frozen
 
 
-def read_progress(path: Path) -> dict[str, Any]:
-    """Return the `progress` a checkpoint was saved with."""
-    progress: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["progress"]
-    return progress
-
-
-def open_workdir(savedir: Path, run_id: str, resume: bool, overwrite: bool) -> Path:
-    """Return the directory of checkpoints, empty or with one of this very training."""
-    workdir = make_output_directory(savedir / LEDGER_DIRECTORY / "train_nn")
-    checkpoint = workdir / CHECKPOINT_FILE
-    if checkpoint.exists() and read_progress(checkpoint)["run_id"] != run_id:
-        if not overwrite:
-            raise InputError(
-                checkpoint,
-                "the checkpoint of a training with these labels, settings and device",
-                "one of another that was broken off",
-                "repeat that one's command, use another output directory, or --overwrite to drop it",
-            )
-        checkpoint.unlink()
-    if resume and not checkpoint.exists():
-        raise InputError(checkpoint, "a checkpoint to go on from", "none", "leave --resume out to train from the start")
-    return workdir
-
-
 def fit(
-    trainer: Trainer,
-    pixels: UInt8Array,
-    truth: BoolArray,
-    held: BoolArray,
-    workdir: Path,
-    run_id: str,
-    report: Report,
+    trainer: Trainer, pixels: UInt8Array, truth: BoolArray, held: BoolArray, checkpoint: Checkpoint, report: Report
 ) -> Fit:
     """Train until the last epoch or until nothing gets better, from the last checkpoint on if there is one.
 
@@ -234,19 +211,17 @@ def fit(
     trainer : Trainer
     pixels, truth, held : (n, size, size) uint8, (n,) bool and (n,) bool arrays
         The patches, which are informative, and which validate.
-    workdir : Path
-        From `open_workdir`; the weights of the best epoch are left there, in `BEST_FILE`.
-    run_id : str
-        Changes whenever the training would be another one.
+    checkpoint : Checkpoint
+        From `open_checkpoint`; it is kept up to date.
     report : Report
         Is told if the training goes on.
     """
-    recipe, checkpoint = trainer.recipe, workdir / CHECKPOINT_FILE
-    done = Fit(0, 0, [], [])
-    if checkpoint.exists():
-        trainer.load_checkpoint(checkpoint)
-        saved = read_progress(checkpoint)
-        done = Fit(**{name: saved[name] for name in Fit.__dataclass_fields__})
+    recipe = trainer.recipe
+    done = Fit(0, 0, [], [], {})
+    if checkpoint.saved is not None:
+        trainer.restore(checkpoint.saved)
+        done = Fit(**checkpoint.saved["fit"])
+        checkpoint.saved = None  # it takes as much memory as the network, and twice as much again
         report.note(f"went on after epoch {done.epoch}")
     learnt, learnt_truth, judged = pixels[~held], truth[~held], truth[held]
     batches = count_batches(len(learnt), recipe.batch_size)
@@ -273,11 +248,24 @@ def fit(
             done.epoch = epoch
             if epoch == 1 or goodness(row) > goodness(done.history[done.best_epoch - 1]):
                 done.best_epoch, done.best_scores = epoch, scores.tolist()
-                save_weights(workdir / BEST_FILE, trainer.network.state_dict())
-            # After the best weights: a kill in between only has the epoch done again, with the same result.
-            trainer.save_checkpoint(checkpoint, {"run_id": run_id, **vars(done)})
+                done.best_weights = copy_weights(trainer.network)
+            checkpoint.save({"fit": vars(done), **trainer.state()})
             bar.set_postfix_str(f"epoch {epoch}, AUC {row['validation_auc']:.3f}, best {done.best_epoch}")
     return done
+
+
+def score_all(trainer: Trainer, done: Fit, pixels: UInt8Array, held: BoolArray) -> npt.NDArray[np.float64]:
+    """Return every patch's score by the best epoch's weights: (n,) of 0..1; those that validate as they were then."""
+    trainer.network.load_state_dict(done.best_weights)
+    scores = np.empty(len(held))
+    scores[~held] = trainer.score(pixels[~held])
+    scores[held] = done.best_scores
+    return scores
+
+
+def copy_weights(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Return a network's weights as they now are, on the CPU."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
 
 
 def goodness(row: dict[str, float]) -> tuple[float, float]:

@@ -7,7 +7,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 from emcurate.classifier.card import InputFormat
-from emcurate.classifier.recipe import Recipe
+from emcurate.classifier.recipe import Recipe, blur_reach
 
 
 def scale_grey(pixels: torch.Tensor) -> torch.Tensor:
@@ -48,8 +48,8 @@ def training_transform(recipe: Recipe) -> v2.Transform:
         steps.append(v2.ColorJitter(brightness=recipe.brightness, contrast=recipe.contrast))
     if recipe.blur > 0:
         least = min(0.1, recipe.blur)
-        side = 2 * round(3 * recipe.blur) + 1  # three sigmas either way
-        steps.append(v2.RandomApply([v2.GaussianBlur(max(3, side), (least, recipe.blur))], chance))
+        side = 2 * blur_reach(recipe.blur) + 1
+        steps.append(v2.RandomApply([v2.GaussianBlur(side, (least, recipe.blur))], chance))
     if recipe.noise > 0:
         steps.append(v2.RandomApply([v2.GaussianNoise(0.0, recipe.noise)], chance))
     return v2.Compose(steps)

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 import requests
 
-from emcurate.classifier.card import LEAST_BYTES, Weights, describe_weights
+from emcurate.classifier.card import LEAST_BYTES, Weights, card_path, describe_assumptions, describe_weights
 from emcurate.errors import InputError
 from emcurate.fetching.downloads import (
     CHUNK_BYTES,
@@ -27,7 +27,7 @@ from emcurate.fetching.downloads import (
     describe_cause,
     describe_refusal,
 )
-from emcurate.files import atomic_path, hash_file, make_output_directory
+from emcurate.files import atomic_path, check_regular, hash_file, make_output_directory
 from emcurate.partials import partial_path
 from emcurate.running.jobs import progress
 from emcurate.running.report import Report
@@ -60,7 +60,7 @@ def is_url(text: str) -> bool:
 def find_weights(weights: str | None, report: Report) -> Weights:
     """Return the weights a user asked for by path or address, or the published ones; download if need be."""
     if weights is not None and not is_url(weights):
-        return describe_weights(Path(weights))
+        return _warn_without_card(describe_weights(Path(weights)), report)
 
     def check(path: Path) -> None:
         from emcurate.classifier.network import check_state_dict, read_state_dict
@@ -70,14 +70,17 @@ def find_weights(weights: str | None, report: Report) -> Weights:
     path = fetch_weights(weights or PUBLISHED_URL, check)
     described = describe_weights(path)
     report.note(f"weights: {path}, SHA-256 {described.sha256}")
-    return described
+    return described if weights is None else _warn_without_card(described, report)
 
 
-def find_start_weights(init: str) -> Path | None:
-    """Return the file that a training starts from, downloaded if need be; None for random weights."""
-    if init == "random":
-        return None
-    return fetch_imagenet_weights() if init == "imagenet" else Path(init)
+def find_start_file(init: str) -> Path | None:
+    """Return the user's own file that a training starts from; None where it starts from ImageNet or from nothing."""
+    return None if init in ("imagenet", "random") else check_regular(Path(init))
+
+
+def fetch_start_weights(init: str) -> Path | None:
+    """Return the ImageNet weights that a training starts from, downloaded if need be; None for random ones."""
+    return fetch_imagenet_weights() if init == "imagenet" else None
 
 
 def fetch_weights(
@@ -175,6 +178,13 @@ def fetch_imagenet_weights(url: str | None = None) -> Path:
         expected = f"a file whose SHA-256 starts with {promised}"
         raise InputError(url, expected, "other bytes, which were not kept", f"try again; or {other}") from None
     return path
+
+
+def _warn_without_card(weights: Weights, report: Report) -> Weights:
+    """Return weights; say what is assumed of them if nothing lies beside them that says so."""
+    if not os.path.lexists(card_path(weights.path)):
+        report.warn(describe_assumptions(weights))
+    return weights
 
 
 def _download(url: str, path: Path, digest: str | None, inspect: Callable[[Path], None]) -> None:

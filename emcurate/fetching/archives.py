@@ -7,16 +7,22 @@ its checksum is right.
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import lzma
+import os
 import shutil
 import stat
+import struct
 import zipfile
 import zlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from emcurate.errors import InputError
-from emcurate.fetching.safe_names import EscapeError, check_relative, join_inside
+from emcurate.fetching.safe_names import EscapeError, check_length, check_relative, join_inside
 from emcurate.files import atomic_path, taken_by_other
 from emcurate.partials import remove_stale_partials
 from emcurate.running.jobs import progress
@@ -27,10 +33,24 @@ COPY_BYTES = 1 << 20
 MOST_RATIO = 100
 RATIO_MATTERS_FROM_BYTES = 100 << 20  # below this even a bomb does no harm
 MOST_ENTRIES = 2_000_000
+MOST_DIRECTORIES_DEEP = 100  # no set needs more, and systems stumble over thousands
 
+# The record at the end of an archive, and where its count of entries starts anew; one below means: see elsewhere.
+_END_BYTES = 22
+_COUNTS_TO = 1 << 16
+
+_SHOWN = 40  # characters of a long name in a message
 _ENCRYPTED = 0x1  # of an entry's general purpose flags
 _DAMAGED = "delete it and fetch it again"
 _DISTRUST = "do not trust this archive; ask whoever made it"
+_UNPACK = "unpack it with its password, and name the directory"
+
+# What the standard library raises where an archive's bytes are not what they should be, each packing in its own way.
+_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, ValueError, IndexError)
+
+
+class DamagedArchiveError(InputError):
+    """An archive that is not as it was made: another copy may be whole."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +88,7 @@ def unpack_zip(
     Raises
     ------
     InputError
-        If it is no zip archive, damaged, too large, or holds what it should not.
+        If it is no zip archive, too large, or holds what it should not; `DamagedArchiveError` if it is damaged.
     """
     result = Unpacked()
     with open_zip(archive) as opened:
@@ -93,20 +113,75 @@ def unpack_zip(
     return result
 
 
+def find_damage(archive: Path, limits: Limits) -> DamagedArchiveError | None:
+    """Return what is damaged in an archive by its own checksums, unpacking it to nowhere; None where nothing is.
+
+    One that may not be unpacked for another reason is not looked through: `unpack_zip` says so.
+    """
+    try:
+        with open_zip(archive) as opened:
+            entries = _check_entries(archive, opened, limits)
+            for entry in progress(entries, total=len(entries), label="check", unit="file"):
+                with _named_damage(archive, entry), opened.open(entry) as source:
+                    _copy_whole(entry, source, len)
+    except DamagedArchiveError as error:
+        return error
+    except InputError:
+        return None
+    return None
+
+
+def list_sizes(archive: Path) -> dict[str, int]:
+    """Return the files of an archive, each with its size in bytes when unpacked.
+
+    Raises
+    ------
+    InputError
+        As `open_zip`.
+    """
+    with open_zip(archive) as opened:
+        return {entry.filename: entry.file_size for entry in opened.infolist() if not entry.is_dir()}
+
+
 def open_zip(archive: Path) -> zipfile.ZipFile:
     """Open a zip archive to read; close it, or use it in a ``with``.
 
     Raises
     ------
     InputError
-        If it is missing or no (complete) zip archive.
+        If it is missing; `DamagedArchiveError` if it is no (complete) zip archive.
     """
     try:
-        return zipfile.ZipFile(archive)
+        opened = zipfile.ZipFile(archive)
     except FileNotFoundError:
         raise InputError(archive, "a zip archive", "no such file", "check the path") from None
-    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
-        raise InputError(archive, "a complete zip archive", str(error), _DAMAGED) from None
+    except (*_DAMAGE, NotImplementedError) as error:
+        raise DamagedArchiveError(archive, "a complete zip archive", str(error), _DAMAGED) from None
+    except OSError as error:
+        if not _is_damage(error):
+            raise
+        raise DamagedArchiveError(archive, "a complete zip archive", str(error), _DAMAGED) from None
+    found, told = len(opened.infolist()), _count_told(opened)
+    if told is not None and told != found % _COUNTS_TO:
+        opened.close()
+        raise DamagedArchiveError(archive, f"a zip archive of {told:,} entries, as it says", f"{found:,}", _DAMAGED)
+    return opened
+
+
+def _count_told(opened: zipfile.ZipFile) -> int | None:
+    """Return how many entries an archive says it has, which the library does not look at; None if it does not say."""
+    file = opened.fp
+    if file is None:
+        return None
+    file.seek(-(_END_BYTES + len(opened.comment)), os.SEEK_END)
+    end = file.read(_END_BYTES)
+    told = int.from_bytes(end[10:12], "little")
+    return told if end.startswith(b"PK\x05\x06") and told != _COUNTS_TO - 1 else None
+
+
+def _is_damage(error: OSError) -> bool:
+    """Return whether an error is of the bytes read and not the system's: a place before the start, or bzip2's own."""
+    return error.errno in (None, errno.EINVAL)
 
 
 def extract_entry(archive: Path, opened: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> None:
@@ -115,16 +190,43 @@ def extract_entry(archive: Path, opened: zipfile.ZipFile, entry: zipfile.ZipInfo
     Raises
     ------
     InputError
-        If the entry is damaged or encrypted.
+        If the entry is encrypted or packed in a way that is not known; `DamagedArchiveError` if it is damaged.
     """
+    with (
+        _named_damage(archive, entry),
+        atomic_path(target) as partial,
+        opened.open(entry) as source,
+        open(partial, "wb") as file,
+    ):
+        _copy_whole(entry, source, file.write)
+
+
+def _copy_whole(entry: zipfile.ZipInfo, source: IO[bytes], write: Callable[[bytes], object]) -> None:
+    length = 0
+    while piece := source.read(COPY_BYTES):
+        length += len(piece)
+        write(piece)
+    if length != entry.file_size:
+        raise zipfile.BadZipFile(f"{length:,} of {entry.file_size:,} bytes")
+
+
+@contextlib.contextmanager
+def _named_damage(archive: Path, entry: zipfile.ZipInfo) -> Iterator[None]:
+    """Put what the standard library raises of an entry into our words."""
+    expected = f"a readable {entry.filename}"
+    if entry.flag_bits & _ENCRYPTED:
+        raise InputError(archive, expected, "an encrypted one", _UNPACK)
     try:
-        with atomic_path(target) as partial, opened.open(entry) as source, open(partial, "wb") as file:
-            shutil.copyfileobj(source, file, COPY_BYTES)
-            if file.tell() != entry.file_size:
-                raise zipfile.BadZipFile(f"{file.tell():,} of {entry.file_size:,} bytes")
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
-        # RuntimeError is zipfile's word for an encrypted entry, NotImplementedError for an unknown compression.
-        raise InputError(archive, f"a readable {entry.filename}", f"{error}", _DAMAGED) from None
+        yield
+    except NotImplementedError as error:
+        raise InputError(archive, expected, str(error), "unpack it with another program") from None
+    except (*_DAMAGE, RuntimeError, MemoryError) as error:
+        # A damaged header may ask for gigabytes to unpack with.
+        raise DamagedArchiveError(archive, expected, str(error) or type(error).__name__, _DAMAGED) from None
+    except OSError as error:
+        if not _is_damage(error):
+            raise
+        raise DamagedArchiveError(archive, expected, str(error), _DAMAGED) from None
 
 
 def entry_kind(entry: zipfile.ZipInfo) -> int:
@@ -174,7 +276,10 @@ def _check_entries(archive: Path, opened: zipfile.ZipFile, limits: Limits) -> li
             what = "a link" if kind == stat.S_IFLNK else "a special file"
             raise InputError(archive, "files and directories only", f"{name!r}, {what}", _DISTRUST)
         if info.flag_bits & _ENCRYPTED:
-            raise InputError(archive, "files without a password", f"{name!r}, encrypted", "unpack it yourself")
+            raise InputError(archive, "files without a password", f"{name!r}, encrypted", _UNPACK)
+        if name.count("/") > MOST_DIRECTORIES_DEEP:
+            found = f"{name.count('/'):,}, {name[:_SHOWN]!r}…"
+            raise InputError(archive, f"at most {MOST_DIRECTORIES_DEEP} directories in each other", found, _DISTRUST)
         if info.is_dir():
             continue
         if name in files:
@@ -205,6 +310,7 @@ def _check_bomb(archive: Path, unpacked: int, limits: Limits) -> None:
 
 def _target(archive: Path, directory: Path, name: str) -> Path:
     try:
+        check_length(directory / name)
         return join_inside(directory, name)
     except EscapeError as error:
         raise InputError(archive, "names inside the output directory", str(error), "remove the link") from None

@@ -2,48 +2,43 @@
 
 from __future__ import annotations
 
-import errno
-import filecmp
-import functools
 import os
-import shutil
-import stat
-import zipfile
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
-from emcurate.errors import InputError
-from emcurate.fetching.archives import entry_kind, extract_entry, make_parents, open_zip, same_as_entry
-from emcurate.fetching.downloads import Download, fetch_all
-from emcurate.fetching.safe_names import EscapeError, join_inside
-from emcurate.files import atomic_path, taken_by_other, write_bytes
+from emcurate.errors import InputError, describe_os_error
+from emcurate.fetching.archives import make_parents, open_zip
+from emcurate.fetching.downloads import MOST_FAILURES, Download, fetch_all
+from emcurate.fetching.placing import Link, Placement, place_all
+from emcurate.fetching.safe_names import EscapeError, check_length, join_inside
+from emcurate.files import taken_by_other, write_bytes
+from emcurate.images.whole import check_whole_image
 from emcurate.partials import remove_stale_partials
-from emcurate.running.jobs import Workers
+from emcurate.running.jobs import Workers, progress
 from emcurate.running.report import Report
 
-Link = Literal["copy", "hard", "symbolic"]
+# What an archive within an archive ends in.
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 
-# No single image is larger; what claims to be is a way to fill a disk.
-LARGEST_ENTRY_BYTES = 4 << 30
+# Images decoded at once to see whether they are whole, which the decoders do without holding Python up.
+DECODERS = 4
 
 # Missing files named in the closing report; a longer list goes to a file as well.
 MOST_NAMED = 20
 
 
 @dataclass(frozen=True)
-class Placement:
-    """A file to bring to `path`: the file `source`, or, where `entry` is set, that entry of the zip archive `source`.
+class Wanted:
+    """An image to bring: where it can be fetched, and its width and height in pixels, as far as they are known."""
 
-    An entry is always written out; `link` says how a file gets there.
-    """
+    url: str | None = None
+    size: tuple[int, int] | None = None
 
-    path: Path
-    source: Path
-    entry: str | None = None
-    link: Link = "copy"
-    overwrite: bool = False
+    def check(self, path: Path, subject: str, may_end_early: bool) -> None:
+        """Raise `InputError` where a file is not all of this image."""
+        check_whole_image(path, self.size, subject=subject, to_its_end=may_end_early)
 
 
 def locate(root: Path, names: Iterable[str], folder: str) -> tuple[dict[str, str], list[InputError]]:
@@ -76,48 +71,26 @@ def locate(root: Path, names: Iterable[str], folder: str) -> tuple[dict[str, str
             except EscapeError as error:
                 refused.append(InputError(root, "images inside this directory", str(error), "copy them into it"))
                 break
+            except OSError:  # a name longer than any file's here, for one: such a file is not there
+                break
             if there:
                 found[name] = candidate
                 break
     return found, refused
 
 
-def place(job: Placement) -> bool:
-    """Bring one file to its place, complete or not at all; return whether it was not there yet.
+@dataclass
+class Way:
+    """How chosen images get to a directory: those to place, to fetch, and those that are nowhere; `names` by path."""
 
-    Raises
-    ------
-    InputError
-        If another file of that name is there and `overwrite` is not set, or the source cannot be read or linked.
-    """
-    make_parents(job.path, job.path.parent)
-    if job.entry is not None:
-        opened = _open_once(job.source)
-        info = opened.getinfo(job.entry)
-        if entry_kind(info) == stat.S_IFLNK:
-            raise InputError(job.source, f"{job.entry} to be a file", "a link", "use an archive made without links")
-        if info.file_size > LARGEST_ENTRY_BYTES:
-            raise InputError(
-                job.source, f"{job.entry} of an image's size", f"{info.file_size:,} bytes", "do not trust this archive"
-            )
-        if _is_there(job, same_as_entry(job.path, info)):
-            return False
-        extract_entry(job.source, opened, info, job.path)
-        return True
-    if _is_there(job, _same_file(job)):
-        return False
-    with atomic_path(job.path) as partial:
-        if job.link == "symbolic":
-            partial.symlink_to(job.source)
-        elif job.link == "hard":
-            _link_hard(job.source, partial)
-        else:
-            shutil.copyfile(job.source, partial)
-    return True
+    placements: list[Placement] = field(default_factory=list)
+    downloads: list[Download] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    names: dict[Path, str] = field(default_factory=dict)
 
 
-def gather(
-    wanted: Mapping[str, str | None],
+def find_way(
+    wanted: Mapping[str, Wanted],
     directory: Path,
     source: Path | None,
     report: Report,
@@ -126,14 +99,90 @@ def gather(
     link: Link = "copy",
     overwrite: bool = False,
     damaged: Collection[str] = (),
+) -> Way:
+    """Return how chosen images can be brought to a directory, without touching it; see `gather`.
+
+    Those that can not, whatever there is elsewhere, are reported as failures.
+    """
+    located: dict[str, str] = {}
+    if source is not None:
+        located, refused = locate(source, wanted, directory.name)
+        report.fail_all(refused)
+        if not located and not download:
+            _refuse_misplaced(source, wanted, directory.name)
+        if not source.is_dir() and link != "copy":
+            report.warn(f"{source}: images in an archive are written out; --link {link} is for directories")
+    way = Way()
+    for name, image in wanted.items():
+        try:
+            check_length(directory / name)
+            # Only the way there is checked: the image itself may well be a link, made by --link symbolic.
+            path = join_inside(directory, name).parent / Path(name).name if "/" in name else directory / name
+        except EscapeError as error:
+            report.fail(InputError(directory, "images inside this directory", str(error), "remove the link"))
+            continue
+        except InputError as error:
+            report.fail(error)
+            continue
+        way.names[path] = name
+        replace = overwrite or name in damaged
+        if name in located and source is not None:
+            if source.is_dir():
+                way.placements.append(Placement(path, source / located[name], None, link, replace))
+            else:
+                way.placements.append(Placement(path, source, located[name], link, replace))
+        elif download and image.url:
+            way.downloads.append(Download(image.url, path, image.check, replace))
+        else:
+            way.missing.append(name)
+    return way
+
+
+def _refuse_misplaced(source: Path, names: Iterable[str], folder: str) -> None:
+    """Raise `InputError` where none of the images lies where it should in an archive, but they are in there."""
+    if source.is_dir():
+        return
+    with open_zip(source) as opened:
+        entries = opened.namelist()
+    wanted = set(names)
+    deeper = next((entry for entry in entries if any(part in wanted for part in _tails(entry))), None)
+    packed = [entry for entry in entries if entry.lower().endswith(ARCHIVE_SUFFIXES)]
+    if deeper is not None:
+        found, advice = f"them deeper, as {deeper}", "unpack it, and name the directory that holds them"
+    elif packed:
+        found, advice = f"another archive in it, {packed[0]}", "unpack it, and name the archive that holds the images"
+    else:
+        return
+    raise InputError(source, f"the images as NAME or {folder}/NAME", found, advice)
+
+
+def _tails(name: str) -> Iterator[str]:
+    """Yield a path without its first directory, without its first two, …"""
+    while "/" in name:
+        name = name.partition("/")[2]
+        yield name
+
+
+def gather(
+    wanted: Mapping[str, Wanted],
+    directory: Path,
+    source: Path | None,
+    report: Report,
+    *,
+    download: bool = False,
+    link: Link = "copy",
+    overwrite: bool = False,
+    damaged: Collection[str] = (),
+    intact: Collection[str] = (),
+    most_failures: int = MOST_FAILURES,
     workers: Workers = Workers(),
 ) -> set[str]:
     """Bring chosen images to a directory, and return the names of those that are there.
 
     Parameters
     ----------
-    wanted : mapping of str to str or None
-        Relative file names with forward slashes, each with the address it can be fetched from.
+    wanted : mapping of str to Wanted
+        By relative file name with forward slashes.
     directory : Path
         Where they go; it must exist. In `source` they may lie in a directory of the same name.
     source : Path, optional
@@ -143,67 +192,56 @@ def gather(
     download : bool
         Fetch what `source` does not hold.
     overwrite : bool
-        Replace files that are there and differ from those in `source`.
-    damaged : collection of str
-        Names of files that are known to be an earlier run's and not what it wrote: replaced in any case.
+        Replace files that are there: those that differ from those in `source`, and those to be fetched.
+    damaged, intact : collection of str
+        Names of files that an earlier run wrote, and that are not what it wrote: replaced in any case; or still are:
+        not fetched again even with `overwrite`. One to be fetched of which neither is known stays if it is whole.
+    most_failures : int
+        After so many downloads that failed in one way, the others are not tried; 0 tries all.
     """
-    located: dict[str, str] = {}
-    if source is not None:
-        located, refused = locate(source, wanted, directory.name)
-        for error in refused:
-            report.fail(error)
-        if not source.is_dir() and link != "copy":
-            report.warn(f"{source}: images in an archive are written out; --link {link} is for directories")
-    placements, downloads, missing = [], [], []
-    names: dict[Path, str] = {}
-    for name, url in wanted.items():
-        try:
-            # Only the way there is checked: the image itself may well be a link, made by --link symbolic.
-            path = join_inside(directory, name).parent / Path(name).name if "/" in name else directory / name
-        except EscapeError as error:
-            report.fail(InputError(directory, "images inside this directory", str(error), "remove the link"))
-            continue
-        names[path] = name
-        if name in located and source is not None:
-            inside, replace = located[name], overwrite or name in damaged
-            if source.is_dir():
-                placements.append(Placement(path, source / inside, None, link, replace))
-            else:
-                placements.append(Placement(path, source, inside, link, replace))
-        elif download and url:
-            downloads.append(Download(url, path))
-        else:
-            missing.append(name)
-    for parent in {path.parent for path in names if path.parent.is_dir()}:
+    way = find_way(
+        wanted, directory, source, report, download=download, link=link, overwrite=overwrite, damaged=damaged
+    )
+    for parent in {path.parent for path in way.names if path.parent.is_dir()}:
         remove_stale_partials(parent)
-    there = place_all(placements, report, workers)
-    todo = []
-    for item in downloads:
-        if names[item.path] in damaged:
-            item.path.unlink(missing_ok=True)
-        if item.path.exists():
-            report.count("images already there")
-            there.add(item.path)
-        else:
-            make_parents(item.path, directory)
-            todo.append(item)
-    for item in fetch_all(todo, report):
+    there = place_all(way.placements, report, workers)
+    unsure = [item for item in way.downloads if way.names[item.path] not in intact]
+    there |= {item.path for item in way.downloads if way.names[item.path] in intact}
+    with ThreadPoolExecutor(DECODERS) as pool:
+        whole = progress(pool.map(_is_there_whole, unsure), total=len(unsure), label="check", unit="file")
+        states = list(zip(unsure, whole, strict=True))
+    there |= {item.path for item, state in states if state is True}
+    report.fail_all(state for _, state in states if isinstance(state, InputError))
+    if known := sum(item.path in there for item in way.downloads):
+        report.count("images already there", known)
+    todo = [item for item, state in states if state is False]
+    for item in fetch_all(todo, report, most_failures=most_failures):
         report.count("images downloaded")
         there.add(item.path)
     advice = "complete it, or give --download" if not download else "no address is known for it: complete the images"
     listing = directory.with_name(f"missing_{directory.name}.txt")
-    report_missing(report, missing, str(source or "the annotation file's addresses"), listing, advice)
-    return {names[path] for path in there}
+    report_missing(report, way.missing, str(source or "the annotation file's addresses"), listing, advice)
+    return {way.names[path] for path in there}
 
 
-def place_all(placements: Sequence[Placement], report: Report, workers: Workers = Workers()) -> set[Path]:
-    """Bring many files to their places and count them; return those that are there now. Failures go to `report`."""
-    there = set()
-    report.count("images placed", 0)
-    for job, written in workers.run(place, placements, report, unit="image"):
-        report.count("images placed" if written else "images already there")
-        there.add(job.path)
-    return there
+def _is_there_whole(item: Download) -> bool | InputError:
+    """Return whether the file of a download is there; an error where something else is, or where it cannot be."""
+    path = item.path
+    try:
+        make_parents(path, path.parent)
+        if path.is_dir():
+            return InputError(path, "a file, or none", "a directory of that name", "move it away")
+        if item.replace or not os.path.lexists(path):
+            return False
+        if item.check is not None and path.exists():
+            item.check(path, str(path), False)
+        elif not path.exists():
+            return taken_by_other(path, "the image", "a link that leads nowhere")
+    except InputError as error:
+        return taken_by_other(path, error.expected, error.found) if error.path == str(path) else error
+    except OSError as error:
+        return describe_os_error(error, path)
+    return True
 
 
 def report_missing(report: Report, names: Sequence[str], source: str, listing: Path, advice: str) -> None:
@@ -215,36 +253,3 @@ def report_missing(report: Report, names: Sequence[str], source: str, listing: P
         report.fail(f"{len(names) - MOST_NAMED:,} more images are missing; {listing} lists all {len(names):,}")
     else:
         listing.unlink(missing_ok=True)  # of an earlier run, when more were missing
-
-
-def _is_there(job: Placement, same: bool) -> bool:
-    if same:
-        return True
-    if os.path.lexists(job.path) and not job.overwrite:
-        raise taken_by_other(job.path, "the one to be placed there", "another file")
-    return False
-
-
-def _same_file(job: Placement) -> bool:
-    if not job.path.is_file():
-        return False
-    return job.path.samefile(job.source) or filecmp.cmp(job.path, job.source, shallow=False)
-
-
-def _link_hard(source: Path, partial: Path) -> None:
-    try:
-        # Resolved, since a hard link to a symbolic one would be a symbolic one.
-        os.link(source.resolve(), partial)
-    except OSError as error:
-        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
-            raise
-        reason = error.strerror or str(error)
-        raise InputError(
-            source, "a file that can be linked to", f"none ({reason})", "use --link symbolic or --link copy"
-        ) from None
-
-
-@functools.lru_cache(maxsize=2)
-def _open_once(archive: Path) -> zipfile.ZipFile:
-    # Kept open in each process: reading the list of 118,000 entries takes longer than reading an image.
-    return open_zip(archive)

@@ -6,8 +6,17 @@ anywhere; whoever made the file decides where. Names are checked as text first, 
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
+
+from emcurate.errors import InputError
+
+# Bytes in one name and in a whole path that every common system takes; ext4, APFS and NTFS take no more.
+MOST_NAME_BYTES = 255
+MOST_PATH_BYTES = 4095
+
+_SHOWN = 40  # characters of a long name in a message
 
 _DRIVE = re.compile(r"[A-Za-z]:")
 _CONTROL_OR_BACKSLASH = re.compile(r"[\\\x00-\x1f]")
@@ -44,6 +53,30 @@ def check_relative(name: str) -> str:
     if "" in parts or "." in parts:
         raise EscapeError(f"{name!r}, which is no file name")
     return name
+
+
+def check_length(path: Path) -> Path:
+    """Return a path if a file can have it.
+
+    Raises
+    ------
+    InputError
+        If a name in it, or all of it, is too long.
+    """
+    longest = max(path.parts, key=lambda part: len(os.fsencode(part)), default="")
+    for most, name, what in (
+        (MOST_NAME_BYTES, longest, "a name"),
+        (MOST_PATH_BYTES, str(path), "a path"),
+    ):
+        length = len(os.fsencode(name))
+        if length > most:
+            raise InputError(
+                f"{name[:_SHOWN]}…{name[-_SHOWN:]}",
+                f"{what} of at most {most:,} bytes",
+                f"{length:,}",
+                "shorten it where it is listed",
+            )
+    return path
 
 
 def join_inside(directory: Path, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""How far two people agree who labelled the same patches."""
+"""How far two people agree who labelled the same patches; what one of them was unsure of counts for neither."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
-from emcurate.patches.labels import INFORMATIVE, NONE, UNINFORMATIVE
+from emcurate.patches.labels import DECIDED, NONE
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Agreement:
     Attributes
     ----------
     both : int
-        Patches that both labelled.
+        Patches that both decided.
     same : int
         Those to which they gave the same label.
     kappa : float
@@ -39,11 +39,11 @@ def compare_annotators(own: Mapping[str, Mapping[int, str]]) -> list[Agreement]:
 
 
 def find_disagreements(own: Mapping[str, Mapping[int, str]]) -> list[int]:
-    """Return the patches that got different labels, in order."""
+    """Return the patches that one called informative and another uninformative, in order."""
     given: dict[int, set[str]] = {}
     for labels in own.values():
         for index, label in labels.items():
-            if label != NONE:
+            if label in DECIDED:
                 given.setdefault(index, set()).add(label)
     return sorted(index for index, labels in given.items() if len(labels) > 1)
 
@@ -51,12 +51,12 @@ def find_disagreements(own: Mapping[str, Mapping[int, str]]) -> list[int]:
 def _compare(first: str, second: str, ours: Mapping[int, str], theirs: Mapping[int, str]) -> Agreement:
     from sklearn.metrics import cohen_kappa_score
 
-    shared = [key for key, label in ours.items() if label != NONE and theirs.get(key, NONE) != NONE]
+    shared = [key for key, label in ours.items() if label in DECIDED and theirs.get(key, NONE) in DECIDED]
     a, b = [ours[key] for key in shared], [theirs[key] for key in shared]
     kappa = math.nan
     if shared:
         with warnings.catch_warnings():
             # Undefined kappa is what NaN says.
             warnings.simplefilter("ignore")
-            kappa = float(cohen_kappa_score(a, b, labels=[INFORMATIVE, UNINFORMATIVE]))
+            kappa = float(cohen_kappa_score(a, b, labels=list(DECIDED)))
     return Agreement(first, second, len(shared), sum(x == y for x, y in zip(a, b, strict=True)), kappa)

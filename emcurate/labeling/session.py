@@ -5,70 +5,39 @@ Everything the widget does is done here, so that it can be used and tested witho
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from emcurate.errors import InputError
-from emcurate.files import read_npy
 from emcurate.labeling.agreement import Agreement, compare_annotators, find_disagreements
+from emcurate.labeling.layout import Room, fit_grid
 from emcurate.labeling.order import (
     IntArray,
     number_datasets,
+    order_as_they_came,
     order_by_dataset,
+    order_by_similarity,
     order_by_uncertainty,
     order_randomly,
 )
+from emcurate.labeling.scores import read_scores
+from emcurate.labeling.similarity import FloatArray, describe_patches
 from emcurate.labeling.store import CodeArray, LabelStore
+from emcurate.labeling.surroundings import Scene, Surroundings
 from emcurate.labeling.tiles import Tile, TileReader
-from emcurate.patches.labels import CODE_INFORMATIVE, CODE_NONE, CODE_UNINFORMATIVE, LABELS
+from emcurate.labeling.view import check_view, restore_view
+from emcurate.patches.labels import CODE_INFORMATIVE, CODE_NONE, CODE_UNINFORMATIVE, LABELS, is_decided
 from emcurate.patches.pathlists import PathList
+from emcurate.patches.reading import read_patch
 
-ORDERS = ("random", "dataset", "uncertain")
-DISAGREEMENTS = ("", "model", "annotators")
-
-# A probability above which a model calls a patch informative, as filtered/classify_nn.py does.
-THRESHOLD = 0.5
-
-# Grid sides and tile sizes (CSS pixels) a screen can show; 224 draws an ordinary patch pixel for pixel.
-GRID_SIDES = (1, 12)
-TILE_SIZES = (64, 640)
-
-
-@dataclass(frozen=True)
-class View:
-    """Which patches are shown, in which order, and how large.
-
-    Attributes
-    ----------
-    order : str
-        ``random``, ``dataset`` (datasets take turns) or ``uncertain`` (by a model's scores).
-    label : str
-        Only patches of this label, or all.
-    dataset : str
-        Only this dataset or, if there is none of the name, those whose name holds it; or all.
-    disagreement : str
-        Only patches on which ``model`` and label, or the ``annotators``, disagree; or all.
-    rows, columns : int
-        The grid of a page.
-    size : int
-        Side of a tile in CSS pixels.
-    stretch : bool
-        Whether each patch is drawn with its contrast stretched.
-    """
-
-    order: str = "random"
-    label: str = ""
-    dataset: str = ""
-    disagreement: str = ""
-    rows: int = 3
-    columns: int = 4
-    size: int = 224
-    stretch: bool = False
+# Of longer lists the order by similarity, for which every patch is read, is left to be asked for again.
+LOOKED_AT_WHEN_OPENED = 20_000
 
 
 class Session:
@@ -81,17 +50,19 @@ class Session:
     labels : Path
         The label file, made if it is not there.
     annotator : str
-        Who labels; may stay empty.
+        Who labels; by default the login and the machine, as ``sara@em-lab-3``.
     scores : Path, optional
-        A model's scores, ``nn_scores.npy``: (n,) probabilities of being informative, NaN where there is none.
+        A model's scores, ``nn_scores.npy``, or the directory of filtered/classify_nn.py that holds them.
     order : str, optional
-        One of `ORDERS`; by default the last session's, or random.
+        One of `view.ORDERS`; by default the last session's, or random.
     seed : int
         Of the random orders.
     own_labels_only : bool
         Hide what others said, so that agreement is measured on judgements made independently.
-    threshold : float
-        Scores above it mean informative.
+    threshold : float, optional
+        Scores above it mean informative; by default as filtered/classify_nn.py noted.
+    sources : Path, optional
+        Where sections or volumes lie now, for a look at what is around a patch; as `Surroundings`.
     reroot : (old, new), optional
         As `PathList`.
 
@@ -111,24 +82,30 @@ class Session:
         order: str | None = None,
         seed: int = 0,
         own_labels_only: bool = False,
-        threshold: float = THRESHOLD,
+        threshold: float | None = None,
+        sources: Path | None = None,
         reroot: tuple[str, str] | None = None,
     ) -> None:
         self.paths = PathList(fpaths, reroot)
         if not len(self.paths):
             raise InputError(fpaths, "a list of at least one path", "an empty list", "run the stage before again")
         self.seed = seed
-        self.threshold = threshold
         self.own_labels_only = own_labels_only
-        self.scores = None if scores is None else _read_scores(scores, len(self.paths))
+        self.scores = None if scores is None else read_scores(scores, self.paths, threshold)
         self.store = LabelStore(labels, self.paths, annotator)
         self.datasets, self.dataset_names = number_datasets(self.paths.chunks())
         self.tiles = TileReader()
+        self.surroundings = Surroundings(sources)
+        self.tell: Callable[[int, int], None] = lambda done, total: None  # how far a long piece of work is
+        self.room: Room | None = None
         self._orders: dict[str, IntArray] = {}
+        self._looks: FloatArray | None = None
         kept = self.store.views()
-        self.view = _restore_view(kept, self.scores is not None)
+        quick = len(self.paths) <= LOOKED_AT_WHEN_OPENED
+        self.view = restore_view(kept, scored=self.scores is not None, quick=quick)
         if order is not None:
-            self.view = self._checked(replace(self.view, order=order))
+            self.view = check_view(replace(self.view, order=order), scored=self.scores is not None)
+        self.size = self.view.size  # of a tile as drawn, in CSS pixels
         self.page = 0
         self.cursor = -1
         self._select()
@@ -179,21 +156,48 @@ class Session:
         self.cursor = index
         return True
 
+    def go_to_next_unlabelled(self) -> bool:
+        """Go to the next patch without a label, round past the end; return whether there is one that can be read."""
+        places = np.flatnonzero(self.labels[self.selected] == CODE_NONE)
+        here = np.flatnonzero(self.selected == self.cursor)
+        after = int(np.searchsorted(places, here[0], side="right")) if here.size else 0
+        for place in np.roll(places, -after).tolist():
+            index = int(self.selected[place])
+            if index != self.cursor and self._is_readable(index):
+                self.page, self.cursor = place // self.page_size, index
+                self.save_view()
+                return True
+        return False
+
     def arrange(self, **changes: Any) -> None:
         """Change the `View`; the patch at the cursor stays in sight if it still belongs."""
-        previous, self.view = self.view, self._checked(replace(self.view, **changes))
-        old, new = asdict(previous), asdict(self.view)
-        # Selecting afresh also when nothing has changed lets labelled patches leave a list of unlabelled ones.
-        if {"label", "dataset", "disagreement", "order"} & changes.keys():
-            self._select()
-        reordered = old["order"] != new["order"]
-        if reordered or not self.go_to(self.cursor):
+        if {"rows", "columns"} & changes.keys():
+            changes.setdefault("fit", False)
+        previous = self.view
+        self.view = check_view(replace(previous, **changes), scored=self.scores is not None)
+        try:
+            # Selecting afresh also when nothing has changed lets labelled patches leave a list of unlabelled ones.
+            if {"label", "dataset", "disagreement", "order"} & changes.keys():
+                self._select()
+        except BaseException:
+            self.view = previous  # an order that could not be had
+            raise
+        self._fit()
+        if previous.order != self.view.order or not self.go_to(self.cursor):
             self._go_to_first_unlabelled()
         self.save_view()
 
+    def fit(self, room: Room) -> None:
+        """Make pages as large as a window has room for, if the view says so; the patch at the cursor stays in sight."""
+        self.room = room
+        self._fit()
+        if not self.go_to(self.cursor):
+            self._go_to_first_unlabelled()
+
     def save_view(self) -> None:
         """Keep the view and the cursor for the next session."""
-        self.store.save_view({**asdict(self.view), "cursor": self.cursor})
+        cursor = self.store.names[self.cursor] if self.cursor >= 0 else ""
+        self.store.save_view({**asdict(self.view), "cursor": cursor})
 
     # -- labels -------------------------------------------------------------------------------------------------
 
@@ -212,9 +216,17 @@ class Session:
         codes = [CODE_UNINFORMATIVE if self.labels[index] == CODE_INFORMATIVE else CODE_INFORMATIVE for index in chosen]
         return self.store.set_labels(chosen, codes)
 
-    def label_rest(self, label: str) -> list[int]:
-        """Give a label to all patches of the page that have none; return them."""
-        return self.label([index for index in self.page_indices() if self.labels[index] == CODE_NONE], label)
+    def label_rest(self, label: str, seen: Collection[int] | None = None) -> list[int]:
+        """Give a label to all patches of the page, or of those seen, that have none; return them."""
+        return self.label(self._without_label(seen), label)
+
+    def accept(self, seen: Collection[int] | None = None) -> list[int]:
+        """Give all patches of the page, or of those seen, that have no label the one a model gives; return them."""
+        if self.scores is None:
+            raise InputError("SCORES", "scores of a model", "none", "name the nn_scores.npy of filtered/classify_nn.py")
+        known, codes = self.scores.known(), self.scores.codes()
+        chosen = [index for index in self._without_label(seen) if known[index] and self._is_readable(index)]
+        return self.store.set_labels(chosen, [int(codes[index]) for index in chosen])
 
     def undo(self) -> list[int]:
         """Take the last action back and go to where it was made; return the patches it had changed."""
@@ -224,6 +236,18 @@ class Session:
         if changed:
             self.cursor = changed[0]
         return changed
+
+    # -- what is around a patch ---------------------------------------------------------------------------------
+
+    def surroundings_missing(self, index: int) -> str:
+        """Return why a patch's surroundings cannot be shown, or nothing if they seem to be there."""
+        tile = self.tiles.read([self.paths[index]])[0]
+        shape = (tile.pixels.shape[0] * tile.reduction, tile.pixels.shape[1] * tile.reduction)
+        return tile.problem or self.surroundings.missing(self.paths[index], shape)
+
+    def show_surroundings(self, index: int) -> Scene:
+        """Return what is around a patch; raises `InputError` where that cannot be had."""
+        return self.surroundings.read(self.paths[index], read_patch(self.paths[index]))
 
     # -- progress -----------------------------------------------------------------------------------------------
 
@@ -238,45 +262,56 @@ class Session:
         numbers = np.bincount(cells, minlength=len(self.dataset_names) * len(LABELS))
         return numbers.reshape(-1, len(LABELS)).astype(np.int64)
 
+    def said(self, index: int) -> dict[str, str]:
+        """Return who gave a patch which label, by name; who took a label away again has said nothing."""
+        return self.store.said(index)
+
     def agreement(self) -> list[Agreement]:
         """Return how far each pair of annotators agrees."""
-        return compare_annotators(self._annotations())
+        return compare_annotators(self.store.annotations())
 
     # -- below --------------------------------------------------------------------------------------------------
-
-    def _annotations(self) -> dict[str, dict[int, str]]:
-        history = self.store.history
-        return {who: history.own[who] for who in history.annotators()}
 
     def _is_readable(self, index: int) -> bool:
         return not self.tiles.read([self.paths[index]])[0].problem
 
-    def _checked(self, view: View) -> View:
-        for name, allowed in (("order", ORDERS), ("label", ("", *LABELS)), ("disagreement", DISAGREEMENTS)):
-            value = getattr(view, name)
-            if value not in allowed:
-                raise InputError(name, f"one of {', '.join(filter(None, allowed))}", repr(value), "choose one of these")
-            if value in ("uncertain", "model") and self.scores is None:
-                raise InputError(name, "scores of a model", "none", "name the nn_scores.npy of filtered/classify_nn.py")
-        return replace(
-            view,
-            rows=_clip(view.rows, GRID_SIDES),
-            columns=_clip(view.columns, GRID_SIDES),
-            size=_clip(view.size, TILE_SIZES),
-        )
+    def _without_label(self, seen: Collection[int] | None) -> list[int]:
+        wanted = self.page_indices() if seen is None else [index for index in self.page_indices() if index in set(seen)]
+        return [index for index in wanted if self.labels[index] == CODE_NONE]
+
+    def _fit(self) -> None:
+        self.size = self.view.size
+        if self.view.fit and self.room is not None:
+            rows, columns, self.size = fit_grid(self.room, self.view.size)
+            self.view = replace(self.view, rows=rows, columns=columns)
 
     def _order(self) -> IntArray:
         name = self.view.order
         if name not in self._orders:
-            if name == "dataset":
-                order = order_by_dataset(self.datasets, self.seed)
-            elif name == "uncertain" and self.scores is not None:
-                order = order_by_uncertainty(self.scores, self.threshold)
+            ways = {"dataset": self._order_by_turns, "similar": self._order_by_looks}
+            if name == "uncertain" and self.scores is not None:
+                order = order_by_uncertainty(self.scores.values, self.scores.threshold)
             else:
-                order = order_randomly(len(self.paths), self.seed)
+                order = order_as_they_came(self.store.listed, ways.get(name, self._shuffle))
             # One at a time: each takes 40 MB for five million patches.
             self._orders = {name: order}
         return self._orders[name]
+
+    def _shuffle(self, places: IntArray) -> IntArray:
+        return order_randomly(len(places), self.seed)
+
+    def _order_by_looks(self, places: IntArray) -> IntArray:
+        if self._looks is None:
+            self._looks = describe_patches(self.paths, self.tell)
+        # Patches that are no longer in the list look like nothing.
+        return order_by_similarity(np.where(places[:, None] < 0, np.float32(np.nan), self._looks[places]))
+
+    def _order_by_turns(self, places: IntArray) -> IntArray:
+        datasets = np.where(places < 0, np.int32(-1), self.datasets[places])
+        # Numbered as they come, so that the numbers do not hang on what else is in the list.
+        listed = datasets >= 0
+        datasets[listed] = pd.factorize(datasets[listed])[0]
+        return order_by_dataset(datasets, self.seed)
 
     def _select(self) -> None:
         order, view = self._order(), self.view
@@ -286,11 +321,10 @@ class Session:
         if view.dataset:
             chosen &= np.isin(self.datasets, self._matching_datasets(view.dataset))
         if view.disagreement == "model" and self.scores is not None:
-            said = np.where(self.scores > self.threshold, CODE_INFORMATIVE, CODE_UNINFORMATIVE)
-            chosen &= (self.labels != CODE_NONE) & ~np.isnan(self.scores) & (said != self.labels)
+            chosen &= is_decided(self.labels) & self.scores.known() & (self.scores.codes() != self.labels)
         if view.disagreement == "annotators":
             disputed = np.zeros(len(order), bool)
-            disputed[find_disagreements(self._annotations())] = True
+            disputed[find_disagreements(self.store.annotations())] = True
             chosen &= disputed
         self.selected: IntArray = order if chosen.all() else order[chosen[order]]
 
@@ -300,7 +334,10 @@ class Session:
         return [i for i, name in enumerate(self.dataset_names) if text.casefold() in name.casefold()]
 
     def _resume(self, cursor: object) -> None:
-        if not isinstance(cursor, int) or not self.go_to(cursor):
+        places = self.store.names.find(cursor) if isinstance(cursor, str) else []
+        if isinstance(cursor, int) and self.store.is_same_list:  # a place in the list, as version 0.1 kept it
+            places = [cursor]
+        if not places or not self.go_to(places[0]):
             self._go_to_first_unlabelled()
 
     def _go_to_first_unlabelled(self) -> None:
@@ -308,41 +345,3 @@ class Session:
         place = int(np.argmax(unlabelled)) if unlabelled.any() else 0
         self.page = place // self.page_size
         self.cursor = int(self.selected[place]) if len(self.selected) else -1
-
-
-def _read_scores(path: Path, count: int) -> npt.NDArray[np.float32]:
-    scores = read_npy(path)
-    if scores.ndim != 1 or scores.dtype.kind not in "fiu":
-        raise InputError(
-            path, "a 1-D array of scores", f"a {scores.ndim}-D array of {scores.dtype}", "name nn_scores.npy"
-        )
-    if len(scores) != count:
-        raise InputError(
-            path,
-            f"{count:,} scores, one for each path of the list",
-            f"{len(scores):,}",
-            "run filtered/classify_nn.py on this list",
-        )
-    return scores.astype(np.float32)
-
-
-def _restore_view(kept: dict[str, Any], scored: bool) -> View:
-    """Return the view of the last session, as far as it can be had again."""
-    default = View()
-    known = {f.name: kept[f.name] for f in fields(View) if type(kept.get(f.name)) is type(getattr(default, f.name))}
-    view = replace(default, **known)
-    # A filter of long ago would only make people look for their patches.
-    view = replace(view, label="", dataset="", disagreement="")
-    if view.order not in ORDERS or (view.order == "uncertain" and not scored):
-        view = replace(view, order=default.order)
-    return replace(
-        view,
-        rows=_clip(view.rows, GRID_SIDES),
-        columns=_clip(view.columns, GRID_SIDES),
-        size=_clip(view.size, TILE_SIZES),
-    )
-
-
-def _clip(value: object, limits: tuple[int, int]) -> int:
-    number = value if isinstance(value, int) else limits[0]
-    return min(max(number, limits[0]), limits[1])

@@ -1,4 +1,4 @@
-"""The labels of a path list on disk: the label file, its log, and how far the one contains the other.
+"""The labels of a path list while they are given: every change goes to the log, and from there to the label file.
 
 A change goes to the log first, which costs the same for ten labels and for ten million; then the label file is
 written anew beside the old one and takes its place. For long lists that takes a moment and is left to a thread,
@@ -9,44 +9,44 @@ from the log.
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import shutil
-import threading
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from emcurate.errors import InputError
-from emcurate.files import atomic_path, fingerprint, make_output_directory, write_bytes
-from emcurate.labeling.log import FROM_FILE, Action, History, LabelLog, Record
-from emcurate.patches.labels import CODE_NONE, DTYPE, LABELS, NONE, decode_labels, encode_labels, load_labels
+from emcurate.files import digest_bytes, make_output_directory
+from emcurate.labeling import writer
+from emcurate.labeling.annotator import find_login, name_annotator
+from emcurate.labeling.writer import LabelWriter
+from emcurate.patches.label_files import LabelFiles
+from emcurate.patches.label_history import next_time
+from emcurate.patches.label_log import FROM_FILE, Action, LabelLog, Record
+from emcurate.patches.label_reading import LabelReading, read_labels
+from emcurate.patches.labels import CODE_NONE, LABELS
+from emcurate.patches.list_names import ListNames
+from emcurate.patches.listed import Listed, list_again, list_first, read_names, write_listed
 
-# Up to this many labels, 5 MB, the file is written before a change is acknowledged: about 20 ms on a local disk.
-LABELS_WRITTEN_AT_ONCE = 100_000
-
-# Labels turned into strings at a time while a file is written: 13 MB.
-BLOCK_LABELS = 250_000
+# Random bytes that tell one session's acts from another's, of which a log may hold some thousands.
+SESSION_BYTES = 6
 
 CodeArray = npt.NDArray[np.uint8]
 
 
 class LabelStore:
-    """Labels as codes (see `emcurate.labels`), kept on disk with every change.
+    """Labels as codes (see `emcurate.patches.labels`), kept on disk with every change.
 
     Parameters
     ----------
     path : Path
-        The label file; its log is beside it as ``….log.jsonl`` and its state as ``….state.json``.
+        The label file; what belongs to it is beside it, see `emcurate.patches.label_files.LabelFiles`.
     paths : sequence of str
         The path list.
     annotator : str
-        Whose changes are written here.
+        Whose changes are written here; by default the login's, see `emcurate.labeling.annotator`.
 
     Attributes
     ----------
@@ -54,28 +54,34 @@ class LabelStore:
         What the label file says: of each patch the last label by anybody.
     own : (n,) uint8 array
         The annotator's own labels.
+    names : ListNames
+        The names of the patches.
+    listed : Listed
+        The patches in the order in which they came to be listed.
+    is_same_list : bool
+        Whether the label file was in the order of this list when it was opened.
     notices : list of str
         What the annotator should know about how the file was opened or written.
 
     Raises
     ------
     InputError
-        If the label file is damaged, or belongs to another list and no log tells which labels can be carried over.
+        If the label file is damaged, or belongs to another list and nothing tells which labels can be carried over.
     """
 
     def __init__(self, path: Path, paths: Sequence[str], annotator: str = "") -> None:
         self.path = path
         self.paths = paths
-        self.annotator = annotator
-        self.log = LabelLog(path.with_suffix(".log.jsonl"))
-        self.state_path = path.with_suffix(".state.json")
-        self.history = History(lambda record: record.index, one_list=True)
+        self.names = ListNames(paths)
+        self.files = LabelFiles(path)
+        self.log = LabelLog(self.files.log)
         self.notices: list[str] = []
-        self._last_time = datetime.min.replace(tzinfo=UTC)
-        self._writer = ThreadPoolExecutor(1, "labels")
-        self._pending: Future[None] | None = None
-        self._guard = threading.Lock()  # between changes and the thread that writes them
+        self._session = secrets.token_hex(SESSION_BYTES)
+        self._act_count = 0
+        self._writer = LabelWriter(self.files, self.names.digest, self.log, self.notices.append)
         make_output_directory(path.parent)
+        self._is_named = bool(annotator.strip())
+        self.annotator = annotator.strip() or name_annotator(path)
         with self.log.locked():
             self._open()
         self.flush()
@@ -84,30 +90,47 @@ class LabelStore:
         """Give patches labels; return the indices of those that had another one."""
         with self._exclusive():
             wanted = {i: code for i, code in zip(indices, codes, strict=True) if self._differs(i, code)}
-            labels = {i: LABELS[code] for i, code in wanted.items()}
-            self._record("label", labels)
+            act = self._record("label", {self.names[i]: LABELS[code] for i, code in wanted.items()})
+            if act:
+                self._undoable.append(act)
         return list(wanted)
 
     def undo(self) -> list[int]:
-        """Take the annotator's last action back; return the patches it had changed."""
+        """Take back the annotator's last act that still stands; return the patches it had labelled.
+
+        Acts of other sessions are taken back only if they were made under the same name before this one was opened.
+        What others say of the patches, before the act or after it, stays as it is.
+        """
         with self._exclusive():
-            actions = self.history.undoable.get(self.annotator)
-            if not actions:
+            acts = self._standing_acts()
+            if not acts:
                 return []
-            # What somebody else has said since stays in the file.
-            labels = {
-                record.index: record.previous
-                if self._is_mine(self.history.merged[record.index])
-                else LABELS[self.codes[record.index]]
-                for record, _ in actions[-1]
-            }
-            self._record("undo", labels)
-        return list(labels)
+            act = acts.pop()
+            patches = list(dict.fromkeys(self.history.acts[act]))
+            self._record("undo", {name: self.history.label(name, without=act) for name in patches}, undoes=act)
+            self._undoable = acts
+        return [place for name in patches for place in self.names.find(name)]
 
     @property
     def undo_count(self) -> int:
-        """The number of actions that can be taken back."""
-        return len(self.history.undoable.get(self.annotator, []))
+        """The number of acts that can be taken back."""
+        return len(self._standing_acts())
+
+    def annotators(self) -> list[str]:
+        """Return who gave labels that still stand, in order of name."""
+        return self.history.annotators()
+
+    def annotations(self) -> dict[str, dict[int, str]]:
+        """Return each annotator's own labels by the patch's place in the list."""
+        given: dict[str, dict[int, str]] = {who: {} for who in self.annotators()}
+        for name in self.history.statements:
+            for who, label in self.history.said(name).items():
+                given[who].update(dict.fromkeys(self.names.find(name), label))
+        return given
+
+    def said(self, index: int) -> dict[str, str]:
+        """Return who gave a patch which label, by name; who took a label away again has said nothing."""
+        return self.history.said(self.names[index])
 
     def flush(self) -> None:
         """Return when the label file on disk is up to date.
@@ -117,295 +140,155 @@ class LabelStore:
         InputError
             If it could not be written; what was labelled is in the log all the same.
         """
-        if self._pending is not None:
-            pending, self._pending = self._pending, None
-            pending.result()
+        self._writer.flush()
 
     def views(self) -> dict[str, Any]:
         """Return what `save_view` kept for this annotator."""
-        view = self._read_state().get("views", {}).get(self.annotator, {})
-        return view if isinstance(view, dict) else {}
+        views = self.files.read_state().get("views")
+        if not isinstance(views, dict):
+            return {}
+        # Nobody had a name in version 0.1 who did not say so; and a second of one login begins where the first was.
+        names = [self.annotator] if self._is_named else [self.annotator, find_login(), ""]
+        found = [views[name] for name in names if isinstance(views.get(name), dict)]
+        return found[0] if found else {}
 
     def save_view(self, view: dict[str, Any]) -> None:
         """Keep where the annotator is, for the next session."""
         with self.log.locked():
-            state = self._read_state()
+            state = self.files.read_state()
             views = state.get("views")
             state["views"] = {**(views if isinstance(views, dict) else {}), self.annotator: view}
-            self._write_state(state)
+            self.files.write_state(state)
 
     # -- opening ------------------------------------------------------------------------------------------------
 
     def _open(self) -> None:
-        count = len(self.paths)
-        records = self.log.read_new()
-        self.history.apply(records)
-        if self.log.damaged:
-            self.notices.append(f"{self.log.path}: {self.log.damaged:,} damaged lines were passed over")
-        in_file = encode_labels(load_labels(self.path)) if self.path.exists() else None
-        if in_file is None and self.history.merged:
-            self.notices.append(f"{self.path} was missing; its labels were restored from {self.log.path.name}")
-        logged = self.history.merged
-        moved = any(i >= count or self.paths[i] != r.path for i, r in logged.items())
-        if moved or (in_file is not None and len(in_file) != count):
-            self._carry_over(records, in_file)
+        reading = read_labels(self.files, self.names, self.log)
+        self.history, self.codes, self._list = reading.history, reading.codes, self.names.digest
+        self.is_same_list = reading.is_same_list
+        self.own = np.full(len(self.names), CODE_NONE, np.uint8)
+        self._absorb(self.history.statements)
+        self._tell_of_shared_log()
+        # What is put down for others to find goes to the disk before the file that it explains is touched.
+        self._record("import", reading.corrections, annotator=FROM_FILE)
+        self.listed = self._list_patches(reading)
+        in_file = reading.in_file
+        is_current = in_file is not None and np.array_equal(in_file, self.codes)
+        self._tell(reading, is_current=is_current)
+        if not is_current or not reading.is_same_list:
+            self._writer.write(self.codes, is_known=True)
         else:
-            self.codes = np.full(count, CODE_NONE, np.uint8) if in_file is None else in_file.copy()
-            self._reconcile(restore=in_file is None)
-        self.own = np.full(count, CODE_NONE, np.uint8)
-        for index, label in self.history.own.get(self.annotator, {}).items():
-            self.own[index] = LABELS.index(label)
-        if in_file is None or not np.array_equal(in_file, self.codes):
-            self._write(known_file=True)
+            self._writer.mark(self.log.offset, self.log.digest)
+        acts = self.history.acts_of(self.annotator)
+        self._undoable = [act for act in acts if any(self.names.find(name) for name in self.history.acts[act])]
+
+    def _list_patches(self, reading: LabelReading) -> Listed:
+        """Keep which patches are listed now, unless they are those of before."""
+        listed = reading.listed
+        if listed is not None and listed.digest == self.names.digest:
+            return listed
+        time = next_time(self.history).isoformat(timespec="microseconds")
+        count, digest = len(self.names), self.names.digest
+        self.log.append([Record(time, FROM_FILE, "list", self._next_act(), digest=digest, count=count)])
+        self._read_log()
+        if listed is None:
+            known, listed = [], list_first(self.names)
         else:
-            self._write_state({**self._read_state(), **self._mark(self.log.offset)})
+            known = read_names(self.files.listed)
+            replaced = "" if reading.in_file is None else digest_bytes(reading.in_file.tobytes())
+            listed = list_again(listed, known, self.names, replaced)
+        write_listed(self.files.listed, listed, known, self.names)
+        return listed
 
-    def _reconcile(self, *, restore: bool) -> None:
-        """Put what only the log knows into the labels, and what only the file knows into the log."""
-        logged = self.history.merged
-        known = np.full(len(self.codes), CODE_NONE, np.uint8)
-        for index, record in logged.items():
-            known[index] = LABELS.index(record.label)
-        applied = self._read_state().get("applied", 0)
-        unsaved = LabelLog(self.log.path)
-        unsaved.offset = applied if isinstance(applied, int) and not restore else 0
-        records = unsaved.read_new()
-        if any(record.action == "list" for record in records):
-            # The file is still that of another list: a session was killed while it carried the labels over.
-            self.codes = known
-            return
-        for record in records:
-            if record.index in logged:
-                self.codes[record.index] = known[record.index]
-        foreign = np.flatnonzero(known != self.codes)
-        if foreign.size:
-            labels = {int(i): LABELS[self.codes[i]] for i in foreign}
-            self._record("import", labels, annotator=FROM_FILE, previous={i: LABELS[known[i]] for i in labels})
+    def _tell_of_shared_log(self) -> None:
+        """Say that a log is not read any more that version 0.1 wrote for ``labels.alice`` and ``labels.bob`` alike."""
+        before = self.path.with_suffix(".log.jsonl")
+        if before != self.log.path and before.exists() and not self.history.acts:
+            self.notices.append(f"{before.name}, which {self.path.name} shared with other files, is not read any more")
 
-    def _carry_over(self, records: list[Record], in_file: CodeArray | None) -> None:
-        """Find the patches of the log in the list as it is now, and number them anew."""
-        history = History(lambda record: record.path, one_list=False)
-        history.apply(records)
-        if not history.merged:
-            found = 0 if in_file is None else len(in_file)
-            raise InputError(
-                self.path,
-                f"{len(self.paths):,} labels, one for each path of the list",
-                f"{found:,}, and no log ({self.log.path.name}) that says which patch each belongs to",
-                "use the list these labels were made for, or another name for the new labels",
-            )
-        places = find_paths(history.merged, self.paths)
-        backup = self._back_up()
-        carried: dict[int, str] = {}
-        fresh = []
-        for annotator, own in history.own.items():
-            for path, label in own.items():
-                if label != NONE and path in places:
-                    index = places[path]
-                    fresh.append(self._new_record("carry", annotator, index, self.paths[index], label, NONE))
-                    carried[index] = label
-        for path, record in history.merged.items():
-            # Where the file does not say what its last annotator here says: an undone action, a label taken away.
-            index = places.get(path, -1)
-            if index >= 0 and carried.get(index, NONE) != record.label:
-                fresh.append(self._new_record("carry", FROM_FILE, index, self.paths[index], record.label, NONE))
-                carried[index] = record.label
-        fresh.append(self._new_record("list", FROM_FILE, len(fresh), "", NONE, NONE))
-        self.log.append(fresh)
-        self.history.apply(fresh)
-        self.codes = np.full(len(self.paths), CODE_NONE, np.uint8)
-        for index, label in carried.items():
-            self.codes[index] = LABELS.index(label)
-        kept = int(np.count_nonzero(self.codes != CODE_NONE))
-        standing = {path: record for path, record in history.merged.items() if record.label != NONE}
-        absent = sum(path not in places for path in standing)
-        unlogged = 0 if in_file is None else max(int(np.count_nonzero(in_file != CODE_NONE)) - len(standing), 0)
-        notice = f"The list has changed since it was labelled: {kept:,} labels were carried over to their patches"
-        if absent:
-            notice += f"; {absent:,} belong to patches no longer listed and wait in the log"
-        if unlogged:
-            notice += f"; {unlogged:,} are in the old file only, which never went through this widget"
-        self.notices.append(notice + (f". The old labels are kept as {backup.name}." if backup else "."))
+    def _tell(self, reading: LabelReading, *, is_current: bool) -> None:
+        """Say how the labels came together, and keep the file aside where it holds what they do not."""
+        notices = [f"{sentence[0].upper()}{sentence[1:]}" for sentence in reading.describe()]
+        if reading.in_file is None:
+            if self.history.statements:
+                notices.insert(0, f"{self.path} was missing; its labels were restored from {self.log.path.name}")
+        elif not reading.is_same_list or reading.overruled or (reading.is_guessed and not is_current):
+            backup = self._writer.back_up()
+            if reading.is_same_list and not reading.overruled:
+                notices.append(f"The labels follow {self.log.path.name}, and some in the file did not")
+            notices[-1] += f". The old labels are kept as {backup.name}."
+        if reading.corrections:
+            given = len(reading.corrections)
+            notices.append(f"{given:,} labels found in the file alone count as typed in by hand, and are logged so")
+        if not self._is_named and self.annotator != find_login():
+            notices.append(f"Somebody labels as {find_login()} already; here you are {self.annotator}. Set ANNOTATOR.")
+        self.notices += notices
 
     # -- changing -----------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def _exclusive(self) -> Iterator[None]:
         """Hold the log, with what others have added taken in; write the label file afterwards."""
-        with self.log.locked(), self._guard:
-            before = self.log.offset
-            others = self.log.read_new()
-            if any(record.action == "list" for record in others):
-                self.log.offset = before
+        with self.log.locked(), self._writer.guard:
+            self._read_log()
+            if self._list != self.names.digest:
                 raise InputError(
                     self.path,
                     "the list of paths this session was opened with",
                     "labels that were since carried over to another list",
                     "run the cell again",
                 )
-            self._absorb(others)
             before = self.log.offset
             yield
             changed = self.log.offset > before
-            if changed and len(self.codes) <= LABELS_WRITTEN_AT_ONCE:
-                self._write()
-        if changed and len(self.codes) > LABELS_WRITTEN_AT_ONCE:
-            self._write_soon()
+            if changed and len(self.codes) <= writer.LABELS_WRITTEN_AT_ONCE:
+                self._writer.write(self.codes)
+        if changed and len(self.codes) > writer.LABELS_WRITTEN_AT_ONCE:
+            self._writer.write_soon(self.codes)
 
     def _differs(self, index: int, code: int) -> bool:
         # Saying what another annotator said is a statement too: it is what agreement is made of.
         return bool(self.codes[index] != code or self.own[index] != code)
 
-    def _is_mine(self, record: Record) -> bool:
-        return record.annotator == self.annotator
+    def _standing_acts(self) -> list[str]:
+        # Another session of this annotator may have taken one back.
+        return [act for act in self._undoable if self.history.stands(act)]
 
-    def _record(
-        self,
-        action: Action,
-        labels: dict[int, str],
-        annotator: str | None = None,
-        previous: dict[int, str] | None = None,
-    ) -> None:
+    def _record(self, action: Action, labels: Mapping[str, str], annotator: str | None = None, undoes: str = "") -> str:
+        """Log labels by the patches' names as one act; return which."""
         if not labels:
-            return
+            return ""
+        act = self._next_act()
+        time = next_time(self.history).isoformat(timespec="microseconds")
         who = self.annotator if annotator is None else annotator
-        first = self._new_record(action, who, 0, "", NONE, NONE)
-        records = [
-            Record(
-                first.time,
-                who,
-                action,
-                index,
-                self.paths[index],
-                label,
-                LABELS[self.codes[index]] if previous is None else previous[index],
-            )
-            for index, label in labels.items()
-        ]
-        self.log.append(records)
-        self._absorb(records) if action != "import" else self.history.apply(records)
-
-    def _absorb(self, records: list[Record]) -> None:
-        self.history.apply(records)
-        mine = self.history.own.get(self.annotator, {})
-        for record in records:
-            if record.action == "carry":  # cut short by the end of its session
-                continue
-            self.codes[record.index] = LABELS.index(record.label)
-            self.own[record.index] = LABELS.index(mine.get(record.index, NONE))
-
-    def _new_record(self, action: Action, annotator: str, index: int, path: str, label: str, previous: str) -> Record:
-        # One action has one time and no two the same, which is how the log tells actions apart.
-        self._last_time = max(datetime.now(UTC), self._last_time + timedelta(microseconds=1))
-        return Record(
-            self._last_time.isoformat(timespec="microseconds"), annotator, action, index, path, label, previous
+        self.log.append(
+            Record(time, who, action, act, patch=name, label=label, previous=self.history.label(name), undoes=undoes)
+            for name, label in labels.items()
         )
-
-    # -- writing ------------------------------------------------------------------------------------------------
-
-    def _write_soon(self) -> None:
-        pending = self._pending
-        if pending is not None and pending.done() and pending.exception() is not None:
-            self.notices.append(f"{pending.exception()}; trying again")
-        # A writer that has not started yet will see this change as well.
-        if pending is None or pending.running() or pending.done():
-            self._pending = self._writer.submit(self._write_snapshot)
-
-    def _write_snapshot(self) -> None:
-        with self._guard:
-            offset, codes = self.log.offset, self.codes.copy()
-        with self._explained(), contextlib.suppress(_SupersededError), contextlib.ExitStack() as stack:
-            with atomic_path(self.path) as partial:
-                _write_npy(partial, codes)
-                # Held until the file has taken its place and the state says so.
-                stack.enter_context(self.log.locked())
-                if self._read_state().get("applied", 0) > offset:
-                    raise _SupersededError
-                self._keep_foreign_version()
-            self._write_state({**self._read_state(), **self._mark(offset)})
-
-    def _write(self, *, known_file: bool = False) -> None:
-        with self._explained():
-            with atomic_path(self.path) as partial:
-                _write_npy(partial, self.codes)
-                if not known_file:
-                    self._keep_foreign_version()
-            self._write_state({**self._read_state(), **self._mark(self.log.offset)})
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
+        self._read_log()
+        if action != "undo" and act not in self.history.acts:
             raise InputError(
-                self.path,
-                "a label file that can be written",
-                error.strerror or str(error),
-                f"put that right and label on; {self.log.path.name} has every label and brings the file up to date",
-            ) from None
+                self.log.path,
+                "the lines that were just written to it",
+                "others",
+                "run the cell again; the last label was not kept",
+            )
+        return act
 
-    def _keep_foreign_version(self) -> None:
-        written = self._read_state().get("file")
-        if written is not None and self.path.exists() and written != fingerprint(self.path):
-            backup = self._back_up()
-            self.notices.append(f"{self.path} was changed by another program; its version is kept as {backup}")
+    def _next_act(self) -> str:
+        self._act_count += 1
+        return f"{self._session}-{self._act_count}"
 
-    def _back_up(self) -> Path | None:
-        if not self.path.exists():
-            return None
-        stamp = datetime.now().strftime("%Y-%m-%dT%H%M%S.%f")
-        backup = self.path.with_suffix(f".{stamp}.npy")
-        shutil.copy2(self.path, backup)
-        return backup
+    def _read_log(self) -> None:
+        """Take in what is new in the log, by this session or others."""
+        records = self.log.read_new().records
+        self._absorb(self.history.apply(records))
+        for record in records:
+            if record.action == "list":
+                self._list = record.digest
 
-    def _mark(self, offset: int) -> dict[str, Any]:
-        return {"applied": offset, "file": fingerprint(self.path)}
-
-    def _read_state(self) -> dict[str, Any]:
-        try:
-            state = json.loads(self.state_path.read_text("utf-8"))
-        except (OSError, ValueError):
-            return {}
-        return state if isinstance(state, dict) else {}
-
-    def _write_state(self, state: dict[str, Any]) -> None:
-        write_bytes(self.state_path, json.dumps(state, indent=1, ensure_ascii=False).encode("utf-8", "replace"))
-
-
-class _SupersededError(Exception):
-    """Another session has written a newer label file meanwhile."""
-
-
-def find_paths(wanted: Iterable[str], paths: Sequence[str]) -> dict[str, int]:
-    """Return where paths are in a list; one that is not there is looked for by its file name, if that is unique.
-
-    File names say where pixels come from, so a patch is the same patch after its directory was moved.
-    """
-    wanted = set(wanted)
-    places = {path: index for index, path in enumerate(paths) if path in wanted}
-    lost = {os.path.basename(path): path for path in wanted - places.keys()}  # noqa: PTH119
-    if lost:
-        found: dict[str, list[int]] = {}
-        for index, path in enumerate(paths):
-            name = os.path.basename(path)  # noqa: PTH119
-            if name in lost:
-                found.setdefault(name, []).append(index)
-        taken = set(places.values())
-        for name, indices in found.items():
-            if len(indices) == 1 and indices[0] not in taken:
-                places[lost[name]] = indices[0]
-    return places
-
-
-def _write_npy(path: Path, codes: CodeArray) -> None:
-    with open(path, "wb") as file:
-        _write_header(file, len(codes))
-        for start in range(0, len(codes), BLOCK_LABELS):
-            file.write(decode_labels(codes[start : start + BLOCK_LABELS]).tobytes())
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _write_header(file: BinaryIO, count: int) -> None:
-    header = {"descr": np.lib.format.dtype_to_descr(DTYPE), "fortran_order": False, "shape": (count,)}
-    np.lib.format.write_array_header_1_0(file, header)
+    def _absorb(self, changed: Iterable[str]) -> None:
+        for name in changed:
+            places = self.names.find(name)
+            self.codes[places] = LABELS.index(self.history.label(name))
+            self.own[places] = LABELS.index(self.history.own_label(name, self.annotator))

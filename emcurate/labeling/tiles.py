@@ -80,7 +80,7 @@ def load_tile(path: str) -> Tile:
         return Tile(nothing, problem="an image without pixels")
     low, high = np.percentile(pixels, STRETCH_PERCENTILES)
     reduction = -(-max(pixels.shape) // LARGEST_SIDE)
-    return Tile(np.ascontiguousarray(_reduce(pixels, reduction)), (int(low), int(np.ceil(high))), reduction)
+    return Tile(np.ascontiguousarray(reduce_pixels(pixels, reduction)), (int(low), int(np.ceil(high))), reduction)
 
 
 def describe_place(path: str) -> str:
@@ -101,7 +101,8 @@ def describe_place(path: str) -> str:
     return f"image {section.image}, {corner}" if section.image else f"2D image, {corner}"
 
 
-def _reduce(pixels: npt.NDArray[np.uint8], factor: int) -> npt.NDArray[np.uint8]:
+def reduce_pixels(pixels: npt.NDArray[np.uint8], factor: int) -> npt.NDArray[np.uint8]:
+    """Return a picture, (height, width) uint8, made smaller by a whole factor: the means of its blocks."""
     if factor == 1:
         return pixels
     height, width = (max(side // factor, 1) for side in pixels.shape)

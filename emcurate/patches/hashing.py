@@ -45,11 +45,22 @@ def compute_dhash(patch: npt.NDArray[np.uint8], crop_size: int, hash_size: int) 
     -------
     (hash_size, hash_size) bool
     """
+    return compute_differences(patch, crop_size, hash_size) > 0
+
+
+def compute_differences(patch: npt.NDArray[np.uint8], crop_size: int, hash_size: int) -> npt.NDArray[np.int16]:
+    """Return what the bits of `compute_dhash` are the signs of: how much brighter than its left neighbour a pixel is.
+
+    Returns
+    -------
+    (hash_size, hash_size) int16
+        In grey values.
+    """
     from PIL import Image  # here, since those who only compare hashes need not load it
 
     image = _full_size(patch, crop_size)
-    small = np.asarray(image.resize((hash_size + 1, hash_size), Image.Resampling.LANCZOS))
-    return small[:, 1:] > small[:, :-1]
+    small = np.asarray(image.resize((hash_size + 1, hash_size), Image.Resampling.LANCZOS)).astype(np.int16)
+    return small[:, 1:] - small[:, :-1]
 
 
 def compute_hash(patch: npt.NDArray[np.uint8], crop_size: int, hash_size: int, kind: str = HASHES[0]) -> BoolArray:

@@ -1,4 +1,4 @@
-"""Patch labels: a 1-D string array parallel to a path list, each value informative, uninformative or none."""
+"""Patch labels: a 1-D string array parallel to a path list; `LABELS` are the words it may hold."""
 
 from __future__ import annotations
 
@@ -11,20 +11,27 @@ import numpy as np
 import numpy.typing as npt
 
 from emcurate.errors import InputError
-from emcurate.files import npy_bytes, read_npy, write_bytes
+from emcurate.files import npy_bytes, npy_header, read_npy, write_bytes
 
 LABELS_FILE = "patch_quality_labels.npy"
 
 INFORMATIVE = "informative"
 UNINFORMATIVE = "uninformative"
 NONE = "none"
+UNSURE = "unsure"  # seen and not decided: it trains nothing and decides nothing
 
 # A label's place here is its code, and the first two codes are what the classifier predicts: 1 is informative.
-LABELS = (UNINFORMATIVE, INFORMATIVE, NONE)
-CODE_UNINFORMATIVE, CODE_INFORMATIVE, CODE_NONE = 0, 1, 2
+LABELS = (UNINFORMATIVE, INFORMATIVE, NONE, UNSURE)
+CODE_UNINFORMATIVE, CODE_INFORMATIVE, CODE_NONE, CODE_UNSURE = 0, 1, 2, 3
+
+# The labels that say which kind a patch is.
+DECIDED = (UNINFORMATIVE, INFORMATIVE)
 
 # Wide enough for every label, so that no assignment to a loaded array cuts a word short.
 DTYPE = np.dtype(f"<U{max(map(len, LABELS))}")
+
+# Labels turned into strings at a time while a file is written: 13 MB.
+BLOCK_LABELS = 250_000
 
 # Unknown words that an error message shows.
 WORDS_SHOWN = 5
@@ -107,16 +114,35 @@ def save_labels(path: Path, labels: npt.NDArray[Any]) -> None:
     write_bytes(path, npy_bytes(check_labels(labels, path)), durable=True)
 
 
+def write_codes(path: Path, codes: npt.NDArray[np.uint8]) -> None:
+    """Write the labels of codes as a label file, however many, and return only when the disk has them."""
+    with open(path, "wb") as file:
+        file.write(npy_header(DTYPE, len(codes)))
+        for start in range(0, len(codes), BLOCK_LABELS):
+            file.write(decode_labels(codes[start : start + BLOCK_LABELS]).tobytes())
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def encode_labels(labels: StringArray) -> npt.NDArray[np.uint8]:
     """Return labels as codes (uint8), a fiftieth of their size: the place of each in `LABELS`.
 
-    >>> encode_labels(np.array(["none", "informative", "uninformative"])).tolist()
-    [2, 1, 0]
+    >>> encode_labels(np.array(["none", "informative", "uninformative", "unsure"])).tolist()
+    [2, 1, 0, 3]
     """
     codes = np.full(labels.shape, CODE_NONE, np.uint8)
-    codes[labels == UNINFORMATIVE] = CODE_UNINFORMATIVE
-    codes[labels == INFORMATIVE] = CODE_INFORMATIVE
+    for code, label in enumerate(LABELS):
+        codes[labels == label] = code
     return codes
+
+
+def is_decided(codes: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
+    """Return which labels, as codes, say of which kind their patch is; ``unsure`` and ``none`` do not.
+
+    >>> is_decided(np.array([0, 1, 2, 3], np.uint8)).tolist()
+    [True, True, False, False]
+    """
+    return codes <= CODE_INFORMATIVE
 
 
 def decode_labels(codes: npt.NDArray[np.uint8]) -> StringArray:
@@ -128,7 +154,7 @@ def count_labels(labels: StringArray) -> dict[str, int]:
     """Return how many there are of each label, in the order of `LABELS`.
 
     >>> count_labels(new_labels(3))
-    {'uninformative': 0, 'informative': 0, 'none': 3}
+    {'uninformative': 0, 'informative': 0, 'none': 3, 'unsure': 0}
     """
     numbers = np.bincount(encode_labels(labels), minlength=len(LABELS))
     return dict(zip(LABELS, numbers.tolist(), strict=True))

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emcurate.errors import InputError
-from emcurate.files import atomic_path, read_npy, taken_by_other
+from emcurate.files import Output, atomic_path, foresee, npy_bytes, read_npy, taken_by_other
 
 # Paths a chunk: of 100 characters each, 40 MB in numpy's four bytes a character.
 CHUNK_PATHS = 100_000
@@ -123,15 +123,21 @@ def join_files(files: Sequence[Path]) -> Paths:
 def write_path_list(directory: Path, paths: Iterable[str] | Paths, chunk_paths: int = CHUNK_PATHS) -> int:
     """Write paths, made absolute, as a path list; replace one that is there in one step. Return their number."""
     source = paths if isinstance(paths, Paths) else list_paths(paths)
-    # A width of none is no width, to numpy.
-    dtype = np.dtype(f"<U{max(1, source.width)}")
-    sizes = [min(chunk_paths, source.count - start) for start in range(0, source.count, chunk_paths)] or [0]
     with atomic_path(directory) as partial:
         partial.mkdir()
+        dtype, sizes = _plan_chunks(source, chunk_paths)
         (partial / "info").write_bytes(pickle.dumps({"chunks": (tuple(sizes),), "dtype": dtype, "axis": 0}))
         for number, chunk in enumerate(_divide(source.read(), sizes, dtype)):
             np.save(partial / f"{number}.npy", chunk, allow_pickle=False)
     return source.count
+
+
+def foresee_chunks(name: str, paths: Iterable[str] | Paths) -> list[Output]:
+    """Return the chunks that `write_path_list` would write as a list of this name, of no time yet."""
+    source = paths if isinstance(paths, Paths) else list_paths(paths)
+    dtype, sizes = _plan_chunks(source, CHUNK_PATHS)
+    chunks = map(npy_bytes, _divide(source.read(), sizes, dtype))
+    return [foresee(f"{name}/{number}.npy", data) for number, data in enumerate(chunks)]
 
 
 def write_path_list_once(directory: Path, paths: Iterable[str] | Paths, *, overwrite: bool = False) -> bool:
@@ -145,10 +151,16 @@ def write_path_list_once(directory: Path, paths: Iterable[str] | Paths, *, overw
     source = paths if isinstance(paths, Paths) else list_paths(paths)
     if same_paths(directory, source):
         return False
-    if directory.exists() and not overwrite:
-        raise taken_by_other(directory, "no such path list, or the one this run would write", "another")
+    if not overwrite:
+        refuse_other_list(directory, source)
     write_path_list(directory, source)
     return True
+
+
+def refuse_other_list(directory: Path, paths: Iterable[str] | Paths) -> None:
+    """Raise `InputError` if something else than a list of these paths is there."""
+    if directory.exists() and not same_paths(directory, paths):
+        raise taken_by_other(directory, "no such path list, or the one this run would write", "another")
 
 
 def same_paths(directory: Path, paths: Iterable[str] | Paths) -> bool:
@@ -163,6 +175,13 @@ def same_paths(directory: Path, paths: Iterable[str] | Paths) -> bool:
         return False
     divided = _divide(source.read(), sizes, np.dtype(f"<U{max(1, source.width)}"))
     return all(np.array_equal(here, wanted) for here, wanted in zip(present, divided, strict=True))
+
+
+def _plan_chunks(source: Paths, chunk_paths: int) -> tuple[np.dtype[np.str_], list[int]]:
+    """Return the type of the strings and the number of paths in each chunk."""
+    # A width of none is no width, to numpy.
+    dtype = np.dtype(f"<U{max(1, source.width)}")
+    return dtype, [min(chunk_paths, source.count - start) for start in range(0, source.count, chunk_paths)] or [0]
 
 
 def _divide(arrays: Iterable[StringArray], sizes: Iterable[int], dtype: np.dtype[np.str_]) -> Iterator[StringArray]:

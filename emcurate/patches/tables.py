@@ -6,6 +6,7 @@ disk is its key; rows are in the order of names. pandas, polars and DuckDB read 
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -291,11 +292,12 @@ def read_row_groups(
     columns: Sequence[str],
     may_hold: Callable[[str, str], bool] | None = None,
     also: Sequence[str] = (),
+    by: str = "shard",
 ) -> Iterator[pa.Table]:
     """Yield a table, or some of its columns, piece by piece; a table without rows once, empty.
 
-    `may_hold` chooses among the pieces by the first and the last name of their shards; `also` are columns that a table
-    need not have.
+    `may_hold` chooses among the pieces by the first and the last name that they have in the column `by`; `also` are
+    columns that a table need not have.
 
     Raises
     ------
@@ -305,7 +307,7 @@ def read_row_groups(
     with _open_table(path, columns) as parquet:
         columns = [*columns, *(name for name in also if name in parquet.schema_arrow.names)]
         for group in range(parquet.num_row_groups):
-            if may_hold is not None and not _holds_shards(parquet, group, may_hold):
+            if may_hold is not None and not _may_hold(parquet, group, by, may_hold):
                 continue
             # Where rows are few, threads take longer to start than they save.
             yield parquet.read_row_group(group, columns=list(columns), use_threads=False)
@@ -333,8 +335,8 @@ def _open_table(path: Path, columns: Sequence[str]) -> Iterator[pq.ParquetFile]:
         raise InputError(path, "a table of patches", found, advice) from None
 
 
-def _holds_shards(parquet: pq.ParquetFile, group: int, may_hold: Callable[[str, str], bool]) -> bool:
-    column = parquet.schema_arrow.get_field_index("shard")
+def _may_hold(parquet: pq.ParquetFile, group: int, by: str, may_hold: Callable[[str, str], bool]) -> bool:
+    column = parquet.schema_arrow.get_field_index(by)
     statistics = parquet.metadata.row_group(group).column(column).statistics
     if statistics is None:
         return True
@@ -464,9 +466,15 @@ def read_rows(path: Path, patches: Collection[str]) -> list[dict[str, Any]]:
     InputError
         If the file is no table of patches.
     """
-    wanted = as_column(sorted(patches), pa.string())
+    names = sorted(patches)
+    wanted = as_column(names, pa.string())
     rows: list[dict[str, Any]] = []
-    for table in read_row_groups(path, list(COLUMNS)):
+
+    def may_hold(first: str, last: str) -> bool:
+        return bisect.bisect_left(names, first) < bisect.bisect_right(names, last)
+
+    # Only the pieces that may have any: a patch is found as soon in a table of millions as in one of thousands.
+    for table in read_row_groups(path, list(COLUMNS), may_hold, by="patch"):
         rows += table.filter(pc.is_in(table["patch"], wanted)).to_pylist()
     return rows
 

@@ -131,12 +131,24 @@ def draw_contact_sheet(
     read : function
         Reads what `Tile.patch` names; image files by default.
     """
+    write_bytes(destination, encode_contact_sheet(title, groups, columns=columns, tile_pixels=tile_pixels, read=read))
+
+
+def encode_contact_sheet(
+    title: str,
+    groups: Sequence[Group],
+    *,
+    columns: int = COLUMNS,
+    tile_pixels: int = TILE_PIXELS,
+    read: Reader = read_image,
+) -> bytes:
+    """Return a contact sheet as the bytes of a PNG; see `draw_contact_sheet`."""
     buffer = io.BytesIO()
     sheet = render_contact_sheet(title, groups, columns=columns, tile_pixels=tile_pixels, read=read)
     text = PngInfo()
     text.add_text(DRAWN_KEY, DRAWN_BY_US)
     sheet.save(buffer, "PNG", compress_level=COMPRESS_LEVEL, pnginfo=text)
-    write_bytes(destination, buffer.getbuffer())
+    return buffer.getvalue()
 
 
 def render_contact_sheet(

@@ -49,6 +49,21 @@ def list_raw(directory: Path, report: Report | None = None, *, take: Collection[
     return raw
 
 
+def refuse_other_makers(directory: Path, stage: str, products: Collection[str]) -> None:
+    """Raise `InputError` where another stage has results in a directory that can hold those of one stage only.
+
+    `products` are what those stages make whose results would be mixed up there.
+    """
+    for ledger in read_ledgers(directory):
+        header = ledger.header
+        if header is None or header.stage == stage or header.product not in products:
+            continue
+        outputs = (output for line in ledger.entries.values() for output in read_outputs(line))
+        if any((directory / output.name).is_file() for output in outputs):
+            found = f"results of {header.stage}"
+            raise InputError(directory, f"a directory of its own for what {stage} makes", found, "name another one")
+
+
 def _find_maker(directory: Path) -> str | None:
     """Return which stages a directory is an output directory of, None if it is none."""
     try:

@@ -254,6 +254,29 @@ class Ledger:
         """Return whether files of an input that are there may be replaced: they are this stage's own, or must go."""
         return self._overwrite or not self._strangers.get(key)
 
+    def expect(self, key: str, outputs: Iterable[Output]) -> None:
+        """Note what an input that is being worked on has, and what will come, without a digest, if it is not there yet.
+
+        Then a run that is killed leaves nothing of which nobody knows whose it is.
+        """
+        before = self.entries[key]
+        line = self._describe(key, STRANGE if before.strangers else BEGUN)
+        line.strangers = before.strangers
+        line.outputs = msgspec.Raw(msgspec.json.encode(list(outputs)))
+        self._file.append([line])
+
+    def announce(self, key: str, outputs: Iterable[Output]) -> None:
+        """Note what is about to be written of an input, beside what is noted of it already.
+
+        After a kill it is then known that files of this content are this stage's own; `finish` replaces the note. Where
+        others' files are in the way nothing is noted: none of them is replaced.
+        """
+        if self._strangers.get(key):
+            return
+        line = self._describe(key, BEGUN)
+        line.outputs = msgspec.Raw(msgspec.json.encode([*self.outputs_of(key), *outputs]))
+        self._file.append([line])
+
     def finish(self, key: str, outputs: Iterable[Output], details: Mapping[str, Any] | None = None) -> None:
         """Note that an input is done, and remove what an earlier run made of it and this one did not.
 

@@ -28,8 +28,15 @@ def verify(directory: Path, stage: str, report: Report) -> None:
     report.count("files verified", 0)
     spoilt = []
     for line in ledger.entries.values():
-        damaged = [output for output in read_outputs(line) if not holds(directory, output)]
-        report.count("files verified", len(read_outputs(line)) - len(damaged))
+        outputs = read_outputs(line)
+        coming = [output for output in outputs if not output.digest]
+        if coming:
+            wanted = f"{len(coming):,} more files of {line.input}, such as {coming[0].name}"
+            advice = "run the same command without --verify to go on"
+            report.fail(InputError(directory, wanted, "a run that was broken off", advice))
+        noted = [output for output in outputs if output.digest]
+        damaged = [output for output in noted if not holds(directory, output)]
+        report.count("files verified", len(noted) - len(damaged))
         for output in damaged:
             path = directory / output.name
             found = (

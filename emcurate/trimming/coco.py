@@ -17,11 +17,13 @@ import msgspec
 
 from emcurate.errors import InputError
 from emcurate.fetching.safe_names import EscapeError, check_relative
+from emcurate.trimming.kinds import HEAD_BYTES, name_kind
 
 Value = TypeVar("Value")
 
 _BOM = b"\xef\xbb\xbf"
 _EXPECTED = "COCO annotations: an object with the lists images, annotations and categories"
+_ADVICE = "name an instances_….json or stuff_….json, unpacked; download it again if it is one"
 _PLAIN_NAME = re.compile(r"\w[\w.-]*")  # what nearly every file name is, and surely harmless
 _SHOWN = 3  # examples in a message
 _MOST_KEYS_SHOWN = 8
@@ -29,10 +31,15 @@ _MOST_KEYS_SHOWN = 8
 
 @dataclass(frozen=True)
 class Image:
-    """An image of an annotation file: its name below the image directory, and where it can be fetched."""
+    """An image of an annotation file: its name below the image directory, and what is known of it.
+
+    `url` is where it can be fetched, `size` its width and height in pixels, `licence` the number of its licence.
+    """
 
     file_name: str
-    url: str | None
+    url: str | None = None
+    size: tuple[int, int] | None = None
+    licence: int | None = None
 
 
 @dataclass
@@ -40,12 +47,14 @@ class AnnotationSet:
     """What one or several annotation files say together.
 
     `labels` gives each annotated image's category ids in the order in which they are first seen; the images are in the
-    order in which they first appear among the annotations. `oddities` are remarks for the user.
+    order in which they first appear among the annotations. `licences` gives the name and the address of each licence
+    by its number. `oddities` are remarks for the user.
     """
 
     images: dict[int, Image] = field(default_factory=dict)
     categories: dict[int, str] = field(default_factory=dict)
     labels: dict[int, list[int]] = field(default_factory=dict)
+    licences: dict[int, str] = field(default_factory=dict)
     oddities: list[str] = field(default_factory=list)
 
     def count_images(self) -> dict[int, int]:
@@ -62,6 +71,15 @@ class _Image(msgspec.Struct, gc=False):
     id: int
     file_name: str
     coco_url: str | None = None
+    # Only told of, or compared with: whatever else may stand here is no reason to refuse the file.
+    width: Any = None
+    height: Any = None
+    license: Any = None
+
+    def describe(self) -> Image:
+        """Return what of it is of use."""
+        size = (self.width, self.height) if _is_length(self.width) and _is_length(self.height) else None
+        return Image(self.file_name, self.coco_url, size, self.license if type(self.license) is int else None)
 
 
 class _Annotation(msgspec.Struct, gc=False):
@@ -78,6 +96,7 @@ class _Content(msgspec.Struct, gc=False):
     images: list[_Image]
     annotations: list[_Annotation]
     categories: list[_Category] | None = None
+    licenses: Any = None
 
 
 class _Records(msgspec.Struct, gc=False):
@@ -112,6 +131,8 @@ def read_annotations(paths: Sequence[Path]) -> AnnotationSet:
         content = _decode(path, _Content)
         _merge_images(merged, content.images, path)
         _merge_categories(merged, content.categories, path)
+        for number, licence in _name_licences(content.licenses).items():
+            merged.licences.setdefault(number, licence)
         unknown = _merge_labels(merged, content.annotations)
         if unknown:
             merged.oddities.append(
@@ -199,8 +220,10 @@ def _decode(path: Path, kind: type[Value]) -> Value:
     except msgspec.ValidationError as error:
         found = _describe(data, str(error))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        found = f"no complete JSON ({str(error).rstrip('.')})"
-    raise InputError(path, _EXPECTED, found, "name an instances_….json or stuff_….json; download it again if it is one")
+        other = name_kind(bytes(data[:HEAD_BYTES]))
+        broken = f"no complete JSON ({str(error).rstrip('.')})"
+        found = broken if other is None or other == "JSON" else other
+    raise InputError(path, _EXPECTED, found, _ADVICE)
 
 
 def _describe(data: memoryview, complaint: str) -> str:
@@ -222,6 +245,20 @@ def _describe(data: memoryview, complaint: str) -> str:
     return complaint
 
 
+def _is_length(value: object) -> bool:
+    return type(value) is int and value > 0
+
+
+def _name_licences(listed: object) -> dict[int, str]:
+    """Return the licences of a file, which may list none or anything, as ``name (address)`` by number."""
+    found = {}
+    for licence in listed if isinstance(listed, list) else []:
+        if isinstance(licence, dict) and type(licence.get("id")) is int and isinstance(licence.get("name"), str):
+            url = licence.get("url")
+            found[licence["id"]] = f"{licence['name']} ({url})" if isinstance(url, str) and url else licence["name"]
+    return found
+
+
 def _merge_images(merged: AnnotationSet, images: list[_Image], path: Path) -> None:
     repeated = 0
     known = dict(merged.images)
@@ -235,7 +272,7 @@ def _merge_images(merged: AnnotationSet, images: list[_Image], path: Path) -> No
                 ) from None
         before = merged.images.get(image.id)
         if before is None:
-            merged.images[image.id] = Image(image.file_name, image.coco_url)
+            merged.images[image.id] = image.describe()
         elif before.file_name != image.file_name:
             raise InputError(
                 path,

@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from emcurate.fetching.gathering import Link, gather
-from emcurate.files import digest_bytes, digest_file, list_entries, make_output_directory, refuse_same_directory
+from emcurate.fetching.foresight import foretell_way
+from emcurate.fetching.gathering import Wanted, find_way, gather
+from emcurate.fetching.placing import Link
+from emcurate.files import digest_bytes, digest_file, make_output_directory, refuse_same_directory
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Source
 from emcurate.running.report import Report
-from emcurate.trimming.coco import select_records
+from emcurate.trimming.coco import Image, select_records
+from emcurate.trimming.coco_card import gather_facts, make_coco_card
 from emcurate.trimming.coco_selection import REPORT_COLUMNS, Choice, Split, merge_report
+from emcurate.trimming.dataset_card import write_card
 from emcurate.trimming.part import Part
 
 REPORT_NAME = "trim_report.csv"
 METADATA_NAME = "metadata.jsonl"
+
+
+@dataclass(frozen=True)
+class Bringing:
+    """How images come to their place; the fields are arguments of `emcurate.fetching.gathering.gather`."""
+
+    download: bool
+    most_failures: int
+    link: Link
+    overwrite: bool
+    workers: Workers
 
 
 class ListNames(NamedTuple):
@@ -50,6 +66,31 @@ def open_part(
     return Part(output, stage, source, list_names(split), report, **flags)
 
 
+def write_split(
+    stage: str, choice: Choice, part: Part, settings: Mapping[str, Any], how: Bringing, report: Report
+) -> dict[str, Any]:
+    """Write all of a split: its lists, its rows of the report, its images; return what the dataset card tells of it."""
+    split = choice.split
+    write_lists(choice, part, settings["masks"], report)
+    write_report(stage, choice, part.directory, report)
+    are_asked_for = split.images is not None or how.download
+    if are_asked_for:
+        bring_images(choice, part, how, report)
+    else:
+        advice = f"give --{split.name}-images or --download"
+        part.keep_images(choice.image_names(), advice)
+        report.note(f"No {split.name} images were asked for: {advice}")
+    if settings["layout"] == "imagefolder":
+        write_metadata(choice, part)
+    if are_asked_for or not how.overwrite:
+        part.note_if_there(list_names(split).missing)
+    facts = gather_facts(choice, settings, part.fingerprint.split(", "))
+    part.finish(facts)
+    if are_asked_for:
+        part.warn_of_strays(split.folder, [image.file_name for image in choice.images.values()])
+    return facts
+
+
 def write_lists(choice: Choice, part: Part, masks: bool, report: Report) -> None:
     """Write which images of a split were chosen and how they are balanced, unless an earlier run did."""
     split = choice.split
@@ -69,6 +110,8 @@ def write_lists(choice: Choice, part: Part, masks: bool, report: Report) -> None
             part.write(names.masks, records)
             for oddity in oddities:
                 report.warn(oddity)
+    for line in choice.describe():
+        report.note(line)
     report.note(f"How the {split.name} images are balanced: {part.directory / names.balance}")
 
 
@@ -82,13 +125,38 @@ def write_report(stage: str, choice: Choice, output: Path, report: Report) -> No
     part.finish()
 
 
-def bring_images(
-    choice: Choice, part: Part, report: Report, *, download: bool, link: Link, overwrite: bool, workers: Workers
-) -> None:
+def write_coco_card(stage: str, part: Part, facts: Mapping[str, Mapping[str, Any]], report: Report) -> None:
+    """Write the dataset card from the facts of this run's splits, and of the other as they were noted."""
+    known = {name: facts.get(name) or part.details_of(name) for name in ("train", "val")}
+    known = {name: about for name, about in known.items() if about}
+    if known:
+        write_card(stage, part.directory, make_coco_card(stage, known), report)
+
+
+def wanted_images(images: Iterable[Image]) -> dict[str, Wanted]:
+    """Return what is to be brought, by file name."""
+    return {image.file_name: Wanted(image.url, image.size) for image in images}
+
+
+def foretell(choice: Choice, output: Path, report: Report, *, download: bool) -> None:
+    """Say what a run would bring of a split, without writing anything."""
+    split = choice.split
+    for line in choice.describe():
+        report.note(line)
+    report.count(f"{split.name} images chosen", len(choice.images))
+    if split.images is None and not download:
+        report.note(f"{split.name}: no images were asked for; give --{split.name}-images or --download")
+        return
+    wanted = wanted_images(choice.images.values())
+    way = find_way(wanted, output / split.folder, split.images, report, download=download)
+    foretell_way(split.name, way, wanted, output, report)
+
+
+def bring_images(choice: Choice, part: Part, how: Bringing, report: Report) -> None:
     """Bring those images of a split to their place that are not there yet."""
     images = choice.image_names()
-    kept = {} if overwrite else {name: image for name, image in images.items() if name in part.kept}
-    wanted = {image.file_name: image.url for name, image in images.items() if name not in kept}
+    kept = {} if how.overwrite else {name: image for name, image in images.items() if name in part.kept}
+    wanted = wanted_images(image for name, image in images.items() if name not in kept)
     folder, source = part.directory / choice.split.folder, choice.split.images
     for place in (source, source / folder.name) if source is not None else ():
         # Else the user's own images would be noted as results, which --overwrite may remove.
@@ -97,16 +165,19 @@ def bring_images(
     make_output_directory(folder)
     part.count_images(kept)
     if wanted:
+        part.expect_images(images)
         there = gather(
             wanted,
             folder,
             source,
             report,
-            download=download,
-            link=link,
-            overwrite=overwrite,
+            download=how.download,
+            link=how.link,
+            overwrite=how.overwrite,
             damaged={images[name].file_name for name in part.damaged(images)},
-            workers=workers,
+            intact={images[name].file_name for name in part.kept if name in images},
+            most_failures=how.most_failures,
+            workers=how.workers,
         )
         part.note(folder / name for name in sorted(there))
 
@@ -123,17 +194,6 @@ def write_metadata(choice: Choice, part: Part) -> None:
 def grows(path: Path, data: bytes) -> bool:
     """Return whether a file holds only lines of `data`: some images may have been missing when it was written."""
     return path.is_file() and set(path.read_bytes().splitlines()) <= set(data.splitlines())
-
-
-def warn_of_strays(choice: Choice, output: Path, report: Report) -> None:
-    """Warn of files beside the chosen images that are not noted as results."""
-    folder = output / choice.split.folder
-    expected = {image.file_name.split("/")[0] for image in choice.images.values()} | {METADATA_NAME}
-    strays = [path.name for path in list_entries(folder) if path.name not in expected]
-    if strays:
-        report.warn(
-            f"{folder}: {len(strays):,} files are not of this selection, such as {strays[0]}; they were left there"
-        )
 
 
 def warn_of_other_split(parts: Sequence[Part], settings: Mapping[str, Any], report: Report) -> None:

@@ -20,6 +20,9 @@ from emcurate.trimming.coco import AnnotationSet, Image
 # Of the published script; another seed gives another set.
 SEED = 42
 
+# Targets that a warning names before it only counts the rest.
+MOST_TARGETS_SHOWN = 5
+
 REPORT_COLUMNS = (
     *("split", "target", "name", "positives_available", "positives_taken", "positives_with_replacement"),
     *("negatives_available", "negatives_taken", "negatives_with_replacement"),
@@ -47,7 +50,8 @@ class Selection:
     """The images drawn for one target.
 
     `positives` and `negatives` are how many images show the target and do not; `half` of each were drawn, again and
-    again from fewer where `half` is more than there are.
+    again from fewer where `half` is more than there are. `images` are those drawn, and `distinct` counts them: those
+    that show the target, and those that do not.
     """
 
     target: int
@@ -55,11 +59,17 @@ class Selection:
     negatives: int
     half: int
     images: frozenset[int]
+    distinct: tuple[int, int]
 
     @property
     def is_empty(self) -> bool:
         """Whether there was nothing to draw from on one side."""
         return self.half > 0 and not (self.positives and self.negatives)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether images were drawn more than once, on one side or both."""
+        return not self.is_empty and min(self.positives, self.negatives) < self.half
 
 
 @dataclass(frozen=True)
@@ -98,16 +108,57 @@ class Choice:
             rows.append(row)
         return rows
 
+    def name_of(self, target: int) -> str:
+        """Return a target's name to be shown, on one line and without what would steer a terminal; it may be empty."""
+        return "".join(letter if letter.isprintable() else " " for letter in self.names.get(target, ""))
+
+    def count_shown(self) -> dict[int, int]:
+        """Return how many of the chosen images show each target."""
+        present = self.split.content.labels
+        targets = (selection.target for selection in self.selections)
+        return {target: sum(target in present[number] for number in self.images) for target in targets}
+
     def balance_picture(self) -> bytes:
-        """Return a PNG of how many of the chosen images show each target."""
-        labels = self.labels()
-        shares = [
-            Share(
-                self.names.get(target, str(target)), sum(target in present for present in labels.values()), len(labels)
-            )
-            for target in (selection.target for selection in self.selections)
+        """Return a PNG of what was drawn for each target, and of how many of all chosen images show it."""
+        total, shown = len(self.images), self.count_shown()
+        drawn, whole = [], []
+        for selection in self.selections:
+            name = self.name_of(selection.target) or str(selection.target)
+            drawn.append(Share(name, *selection.distinct, 0 if selection.is_empty else selection.half))
+            whole.append(Share(name, shown[selection.target], total - shown[selection.target]))
+        return draw_balance(
+            {f"{self.split.name}: drawn for each target": drawn, f"{self.split.name}: all {total:,} images": whole}
+        )
+
+    def describe(self) -> list[str]:
+        """Return lines that say what was drawn for each target, and how many of all chosen images show it."""
+        shown = self.count_shown()
+        width = max([len("target"), *(len(self.name_of(row.target)) for row in self.selections)])
+        lines = [
+            f"{self.split.name}: {len(self.images):,} images, drawn for {len(self.selections):,} targets",
+            f"{'id':>6}  {'target':{width}}  {'drawn with':>10} {'of':>7}  {'without':>7} {'of':>7}  {'in set':>7}",
         ]
-        return draw_balance({f"{self.split.name}: {len(labels):,} images": shares})
+        for row in self.selections:
+            lines.append(
+                f"{row.target:6}  {self.name_of(row.target):{width}}  {row.distinct[0]:10,} {row.positives:7,}  "
+                f"{row.distinct[1]:7,} {row.negatives:7,}  {shown[row.target]:7,}"
+            )
+        return lines
+
+    def describe_repeats(self) -> str | None:
+        """Say for which targets images were drawn again and again, since there are too few; None if for none."""
+        rows = [row for row in self.selections if row.repeats]
+        if not rows:
+            return None
+        named = [
+            f"{row.target} {self.name_of(row.target)!r} (" + " and ".join(_scarcities(row)) + ")"
+            for row in rows[:MOST_TARGETS_SHOWN]
+        ]
+        more = f" and {len(rows) - len(named):,} more" if len(rows) > len(named) else ""
+        return (
+            f"{self.split.name}: sampled with replacement, since {rows[0].half:,} images are drawn on each side of a "
+            f"target and there are fewer: {', '.join(named)}{more}; the set holds each image once"
+        )
 
     def metadata(self, present: Collection[str]) -> bytes:
         """Return metadata.jsonl for the imagefolder loader: a line for each chosen image that is present."""
@@ -120,6 +171,11 @@ class Choice:
         return "".join(lines).encode()
 
 
+def _scarcities(row: Selection) -> list[str]:
+    pairs = ((row.positives, "with it"), (row.negatives, "without"))
+    return [f"{number:,} {side}" for number, side in pairs if number < row.half]
+
+
 def select_images(labels: Mapping[int, list[int]], target: int, samples: int, seed: int = SEED) -> Selection:
     """Draw half of `samples` from the images that show a target and half from those that do not.
 
@@ -129,12 +185,13 @@ def select_images(labels: Mapping[int, list[int]], target: int, samples: int, se
     positives = [image for image, present in labels.items() if target in present]
     negatives = [image for image, present in labels.items() if target not in present]
     half = samples // 2
-    drawn: set[int] = set()
+    drawn: list[set[int]] = [set(), set()]
     if positives and negatives:
         random = np.random.RandomState(seed)
-        for group in (positives, negatives):
-            drawn.update(group[i] for i in random.choice(len(group), half, replace=len(group) < half))
-    return Selection(target, len(positives), len(negatives), half, frozenset(drawn))
+        for side, group in zip(drawn, (positives, negatives), strict=True):
+            side.update(group[i] for i in random.choice(len(group), half, replace=len(group) < half))
+    distinct = (len(drawn[0]), len(drawn[1]))
+    return Selection(target, len(positives), len(negatives), half, frozenset(drawn[0] | drawn[1]), distinct)
 
 
 def choose_images(split: Split, targets: Sequence[int], names: Mapping[int, str], seed: int = SEED) -> Choice:
@@ -161,6 +218,20 @@ def refuse_empty(choice: Choice, skip: bool, report: Report) -> None:
         )
     if empty:
         report.warn(f"{choice.split.annotations[0]}: left out of {choice.split.name}: {empty}")
+
+
+def list_categories(splits: Sequence[Split], categories: Mapping[int, str]) -> list[str]:
+    """Return lines with ids, names and how many images show each category."""
+    counts = [split.content.count_images() for split in splits]
+    categories = categories or dict.fromkeys(sorted({i for count in counts for i in count}), "")
+    width = max(map(len, ["name", *categories.values()]))
+    return [
+        f"{'id':>4}  {'name':{width}}  " + "  ".join(f"{split.name + ' images':>12}" for split in splits),
+        *(
+            f"{number:4}  {name:{width}}  " + "  ".join(f"{count.get(number, 0):12,}" for count in counts)
+            for number, name in categories.items()
+        ),
+    ]
 
 
 def merge_categories(splits: Sequence[Split]) -> dict[int, str]:

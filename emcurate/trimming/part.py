@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from emcurate.errors import InputError
-from emcurate.files import holds, note_output, write_once
+from emcurate.fetching.safe_names import check_length
+from emcurate.files import Output, holds, list_entries, note_output, write_once
 from emcurate.running.ledger import Ledger, Source
 from emcurate.running.report import Report
+
+# What the stages make that trim a set or fetch a trimmed one: one directory holds one such set.
+TRIMMED, DOWNLOADED = PRODUCTS = ("trimmed sets", "downloaded sets")
 
 
 class Part:
@@ -38,8 +43,12 @@ class Part:
     ----------
     is_refused, is_done : bool
         Whether nothing may be written; whether all that is noted is there as it was written.
+    fingerprint : str
+        What changes when the input does.
     noted, kept : dict of str to Output
         What earlier runs wrote, by name; and what of that is still as they wrote it.
+    expected : set of str
+        The names of images that a run which was broken off was about to bring: those that are there are its own.
     """
 
     def __init__(
@@ -54,17 +63,18 @@ class Part:
         prune: bool = False,
         renew: bool = False,
     ) -> None:
-        self.directory, self.name = directory, source.dataset
+        self.directory, self.name, self.fingerprint = directory, source.dataset, source.fingerprint
         self._report, self._overwrite = report, overwrite
         self._ledger = Ledger(
             directory,
             stage,
             {},
-            product="trimmed sets",
+            product=TRIMMED,
             owner_of=lambda file: self.name if file in lists else None,
         )
         before = self._ledger.outputs_of(self.name) if self.name in self._ledger.entries else []
-        self.noted = {output.name: output for output in before}
+        self.noted = {output.name: output for output in before if output.digest}
+        self.expected = {output.name for output in before if not output.digest}
         # The part owns its name whatever files it is made from. Its root is its own too: else the other part's input
         # would be taken for gone where only this one's is given.
         source = dataclasses.replace(source, owner=Path(self.name))
@@ -78,7 +88,12 @@ class Part:
     def replaces(self, name: str) -> bool:
         """Return whether a file that is there may be replaced: it is this stage's own, or --overwrite was given."""
         # Lists can be told from the user's own files by their names, images cannot.
-        return self._overwrite or name in self.noted or ("/" not in name and self._ledger.replaces(self.name))
+        return (
+            self._overwrite
+            or name in self.noted
+            or name in self.expected
+            or ("/" not in name and self._ledger.replaces(self.name))
+        )
 
     def settings_of(self, name: str) -> Mapping[str, Any]:
         """Return what another part of the directory was made with; nothing if there is none."""
@@ -113,6 +128,17 @@ class Part:
         else:
             self._outputs.pop(name, None)
 
+    def expect_images(self, names: Iterable[str]) -> None:
+        """Note which images are about to come, so that one a killed run brought is known to be this part's own.
+
+        What lies there already and nobody noted is its owner's.
+        """
+        new = {name for name in names if name not in self.noted and _can_come(self.directory / name)}
+        if new or self.expected:
+            coming = {name: Output(name, 0, 0, "") for name in sorted(new | self.expected)}
+            self._ledger.expect(self.name, {**coming, **self.noted, **self._outputs}.values())
+            self.is_done = False
+
     def count_images(self, names: Collection[str]) -> None:
         """Count and note images that earlier runs brought and that are as they were then."""
         self._report.count("images placed", 0)
@@ -122,17 +148,51 @@ class Part:
 
     def keep_images(self, names: Collection[str], advice: str) -> None:
         """Go on noting images of earlier runs that this run was not asked to bring; a damaged one is a failure."""
+        self.note(
+            self.directory / name for name in names if name in self.expected and (self.directory / name).is_file()
+        )
         self._outputs |= {name: self.noted[name] for name in names if name in self.noted}
         lost = self.damaged(names)
         if lost:
             found = f"{len(lost):,} missing or altered, such as {lost[0]}"
             self._report.fail(InputError(self.directory, "the images that were brought there", found, advice))
 
+    def warn_of_strays(self, folder: str, expected: Collection[str] = ()) -> None:
+        """Warn of what lies in a folder of images and is neither noted nor among the names expected there."""
+        place = self.directory / folder
+        noted = {name.removeprefix(f"{folder}/") for name in self._outputs if name.startswith(f"{folder}/")}
+        ours = {name.split("/")[0] for name in [*noted, *expected]}
+        strays = [path.name for path in list_entries(place) if path.name not in ours] if place.is_dir() else []
+        if strays:
+            self._report.warn(
+                f"{place}: {len(strays):,} files are not of this selection, such as {strays[0]}; they were left there"
+            )
+
     def names(self) -> set[str]:
         """Return the names of the files noted so far."""
         return set(self._outputs)
 
-    def finish(self) -> None:
-        """Note what the part now is, and remove what earlier runs made of it and this one did not."""
-        if not self.is_done or self._outputs != self.noted:
-            self._ledger.finish(self.name, [self._outputs[name] for name in sorted(self._outputs)])
+    def details_of(self, name: str) -> Mapping[str, Any]:
+        """Return what was noted about another part of the directory when it was finished; nothing if there is none."""
+        return self._ledger.details_of(name)
+
+    def finish(self, details: Mapping[str, Any] | None = None) -> None:
+        """Note what the part now is, and remove what earlier runs made of it and this one did not.
+
+        `details` are noted with it; JSON values.
+        """
+        details = details or {}
+        if not self.is_done or self._outputs != self.noted or details != self._ledger.details_of(self.name):
+            self._ledger.finish(self.name, [self._outputs[name] for name in sorted(self._outputs)], details)
+
+
+def _can_come(path: Path) -> bool:
+    """Return whether nothing is there yet and a file can be, by its name."""
+    try:
+        check_length(path)
+        os.lstat(path)
+    except FileNotFoundError:
+        return True
+    except (InputError, OSError):
+        return False
+    return False

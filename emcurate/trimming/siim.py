@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -166,29 +166,6 @@ def choose_image(name: str, found: Mapping[str, list[Path]]) -> Path | None:
     return None
 
 
-def choose_images(
-    names: Iterable[str], directory: Path, apart_from: Path, report: Report
-) -> tuple[list[Path], list[str]]:
-    """Return the files of some images below a directory, and the names of those that have none.
-
-    Names that two files claim are reported as failures. For `apart_from` see `find_images`.
-    """
-    found = find_images(directory, apart_from)
-    files: list[Path] = []
-    missing: list[str] = []
-    for name in dict.fromkeys(names):
-        try:
-            path = choose_image(name, found)
-        except InputError as error:
-            report.fail(error)
-            continue
-        if path is None:
-            missing.append(name)
-        else:
-            files.append(path)
-    return files, missing
-
-
 def find_id_column(table: Table) -> str:
     """Return the name of the column that names the images."""
     for name in ID_COLUMNS:
@@ -212,6 +189,16 @@ def find_patients(table: Table, needed: bool, report: Report) -> list[str] | Non
     if unknown:
         report.warn(f"{table.path}: {unknown:,} rows without a {PATIENT_COLUMN}; each counts as a patient of its own")
     return [f"row {row}, no patient" if name in MISSING else name for row, name in enumerate(patients)]
+
+
+def warn_of_formulas(table: Table, rows: Sequence[int], report: Report) -> None:
+    """Warn of cells that a spreadsheet would run: the rows are copied as they stand, so they are not made harmless."""
+    cells = table.find_formulas(rows)
+    if cells:
+        report.warn(
+            f"{table.path}: {len(cells):,} cells that a spreadsheet would run as formulas, such as {cells[0]!r}; they "
+            "are copied as they stand: open the csv files as text, or import their columns as text"
+        )
 
 
 def warn_of_repeats(

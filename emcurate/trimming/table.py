@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emcurate.errors import InputError
+from emcurate.files import is_formula
+from emcurate.trimming.kinds import HEAD_BYTES, name_kind
 
 _BOM = "\ufeff"
 
 # A field of a metadata file is short; the csv module refuses one of more than 128 KiB, a sign of a lost quote.
 _UNBALANCED = "check the quotes"
+_ADVICE = "name the metadata csv itself; if it is in there, unpack it or save it as csv in UTF-8"
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,11 @@ class Table:
         at = self.header.index(name)
         return [cells[at] for cells in self.fields]
 
+    def find_formulas(self, rows: Iterable[int]) -> list[str]:
+        """Return the cells of some rows, and of the header, that a spreadsheet would take for a formula and run."""
+        chosen = (self.fields[row] for row in rows)
+        return [cell for cells in (self.header, *chosen) for cell in cells if is_formula(cell)]
+
     def choose(self, rows: Iterable[int]) -> bytes:
         """Return a csv file of the header and some rows, in the order given, byte for byte as they were read."""
         return "".join([self.head, *(self.texts[row] for row in rows)]).encode("utf-8", "surrogateescape")
@@ -61,6 +69,7 @@ def read_table(path: Path) -> Table:
     InputError
         If it is empty, no csv, or a row has another number of cells than the header.
     """
+    _refuse_other_kinds(path)
     with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
         records = _records(file, path)
         head, header, _ = next(records, ("", [], 0))
@@ -77,8 +86,15 @@ def read_table(path: Path) -> Table:
     line_end = head[len(head.rstrip("\r\n")) :] or "\n"
     if texts and not texts[-1].endswith(("\r", "\n")):
         texts[-1] += line_end  # it was the last row, and may not stay it
-    header[0] = header[0].removeprefix(_BOM)
     return Table(path, header, head, fields, texts)
+
+
+def _refuse_other_kinds(path: Path) -> None:
+    """Raise `InputError` where a file's first bytes tell that it is no csv file, with what it is."""
+    with open(path, "rb") as file:
+        kind = name_kind(file.read(HEAD_BYTES))
+    if kind is not None:
+        raise InputError(path, "a csv file with a header", kind, _ADVICE)
 
 
 def _records(lines: Iterable[str], path: Path) -> Iterator[tuple[str, list[str], int]]:
@@ -86,9 +102,10 @@ def _records(lines: Iterable[str], path: Path) -> Iterator[tuple[str, list[str],
     taken: list[str] = []
 
     def tap() -> Iterator[str]:
-        for line in lines:
+        for number, line in enumerate(lines):
             taken.append(line)
-            yield line
+            # The csv module knows no byte-order mark: a quote after one would not be a quote.
+            yield line if number else line.removeprefix(_BOM)
 
     reader = csv.reader(tap(), strict=True)
     while True:

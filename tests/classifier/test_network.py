@@ -1,14 +1,19 @@
 """The network and its weights: nothing is executed, and what belongs to another network is refused."""
 
+import io
 import os
+import tomllib
 
+import numpy as np
 import pytest
 import torch
+from packaging.requirements import Requirement
 from torchvision.models import resnet18, resnet34
 
 from emcurate.classifier.network import (
     build_network,
     load_classifier,
+    load_plain,
     load_start_weights,
     read_state_dict,
     save_weights,
@@ -66,6 +71,85 @@ def test_weights_of_another_network_are_refused(tmp_path, tensors, message):
     with pytest.raises(InputError, match=message) as error:
         load_classifier(path)
     assert error.value.path == str(path)
+
+
+def odd(name, change):
+    def tensors():
+        found = build_network().state_dict()
+        return found | {name: change(found[name])}
+
+    return tensors
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        (odd("conv1.weight", lambda t: t.to(torch.int32)), r"conv1\.weight of the type int32"),
+        (odd("conv1.weight", lambda t: t.to(torch.complex64)), r"conv1\.weight of the type complex64"),
+        (odd("conv1.weight", lambda t: t > 0), r"conv1\.weight of the type bool"),
+        (odd("conv1.weight", lambda t: t.to(torch.float8_e5m2)), r"conv1\.weight of the type float8_e5m2"),
+        (odd("fc.weight", lambda t: t.to_sparse()), r"fc\.weight of the layout sparse_coo"),
+        (odd("fc.weight", lambda t: t.to_sparse_csr()), r"fc\.weight of the layout sparse_csr"),
+        (
+            odd("fc.weight", lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8)),
+            r"fc\.weight of quantised numbers",
+        ),
+        (odd("fc.weight", lambda t: t.to("meta")), r"fc\.weight of no values"),
+        (odd("fc.bias", lambda t: torch.full((1,), 1e300, dtype=torch.float64)), r"NaN or infinities in fc\.bias"),
+        (odd("bn1.running_var", lambda t: -t), r"negative ones in bn1\.running_var"),
+        (odd("bn1.num_batches_tracked", lambda t: torch.tensor(1j)), r"num_batches_tracked of the type complex64"),
+        (odd("fc.bias", lambda t: torch.tensor(0.0)), r"fc\.bias of shape \(\) instead of \(1,\)"),
+        (odd("fc.bias", lambda t: torch.nested.nested_tensor([t, t])), r"fc\.bias of "),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_odd_tensors_are_refused_by_name(tmp_path, tensors, message):
+    path = tmp_path / "weights.pth"
+    torch.save(tensors(), path)
+    with pytest.raises(InputError, match=message) as error:
+        load_classifier(path)
+    assert error.value.path == str(path)
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.bfloat16])
+def test_weights_of_other_floating_point_types_are_taken(network, tmp_path, kind):
+    tensors = {name: t.to(kind) if t.is_floating_point() else t for name, t in network.state_dict().items()}
+    torch.save(tensors, tmp_path / "weights.pth")
+    loaded = load_classifier(tmp_path / "weights.pth").state_dict()
+    for name, tensor in tensors.items():
+        assert loaded[name].dtype == (torch.float32 if tensor.is_floating_point() else torch.int64)
+        assert torch.equal(loaded[name], tensor.to(loaded[name].dtype))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_whatever_is_damaged_in_a_small_file_ends_in_an_error_that_names_it(tmp_path, zipped):
+    path = tmp_path / "small.pth"
+    content = {"a": torch.arange(6.0).reshape(2, 3), "b": {"c": torch.zeros(4, dtype=torch.int64)}, "d": [1, "x"]}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    whole = path.read_bytes()
+    random = np.random.default_rng(0)
+    refused = 0
+    for _ in range(2000):
+        data = np.frombuffer(whole, np.uint8).copy()
+        places = random.integers(0, len(data), random.integers(1, 20))
+        data[places] = random.integers(0, 256, len(places))
+        source = io.BytesIO(data[: len(data) if random.random() < 0.8 else random.integers(len(data))].tobytes())
+        try:
+            load_plain(source, path, "tensors", "check it")
+        except InputError as error:
+            assert error.path == str(path)
+            refused += 1
+    assert refused > 500
+
+
+def test_only_torch_versions_whose_plain_reading_is_safe_are_asked_for(root):
+    """CVE-2025-32434: before 2.6, ``weights_only=True`` could be made to run code."""
+    extras = tomllib.loads((root / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    asked = {requirement.name: requirement.specifier for requirement in map(Requirement, extras["classifier"])}
+    assert not any(asked["torch"].contains(old) for old in ("2.4.1", "2.5.0", "2.5.1"))
+    assert asked["torch"].contains("2.6.0")
+    # Each release of torchvision goes with one of torch; 0.21 is that of 2.6.
+    assert not asked["torchvision"].contains("0.20.1") and asked["torchvision"].contains("0.21.0")
 
 
 class Trap:

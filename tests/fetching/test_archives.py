@@ -1,6 +1,7 @@
 """Unpacking zip archives that nobody should trust, and names that must stay inside a directory."""
 
 import os
+import random
 import stat
 import struct
 import subprocess
@@ -11,7 +12,16 @@ from pathlib import Path
 import pytest
 
 from emcurate.errors import InputError
-from emcurate.fetching.archives import Limits, Unpacked, open_zip, same_as_entry, unpack_zip
+from emcurate.fetching.archives import (
+    DamagedArchiveError,
+    Limits,
+    Unpacked,
+    extract_entry,
+    find_damage,
+    open_zip,
+    same_as_entry,
+    unpack_zip,
+)
 from emcurate.fetching.safe_names import EscapeError, check_relative, join_inside
 from emcurate.partials import partial_path
 
@@ -231,3 +241,106 @@ def test_links_are_judged_by_where_they_lead(tmp_path):
     for name in ("evil/a", "up/a", "evil"):
         with pytest.raises(EscapeError):
             join_inside(inside, name)
+
+
+PACKINGS = {
+    "deflated": zipfile.ZIP_DEFLATED,
+    "bzip2": zipfile.ZIP_BZIP2,
+    "LZMA": zipfile.ZIP_LZMA,
+    "stored": zipfile.ZIP_STORED,
+}
+
+
+@pytest.mark.parametrize("packing", PACKINGS)
+def test_damage_in_any_packing_is_named_with_the_right_advice(tmp_path, out, packing):
+    text = b"".join(b"%d," % (i * i) for i in range(3000))
+    archive = make_zip(tmp_path / "a.zip", [("a.txt", b"one"), ("b.txt", text)], PACKINGS[packing])
+    whole = archive.read_bytes()
+    with zipfile.ZipFile(archive) as opened:
+        start = opened.getinfo("b.txt").header_offset + 30 + len("b.txt")
+        length = opened.getinfo("b.txt").compress_size
+    # The first bytes tell how it is packed, such as how much memory LZMA takes; the others are the text.
+    harmless = 0
+    for place in (*range(12), *range(12, length, max(1, length // 60))):
+        for bit in (1, 128):
+            data = bytearray(whole)
+            data[start + place] ^= bit
+            archive.write_bytes(data)
+            damage = find_damage(archive, PLENTY)
+            if damage is None:  # a bit of no use, such as those after a stream's end
+                harmless += 1
+                unpack_zip(archive, tmp_path, PLENTY, overwrite=True)
+                assert (tmp_path / "b.txt").read_bytes() == text
+                continue
+            assert "a.zip: expected a readable b.txt, found" in str(damage)
+            assert str(damage).endswith("delete it and fetch it again")
+            with pytest.raises(DamagedArchiveError):
+                unpack_zip(archive, out, PLENTY)
+            assert not (out / "b.txt").exists()
+    assert harmless < 12
+    archive.write_bytes(whole)
+    assert find_damage(archive, PLENTY) is None
+    unpack_zip(archive, out, PLENTY)
+    assert (out / "b.txt").read_bytes() == text
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_damage_anywhere_in_an_archive_ends_in_a_traceback(tmp_path, seed):
+    generator = random.Random(seed)
+    archive = make_zip(tmp_path / "a.zip", CONTENT.items(), generator.choice(list(PACKINGS.values())))
+    whole = archive.read_bytes()
+    for number in range(150):
+        data = bytearray(whole)
+        for _ in range(generator.randint(1, 3)):
+            data[generator.randrange(len(data))] = generator.randrange(256)
+        archive.write_bytes(data[: generator.randrange(len(data))] if number % 10 == 0 else data)
+        directory = tmp_path / f"{number}"
+        directory.mkdir()
+        try:
+            unpack_zip(archive, directory, PLENTY)
+        except InputError:
+            continue
+        # What is not noticed has changed no content: a name, a time, a comment.
+        assert sorted(tree(directory).values()) == sorted(CONTENT.values())
+
+
+def encrypt_flag(archive):
+    """Set the bits that say an archive's first entry is encrypted."""
+    data = bytearray(archive.read_bytes())
+    data[data.index(b"PK\x03\x04") + 6] |= 1
+    data[data.rindex(b"PK\x01\x02") + 8] |= 1
+    archive.write_bytes(data)
+
+
+def test_an_encrypted_archive_is_no_damaged_one(tmp_path, out):
+    archive = make_zip(tmp_path / "a.zip", [("a", b"x")])
+    encrypt_flag(archive)
+    assert find_damage(archive, PLENTY) is None
+    with pytest.raises(InputError, match="'a', encrypted; unpack it with its password, and name the directory"):
+        unpack_zip(archive, out, PLENTY)
+    with open_zip(archive) as opened, pytest.raises(InputError, match="an encrypted one; unpack it with its password"):
+        extract_entry(archive, opened, opened.getinfo("a"), out / "a")
+    assert list(out.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("d/" * 1500 + "a", "at most 100 directories in each other, found 1,500, 'd/d/"),
+        ("d/" * 1500, "at most 100 directories in each other"),
+        ("x" * 300, "a name of at most 255 bytes, found 300"),
+        ("é" * 150 + ".jpg", "a name of at most 255 bytes, found 304"),
+        (f"{'x' * 250}/" * 20 + "a", "a path of at most 4,095 bytes"),
+    ],
+)
+def test_names_that_no_system_takes_are_refused_before_anything_is_written(tmp_path, out, name, message):
+    archive = make_zip(tmp_path / "a.zip", [("fine", b"x"), (name, b"")])
+    with pytest.raises(InputError, match=message):
+        unpack_zip(archive, out, PLENTY)
+    assert list(out.iterdir()) == []
+
+
+def test_100_directories_in_each_other_are_fine(tmp_path, out):
+    name = "d/" * 100 + "a"
+    unpack_zip(make_zip(tmp_path / "a.zip", [(name, b"x")]), out, PLENTY)
+    assert tree(out) == {name: b"x"}

@@ -15,14 +15,15 @@ import pytest
 
 from emcurate.errors import InputError
 from emcurate.images.sections import write_section
-from emcurate.labeling import store as store_module
+from emcurate.labeling import writer as writer_module
 from emcurate.labeling.agreement import compare_annotators
-from emcurate.labeling.log import LabelLog
 from emcurate.labeling.order import NO_DATASET, number_datasets, order_by_dataset, order_by_uncertainty
-from emcurate.labeling.session import Session, View
-from emcurate.labeling.store import LabelStore, find_paths
+from emcurate.labeling.session import Session
+from emcurate.labeling.store import LabelStore
 from emcurate.labeling.tiles import describe_place, load_tile
-from emcurate.patches.labels import load_labels, save_labels
+from emcurate.labeling.view import View
+from emcurate.patches.label_log import LabelLog
+from emcurate.patches.labels import LABELS, load_labels, save_labels
 from emcurate.patches.pathlists import PathList, write_path_list
 from tests.patch_sets import pack
 
@@ -66,7 +67,9 @@ def on_disk(directory) -> list[str]:
 
 
 def log_lines(directory) -> list[dict]:
-    return [json.loads(line) for line in (directory / "patch_quality_labels.log.jsonl").read_text("utf-8").splitlines()]
+    """What the log says of patches."""
+    lines = (directory / "patch_quality_labels.log.jsonl").read_text("utf-8").splitlines()
+    return [line for line in map(json.loads, lines) if line["action"] != "list"]
 
 
 # -- labels ----------------------------------------------------------------------------------------------------------
@@ -158,6 +161,17 @@ def test_a_session_goes_on_where_the_last_one_stopped(corpus):
     assert (again.view.order, again.view.stretch, again.view.size) == ("dataset", True, 320)
 
 
+def test_a_place_kept_by_version_0_1_is_gone_on_from_unless_the_list_is_another(corpus):
+    state = corpus / "patch_quality_labels.state.json"
+    save_labels(corpus / "patch_quality_labels.npy", np.array(["informative"] + ["none"] * 19))
+    state.write_text(json.dumps({"applied": 0, "views": {"": {"cursor": 11, "order": "dataset"}}}))
+    session = Session(corpus / "list.npz", corpus / "patch_quality_labels.npy")
+    assert (session.cursor, session.view.order) == (11, "dataset")
+    write_path_list(corpus / "list.npz", list(session.paths)[::-1])
+    again = Session(corpus / "list.npz", corpus / "patch_quality_labels.npy", annotator="anna")
+    assert again.cursor == again.selected[0]
+
+
 def test_a_first_session_begins_at_the_first_patch_without_a_label(corpus):
     order = np.random.default_rng(0).permutation(20)
     labels = np.full(20, "none", "<U13")
@@ -166,6 +180,26 @@ def test_a_first_session_begins_at_the_first_patch_without_a_label(corpus):
     session = Session(corpus / "list.npz", corpus / "patch_quality_labels.npy")
     assert session.cursor == order[13]
     assert session.cursor in session.page_indices()
+
+
+def test_unsure_is_a_label_of_its_own_that_decides_nothing(corpus):
+    np.save(corpus / "nn_scores.npy", np.full(20, 0.9, np.float32))
+    session = open_session(corpus, annotator="anna", scores=corpus / "nn_scores.npy")
+    page = session.page_indices()
+    session.label(page[:2], "unsure")
+    assert [on_disk(corpus)[i] for i in page[:3]] == ["unsure", "unsure", "none"]
+    session.label_rest("uninformative")
+    assert session.counts() == {"uninformative": 4, "informative": 0, "none": 14, "unsure": 2}
+    ben = open_session(corpus, annotator="ben", scores=corpus / "nn_scores.npy")
+    ben.label(page[:3], "informative")
+    (pair,) = ben.agreement()
+    assert (pair.both, pair.same) == (1, 0), "what anna is unsure of can neither agree nor disagree"
+    assert ben.said(page[0]) == {"anna": "unsure", "ben": "informative"}
+    assert ben.said(page[2]) == {"anna": "uninformative", "ben": "informative"}
+    ben.arrange(disagreement="annotators")
+    assert ben.selected.tolist() == [page[2]]
+    session.arrange(disagreement="model")
+    assert sorted(session.selected) == sorted(page[2:]), "only what she decided can be disputed"
 
 
 # -- files that cannot be labelled -----------------------------------------------------------------------------------
@@ -321,7 +355,7 @@ def test_scores_of_another_list_and_orders_without_scores_are_refused(corpus):
         open_session(corpus, scores=corpus / "nn_scores.npy")
     with pytest.raises(InputError, match="expected scores of a model"):
         open_session(corpus, order="uncertain")
-    with pytest.raises(InputError, match="expected one of random, dataset, uncertain, found 'sorted'"):
+    with pytest.raises(InputError, match="expected one of random, dataset, similar, uncertain, found 'sorted'"):
         open_session(corpus, order="sorted")
 
 
@@ -329,9 +363,9 @@ def test_counts_by_label_and_dataset(corpus):
     session = open_session(corpus)
     session.label([0, 1, 14], "informative")
     session.label([2], "uninformative")
-    assert session.counts() == {"uninformative": 1, "informative": 3, "none": 16}
+    assert session.counts() == {"uninformative": 1, "informative": 3, "none": 16, "unsure": 0}
     rows = dict(zip(session.dataset_names, session.dataset_counts().tolist(), strict=True))
-    assert rows == {"fly": [1, 2, 11], "mouse": [0, 1, 3], "grids": [0, 0, 2]}
+    assert rows == {"fly": [1, 2, 11, 0], "mouse": [0, 1, 3, 0], "grids": [0, 0, 2, 0]}
 
 
 def test_pages_cover_the_list_once_and_turning_stops_at_the_ends(corpus):
@@ -380,14 +414,16 @@ def test_the_log_says_who_when_which_and_what(corpus):
     session.label([3, 18], "informative")
     session.undo()
     lines = log_lines(corpus)
-    assert [(r["annotator"], r["action"], r["index"], r["label"], r["previous"]) for r in lines] == [
-        ("Zoë", "label", 3, "informative", "none"),
-        ("Zoë", "label", 18, "informative", "none"),
-        ("Zoë", "undo", 3, "none", "informative"),
-        ("Zoë", "undo", 18, "none", "informative"),
+    fly, grids = "fly-LOC-0_003_0_0.tiff", "grids-LOC-2d-a b_0_0.tiff"
+    assert [(r["annotator"], r["action"], r["patch"], r["label"], r["previous"]) for r in lines] == [
+        ("Zoë", "label", fly, "informative", "none"),
+        ("Zoë", "label", grids, "informative", "none"),
+        ("Zoë", "undo", fly, "none", "informative"),
+        ("Zoë", "undo", grids, "none", "informative"),
     ]
-    assert lines[1]["path"].endswith("grids-LOC-2d-a b_0_0.tiff")
     assert lines[0]["time"] == lines[1]["time"] < lines[2]["time"]
+    assert lines[0]["act"] == lines[1]["act"] == lines[2]["undoes"] != lines[2]["act"]
+    assert str(corpus) not in (corpus / "patch_quality_labels.log.jsonl").read_text("utf-8"), "no absolute path"
 
 
 def test_labels_made_elsewhere_are_taken_up_and_kept_in_the_log(corpus):
@@ -395,9 +431,9 @@ def test_labels_made_elsewhere_are_taken_up_and_kept_in_the_log(corpus):
     save_labels(corpus / "patch_quality_labels.npy", labels)
     session = open_session(corpus)
     assert session.counts()["informative"] == 1
-    assert [(r["annotator"], r["action"], r["index"], r["label"]) for r in log_lines(corpus)] == [
-        ("(file)", "import", 18, "informative"),
-        ("(file)", "import", 19, "uninformative"),
+    assert [(r["annotator"], r["action"], r["patch"], r["label"]) for r in log_lines(corpus)] == [
+        ("(file)", "import", "grids-LOC-2d-a b_0_0.tiff", "informative"),
+        ("(file)", "import", "grids-LOC-2d-é_0_224.tiff", "uninformative"),
     ]
     assert on_disk(corpus) == labels.tolist()
 
@@ -434,12 +470,13 @@ def test_a_lost_label_file_comes_back_from_the_log(corpus):
 KILLED = """
 import os, sys
 from pathlib import Path
-from emcurate.labeling import store
+from emcurate.labeling import writer
 from emcurate.labeling.session import Session
 def die(*arguments):
     os.kill(os.getpid(), 9)
-store._write_npy = die
-Session(Path(sys.argv[1]) / "list.npz", Path(sys.argv[1]) / "patch_quality_labels.npy").label([4, 9], "informative")
+writer.write_codes = die
+session = Session(Path(sys.argv[1]) / "list.npz", Path(sys.argv[1]) / "patch_quality_labels.npy", annotator="anna")
+session.label([4, 9], "informative")
 """
 
 
@@ -450,7 +487,7 @@ def test_a_session_killed_before_the_file_was_written_loses_nothing(corpus, root
     done = subprocess.run([sys.executable, "-c", KILLED, str(corpus)], env=environment, cwd=corpus, timeout=120)
     assert done.returncode == -9
     assert Counter(on_disk(corpus)) == {"none": 19, "uninformative": 1}
-    session = open_session(corpus)
+    session = open_session(corpus, annotator="anna")
     assert {i: v for i, v in enumerate(on_disk(corpus)) if v != "none"} == {
         1: "uninformative",
         4: "informative",
@@ -462,10 +499,11 @@ def test_a_session_killed_before_the_file_was_written_loses_nothing(corpus, root
 ACKNOWLEDGING = """
 import sys
 from pathlib import Path
-from emcurate.labeling import store
+from emcurate.labeling import writer
+from emcurate.labeling.store import LabelStore
 from emcurate.patches.pathlists import PathList
-store.LABELS_WRITTEN_AT_ONCE = 0
-labels = store.LabelStore(Path(sys.argv[1]) / "patch_quality_labels.npy", PathList(Path(sys.argv[1]) / "list.npz"))
+writer.LABELS_WRITTEN_AT_ONCE = 0
+labels = LabelStore(Path(sys.argv[1]) / "patch_quality_labels.npy", PathList(Path(sys.argv[1]) / "list.npz"))
 for i in range(100_000):
     labels.set_labels([i % 20], [(i // 20) % 2])
     print(i, flush=True)
@@ -490,7 +528,7 @@ def test_what_was_acknowledged_survives_a_kill_at_any_moment(corpus, root, count
     following = expected.copy()
     following[(last + 1) % 20] = ((last + 1) // 20) % 2
     assert session.labels.tolist() in (expected.tolist(), following.tolist())
-    assert on_disk(corpus) == [["uninformative", "informative", "none"][code] for code in session.labels]
+    assert on_disk(corpus) == [LABELS[code] for code in session.labels]
 
 
 def test_a_line_cut_off_in_the_log_is_passed_over_and_labelling_goes_on(corpus):
@@ -522,7 +560,7 @@ def test_a_full_disk_is_told_and_the_label_not_taken(corpus, monkeypatch):
 
 
 def test_long_lists_are_written_by_a_thread_and_are_complete_after_flush(corpus, monkeypatch):
-    monkeypatch.setattr(store_module, "LABELS_WRITTEN_AT_ONCE", 5)
+    monkeypatch.setattr(writer_module, "LABELS_WRITTEN_AT_ONCE", 5)
     session = open_session(corpus)
     for index in range(20):
         session.label([index], "informative" if index % 3 else "uninformative")
@@ -538,7 +576,7 @@ def test_a_file_that_cannot_be_written_is_told_and_caught_up_later(corpus, monke
     def fail(path, codes):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(store_module, "_write_npy", fail)
+    monkeypatch.setattr(writer_module, "write_codes", fail)
     with pytest.raises(InputError, match="Input/output error"):
         session.label([2], "informative")
     monkeypatch.undo()
@@ -645,12 +683,43 @@ def test_labels_follow_their_patches_when_the_list_grows_and_is_reordered(corpus
     assert "3 labels were carried over" in again.store.notices[0]
     (backup,) = corpus.glob("patch_quality_labels.2*.npy")
     assert load_labels(backup).tolist() == old
-    assert again.store.undo_count == 0
-    # From here on it is an ordinary session.
+    assert again.store.undo_count == 4
+    # From here on it is an ordinary session, in which all can be taken back, wherever the patches are now.
     again.label([0], "uninformative")
     third = open_session(corpus, annotator="anna")
-    assert third.store.notices == [] and third.store.undo_count == 1
+    assert third.store.notices == [] and third.store.undo_count == 5
     assert labelled_names(corpus) == {**before, "worm-LOC-0_0_0_0": "uninformative"}
+    assert third.undo() == [0] and third.undo() == [17]
+    assert labelled_names(corpus) == {**before, "fly-LOC-0_007_0_0": "informative"}
+
+
+@pytest.mark.parametrize("order", ["random", "dataset"])
+def test_a_list_that_grows_keeps_the_order_people_are_in_the_middle_of(corpus, order):
+    session = open_session(corpus, order=order)
+    session.turn(2)
+    session.label(session.page_indices()[:2], "informative")
+    pages = [[Path(session.paths[i]).name for i in session.page_indices(page)] for page in range(3)]
+    new = write_patches(corpus / "patches", [f"ant-LOC-0_{i}_0_0" for i in range(15)])
+    old = list(session.paths)
+    relist(corpus, sorted(new + old))
+    grown = open_session(corpus)
+    assert grown.page == 2 and Path(grown.paths[grown.cursor]).name == pages[2][0]
+    assert [[Path(grown.paths[i]).name for i in grown.page_indices(page)] for page in range(3)] == pages
+    assert sorted(grown.selected) == list(range(35))
+    # Those that came later come after all others, and stay where they are when others go and come back.
+    later = [Path(grown.paths[i]).name for i in grown.selected[20:]]
+    assert all(name.startswith("ant") for name in later)
+    relist(corpus, [path for path in sorted(new + old) if "mouse" not in path])
+    shrunk = [Path(grown.paths[i]).name for i in grown.selected if "mouse" not in grown.paths[i]]
+    less = open_session(corpus)
+    if order == "random":
+        assert [Path(less.paths[i]).name for i in less.selected] == shrunk
+    assert sorted(less.selected) == list(range(31))
+    relist(corpus, old[::-1] + new)
+    again = open_session(corpus)
+    assert [Path(again.paths[i]).name for i in again.selected] == [name for page in pages for name in page] + [
+        Path(session.paths[i]).name for i in session.page_indices(3)
+    ] + later
 
 
 def test_a_list_reordered_at_the_same_length_is_noticed(corpus):
@@ -757,7 +826,7 @@ def test_a_session_killed_while_it_carried_labels_over_puts_none_on_another_patc
     assert done.returncode == -9
     again = open_session(corpus, annotator="anna")
     assert labelled_names(corpus) == before
-    assert again.counts() == {"uninformative": 1, "informative": 2, "none": 17}
+    assert again.counts() == {"uninformative": 1, "informative": 2, "none": 17, "unsure": 0}
 
 
 def test_a_carrying_over_cut_short_in_the_log_is_done_again(corpus):
@@ -799,11 +868,6 @@ def test_labels_of_another_list_without_a_log_are_refused_untouched(corpus):
     assert on_disk(corpus) == ["informative"] * 7
 
 
-def test_a_file_name_that_occurs_twice_is_no_reason_to_guess():
-    paths = ["/new/a.tiff", "/new/b.tiff", "/other/b.tiff"]
-    assert find_paths({"/old/a.tiff", "/old/b.tiff", "/old/c.tiff"}, paths) == {"/old/a.tiff": 0}
-
-
 @pytest.mark.parametrize(
     ("content", "found"),
     [(b"\x93NUMPY broken", "labels"), (None, "no label")],
@@ -827,7 +891,7 @@ def test_an_empty_list_is_refused(tmp_path):
 
 
 def test_a_log_nobody_wrote_is_empty(tmp_path):
-    assert LabelLog(tmp_path / "none.log.jsonl").read_new() == []
+    assert LabelLog(tmp_path / "none.log.jsonl").read_new().records == []
 
 
 def test_the_store_serves_any_sequence_of_paths(tmp_path):
@@ -869,7 +933,7 @@ def test_labels_are_answered_with_what_is_saved(widget, corpus):
     indices = widget.session.page_indices()
     (answer,) = ask(widget, type="label", indices=indices[:2], label="informative", cursor=indices[2])
     assert [answer["labels"][str(i)] for i in indices[:3]] == ["informative", "informative", "none"]
-    assert answer["counts"] == {"uninformative": 0, "informative": 2, "none": 18}
+    assert answer["counts"] == {"uninformative": 0, "informative": 2, "none": 18, "unsure": 0}
     assert Session(corpus / "list.npz", corpus / "patch_quality_labels.npy", annotator="anna").cursor == indices[2]
 
 
@@ -893,8 +957,8 @@ def test_what_cannot_be_done_is_an_error_and_the_labels_as_they_are(widget, monk
 
     monkeypatch.setattr(os, "fsync", full)
     indices = widget.session.page_indices()
-    error, labels = ask(widget, type="label", indices=indices[:1], label="informative", cursor=indices[1])
-    assert error["type"] == "error" and "No space left on device" in error["message"]
+    (labels,) = ask(widget, type="label", indices=indices[:1], label="informative", cursor=indices[1])
+    assert labels["unsaved"] and "No space left on device" in labels["error"]
     assert labels["labels"][str(indices[0])] == "none"
 
 
@@ -904,7 +968,14 @@ def test_details_hold_counts_by_dataset_and_agreement(widget, corpus):
     ask(widget, type="label", indices=[14], label="uninformative", cursor=0)
     (details,) = ask(widget, type="details")
     json.dumps(details)
-    assert details["rows"][0] == {"name": "fly", "total": 14, "informative": 2, "uninformative": 0, "none": 12}
+    assert details["rows"][0] == {
+        "name": "fly",
+        "total": 14,
+        "informative": 2,
+        "uninformative": 0,
+        "none": 12,
+        "unsure": 0,
+    }
     assert details["agreement"] == [{"first": "anna", "second": "ben", "both": 1, "same": 1, "kappa": None}]
 
 

@@ -64,8 +64,8 @@ def test_a_bad_array_does_not_replace_a_good_file(tmp_path):
 
 
 def test_codes_and_counts():
-    words = np.array(["none", "informative", "uninformative", "informative"])
+    words = np.array(["none", "informative", "uninformative", "informative", "unsure"])
     codes = labels.encode_labels(words)
-    assert codes.tolist() == [2, 1, 0, 1]
+    assert codes.tolist() == [2, 1, 0, 1, 3]
     assert labels.decode_labels(codes).tolist() == words.tolist()
-    assert labels.count_labels(words) == {"uninformative": 1, "informative": 2, "none": 1}
+    assert labels.count_labels(words) == {"uninformative": 1, "informative": 2, "none": 1, "unsure": 1}

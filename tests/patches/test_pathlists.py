@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from emcurate.errors import InputError
+from emcurate.files import note_output
 from emcurate.patches import pathlists
 from emcurate.patches.pathlists import PathList, join_files, same_paths, write_path_list, write_path_list_once
 
@@ -167,3 +168,13 @@ def test_problems_are_named(directory, tmp_path):
     np.save(directory / "1.npy", np.array(["a", None], dtype=object), allow_pickle=True)
     with pytest.raises(InputError, match="only pickle can read"):
         PathList(directory)
+
+
+def test_chunks_are_foreseen_as_they_will_be_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(pathlists, "CHUNK_PATHS", 3)
+    for number, paths in enumerate(([], ["/a"], [f"/data/{'é' * n}.tiff" for n in range(8)])):
+        name = f"list {number}.npz"
+        pathlists.write_path_list(tmp_path / name, paths, 3)
+        written = [note_output(path, tmp_path) for path in sorted((tmp_path / name).glob("*.npy"))]
+        foreseen = pathlists.foresee_chunks(name, paths)
+        assert [(o.name, o.size, o.digest) for o in foreseen] == [(o.name, o.size, o.digest) for o in written]

@@ -206,3 +206,22 @@ def test_rows_of_a_refused_image_stay_as_its_patches_do(patches, tmp_path):
     assert main(crop_patches, sections, patches, "-cs", 16, "-hs", 5, "--overwrite") == 0
     for row in pd.read_parquet(patches / "grids_patches.parquet").itertuples():
         assert row.hash == np.packbits(np.load(patches / f"{row.patch}.npy").ravel()).tobytes()
+
+
+def test_rows_of_a_few_patches_are_found_without_reading_the_others(patches, tmp_path, monkeypatch):
+    table = patches / "fly ö_patches.parquet"
+    rows = pq.read_table(table)
+    copy = tmp_path / "copy_patches.parquet"
+    pq.write_table(rows, copy, row_group_size=4)
+    names = rows["patch"].to_pylist()
+    wanted = {names[0], names[9], names[-1], "fly ö-LOC-9_0_0_0", "a-LOC-0_0_0_0"}
+    read = []
+    read_row_group = pq.ParquetFile.read_row_group
+    monkeypatch.setattr(
+        pq.ParquetFile, "read_row_group", lambda self, *a, **k: read.append(a[0]) or read_row_group(self, *a, **k)
+    )
+    found = tables.read_rows(copy, wanted)
+    assert [row["patch"] for row in found] == [names[0], names[9], names[-1]]
+    assert found == [row for row in rows.to_pylist() if row["patch"] in wanted]
+    assert read == [0, 2, (len(names) - 1) // 4]
+    assert tables.read_rows(copy, set()) == []

@@ -511,3 +511,65 @@ def test_many_inputs_are_noted_in_one_go(tmp_path):
     assert (plan.done, list(plan.todo)) == (["a", "b"], ["c"])
     assert again.outputs_of("a") == ledger.outputs_of("a")
     assert report.failures == []
+
+
+@pytest.mark.parametrize("is_strange", [False, True])
+def test_what_was_expected_when_a_run_broke_off_is_its_own_and_what_lay_there_is_not(tmp_path, is_strange):
+    # Names that do not tell whose they are: only what was noted does.
+    (tmp_path / "in").write_text("in")
+
+    def opened():
+        owner_of = {"mine.txt": "in"}.get
+        ledger = Ledger(tmp_path, "copy", {}, product="copies", owner_of=owner_of)
+        plan = ledger.plan({"in": Source(tmp_path / "in", "1", "in")}, Report("copy"), root=tmp_path)
+        return ledger, plan
+
+    if is_strange:
+        (tmp_path / "mine.txt").write_text("mine")
+    ledger, plan = opened()
+    assert plan.todo == {"in": "new"}
+    ledger.expect("in", [files.Output(name, 0, 0, "") for name in ("a.txt", "b.txt", "c.txt")])
+    (tmp_path / "a.txt").write_text("a")
+    (tmp_path / "b.txt").write_text("b")
+    report = Report("copy")
+    ledgers.verify(tmp_path, "copy", report)
+    (failure,) = report.failures
+    assert "3 more files of in, such as a.txt, found a run that was broken off" in failure
+    ledger, plan = opened()
+    assert plan.todo == {"in": "new" if is_strange else "interrupted"}
+    ledger.finish("in", [note_output(tmp_path / "a.txt", tmp_path)])
+    left = {path.name for path in tmp_path.glob("*.txt")}
+    # One that was expected and is no result now goes; but nothing does as long as there is somebody else's file.
+    assert left == ({"a.txt", "b.txt", "mine.txt"} if is_strange else {"a.txt"})
+
+
+def ledger_of(stage):
+    ledger = Ledger(stage.out, "copy", PARAMETERS, product="copies", owner_of=lambda name: name.rpartition("-")[0])
+    source = Source(stage.inputs / "a", files.fingerprint(stage.inputs / "a"), "a")
+    ledger.plan({"a": source}, Report("copy"), root=stage.inputs)
+    return ledger
+
+
+def test_what_is_announced_is_known_after_a_kill_until_it_is_finished(tmp_path):
+    stage = Stage(tmp_path)
+    stage.add("a", "first")
+    stage.run()
+    (old,) = ledger_of(stage).outputs_of("a")
+    new = files.foresee("a-0.txt", b"second")
+    ledger_of(stage).announce("a", [new])
+    after = ledger_of(stage)
+    assert after.outputs_of("a") == [old, new]
+    assert after.replaces("a")
+    # It is not done, and is finished as ever.
+    assert stage.run()[1] == {"a": "interrupted"}
+    assert ledger_of(stage).outputs_of("a") == [old]
+
+
+def test_nothing_is_announced_over_somebody_elses_file(tmp_path):
+    stage = Stage(tmp_path)
+    stage.add("a", "text")
+    (stage.out / "a-0.txt").write_text("mine")
+    ledger_of(stage).announce("a", [files.foresee("a-0.txt", b"text")])
+    assert not ledger_of(stage).replaces("a")
+    assert "expected no such file" in stage.run()[0].failures[0]
+    assert stage.tree() == {"a-0.txt": "mine"}

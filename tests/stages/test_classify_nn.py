@@ -21,8 +21,11 @@ from emcurate.classifier.batches import BatchJobs, read_batch
 from emcurate.classifier.card import InputFormat, write_card
 from emcurate.classifier.network import build_network, load_classifier, save_weights
 from emcurate.classifier.transforms import evaluation_input
+from emcurate.labeling.store import LabelStore
 from emcurate.patches import labels
 from emcurate.patches.pathlists import PathList, write_path_list
+from emcurate.running.ledger import Ledger
+from emcurate.running.locks import release_locks
 from tests.patch_sets import make_patch_set, pack
 from tests.web import serve
 
@@ -246,11 +249,165 @@ def test_a_run_whose_results_were_moved_has_nothing_to_do(classified, patch_set,
     assert "nothing new" in capsys.readouterr().out
 
 
+def test_results_of_another_list_are_not_replaced(patch_set, weights, tmp_path, capsys):
+    write_path_list(tmp_path / "some.npz", patch_set.paths[:20])
+    write_path_list(tmp_path / "others.npz", patch_set.paths[10:30])
+    out = tmp_path / "out"
+    assert classify(tmp_path / "some.npz", out, weights) == 0
+    before = results(out)
+    assert classify(tmp_path / "others.npz", out, weights) == 1
+    error = capsys.readouterr().err
+    assert f"{tmp_path / 'others.npz'}: expected the input that its results in {out} were made of" in error
+    assert "--overwrite" in error
+    assert results(out) == before
+    # Nor where the other list has taken the place of the first.
+    shutil.rmtree(tmp_path / "some.npz")
+    (tmp_path / "others.npz").rename(tmp_path / "some.npz")
+    assert classify(tmp_path / "some.npz", out, weights) == 1
+    assert results(out) == before
+    assert classify(tmp_path / "some.npz", out, weights, "--overwrite") == 0
+    assert classify(tmp_path / "some.npz", tmp_path / "fresh", weights) == 0
+    assert results(out) == results(tmp_path / "fresh")
+
+
+def test_a_list_that_has_lost_patches_needs_prune(patch_set, weights, tmp_path):
+    write_path_list(tmp_path / "list.npz", patch_set.paths)
+    out = tmp_path / "out"
+    assert classify(tmp_path / "list.npz", out, weights) == 0
+    before = results(out)
+    write_path_list(tmp_path / "list.npz", patch_set.paths[5:])
+    assert classify(tmp_path / "list.npz", out, weights) == 1
+    assert results(out) == before
+    assert classify(tmp_path / "list.npz", out, weights, "--prune") == 0
+    assert classify(tmp_path / "list.npz", tmp_path / "fresh", weights) == 0
+    assert results(out) == results(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize("names", ["lost", "damaged"])
+def test_without_the_names_of_a_list_only_one_at_the_same_place_is_taken_for_it(patch_set, weights, tmp_path, names):
+    write_path_list(tmp_path / "list.npz", patch_set.paths[:30])
+    out = tmp_path / "out"
+    assert classify(tmp_path / "list.npz", out, weights) == 0
+    kept = out / ".emcurate" / "classify_nn" / "listed.npy"
+    kept.unlink() if names == "lost" else kept.write_bytes(kept.read_bytes()[:-3])
+    assert classify(patch_set.fpaths, out, weights) == 1
+    write_path_list(tmp_path / "list.npz", patch_set.paths)
+    assert classify(tmp_path / "list.npz", out, weights) == 0
+    assert classify(patch_set.fpaths, tmp_path / "fresh", weights) == 0
+    assert results(out) == results(tmp_path / "fresh")
+
+
+def edit_predictions(savedir):
+    predictions = np.load(savedir / "nn_predictions.npy", allow_pickle=False)
+    predictions[3] = 1 - predictions[3]
+    np.save(savedir / "nn_predictions.npy", predictions)
+    return "nn_predictions.npy: expected the predictions as they were written, found another, edited by hand perhaps"
+
+
+def edit_list(savedir):
+    write_path_list(savedir / "nn_filtered_fpaths.npz", list(PathList(savedir / "nn_filtered_fpaths.npz"))[1:])
+    return "nn_filtered_fpaths.npz: expected the path list as it was written, found another, edited by hand perhaps"
+
+
+@pytest.mark.parametrize("edit", [edit_predictions, edit_list])
+@pytest.mark.parametrize("then", ["the same", "unreadable", "grown", "no ledger"])
+def test_decisions_edited_by_hand_are_not_replaced(patch_set, weights, tmp_path, capsys, edit, then):
+    paths = list(patch_set.paths[:30])
+    if then == "unreadable":
+        paths[7] = str(tmp_path / "set 3-LOC-0_007_0_0.tiff")  # missing: it is tried again each time
+    write_path_list(tmp_path / "list.npz", paths)
+    out = tmp_path / "out"
+    assert classify(tmp_path / "list.npz", out, weights) == (then == "unreadable")
+    message = edit(out)
+    edited = results(out)
+    if then == "grown":
+        write_path_list(tmp_path / "list.npz", patch_set.paths)
+    elif then == "no ledger":
+        shutil.rmtree(out / ".emcurate")
+        message = "--overwrite to replace it"
+    capsys.readouterr()
+    assert classify(tmp_path / "list.npz", out, weights) == 1
+    assert message in capsys.readouterr().err
+    assert results(out) == edited
+    assert classify(tmp_path / "list.npz", out, weights, "--overwrite") == (then == "unreadable")
+    classify(tmp_path / "list.npz", tmp_path / "fresh", weights)
+    assert results(out) == results(tmp_path / "fresh")
+
+
+def test_predictions_that_were_cut_off_are_made_again(classified, patch_set, weights, tmp_path):
+    shutil.copytree(classified, tmp_path / "out")
+    for data in (b"", (classified / "nn_predictions.npy").read_bytes()[:-1]):
+        (tmp_path / "out" / "nn_predictions.npy").write_bytes(data)
+        assert classify(patch_set.fpaths, tmp_path / "out", weights, "--labels", patch_set.labels) == 0
+        assert results(tmp_path / "out") == results(classified)
+
+
+def test_what_a_killed_run_wrote_is_not_taken_for_a_persons_work(patch_set, weights, tmp_path, monkeypatch):
+    write_path_list(tmp_path / "list.npz", patch_set.paths[:20])
+    out = tmp_path / "out"
+    assert classify(tmp_path / "list.npz", out, weights) == 0
+    write_path_list(tmp_path / "list.npz", patch_set.paths[:30])
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Ledger, "finish", lambda *arguments: (_ for _ in ()).throw(Killed()))
+        classify(tmp_path / "list.npz", out, weights)
+    release_locks()
+    assert len(np.load(out / "nn_predictions.npy", allow_pickle=False)) == 30
+    # The list has grown once more since.
+    assert classify(patch_set.fpaths, out, weights) == 0
+    assert classify(patch_set.fpaths, tmp_path / "fresh", weights) == 0
+    assert results(out) == results(tmp_path / "fresh")
+
+
+def test_weights_without_a_card_are_used_with_a_warning_and_not_mixed_with_those_with_one(
+    classified, patch_set, weights, tmp_path, capsys
+):
+    bare = tmp_path / "bare.pth"
+    bare.write_bytes(weights.read_bytes())
+    shutil.copytree(classified, tmp_path / "out")
+    before = results(tmp_path / "out")
+    assert classify(patch_set.fpaths, tmp_path / "out", bare, "--labels", patch_set.labels) == 1
+    error = capsys.readouterr().err
+    assert f"{bare}: no bare.json beside it" in error
+    assert "patches of 224 × 224 pixels, mean (0.485, 0.456, 0.406)" in error and "threshold 0.5" in error
+    assert "results made with image_size 224, found results made with image_size 32" in error
+    assert results(tmp_path / "out") == before
+    write_path_list(tmp_path / "two.npz", patch_set.paths[:2])
+    assert classify(tmp_path / "two.npz", tmp_path / "bare", bare) == 0
+    assert "no bare.json beside it" in capsys.readouterr().err
+    assert classify(tmp_path / "two.npz", tmp_path / "carded", weights) == 0
+    assert "beside it" not in capsys.readouterr().err
+
+
+def test_weights_that_give_no_numbers_are_named_and_decide_nothing(patch_set, weights, tmp_path, capsys):
+    tensors = torch.load(weights, weights_only=True)
+    tensors["fc.weight"] = torch.where(torch.arange(512) % 2 == 0, 3e38, -3e38)[None]
+    tensors["fc.bias"] = torch.tensor([0.0])
+    for name in tensors:
+        if name.endswith("bn2.weight"):
+            tensors[name] = tensors[name] * 1e20
+    huge = tmp_path / "huge.pth"
+    torch.save(tensors, huge)
+    write_card(huge, FORMAT, 0.5, {})
+    assert classify(patch_set.fpaths, tmp_path / "out", huge) == 1
+    assert f"{huge}: expected weights whose scores are numbers, found NaN" in capsys.readouterr().err
+    assert results(tmp_path / "out") == {}
+
+
+def test_damaged_settings_of_kept_scores_are_mended(classified, patch_set, weights, tmp_path):
+    shutil.copytree(classified, tmp_path / "out")
+    for settings in (tmp_path / "out").glob(".emcurate/classify_nn/*/settings.json"):
+        settings.write_text("{")
+    (tmp_path / "out" / "nn_least_certain.png").unlink()
+    assert classify(patch_set.fpaths, tmp_path / "out", weights, "--labels", patch_set.labels) == 0
+    assert results(tmp_path / "out") == results(classified)
+
+
 def test_files_of_another_origin_are_not_replaced(patch_set, weights, tmp_path, capsys):
     np.save(tmp_path / "nn_predictions.npy", np.arange(3))
     assert classify(patch_set.fpaths, tmp_path, weights) == 1
     assert "--overwrite" in capsys.readouterr().err
     assert np.load(tmp_path / "nn_predictions.npy", allow_pickle=False).tolist() == [0, 1, 2]
+    assert list(results(tmp_path)) == ["nn_predictions.npy"]
 
 
 def test_unreadable_patches_are_named_and_stay_in_their_place(patch_set, weights, truth_scores, tmp_path, capsys):
@@ -332,6 +489,24 @@ def test_a_shard_cut_off_loses_the_patches_behind_and_no_others(patch_set, weigh
     error = capsys.readouterr().err
     assert "copy it again" in error
     assert "Traceback" not in error
+
+
+def test_labels_of_another_list_decide_on_their_own_patches_and_unsure_ones_on_none(
+    classified, patch_set, weights, tmp_path, capsys
+):
+    """The labels were given to the same number of patches in another order, on another machine."""
+    by_score = np.load(classified / "nn_scores.npy") > 0.5
+    elsewhere = [f"/laptop/{Path(path).name}" for path in patch_set.paths]
+    store = LabelStore(tmp_path / "labels.npy", [*elsewhere[1:], "/laptop/new-LOC-2d_0_0.tiff"], "anna")
+    opposite = [labels.CODE_UNINFORMATIVE if is_informative else labels.CODE_INFORMATIVE for is_informative in by_score]
+    store.set_labels(range(30), opposite[1:31])
+    store.set_labels([0, 1], [labels.CODE_UNSURE] * 2)
+    assert classify(patch_set.fpaths, tmp_path / "out", weights, "--labels", tmp_path / "labels.npy") == 0
+    predictions = np.load(tmp_path / "out" / "nn_predictions.npy") == 1
+    turned = [i for i in range(40) if predictions[i] != by_score[i]]
+    assert turned == list(range(3, 31))
+    told = capsys.readouterr()
+    assert "the list has changed since it was labelled: 30 labels were carried over" in told.out + told.err
 
 
 @pytest.mark.parametrize("wrong", ["labels", "weights", "empty", "list"])

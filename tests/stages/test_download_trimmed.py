@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.coco_sets import run as run_trim
+from tests.coco_sets import small
 from tests.web import serve
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
@@ -348,3 +350,106 @@ def test_another_revision_is_refused_and_with_overwrite_leaves_nothing_of_the_ea
     assert run(*arguments, "--overwrite") == 0
     assert tree(tmp_path / "o") == {"labels_train.json": b"{}", "new.txt": b"new"}
     assert run("cocostuff", "-o", tmp_path / "o", "--verify") == 0
+
+
+def git_sha1(data):
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+@pytest.mark.parametrize("etag", [git_sha1, lambda data: "no-digest-at-all"])
+@pytest.mark.parametrize("place", ["content", "name", "end"])
+def test_a_damaged_file_heals_whatever_the_hub_calls_its_bytes(hub, cache, tmp_path, etag, place):
+    (data,) = hub.files.values()
+    hub.etag = etag(data)
+    assert run("cocostuff", "-o", tmp_path / "o") == 0
+    (blob,) = cache.rglob("blobs/*")
+    assert blob.name == hub.etag
+    damaged = bytearray(data)
+    if place == "end":
+        del damaged[-1000:]
+    else:
+        damaged[1000 if place == "content" else data.rindex(b"train2017/2.jpg") + 10] ^= 4
+    blob.write_bytes(damaged)
+    for directory in ("o", "p"):
+        assert run("cocostuff", "-o", tmp_path / directory) == 0
+        assert tree(tmp_path / directory) == FILES
+    assert blob.read_bytes() == data
+    assert len(hub.fetched()) == 2
+    assert run("cocostuff", "-o", tmp_path / "p", "--verify") == 0
+
+
+def test_an_archive_that_is_damaged_on_the_hub_itself_is_fetched_twice_and_said_to_be(hub, tmp_path, capsys):
+    (name,) = hub.files
+    data = bytearray(hub.files[name])
+    data[1000] ^= 4
+    hub.files[name] = bytes(data)
+    assert run("cocostuff", "-o", tmp_path / "o") == 1
+    err = capsys.readouterr().err
+    assert "pcbm-coco-stuff/data.zip: expected a readable train2017/1.jpg, found Bad CRC-32" in err
+    assert "it is so on the hub itself: check --file and --repository, or tell its owner" in err
+    assert len(hub.fetched()) == 2
+    assert tree(tmp_path / "o") == {}
+
+
+@pytest.mark.parametrize(("name", "output"), [("cocostuff", "trimmed"), ("siim", "trimmed_siim")])
+def test_verify_looks_where_the_set_went_without_o(hub, tmp_path, capsys, monkeypatch, name, output):
+    hub.files["anonymous347928/pcbm-siim-isic/resolve/main/data/images.zip"] = make_zip({"a.jpg": b"a", "b.jpg": b"b"})
+    monkeypatch.chdir(tmp_path)
+    assert run(name, "--verify") == 1
+    assert f"{tmp_path / output}: expected results of download_trimmed, found no" in capsys.readouterr().err
+    assert run(name) == 0
+    count = len(tree(tmp_path / output))
+    assert run(name, "--verify") == 0
+    assert f"{count} files verified" in capsys.readouterr().out
+    (tmp_path / output / min(tree(tmp_path / output))).write_bytes(b"?")
+    assert run(name, "--verify") == 1
+    assert "run the same command without --verify to make it again" in capsys.readouterr().err
+
+
+def test_a_file_where_the_set_would_go_is_a_wrong_argument(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "trimmed").write_text("mine")
+    with pytest.raises(SystemExit) as stopped:
+        run("cocostuff")
+    assert stopped.value.code == 2
+    assert "argument -o/--output: trimmed: expected a directory to write to, found a file" in capsys.readouterr().err
+
+
+def test_dry_run_tells_the_gigabytes_before_and_the_files_once_the_archive_is_there(hub, cache, tmp_path, capsys):
+    (data,) = hub.files.values()
+    assert run("cocostuff", "-o", tmp_path / "o", "--dry-run") == 0
+    out = capsys.readouterr().out
+    assert f"{len(data) / 1e9:.3f} GB to fetch" in out
+    assert "1 archives to fetch" in out
+    assert hub.fetched() == []
+    assert not (tmp_path / "o").exists()
+    assert run("cocostuff", "-o", tmp_path / "o") == 0
+    capsys.readouterr()
+    assert run("cocostuff", "-o", tmp_path / "p", "--dry-run") == 0
+    out = capsys.readouterr().out
+    assert f"in the cache; {sum(map(len, FILES.values())) / 1e9:.3f} GB to unpack into {tmp_path / 'p'}" in out
+    assert "3 files in the archive" in out
+    assert not (tmp_path / "p").exists()
+    assert run("cocostuff", "--repository", "no/body", "--dry-run") == 1
+    assert "found none of that name" in capsys.readouterr().err
+
+
+def test_a_trim_and_a_downloaded_set_are_never_mixed(hub, tmp_path, capsys):
+    # Both go to a directory called trimmed by default, and both have labels and images of the same names.
+    (tmp_path / "a").mkdir()
+    trim = ["--train-annotations", small(tmp_path / "a"), "--targets", 3, "-o"]
+    assert run("cocostuff", "-o", tmp_path / "o") == 0
+    assert run_trim(*trim, tmp_path / "p") == 0
+    before = [tree(tmp_path / name) for name in "op"]
+    for flags in ([], ["--overwrite"]):
+        capsys.readouterr()
+        assert run_trim(*trim, tmp_path / "o", *flags) == 1
+        assert "a directory of its own for what trim_coco makes, found results of download_trimmed" in (
+            capsys.readouterr().err
+        )
+        assert run("cocostuff", "-o", tmp_path / "p", *flags) == 1
+        assert "found results of trim_coco; name another one" in capsys.readouterr().err
+        assert [tree(tmp_path / name) for name in "op"] == before
+    for name in before[0]:
+        (tmp_path / "o" / name).unlink()
+    assert run_trim(*trim, tmp_path / "o") == 0

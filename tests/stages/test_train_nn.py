@@ -3,6 +3,7 @@
 import csv
 import importlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,13 +13,15 @@ import pytest
 import torch
 from PIL import Image
 
-from emcurate.classifier import training
+from emcurate.classifier import checkpoints, training
 from emcurate.classifier.card import describe_weights
 from emcurate.classifier.inference import Scorer
 from emcurate.classifier.network import load_classifier
 from emcurate.classifier.outcome import OUTPUTS
+from emcurate.labeling.store import LabelStore
 from emcurate.patches import labels
 from emcurate.patches.pathlists import write_path_list
+from emcurate.running.locks import release_locks
 from tests.patch_sets import make_patch_set
 
 train_nn = importlib.import_module("filtered.train_nn")
@@ -158,14 +161,14 @@ class Killed(BaseException):
 def test_an_interrupted_training_goes_on_and_ends_with_the_same_bytes(
     trained, patch_set, tmp_path, monkeypatch, capsys
 ):
-    save = training.Trainer.save_checkpoint
+    save = checkpoints.Checkpoint.save
 
-    def save_and_die(self, path, progress):
-        save(self, path, progress)
+    def save_and_die(self, content):
+        save(self, content)
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.Trainer, "save_checkpoint", save_and_die)
+        patch.setattr(checkpoints.Checkpoint, "save", save_and_die)
         with pytest.raises(Killed):
             train(patch_set, tmp_path)
     assert contents(tmp_path) == {}
@@ -177,9 +180,137 @@ def test_an_interrupted_training_goes_on_and_ends_with_the_same_bytes(
     assert contents(tmp_path) == contents(trained)
 
 
+@pytest.fixture(scope="module")
+def broken_off(patch_set, tmp_path_factory):
+    """A training broken off after its first epoch."""
+    savedir = tmp_path_factory.mktemp("broken off")
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(training, "goodness", lambda row: (_ for _ in ()).throw(Killed()))
+        train(patch_set, savedir)
+    release_locks()
+    assert (savedir / ".emcurate" / "train_nn" / "checkpoint.pth").exists()
+    return savedir
+
+
+def cut_off(data):
+    return data[: len(data) // 2]
+
+
+def flip_a_weight(data):
+    # In the middle of a tensor, where torch itself sees nothing wrong.
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 64]) + data[middle + 1 :]
+
+
+@pytest.mark.parametrize("damage", [cut_off, flip_a_weight, lambda data: b"", lambda data: b"\0" * len(data)])
+def test_a_damaged_checkpoint_is_named_and_costs_only_time(trained, broken_off, patch_set, tmp_path, capsys, damage):
+    shutil.copytree(broken_off, tmp_path / "out")
+    checkpoint = tmp_path / "out" / ".emcurate" / "train_nn" / "checkpoint.pth"
+    checkpoint.write_bytes(damage(checkpoint.read_bytes()))
+    assert train(patch_set, tmp_path / "out", "--resume") == 1
+    error = capsys.readouterr().err
+    assert f"{checkpoint}: expected the checkpoint as it was written, found a damaged one" in error
+    assert "leave --resume out" in error
+    assert train(patch_set, tmp_path / "out") == 0
+    assert f"{checkpoint}: expected the checkpoint as it was written" in capsys.readouterr().err
+    assert contents(tmp_path / "out") == contents(trained)
+
+
+@pytest.mark.parametrize("thing", ["directory", "unreadable link"])
+def test_what_is_no_file_in_the_place_of_a_checkpoint_is_named(patch_set, tmp_path, capsys, thing):
+    checkpoint = tmp_path / ".emcurate" / "train_nn" / "checkpoint.pth"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.mkdir() if thing == "directory" else checkpoint.symlink_to(checkpoint)
+    status = train(patch_set, tmp_path, "--epochs", "1", "--finetune-layer", "none")
+    error = capsys.readouterr().err
+    assert str(checkpoint) in error and "Traceback" not in error
+    assert status == (1 if thing == "directory" else 0)
+
+
+def test_damaged_metrics_and_a_damaged_ledger_end_in_no_traceback(trained, patch_set, tmp_path, capsys):
+    out = tmp_path / "out"
+    shutil.copytree(trained, out)
+    metrics = out / "patch_quality_nn_metrics.json"
+    before = metrics.stat()
+    metrics.write_bytes(b"{" * before.st_size)
+    os.utime(metrics, ns=(before.st_atime_ns, before.st_mtime_ns))
+    # Neither size nor time has changed: nobody looks, and nobody stumbles.
+    assert train(patch_set, out) == 0
+    assert "already trained" in capsys.readouterr().out
+    ledger = out / ".emcurate" / "train_nn.jsonl"
+    random = np.random.default_rng(0)
+    for _ in range(3):
+        data = np.frombuffer(ledger.read_bytes(), np.uint8).copy()
+        data[random.integers(0, len(data), 40)] ^= random.integers(1, 256, 40, np.uint8)
+        ledger.write_bytes(data.tobytes())
+        metrics.write_bytes(contents(trained)[metrics.name])
+        assert train(patch_set, out) == 0
+        assert contents(out) == contents(trained)
+
+
+def test_what_was_unreadable_is_told_again_whatever_became_of_the_note(trained, patch_set, tmp_path, capsys):
+    shutil.copytree(trained, tmp_path / "out")
+    ledger = tmp_path / "out" / ".emcurate" / "train_nn.jsonl"
+    text = ledger.read_text()
+    for note, status in (('["patch 7"]', 1), ("7", 0), ("null", 0), ('{"a": []}', 0)):
+        assert '"unreadable":[]' in text
+        ledger.write_text(text.replace('"unreadable":[]', f'"unreadable":{note}'))
+        assert train(patch_set, tmp_path / "out") == status
+        assert ("patch 7" in capsys.readouterr().err) == bool(status)
+
+
+def test_results_do_not_depend_on_the_number_of_processes(trained, patch_set, tmp_path):
+    assert train(patch_set, tmp_path, "-p", "3") == 0
+    assert contents(tmp_path) == contents(trained)
+
+
+def test_start_weights_are_remembered_by_what_they_are(trained, patch_set, tmp_path, capsys):
+    start, moved, other = tmp_path / "start.pth", tmp_path / "elsewhere" / "other name.pth", tmp_path / "other.pth"
+    start.write_bytes((trained / "patch_quality_classifier_nn.pth").read_bytes())
+    flags = ["--epochs", "1", "--finetune-layer", "none"]
+    assert train(patch_set, tmp_path / "out", *flags, "--init", str(start)) == 0
+    before = contents(tmp_path / "out")
+    capsys.readouterr()
+    moved.parent.mkdir()
+    start.rename(moved)
+    assert train(patch_set, tmp_path / "out", *flags, "--init", str(moved)) == 0
+    assert "already trained" in capsys.readouterr().out
+    tensors = torch.load(moved, weights_only=True)
+    tensors["conv1.weight"][0, 0, 0, 0] += 1
+    torch.save(tensors, other)
+    other.rename(start)  # another file, where the first lay
+    assert train(patch_set, tmp_path / "out", *flags, "--init", str(start)) == 1
+    error = capsys.readouterr().err
+    assert "results made with init weights with SHA-256" in error and "--overwrite" in error
+    assert contents(tmp_path / "out") == before
+
+
+def test_a_finished_training_without_its_ledger_is_that_training_and_no_other(trained, patch_set, tmp_path, capsys):
+    out = tmp_path / "out"
+    shutil.copytree(trained, out)
+    shutil.rmtree(out / ".emcurate")
+    assert train(patch_set, out, "--seed", "5") == 1
+    assert "files of another origin" in capsys.readouterr().err
+    assert contents(out) == contents(trained)
+    # A file that a person has changed since is not replaced, nor are those beside it.
+    (out / "patch_quality_nn_epochs.csv").write_text("mine")
+    shutil.rmtree(out / ".emcurate")
+    assert train(patch_set, out) == 1
+    error = capsys.readouterr().err
+    assert f"{out / 'patch_quality_nn_epochs.csv'}: expected no such file, or the very bytes" in error
+    assert contents(out) == contents(trained) | {"patch_quality_nn_epochs.csv": b"mine"}
+    assert train(patch_set, out, "--overwrite") == 0
+    assert contents(out) == contents(trained)
+
+
 def test_resume_without_a_checkpoint_is_refused(patch_set, tmp_path, capsys):
     assert train(patch_set, tmp_path, "--resume") == 1
     assert "a checkpoint to go on from, found none" in capsys.readouterr().err
+
+
+def test_the_largest_blur_and_seed_train(patch_set, tmp_path):
+    flags = ["--blur", "10.33", "--augment-probability", "1", "--seed", str(2**64 - 1)]
+    assert train(patch_set, tmp_path, "--epochs", "1", "--finetune-layer", "none", *flags) == 0
 
 
 def test_start_weights_layers_and_the_other_options(trained, patch_set, tmp_path):
@@ -210,7 +341,7 @@ def test_start_weights_layers_and_the_other_options(trained, patch_set, tmp_path
     [
         (
             ["none"] * 40,
-            "at least 2 patches labelled informative and 2 labelled uninformative, found 40 labels, all none",
+            "at least 2 patches labelled informative and 2 labelled uninformative, found 40 labels, all none or unsure",
         ),
         (["informative"] * 40, "found 40 and 0 among 40"),
         (["informative", "uninformative"] + ["none"] * 38, "found 1 and 1 among 40"),
@@ -222,6 +353,24 @@ def test_labels_that_cannot_teach_are_refused(patch_set, tmp_path, capsys, words
     assert train(patch_set, tmp_path / "out", label_file=tmp_path / "labels.npy") == 1
     error = capsys.readouterr().err
     assert message in error and str(tmp_path / "labels.npy") in error
+
+
+def test_labels_of_another_list_train_on_their_own_patches(patch_set, tmp_path, capsys):
+    """The labels were given to a list of the same length, half of whose patches were others."""
+    words = labels.load_labels(patch_set.labels)
+    others = [f"/gone/set {i}-LOC-2d_0_0.tiff" for i in range(20)]
+    older = others + patch_set.paths[:20][::-1]
+    store = LabelStore(tmp_path / "labels.npy", older, "anna")
+    store.set_labels(range(20), [labels.CODE_INFORMATIVE] * 20)
+    codes = labels.encode_labels(words[:20])[::-1].tolist()
+    store.set_labels(range(20, 40), codes)
+    store.set_labels([20], [labels.CODE_UNSURE])
+    assert train(patch_set, tmp_path / "out", label_file=tmp_path / "labels.npy") == 0
+    told = capsys.readouterr()
+    assert "20 labels were carried over to their patches; 20 belong to patches no longer listed" in told.out + told.err
+    rows = read_csv(tmp_path / "out" / "patch_quality_nn_scores.csv")
+    expected = {path: str(word) for path, word in zip(patch_set.paths[:19], words[:19], strict=True)}
+    assert {row["path"]: row["label"] for row in rows} == expected
 
 
 def test_fewer_labels_than_a_batch_are_enough_but_warned_of(patch_set, tmp_path, capsys):
@@ -277,6 +426,9 @@ def test_a_loss_that_is_no_number_ends_the_training(patch_set, tmp_path, monkeyp
         (["--validation", "2"], "at most 1"),
         (["--init", "nothing.pth"], "expected a file, found nothing"),
         (["--split", "half"], "invalid choice"),
+        (["--blur", "30"], "argument --blur: expected at most 10.33 with --image-size 32, found 30"),
+        (["--seed", str(2**64)], f"at most {2**64 - 1}"),
+        (["--image-size", "100000"], "at least 32 and at most 4096"),
     ],
 )
 def test_wrong_arguments_end_with_status_2(patch_set, tmp_path, capsys, flags, message):

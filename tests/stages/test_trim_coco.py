@@ -288,5 +288,5 @@ def test_runs_as_a_script_from_anywhere(tmp_path, root):
     command += ["--targets", "car", "--train-images", images]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "3 files written" in done.stdout
+    assert "4 files written" in done.stdout
     assert len(list((tmp_path / "trimmed" / "train2017").iterdir())) == 12

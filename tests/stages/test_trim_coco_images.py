@@ -107,6 +107,61 @@ def test_damaged_zip_entry_is_named_and_the_rest_done(tmp_path, capsys):
     }
 
 
+def zip_of(path, prefix="train2017/", method=zipfile.ZIP_STORED, numbers=range(1, 13)):
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for i in numbers:
+            archive.writestr(f"{prefix}{i:012}.jpg", jpeg(i))
+    return path
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_in_any_packing_is_named_and_the_rest_done(tmp_path, capsys, method):
+    path = zip_of(tmp_path / "i.zip", method=method)
+    with zipfile.ZipFile(path) as archive:
+        entry = archive.getinfo(f"train2017/{5:012}.jpg")
+    data = bytearray(path.read_bytes())
+    start = entry.header_offset + 30 + len(entry.filename)
+    data[start + entry.compress_size // 2] ^= 255
+    path.write_bytes(data)
+    command = ["--train-annotations", small(tmp_path), "--targets", 3, "-o", tmp_path / "o"]
+    assert run(*command, "--train-images", path) == 1
+    err = capsys.readouterr().err
+    assert f"i.zip: expected a readable train2017/{5:012}.jpg, found" in err
+    assert "delete it and fetch it again" in err
+    assert len(list((tmp_path / "o" / "train2017").iterdir())) == 11
+
+
+def test_encrypted_images_of_a_zip_are_named_with_the_right_advice_and_the_rest_done(tmp_path, capsys):
+    path = zip_of(tmp_path / "i.zip")
+    data = bytearray(path.read_bytes())
+    name = f"train2017/{5:012}.jpg".encode()
+    data[data.index(name) - 30 + 6] |= 1
+    data[data.rindex(name) - 46 + 8] |= 1
+    path.write_bytes(data)
+    command = ["--train-annotations", small(tmp_path), "--targets", 3, "-o", tmp_path / "o"]
+    assert run(*command, "--train-images", path) == 1
+    err = capsys.readouterr().err
+    assert "found an encrypted one; unpack it with its password, and name the directory" in err
+    assert len(list((tmp_path / "o" / "train2017").iterdir())) == 11
+
+
+def test_images_deeper_in_a_zip_and_zips_in_a_zip_are_told(tmp_path, capsys):
+    command = ["--train-annotations", small(tmp_path), "--targets", 3, "-o", tmp_path / "o", "--train-images"]
+    deep = zip_of(tmp_path / "deep.zip", "data/coco/train2017/")
+    assert run(*command, deep) == 1
+    assert (
+        f"{deep}: expected the images as NAME or train2017/NAME, found them deeper, as data/coco/train2017/{1:012}.jpg"
+        "; unpack it, and name the directory that holds them"
+    ) in capsys.readouterr().err
+    with zipfile.ZipFile(tmp_path / "outer.zip", "w") as archive:
+        archive.write(deep, "coco/train2017.zip")
+        archive.writestr("readme.txt", "")
+    assert run(*command, tmp_path / "outer.zip") == 1
+    assert (
+        "found another archive in it, coco/train2017.zip; unpack it, and name the archive that holds the images"
+    ) in capsys.readouterr().err
+
+
 def test_link_in_a_zip_is_refused(tmp_path, capsys):
     with zipfile.ZipFile(tmp_path / "i.zip", "w") as archive:
         entry = zipfile.ZipInfo(f"{1:012}.jpg")

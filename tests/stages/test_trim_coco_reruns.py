@@ -66,6 +66,42 @@ def test_another_selection_is_refused_whole_and_with_overwrite_leaves_nothing_of
     assert contents(out) == contents(tmp_path / "fresh") != before
 
 
+SELECTIONS = [
+    ["--targets", 3, "--train-samples", 4, "--masks", "--layout", "imagefolder"],
+    ["--targets", 3, "--train-samples", 4],
+    ["--targets", 6, 1, "--train-samples", 4, "--layout", "imagefolder"],
+    ["--targets", 6, "--train-samples", 2, "--masks"],
+    ["--targets", 1, "--train-samples", 6, "--seed", 7],
+]
+
+
+def test_any_selection_after_any_other_equals_a_fresh_one_or_is_refused_whole(tmp_path):
+    images = image_directory(tmp_path / "all", range(1, 13))
+    command = ["--train-annotations", small(tmp_path), "--train-images", images, "-o"]
+    fresh = []
+    for number, flags in enumerate(SELECTIONS):
+        assert run(*command, tmp_path / f"{number}", *flags) == 0
+        fresh.append(contents(tmp_path / f"{number}"))
+    assert len({frozenset(made.items()) for made in fresh}) == len(SELECTIONS)
+    out, now = tmp_path / "0", 0
+    for later in (1, 2, 3, 4, 0, 2, 4, 1, 3, 0, 3, 1, 4, 3, 2, 1, 0):
+        assert run(*command, out, *SELECTIONS[later]) == 1
+        assert contents(out) == fresh[now]
+        assert run(*command, out, *SELECTIONS[later], "--overwrite") == 0
+        assert contents(out) == fresh[later]
+        now = later
+
+
+def test_metadata_of_images_that_nobody_noted_is_told_of(masked, capsys):
+    # The loader would take it for that of the images, though it is of another selection.
+    out, _ = masked
+    (out / ".emcurate" / "trim_coco.jsonl").unlink()
+    images = out.parent / "all"
+    command = ["--train-annotations", out.parent / "instances_train2017.json", "--train-images", images, "-o", out]
+    assert run(*command, "--targets", 3, "--train-samples", 4, "--overwrite") == 0
+    assert "1 files are not of this selection, such as metadata.jsonl" in capsys.readouterr().err
+
+
 def test_overwrite_without_images_removes_metadata_masks_and_lists_of_missing_images(tmp_path):
     labels = [(i, [3] if i % 2 else [1, 6]) for i in range(1, 61)]
     path = write(tmp_path / "a.json", make_content(labels))
@@ -77,7 +113,7 @@ def test_overwrite_without_images_removes_metadata_masks_and_lists_of_missing_im
     assert run(*command, "--targets", 6, "--train-samples", 2, "--overwrite") == 0
     left = set(contents(tmp_path / "o"))
     chosen = set(json.loads((tmp_path / "o" / "labels_train.json").read_text()))
-    assert left - chosen == {"labels_train.json", "trim_report.csv", "balance_train.png"}
+    assert left - chosen == {"labels_train.json", "trim_report.csv", "balance_train.png", "README.md"}
 
 
 @pytest.mark.parametrize("harm", ["missing", "truncated", "altered"])
@@ -253,7 +289,7 @@ def test_broken_training_file_does_not_stop_validation(tmp_path, capsys):
     command = ["--val-annotations", good, "--targets", 3, "-o", tmp_path / "o", "--train-annotations"]
     assert run(*command, tmp_path / "bad.json") == 1
     assert f"{tmp_path / 'bad.json'}: expected COCO annotations" in capsys.readouterr().err
-    assert set(contents(tmp_path / "o")) == {"labels_val.json", "trim_report.csv", "balance_val.png"}
+    assert set(contents(tmp_path / "o")) == {"labels_val.json", "trim_report.csv", "balance_val.png", "README.md"}
     report = tmp_path / "o" / "trim_report.csv"
     assert [line.split(",")[0] for line in report.read_text().splitlines()] == ["split", "val"]
     assert run(*command, good) == 0
@@ -281,3 +317,22 @@ def test_users_own_image_is_not_overwritten(tmp_path, capsys):
     assert mine.read_bytes() == b"mine"
     assert run(*command, "--overwrite") == 0
     assert mine.read_bytes() == jpeg(3)
+
+
+def test_a_list_of_the_users_own_stays_after_a_run_that_was_broken_off_too(tmp_path, capsys, monkeypatch):
+    images = image_directory(tmp_path / "all", range(1, 13))
+    command = ["--train-annotations", small(tmp_path), "--targets", 3, "-o", tmp_path / "o", "--train-images", images]
+    mine = tmp_path / "o" / "instances_train_trimmed.json"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+
+    def break_off(*arguments, **flags):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("emcurate.trimming.coco_output.gather", break_off)
+        assert run(*command) == 130
+    for _ in range(2):
+        assert run(*command) == 1
+        assert "1 other files of its name, of which nobody knows how they were made" in capsys.readouterr().err
+        assert mine.read_text() == "mine"

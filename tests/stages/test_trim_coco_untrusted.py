@@ -1,5 +1,6 @@
 """trim_coco: annotation files and directories that should not be trusted."""
 
+import gzip
 import json
 
 import pytest
@@ -56,6 +57,10 @@ BAD_JSON = {
     "empty": (b"", "an empty file"),
     "truncated": (b'{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 1, "cat', "truncated"),
     "text": (b"hello", "no complete JSON"),
+    "csv": (b"image_name,target\na,1\n", "no complete JSON"),
+    "zip": (b"PK\x03\x04" + bytes(99), "a zip archive or an Excel workbook; name an instances_….json"),
+    "gzip": (gzip.compress(b"{}"), "a file packed with gzip"),
+    "page": (b"<html></html>", "a web page or XML"),
     "results": (b'[{"image_id": 1, "category_id": 3, "score": 0.5}]', "JSON that is no object (a list of results?)"),
     "other": (b'{"info": {}, "data": []}', "an object of info, data, without annotations and images"),
     "test": (b'{"info": {}, "images": [], "categories": []}', "without annotations"),

@@ -1,9 +1,13 @@
 """trim_siim: the published order and cut, and rows whose text stays as it was."""
 
 import csv
+import gzip
+import hashlib
 import importlib
+import io
 import subprocess
 import sys
+import zipfile
 from collections import Counter
 
 import numpy as np
@@ -113,6 +117,19 @@ def test_rows_are_copied_byte_for_byte(tmp_path, ending, mark, last):
     assert run("--metadata", tmp_path / "m.csv", "-o", tmp_path / "o", *flags) == 0
     expected = [head] + [AWKWARD[i] for i in (0, 1, 4, 2, 3, 5)]
     assert (tmp_path / "o" / "metadata_small.csv").read_bytes() == ending.join(expected) + ending
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("ending", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("first", [b'"image_name"', b'"image_name, ""quoted""",image_name', b"image_name"])
+def test_a_quoted_header_is_read_after_a_byte_order_mark_and_stays_as_it_is(tmp_path, mark, ending, first):
+    odd = b'"x","' if first.count(b",") else b'"'
+    head = mark + first + b',"patient_id","benign_malignant"'
+    rows = [odd + b'a","p","benign"', odd + b'b","q","malignant"']
+    (tmp_path / "m.csv").write_bytes(ending.join([head, *rows, b""]))
+    flags = ["--benign", "0:1", "--malignant", "0:1", "--one-per-patient"]
+    assert run("--metadata", tmp_path / "m.csv", "-o", tmp_path / "o", *flags) == 0
+    assert (tmp_path / "o" / "metadata_small.csv").read_bytes() == ending.join([head, *rows, b""])
 
 
 def test_blank_lines_are_skipped(tmp_path):
@@ -229,7 +246,7 @@ def test_images_are_gathered_from_anywhere_below(tmp_path, capsys, column, suffi
     assert (tmp_path / "o" / "images" / "ISIC_5.png").read_text() == "ISIC_5"
     capsys.readouterr()
     assert run(*command) == 0
-    assert "0 files written, 2 files already there, 5 rows chosen, 0 images placed, 5 images already there" in (
+    assert "0 files written, 3 files already there, 5 rows chosen, 0 images placed, 5 images already there" in (
         capsys.readouterr().out
     )
 
@@ -295,6 +312,64 @@ def test_bad_metadata(tmp_path, capsys, text, message):
     assert message in err
     assert str(tmp_path / "m.csv") in err
     assert not (tmp_path / "o").exists()
+
+
+def packed(text):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("train.csv", text)
+    return buffer.getvalue()
+
+
+GOOD = "image_name,patient_id,benign_malignant\na,1,benign\nb,2,malignant\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b'[{"image_name": "a"}]', "JSON"),
+        (b'\xef\xbb\xbf \n {"image_name": ["a"]}', "JSON"),
+        (packed(GOOD), "a zip archive or an Excel workbook"),
+        (gzip.compress(GOOD.encode()), "a file packed with gzip"),
+        (b"<!DOCTYPE html><html></html>", "a web page or XML"),
+        (b"PAR1\x15\x04", "a Parquet table"),
+        (GOOD.encode("utf-16"), "text in UTF-16"),
+        (b"a,b\n\0\0\0", "binary data"),
+    ],
+    ids=["list", "object", "zip", "gzip", "page", "parquet", "utf-16", "binary"],
+)
+def test_another_kind_of_file_is_named_where_a_csv_is_expected(tmp_path, capsys, data, kind):
+    (tmp_path / "m.csv").write_bytes(data)
+    assert run("--metadata", tmp_path / "m.csv", "-o", tmp_path / "o") == 1
+    assert f"m.csv: expected a csv file with a header, found {kind}; name the metadata csv" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+
+
+# SHA-256, its first digits, of the file as Kaggle has it (ages such as 45.0) and as the ISIC archive has it (45), and
+# of what pandas 3.1 and a literal cut make of it.
+REAL = {
+    "98c68a10eb669215e3458ad193a24a58": "31aee2976cc7087e4aa4d04c8ade69b7",
+    "4461ae621981f6ece22d9861de60654f": "d5b51c3a0adabcb3d1e7e25296284c2e",
+}
+
+
+def test_the_real_file_gives_the_rows_that_pandas_gives_and_no_patient_on_both_sides(real_data, tmp_path):
+    path = real_data / "siim" / "train.csv"
+    if not path.is_file():
+        pytest.skip(f"no SIIM-ISIC 2020 metadata at {path}")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:32]
+    assert digest in REAL, "another file, or one that a program has rewritten"
+    assert run("--metadata", path, "-o", tmp_path, "--split", "0.8") == 0
+    made = {name: (tmp_path / f"metadata_{name}.csv").read_bytes() for name in ("small", "train", "test")}
+    assert hashlib.sha256(made["small"]).hexdigest()[:32] == REAL[digest]
+    lines = set(path.read_bytes().splitlines(keepends=True))
+    assert lines.issuperset(made["small"].splitlines(keepends=True))
+    patients = [{line.split(b",")[1] for line in made[name].splitlines()[1:]} for name in ("train", "test")]
+    assert patients[0].isdisjoint(patients[1])
+    assert (len(patients[0]), len(patients[1])) == (991, 257)
+    report = (tmp_path / "trim_report.csv").read_text().splitlines()
+    assert report[1:] == ["benign,32542,2000,1057,1.89,11", "malignant,584,500,383,1.31,6"]
+    assert 'license: "cc-by-nc-4.0"' in (tmp_path / "README.md").read_text()
 
 
 def test_shortage_of_malignant_rows(tmp_path, capsys):
@@ -367,7 +442,7 @@ def test_images_can_come_later_and_go_on_when_some_were_missing(tmp_path, capsys
     (images / "ISIC_1.jpg").write_text("1")
     assert run(*few(tmp_path), "-o", tmp_path / "o") == 0
     assert run(*few(tmp_path), "-o", tmp_path / "o", "--images", images) == 1
-    assert len(contents(tmp_path / "o")) == 3
+    assert len(contents(tmp_path / "o")) == 4
     for i in range(2, 6):
         (images / f"ISIC_{i}.png").write_text(str(i))
     capsys.readouterr()
@@ -396,6 +471,37 @@ def test_images_are_never_brought_to_where_they_come_from(tmp_path, capsys):
         assert len(list(images.iterdir())) == 5
 
 
+CUTS = [
+    ["--benign", "0:3", "--split", "0.5", "--by", "image"],
+    ["--benign", "0:3", "--split", "0.5", "--by", "patient", "--seed", 1],
+    ["--benign", "1:2"],
+    ["--benign", "1:3", "--order", "stable", "--one-per-patient"],
+]
+
+
+def test_any_cut_after_any_other_equals_a_fresh_one_or_is_refused_whole(gathered, tmp_path):
+    _, command = gathered
+    fresh = []
+    for number, flags in enumerate(CUTS):
+        assert run(*command, tmp_path / f"{number}", *flags) == 0
+        fresh.append(contents(tmp_path / f"{number}"))
+    assert len({frozenset(made.items()) for made in fresh}) == len(CUTS)
+    out, now = tmp_path / "0", 0
+    for later in (1, 2, 3, 0, 2, 0, 3, 1, 0):  # each after each but for a few
+        assert run(*command, out, *CUTS[later]) == 1
+        assert contents(out) == fresh[now]
+        assert run(*command, out, *CUTS[later], "--overwrite") == 0
+        assert contents(out) == fresh[later]
+        now = later
+
+
+def test_files_beside_the_gathered_images_are_told_of(gathered, capsys):
+    out, command = gathered
+    (out / "images" / "ISIC_9.jpg").write_text("of an earlier version")
+    assert run(*command, out, "--benign", "0:3", "--split", "0.5", "--by", "image") == 0
+    assert "1 files are not of this selection, such as ISIC_9.jpg; they were left there" in capsys.readouterr().err
+
+
 def test_users_own_image_is_not_overwritten_by_any_rerun(gathered, tmp_path, capsys):
     _, command = gathered
     mine = tmp_path / "p" / "images" / "ISIC_2.jpg"
@@ -421,5 +527,18 @@ def test_runs_as_a_script_from_anywhere(full, tmp_path, root):
     command = [sys.executable, root / "data_prep" / "trim_siim.py", "--metadata", full]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "trim_siim: 2 files written, 2,500 rows chosen." in done.stdout
+    assert "trim_siim: 3 files written, 2,500 rows chosen." in done.stdout
     assert len(rows_of(tmp_path / "trimmed_siim" / "metadata_small.csv")) == 2500
+
+
+def test_verify_needs_no_metadata_and_looks_where_the_set_went(full, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("--metadata", full) == 0
+    assert run("--verify") == 0
+    assert "3 files verified" in capsys.readouterr().out
+    (tmp_path / "trimmed_siim" / "metadata_small.csv").write_text("?")
+    assert run("--verify") == 1
+    with pytest.raises(SystemExit) as stopped:
+        run("-o", tmp_path)
+    assert stopped.value.code == 2
+    assert "argument --metadata: expected the metadata csv, found none" in capsys.readouterr().err
