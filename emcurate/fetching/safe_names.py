@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from emcurate.files import leads_into
+
 _DRIVE = re.compile(r"[A-Za-z]:")
 _CONTROL_OR_BACKSLASH = re.compile(r"[\\\x00-\x1f]")
 
@@ -57,6 +59,6 @@ def join_inside(directory: Path, name: str) -> Path:
         If the name leads out, as text or by a link on the way or at its end.
     """
     path = directory / check_relative(name)
-    if not path.resolve().is_relative_to(directory.resolve()):
+    if not leads_into(path, directory):
         raise EscapeError(f"{name!r}, which a link leads out of {directory}")
     return path

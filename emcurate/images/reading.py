@@ -12,11 +12,12 @@ import numpy.typing as npt
 import tifffile
 from PIL import Image, UnidentifiedImageError
 
-from emcurate.errors import InputError
-from emcurate.files import check_regular
+from emcurate.errors import DAMAGE, InputError, describe_damage
+from emcurate.files import open_regular
 from emcurate.images.netpbm import MOST_HEADER_BYTES, is_deep_netpbm, read_deep_netpbm
 from emcurate.images.pixels import to_grey
-from emcurate.images.tiff_pages import TIFF_DAMAGE, check_tiff_complete, is_auxiliary_page, read_grey_page
+from emcurate.images.tiff_files import TIFF_DAMAGE, open_tiff
+from emcurate.images.tiff_pages import check_tiff_complete, is_auxiliary_page, read_grey_page
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".tf8", ".btf")
 IMAGE_SUFFIXES = (
@@ -70,8 +71,7 @@ def read_image(path: Path, content: bytes | None = None) -> npt.NDArray[Any]:
         If the file cannot be read completely; `SeveralImagesError` if it holds several pages or frames.
     """
     if content is None:
-        check_regular(path)
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             head = file.read(MOST_HEADER_BYTES)
     else:
         head = content[:MOST_HEADER_BYTES]
@@ -98,7 +98,7 @@ def check_plausible(path: Path, claimed_bytes: int, content: bytes | None = None
 
 def _read_tiff(path: Path, content: bytes | None) -> npt.NDArray[Any]:
     try:
-        with tifffile.TiffFile(_source(path, content)) as tiff:
+        with open_tiff(path, content) as tiff:
             # Two are enough to tell: a damaged file may chain thousands of pages that take for ever to parse.
             pages = list(itertools.islice((page for page in tiff.pages if not is_auxiliary_page(page)), 2))
             if not pages:
@@ -111,7 +111,7 @@ def _read_tiff(path: Path, content: bytes | None) -> npt.NDArray[Any]:
     except InputError:
         raise
     except TIFF_DAMAGE as error:
-        raise InputError(path, "a readable TIFF file", describe_damage(error), _REREAD) from None
+        raise describe_damage(error, path, "a readable TIFF file", _REREAD) from None
 
 
 def _check_single(path: Path, tiff: tifffile.TiffFile, pages: list[Any]) -> None:
@@ -147,9 +147,8 @@ def _decode(path: Path, content: bytes | None, decode: Any) -> npt.NDArray[Any]:
         raise InputError(
             path, f"an image, as its extension {path.suffix} says", "data of another kind", _REREAD
         ) from None
-    except (*TIFF_DAMAGE, SyntaxError, EOFError) as error:
-        # Pillow answers a damaged file with any of these, SyntaxError included.
-        raise InputError(path, "a complete image", describe_damage(error), _REREAD) from None
+    except DAMAGE as error:
+        raise describe_damage(error, path, "a complete image", _REREAD) from None
     return pixels
 
 
@@ -196,8 +195,3 @@ def _read_deep_png(path: Path, content: bytes | None) -> npt.NDArray[Any]:
 
     pixels: npt.NDArray[Any] = imagecodecs.png_decode(path.read_bytes() if content is None else content)
     return pixels
-
-
-def describe_damage(error: BaseException) -> str:
-    """Return the "found …" of an error for what a library said of a damaged file."""
-    return f"damaged or unknown data ({str(error).strip() or type(error).__name__})"
