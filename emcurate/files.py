@@ -64,9 +64,19 @@ def list_files(directory: Path, suffixes: Iterable[str]) -> list[Path]:
         names = [
             entry.name
             for entry in entries
-            if entry.name.lower().endswith(endings) and not entry.name.startswith(".") and not entry.is_dir()
+            if entry.name.lower().endswith(endings) and not entry.name.startswith(".") and not is_directory(entry.path)
         ]
     return [directory / name for name in sorted(names, key=natural_key)]
+
+
+def is_directory(path: str | os.PathLike[str]) -> bool:
+    """Return whether a directory is there; of what the system refuses to look at, it is for reading it to say why."""
+    return os.path.isdir(path)  # noqa: PTH112 - pathlib raises for links that lead round, and what it may not see
+
+
+def is_there(path: str | os.PathLike[str]) -> bool:
+    """Return whether anything is there; nothing is under a name that the system does not take."""
+    return os.path.exists(path)  # noqa: PTH110 - as above
 
 
 def check_regular(path: Path) -> Path:
@@ -153,7 +163,7 @@ def describe_kinds(entries: Iterable[Path]) -> str:
     """
     kinds: dict[str, int] = {}
     for entry in entries:
-        kind = "directories" if entry.is_dir() else f"{entry.suffix or 'extensionless'} files"
+        kind = "directories" if is_directory(entry) else f"{entry.suffix or 'extensionless'} files"
         kinds[kind] = kinds.get(kind, 0) + 1
     return ", ".join(sorted(f"{count} {kind}" for kind, count in kinds.items()))
 
@@ -163,7 +173,7 @@ def fingerprint(path: Path) -> str:
 
     It comes from names, sizes and modification times; no content is read.
     """
-    if path.is_dir():
+    if is_directory(path):
         return fingerprint_files(entry for entry in list_entries(path) if entry.is_file())
     found = path.stat()
     return f"{found.st_size} bytes, {found.st_mtime_ns}"

@@ -13,6 +13,10 @@ from dataclasses import dataclass
 MARK = "-LOC-"
 PLANES = ("xy", "xz", "yz")  # plane p is cut at a fixed index of axis p of a (z, y, x) volume
 
+# A dataset's name at most, with that of an image in it: file systems take 255 bytes, and of these the names of results
+# need up to 55, as in "-LOC-3d-ANISO-00000_00000_00000_zyx_1024x1024x1024.npy".
+MOST_NAME_BYTES = 200
+
 # What may stand before .gz, .bz2 or .xz and then counts as one extension with it: "scan.nii.gz" is "scan".
 _COMPRESSIBLE = r"nii|mrc|map|rec|st|mrcs|ali|nrrd|tif|tiff"
 _EXTENSION = re.compile(
@@ -56,10 +60,30 @@ def check_dataset_name(name: str) -> str:
     """
     if not name or MARK in f"{name}-":
         raise GrammarError(f"a name without {MARK!r}, and not ending in {MARK[:-1]!r}", f"{name!r}")
+    return check_utf8(name)
+
+
+def check_utf8(name: str) -> str:
+    """Return `name` if it is UTF-8, as tables and lists of names want it; raise `GrammarError` if it is not."""
     try:
         name.encode()
     except UnicodeEncodeError:
         raise GrammarError("a name in UTF-8", f"{name!r}, with bytes that are none") from None
+    return name
+
+
+def check_length(name: str) -> str:
+    """Return `name` if the names of all results fit into what file systems take.
+
+    Raises
+    ------
+    GrammarError
+        If it is longer than `MOST_NAME_BYTES` in UTF-8.
+    """
+    length = len(name.encode())
+    if length > MOST_NAME_BYTES:
+        expected = f"a name of at most {MOST_NAME_BYTES} bytes, since the results' are longer"
+        raise GrammarError(expected, f"{length} bytes")
     return name
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import itertools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from emcurate.errors import DAMAGE, InputError, describe_damage
 from emcurate.files import open_regular
 from emcurate.images.netpbm import MOST_HEADER_BYTES, is_deep_netpbm, read_deep_netpbm
 from emcurate.images.pixels import to_grey
+from emcurate.images.png_chunks import PNG_SIGNATURE, check_png
 from emcurate.images.tiff_files import TIFF_DAMAGE, open_tiff
 from emcurate.images.tiff_pages import check_tiff_complete, is_auxiliary_page, read_grey_page
 
@@ -34,13 +36,19 @@ Image.MAX_IMAGE_PIXELS = None
 PACKING_RATIO_AT_MOST = 5000
 UNDOUBTED_BYTES = 1 << 30
 
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# Pillow knows more formats, and for some of them starts other programs.
+FORMATS = ("PNG", "JPEG", "BMP", "DIB", "WEBP", "GIF", "JPEG2000", "PPM", "TGA")
+
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
 # Where the header chunk of a PNG, which always comes first, has its bit depth and its colour type.
 _PNG_DEPTH_BYTE = 24
 _PNG_COLOUR_TYPE_BYTE = 25
 _PNG_COLOUR_OR_ALPHA = (2, 4, 6)  # PNG colour types that Pillow cuts down from 16 to 8 bits
 # What pictures for people say in their text, so that none is taken for a micrograph wherever it is copied to.
 DRAWN_KEY, DRAWN_BY_US = "Source", "emcurate"
+
+Pixels = TypeVar("Pixels")
 
 _REREAD = "check that it opens in an image viewer, or export it again"
 
@@ -77,10 +85,20 @@ def read_image(path: Path, content: bytes | None = None) -> npt.NDArray[Any]:
         head = content[:MOST_HEADER_BYTES]
     if not head:
         raise InputError(path, "a 2D image", "an empty file (0 bytes)", "copy or export it again")
-    if path.suffix.lower() in TIFF_SUFFIXES:
+    pixels = _read_pixels(path, content, head)
+    if pixels.ndim != 2 or not pixels.size or pixels.dtype.kind not in "biuf":
+        found = f"{' × '.join(map(str, pixels.shape))} of {pixels.dtype}"
+        raise InputError(path, "pixels in rows and columns", found, _REREAD)
+    return pixels
+
+
+def _read_pixels(path: Path, content: bytes | None, head: bytes) -> npt.NDArray[Any]:
+    if path.suffix.lower() in TIFF_SUFFIXES or head.startswith(_TIFF_STARTS):
         return _read_tiff(path, content)
-    if _is_deep_colour_png(head):
-        return to_grey(_decode(path, content, _read_deep_png))
+    if head.startswith(PNG_SIGNATURE):
+        _decode(path, content, check_png)
+        if _is_deep_colour_png(head):
+            return to_grey(_decode(path, content, _read_deep_png))
     if is_deep_netpbm(head):
         pixels = _decode(path, content, read_deep_netpbm)
         return to_grey(pixels) if pixels.ndim > 2 else pixels
@@ -138,9 +156,9 @@ def _source(path: Path, content: bytes | None) -> Path | io.BytesIO:
     return path if content is None else io.BytesIO(content)
 
 
-def _decode(path: Path, content: bytes | None, decode: Any) -> npt.NDArray[Any]:
+def _decode(path: Path, content: bytes | None, decode: Callable[[Path, bytes | None], Pixels]) -> Pixels:
     try:
-        pixels: npt.NDArray[Any] = decode(path, content)
+        pixels = decode(path, content)
     except InputError:
         raise
     except UnidentifiedImageError:
@@ -153,13 +171,13 @@ def _decode(path: Path, content: bytes | None, decode: Any) -> npt.NDArray[Any]:
 
 
 def _read_with_pillow(path: Path, content: bytes | None) -> npt.NDArray[Any]:
-    with Image.open(_source(path, content)) as image:
-        frames = getattr(image, "n_frames", 1)
-        if frames > 1:
+    with Image.open(_source(path, content), formats=FORMATS) as image:
+        # How many frames are not counted: to find out, each has to be looked at.
+        if getattr(image, "is_animated", False):
             raise SeveralImagesError(
                 path,
                 "a 2D image",
-                f"an animation of {frames} frames",
+                "an animation of several frames",
                 "save the frame wanted as an image, or the film as .mp4 for preprocess/vid2stack.py",
             )
         if image.info.get(DRAWN_KEY) == DRAWN_BY_US:
@@ -180,7 +198,7 @@ def _read_with_pillow(path: Path, content: bytes | None) -> npt.NDArray[Any]:
 
 def _is_deep_colour_png(head: bytes) -> bool:
     return (
-        head.startswith(_PNG_SIGNATURE)
+        head.startswith(PNG_SIGNATURE)
         and len(head) > _PNG_COLOUR_TYPE_BYTE
         and head[_PNG_DEPTH_BYTE] == 16
         and head[_PNG_COLOUR_TYPE_BYTE] in _PNG_COLOUR_OR_ALPHA
@@ -188,7 +206,7 @@ def _is_deep_colour_png(head: bytes) -> bool:
 
 
 def _read_deep_png(path: Path, content: bytes | None) -> npt.NDArray[Any]:
-    with Image.open(_source(path, content)) as image:
+    with Image.open(_source(path, content), formats=("PNG",)) as image:
         check_plausible(path, image.width * image.height * len(image.getbands()) * 2, content)
         image.load()  # for its checks: it refuses what is cut off or damaged
     import imagecodecs  # here, since hardly any file needs it

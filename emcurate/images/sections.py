@@ -16,7 +16,7 @@ import tifffile
 from PIL import Image, UnidentifiedImageError
 
 from emcurate.errors import DAMAGE, InputError, describe_damage
-from emcurate.files import open_at_once, refuse_odd_kind, write_once
+from emcurate.files import is_there, open_at_once, refuse_odd_kind, write_once
 from emcurate.images.reading import read_image
 
 # Where in the head of our TIFFs the numbers stand that depend on the shape, as little-endian uint32 (TIFF 6.0, section
@@ -54,7 +54,7 @@ def read_section(path: Path) -> npt.NDArray[np.uint8]:
     pixels = _read_own(path)
     if pixels is not None:
         return pixels
-    if not (path.exists() or path.is_symlink()):
+    if not (is_there(path) or path.is_symlink()):
         raise InputError(path, "a section or patch", "no such file", "check the path, or make it again")
     return _check_grey_levels(path, read_image(path))
 
@@ -85,7 +85,7 @@ def read_size(path: Path, content: memoryview | None = None) -> tuple[int, int]:
             shape = find_shape(bytes(content[:HEAD_BYTES]), len(content))
         if shape is not None:
             return shape
-        with Image.open(path if content is None else io.BytesIO(content)) as image:
+        with Image.open(path if content is None else io.BytesIO(content), formats=("TIFF",)) as image:
             return image.height, image.width
     except FileNotFoundError:
         raise InputError(path, "a patch", "no such file", "if it was moved, say so with --reroot OLD NEW") from None

@@ -136,7 +136,7 @@ def list_datasets(patchdir: Path, with_pixels: bool, report: Report) -> dict[str
         try:
             name = naming.parse_patch(stem).dataset
             if not stem.isascii():
-                naming.check_dataset_name(stem.replace(naming.MARK, " "))
+                naming.check_utf8(stem)
         except naming.GrammarError as error:
             report.fail(f"{patchdir / stem}.{HASH_EXTENSION}: {error}; only patches of crop_patches.py belong here")
             continue

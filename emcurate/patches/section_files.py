@@ -144,11 +144,16 @@ def _list_sections(imdir: Path, report: Report) -> dict[str, Path]:
     for path in entries:
         try:
             naming.parse_section(path.stem)
-            check_regular(path)
         except naming.GrammarError:
             expected = f"a section's name such as 'name{naming.MARK}2d.tiff'"
             advice = "make sections with raw/cleanup2d.py or raw/cross_section3d.py first"
             report.fail(InputError(path, expected, f"{path.name!r}", advice))
+            continue
+        try:
+            check_regular(path)
+            naming.check_utf8(path.stem)
+        except naming.GrammarError as error:
+            report.fail(InputError(path, error.expected, error.found, "rename it"))
             continue
         except InputError as error:
             report.fail(error)

@@ -1,6 +1,7 @@
-"""Run the mains of stages in child processes: fast, since all is loaded already; limited in time; measured in memory."""
+"""Run the mains of stages in child processes: all is loaded already; time is limited, and memory measured."""
 
 import contextlib
+import ctypes
 import importlib
 import io
 import json
@@ -12,6 +13,9 @@ import traceback
 from dataclasses import dataclass
 
 # What a child sends after each command, and what stands for a child that had to be killed or died.
+# From linux/capability.h.
+CAPABILITIES_VERSION, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 0x20080522, 1, 2
+
 HUNG = "did not end within {limit:g} s"
 DIED = "died of signal {signal}"
 
@@ -86,6 +90,7 @@ def _serve(commands, writer):
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):  # what C libraries say is no matter here
         os.dup2(nowhere, descriptor)
+    give_up_override()
     before = _peak_bytes()
     for module, argv in commands:
         out, err = io.StringIO(), io.StringIO()
@@ -102,6 +107,18 @@ def _serve(commands, writer):
         data = json.dumps(vars(answer)).encode() + b"\n"
         while data:
             data = data[os.write(writer, data) :]
+
+
+def give_up_override():
+    """Let the superuser, as which containers run tests, read no more than others may; elsewhere it does nothing."""
+    if os.geteuid() != 0:
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(CAPABILITIES_VERSION, 0)
+    sets = (ctypes.c_uint32 * 6)()  # effective, permitted and inheritable, twice
+    if libc.capget(header, sets) == 0:
+        sets[0] &= ~(1 << CAP_DAC_OVERRIDE | 1 << CAP_DAC_READ_SEARCH)
+        libc.capset(header, sets)
 
 
 def _peak_bytes():

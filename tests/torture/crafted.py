@@ -1,4 +1,4 @@
-"""Files made to do harm or to make no sense: sizes of 2^31, no numbers, lists without end, bombs, names of other files."""
+"""Files made to do harm: sizes of 2^31, no numbers, lists without end, bombs, names of other files, pickles."""
 
 import bz2
 import gzip
@@ -79,12 +79,17 @@ def _page(width=4, height=4, bits=8, **others):
 
 def _tiff_cases():
     ome = "<?xml version='1.0'?><OME xmlns='http://www.openmicroscopy.org/Schemas/OME/2016-06'>{}</OME>"
-    pixels = "<Image><Pixels DimensionOrder='XYZCT' Type='uint8' SizeX='{}' SizeY='{}' SizeZ='{}' SizeC='1' SizeT='1'>{}"
+    pixels = (
+        "<Image><Pixels DimensionOrder='XYZCT' Type='uint8' SizeX='{}' SizeY='{}' SizeZ='{}' SizeC='1' SizeT='1'>{}"
+    )
     pixels += "</Pixels></Image>"
     other = "<TiffData IFD='0' FirstZ='{}'><UUID FileName='{}'>urn:uuid:{}</UUID></TiffData>"
     yield "claims 2^31 x 2^31 pixels", tiff_bytes(_page(BIG, BIG), bytes(16))
     yield "claims 2^31 x 2^31 deflated", tiff_bytes(_page(BIG, BIG, compression=(3, [8])), zlib.compress(bytes(16)))
-    yield "claims 2^20 x 2^20 deflated", tiff_bytes(_page(1 << 20, 1 << 20, compression=(3, [8])), zlib.compress(bytes(9)))
+    yield (
+        "claims 2^20 x 2^20 deflated",
+        tiff_bytes(_page(1 << 20, 1 << 20, compression=(3, [8])), zlib.compress(bytes(9))),
+    )
     for bits in (0, 3, 77, 64, 65535):
         yield f"{bits} bits a sample", tiff_bytes(_page(bits=bits), bytes(16))
     for samples in (0, 65535):
@@ -149,7 +154,10 @@ def _stacks(root):
     for what, data in _tiff_cases():
         yield f"TIFF: {what}", {"CASE00.tif": data}
     for kind in ("zeros", "none"):
-        yield f"slices: {kind}", {"CASE00/0.png": b"" if kind == "none" else bytes(100), "CASE00/1.png": _image(PIXELS, "PNG")}
+        yield (
+            f"slices: {kind}",
+            {"CASE00/0.png": b"" if kind == "none" else bytes(100), "CASE00/1.png": _image(PIXELS, "PNG")},
+        )
 
 
 def _tiff_images(root):
@@ -236,16 +244,25 @@ def _nrrds(root):
         *({"line skip": skip} for skip in ("1000000000000", "-1", "x", "9" * 30, "3")),
         *({"byte skip": skip} for skip in ("9" * 30, "-2", "-1", "x", "1000000")),
         *({"spacings": steps} for steps in ("nan nan nan", "inf inf inf", "-1 -1 -1", "1", "x y z", "1 1 1 1")),
-        *({"space directions": way} for way in ("(1,0,0) (0,1,0)", "none none none", "(x", "(1e400,0,0) (0,1,0) (0,0,1)")),
+        *(
+            {"space directions": way}
+            for way in ("(1,0,0) (0,1,0)", "none none none", "(x", "(1e400,0,0) (0,1,0) (0,0,1)")
+        ),
         *({"space": "left", "space directions": "(1,0,0) (0,1,0) (0,0,1)"}, {"space units": '"nm'}),
         *({"data file": name} for name in ("pipe", "socket", "/dev/zero", "../secret.raw", "link.raw", ".", "", "\0")),
-        *({"data file": name} for name in ("loop", "slice%03d.raw 1 1000000 1", "LIST\na\nb", "/etc/passwd", "x" * 300)),
+        *(
+            {"data file": name}
+            for name in ("loop", "slice%03d.raw 1 1000000 1", "LIST\na\nb", "/etc/passwd", "x" * 300)
+        ),
         *({"": "x"}, {"a" * 10000: "b"}, {"endian": "middle", "type": "short"}, {"kinds": "x"}, {"thicknesses": "x"}),
     ]
     for changes in cases:
         suffix = "nhdr" if "data file" in changes else "nrrd"
         yield f"NRRD: {str(changes)[:60]}", {f"CASE00.{suffix}": _nrrd(changes)}
-    yield "NRRD: a line skip over 2^25 empty lines", {"CASE00.nrrd": _nrrd({"line skip": str(1 << 25)}, b"\n" * (1 << 25))}
+    yield (
+        "NRRD: a line skip over 2^25 empty lines",
+        {"CASE00.nrrd": _nrrd({"line skip": str(1 << 25)}, b"\n" * (1 << 25))},
+    )
     yield "NRRD: 10^5 fields", {"CASE00.nrrd": _nrrd({}, more="".join(f"f{i}:={i}\n" for i in range(100_000)))}
     yield "NRRD: a field twice", {"CASE00.nrrd": _nrrd({}, more="sizes: 1 2 3\n")}
     yield "NRRD: no colon", {"CASE00.nrrd": _nrrd({}, more="hello\n")}
@@ -348,7 +365,10 @@ def _images(root):
     yield "PGM: deep, 10^9 a side", {"CASE00.pgm": b"P5 999999999 999999999 65535\n" + bytes(100)}
     yield "PGM: deep text of letters", {"CASE00.pgm": b"P2 2 2 65535\n1 x 3 99999999\n"}
     yield "TGA: 65,535 a side", {"CASE00.tga": struct.pack("<BBBHHBHHHHBB", 0, 0, 3, 0, 0, 0, 0, 0, 65535, 65535, 8, 0)}
-    yield "EPS called PNG", {"CASE00.png": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"}
+    yield (
+        "EPS called PNG",
+        {"CASE00.png": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"},
+    )
     yield "text", {"CASE00.png": b"<script>alert(1)</script>", "CASE00b.tif": b"=HYPERLINK(1)"}
 
 
@@ -407,7 +427,14 @@ def _npys(root, good):
         "{'descr': '|b1', 'fortran_order': False, 'shape': (8.5, 8)}",
         "{'descr': '|b1', 'fortran_order': False, 'shape': (1" + "0" * 40 + ",)}",
         "{'descr': '|b1', 'fortran_order': False}",
-        "{'descr': ", "(" * 200, "[" * 5000, "__import__('os').abort()", "{1: 2}", "'x'", "", "\t\n  x",
+        "{'descr': ",
+        "(" * 200,
+        "[" * 5000,
+        "__import__('os').abort()",
+        "{1: 2}",
+        "'x'",
+        "",
+        "\t\n  x",
         "{'descr': '<M8[ns]', 'fortran_order': False, 'shape': (8, 8)}",
     ]
     for text in texts:
@@ -505,7 +532,10 @@ def _zips(root):
     yield "zip: names that lead out", files([("../1.png", b"x", 0), ("/2.png", b"x", 0), *usual[2:]])
     yield "zip: a link", files([("1.png", b"/etc/passwd", 0o120777), *usual[1:]])
     yield "zip: a bomb", files([("1.png", bytes(300 << 20), 0), *usual[1:]])
-    yield "zip: encrypted", files(usual, lambda data: data.replace(b"PK\x01\x02\x14\0\x14\0\0\0", b"PK\x01\x02\x14\0\x14\0\1\0"))
+    yield (
+        "zip: encrypted",
+        files(usual, lambda data: data.replace(b"PK\x01\x02\x14\0\x14\0\0\0", b"PK\x01\x02\x14\0\x14\0\1\0")),
+    )
     yield "zip: method 99", files(usual, lambda data: data.replace(b"\x14\0\0\0\x08\0", b"\x14\0\0\0\x63\0"))
     yield "zip: nothing in it", files([])
 
@@ -546,5 +576,12 @@ def _weights(root):
         archive.writestr("archive/version", "3\n")
     yield "weights: a payload in an archive", {"w.pth": buffer.getvalue()}
     yield "weights: a pickle of numbers", {"w.pth": pickle.dumps({"a": [1, 2]})}
-    for text in ("[]", "{}", '{"input": []}', "[" * 100_000, '{"weights_sha256": 1, "input": {"image_size": 1e400}}', "NaN"):
+    for text in (
+        "[]",
+        "{}",
+        '{"input": []}',
+        "[" * 100_000,
+        '{"weights_sha256": 1, "input": {"image_size": 1e400}}',
+        "NaN",
+    ):
         yield f"card: {text[:40]}", {"w.pth": b"x", "w.json": text.encode()}

@@ -6,7 +6,14 @@ from pathlib import Path
 
 # Good files get these names: everything a file system takes is a name.
 ODD_NAMES = (
-    *("{}\nnewline", "{} 'quotes\"", "-rf {}", "=HYPERLINK(1) {}", "<script>alert(1)<-script> {}", "{} $(touch x) `id`"),
+    *(
+        "{}\nnewline",
+        "{} 'quotes\"",
+        "-rf {}",
+        "=HYPERLINK(1) {}",
+        "<script>alert(1)<-script> {}",
+        "{} $(touch x) `id`",
+    ),
     *("{} \u2028 \u0085", "{} \udcff\udc80", "{} é e\u0301", "{}\t\x1b[31m\x07", " {} ", "{}.", "{}.tif", "{}%s%n{{}}"),
     *("{}\\..\\x", "{}\u202egnp", "{}-LOC-", "{}-LOC-0_1", "{}~", "{}:1", "{}" + "x" * 170, "{}" + "é" * 120),
 )
@@ -26,8 +33,7 @@ def make_odd_kinds(directory: Path, name, suffix):
     """Make a pipe, a socket, a link to a device, ... under names of a suffix; yield (what, name of the case)."""
     outside = directory.parent / "outside"
     outside.mkdir(exist_ok=True)
-    number = 0
-    for what, make in (
+    kinds = (
         ("a pipe", os.mkfifo),
         ("a socket", make_socket),
         ("a link to a device", lambda path: path.symlink_to("/dev/zero")),
@@ -37,8 +43,8 @@ def make_odd_kinds(directory: Path, name, suffix):
         ("a link that leads nowhere", lambda path: path.symlink_to("nowhere")),
         ("a link to a pipe", lambda path: make_piped_link(path, outside)),
         ("a file that must not be read", make_unreadable),
-    ):
-        number += 1
+    )
+    for number, (what, make) in enumerate(kinds):
         case = f"{name}k{number}"
         make(directory / f"{case}{suffix}")
         yield what, case

@@ -5,6 +5,7 @@ import csv
 import functools
 import gzip
 import io
+import itertools
 import json
 import re
 import struct
@@ -187,7 +188,7 @@ def _add_volumes(made, directory):
         made.add("MRC, gzip", reader, "CASE00.mrc.gz", packed, _gzip_points(packed), SAME)
         made.add("MRC, bzip2", reader, "CASE00.mrc.bz2", packed2, [4, 10, 14], SAME)
 
-    fields = "type: uint8\ndimension: 3\nsizes: 40 48 5\nspacings: 4 4 4\nspace units: \"nm\" \"nm\" \"nm\"\n"
+    fields = 'type: uint8\ndimension: 3\nsizes: 40 48 5\nspacings: 4 4 4\nspace units: "nm" "nm" "nm"\n'
     head = f"NRRD0004\n{fields}encoding: raw\n\n".encode()
     voxels, stream = VOXELS.tobytes(), gzip.compress(VOXELS.tobytes(), mtime=0)
     lines = [match.end() for match in re.finditer(b"\n", head)]
@@ -208,11 +209,14 @@ def _add_volumes(made, directory):
 
 def _riff_points(data):
     names = rb"RIFF|LIST|hdrl|avih|strh|strf|movi|00dc|idx1|JUNK"
-    return {match.start() for match in re.finditer(names, data)}
+    points = sorted(match.start() for match in re.finditer(names, data))
+    return {*points, *((first + second) // 2 for first, second in itertools.pairwise(points))}
 
 
 def _box_points(data):
-    return {match.start() - 4 for match in re.finditer(rb"ftyp|free|mdat|moov|mvhd|trak|mdia|stbl|stsd|stsz|stco", data)}
+    return {
+        match.start() - 4 for match in re.finditer(rb"ftyp|free|mdat|moov|mvhd|trak|mdia|stbl|stsd|stsz|stco", data)
+    }
 
 
 def _add_videos(made, directory):

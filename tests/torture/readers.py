@@ -23,12 +23,14 @@ class Reader:
 
     `command` has the words of the command line, in which ``IN`` is the directory of the cases, ``OUT`` that of the
     results and ``ROOT`` one of good files. Of a stage that takes a directory of inputs, `neighbours` are good ones by
-    name; without any, every case has a run of its own.
+    name; without any, every case has a run of its own. `names_places` says that results have paths in them, so that
+    those of two runs differ.
     """
 
     module: str
     command: str
     neighbours: dict | None = None
+    names_places: bool = False
 
     @property
     def takes_many(self):
@@ -64,12 +66,8 @@ def make_readers(originals):
     return {
         "cross_section3d": Reader("raw.cross_section3d", "IN OUT -a 0 -p 1", {f"{GOOD}.tif": _tiff(VOXELS)}),
         "cleanup2d": Reader("raw.cleanup2d", "IN OUT -p 1", {f"{GOOD}.tif": _tiff(PIXELS)}),
-        "mrc2byte": Reader(
-            "preprocess.mrc2byte", "IN -o OUT -p 1", {f"{GOOD}.mrc": good["MRC", "mrc2byte"]}
-        ),
-        "vid2stack": Reader(
-            "preprocess.vid2stack", "IN -o OUT -p 1", {f"{GOOD}.avi": good["AVI", "vid2stack"]}
-        ),
+        "mrc2byte": Reader("preprocess.mrc2byte", "IN -o OUT -p 1", {f"{GOOD}.mrc": good["MRC", "mrc2byte"]}),
+        "vid2stack": Reader("preprocess.vid2stack", "IN -o OUT -p 1", {f"{GOOD}.avi": good["AVI", "vid2stack"]}),
         "crop_patches": Reader(
             "raw.crop_patches", "IN OUT -cs 32 -p 1", {f"{GOOD}-LOC-2d.tiff": good["sections", "crop_patches"]}
         ),
@@ -77,6 +75,7 @@ def make_readers(originals):
             "deduplicated.deduplicate",
             "IN OUT -p 1",
             {name.replace("CASE00", GOOD): data for name, data in hashes.items()},
+            names_places=True,
         ),
         "reconstruct3d": Reader("3d.reconstruct3d", "IN ROOT/volumes OUT -nz 4 -p 1"),
         "reconstruct3d of a shard": Reader("3d.reconstruct3d", "IN/list.npz ROOT/volumes OUT -nz 4 -p 1"),
@@ -88,9 +87,7 @@ def make_readers(originals):
             "data_prep.trim_coco",
             "--train-annotations IN/instances.json --targets 3 --train-images IN/images.zip -o OUT",
         ),
-        "trim_siim": Reader(
-            "data_prep.trim_siim", "--metadata IN/metadata.csv --benign 0:5 --malignant 0:5 -o OUT"
-        ),
+        "trim_siim": Reader("data_prep.trim_siim", "--metadata IN/metadata.csv --benign 0:5 --malignant 0:5 -o OUT"),
     }
 
 
@@ -119,7 +116,7 @@ def write_case(directory: Path, files: dict, name: str, root: Path) -> None:
 
 def main(argv):
     """Open a labelling session's labels as the notebook does; the shape of a stage's `main`."""
-    log, out, root = map(Path, argv)
+    log, _, root = map(Path, argv)
     store = importlib.import_module("emcurate.labeling.store")
     paths = importlib.import_module("emcurate.patches.pathlists").PathList(root / "list.npz")
     path = log.with_name(labels.LABELS_FILE)

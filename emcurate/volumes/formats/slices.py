@@ -15,7 +15,7 @@ from PIL import Image
 
 from emcurate.errors import InputError
 from emcurate.files import list_files, open_regular
-from emcurate.images.reading import IMAGE_SUFFIXES, TIFF_SUFFIXES, SeveralImagesError, read_image
+from emcurate.images.reading import FORMATS, IMAGE_SUFFIXES, TIFF_SUFFIXES, SeveralImagesError, read_image
 from emcurate.images.tiff_files import TIFF_DAMAGE, open_tiff
 from emcurate.volumes.layouts import Opened, Shape, describe_shape, read_by_planes
 
@@ -86,7 +86,7 @@ def _peek_size(path: Path) -> tuple[int, ...]:
     """Return (height, width), by the header alone where that can be read."""
     with contextlib.suppress(*TIFF_DAMAGE, InputError):
         if path.suffix.lower() not in TIFF_SUFFIXES:
-            with open_regular(path) as file, Image.open(file) as image:
+            with open_regular(path) as file, Image.open(file, formats=FORMATS) as image:
                 return image.height, image.width
         with open_tiff(path) as tiff:
             page = tiff.pages.first

@@ -69,6 +69,7 @@ class TiffPages:
         return read_by_planes(self, z, y, x)
 
     def iter_planes(self, start: int, stop: int) -> Iterator[npt.NDArray[Any]]:
+        _, height, width = self.shape
         with open_tiff(self.path) as tiff:
             for z in range(start, stop):
                 try:
@@ -77,6 +78,9 @@ class TiffPages:
                 except TIFF_DAMAGE as error:
                     expected = "pages that can be decoded"
                     raise describe_damage(error, self.path, expected, COPY_AGAIN, f" at slice {z}") from None
+                if plane.size != height * width:
+                    found = f"{plane.size:,} pixels in slice {z}"
+                    raise InputError(self.path, f"{height} × {width} pixels a slice", found, COPY_AGAIN)
                 yield plane.reshape(self.shape[1:]).astype(self.dtype, copy=False)
 
 
