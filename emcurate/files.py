@@ -136,7 +136,10 @@ def leads_into(path: Path, *directories: Path) -> bool:
 
     The directories themselves may be links: those are their owner's.
     """
-    found = path.resolve()
+    try:
+        found = path.resolve()
+    except (OSError, RuntimeError):  # links that lead round lead nowhere
+        return False
     return any(found.is_relative_to(directory.resolve()) for directory in directories)
 
 
@@ -209,9 +212,9 @@ def digest_bytes(data: bytes | memoryview) -> str:
 
 
 def digest_file(path: Path) -> str:
-    """Return the digest of a file's content, as `Output` keeps it."""
+    """Return the digest of a file's content, as `Output` keeps it; raises `InputError` if it is no file."""
     digest = xxhash.xxh3_128()
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         while chunk := file.read(DIGEST_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
@@ -222,7 +225,7 @@ def holds(directory: Path, output: Output) -> bool:
     path = directory / output.name
     try:
         return path.is_file() and path.stat().st_size == output.size and digest_file(path) == output.digest
-    except OSError:
+    except (OSError, InputError):
         return False
 
 

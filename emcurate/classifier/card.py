@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from emcurate.errors import InputError
+from emcurate.errors import DAMAGE, InputError
 from emcurate.files import hash_file, write_bytes
 
 WEIGHTS_FILE = "patch_quality_classifier_nn.pth"
@@ -69,7 +69,7 @@ def describe_weights(path: Path) -> Weights:
             InputFormat(int(inputs["image_size"]), _three(inputs["mean"]), _three(inputs["std"])),
             float(values["threshold"]),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except DAMAGE as error:
         raise InputError(
             card,
             "the card train_nn.py writes beside its weights",

@@ -177,7 +177,7 @@ class Torture:
         shutil.rmtree(inputs.parent, ignore_errors=True)
 
     def judge_all(self, reader, answer, cases, inputs, out):
-        before, _, failed = answer.err.rpartition("\nFailed:\n" if "\nFailed:\n" in answer.err else "Failed:\n")
+        before, _, failed = answer.err.partition("Failed:\n")
         warned = "\n".join(line for line in before.splitlines() if line.startswith("warning:"))
         any_named = False
         for case in cases:
@@ -218,7 +218,10 @@ class Torture:
         """Put odd kinds of entries and odd names before a reader, twice: the second time nothing may be new."""
         own = next((o for o in self.originals if o.reader == name), None)
         inputs, out = self.lay_out(reader, [])
-        suffixes = sorted({next(iter(o.files)).partition("CASE00")[2] for o in self.originals if o.reader == name})
+        # Data beside a header are no input by themselves.
+        suffixes = sorted(
+            {next(iter(o.files)).partition("CASE00")[2] for o in self.originals if o.reader == name} - {".raw"}
+        )
         cases = []
         for suffix in suffixes if self.share >= 1 else suffixes[:3]:
             if "/" in suffix:

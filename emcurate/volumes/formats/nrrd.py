@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emcurate.errors import DAMAGE, InputError, describe_damage
-from emcurate.files import check_regular, leads_into, open_regular
+from emcurate.files import check_regular, is_there, leads_into, open_regular
 from emcurate.volumes.layouts import (
     FlatFile,
     Opened,
@@ -103,12 +103,15 @@ def data_file(path: Path, header: dict[str, Any] | None = None) -> Path | None:
             "put the data file beside the header and name it there without a directory",
         )
     found = path.parent / steps
-    if not found.exists():
+    if not is_there(found):
         raise InputError(path, f"its data file {name} beside it", "no such file", "copy both files together")
     if not leads_into(found, path.parent, path.resolve().parent):
         link = f"data file: {name}, a link to {found.resolve()}"
         raise InputError(path, "a data file in the header's own directory", link, "put the file itself there")
-    return check_regular(found)
+    try:
+        return check_regular(found)
+    except InputError as error:
+        raise InputError(path, f"its data file {name} beside it", error.found, "copy both files together") from None
 
 
 def write_stack(
