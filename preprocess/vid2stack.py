@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -93,6 +92,8 @@ def convert_video(job: VideoJob) -> tuple[bool, Output]:
         raise InputError(job.path, "a path in UTF-8, which OpenCV needs", "bytes that are none", "rename it") from None
     missing = find_missing(job.path)
     os.environ.update(QUIET_FFMPEG)
+    import cv2  # here, after it was told to be quiet, and since curate.py loads this only to know the flags
+
     # By FFmpeg alone: among the others is one that takes "a%02d.avi" for a list of images.
     capture = cv2.VideoCapture(str(job.path), cv2.CAP_FFMPEG)
     partial = partial_path(job.volume.parent)
@@ -118,6 +119,8 @@ def convert_video(job: VideoJob) -> tuple[bool, Output]:
 
 def expected_bytes(capture: Any, announced: int) -> int | None:
     """Return the size of the volume a video announces; None where it announces nothing."""
+    import cv2
+
     if announced <= 0:
         return None
     return announced * int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)) * int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))

@@ -108,6 +108,7 @@ def run(
     """Convert every image of `imdir`; see the module's docstring."""
     report = Report(STAGE)
     refuse_same_directory(imdir, savedir)
+    workers.warm_up()
     images = find_images(imdir, report)
     if not images and not report.failures:
         expected = f"images ({', '.join(suffix[1:] for suffix in IMAGE_SUFFIXES[:9])}, ...)"

@@ -68,6 +68,7 @@ def run(
     if from_volumes:
         material = DirectoryOfVolumes(imdir, sections, patchdir, report, workers)
     else:
+        workers.warm_up()
         material = DirectoryOfSections(imdir, report)
     if selection is not None and material.sections and not any(map(selection.has_any, material.sections)):
         found, advice = "only patches of others", "name the directory that the list's patches were cut from"
@@ -86,7 +87,8 @@ def run(
     report.count("sections already done", len(plan.tables.kept))
     for ready in material.ready(plan.unfinished(), report, workers):
         jobs = [job for dataset in ready for job in plan.jobs(dataset, workers)]
-        for job, done in workers.run(cut, jobs, report, unit="job"):
+        in_threads = material.suits_threads(ready)
+        for job, done in workers.run(cut, jobs, report, unit="job", in_threads=in_threads):
             plan.take(job, done, report)
         for dataset in ready:
             plan.close(dataset)

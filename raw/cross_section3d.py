@@ -34,7 +34,7 @@ from emcurate.volumes.cut_settings import HowToCut
 from emcurate.volumes.scratch import make_batches
 from emcurate.volumes.section_source import OpenJob, list_volumes_to_cut, open_volume_to_cut
 from emcurate.volumes.sections import choose_planes, dataset_of, divide
-from emcurate.volumes.slabs import Slab, describe_volume, ready_to_cut
+from emcurate.volumes.slabs import Slab, describe_volume, ready_to_cut, suits_threads
 from emcurate.volumes.volume import dataset_name
 
 STAGE = "cross_section3d"
@@ -102,8 +102,9 @@ def run(
                 if found is not None
                 for plane, indices in divide(volume, planes[volume.path], sections.spacing)
             ]
+            in_threads = suits_threads([volume for volume, _ in ready])
             missing = Counter(job.slab.volume.name for job in jobs)
-            for job, cut in workers.run(cut_sections, jobs, report, unit="slab"):
+            for job, cut in workers.run(cut_sections, jobs, report, unit="slab", in_threads=in_threads):
                 made.setdefault(job.slab.volume.name, []).append(cut)
                 missing[job.slab.volume.name] -= 1
         for volume, _ in ready:

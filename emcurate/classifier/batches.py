@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import overload
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -86,4 +85,6 @@ def resize_patch(patch: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint
     """Return a patch as (size, size): bilinear without antialiasing, as the published weights were trained with."""
     if patch.shape == (size, size):
         return patch
+    import cv2  # here, since most patches need no resizing, and whoever only asks for the flags none
+
     return cv2.resize(patch, (size, size), interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -199,20 +200,30 @@ def find_patches(
     InputError
         If a patch is wanted that is not on the section's grid.
     """
-    places = [
-        (rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start)
-        for rows, columns in iter_grid(pixels.shape[0], pixels.shape[1], how.crop_size)
-    ]
-    places.sort(key=lambda place: f"{place[0]}_{place[1]}")
-    on_grid = {place[:2] for place in places}
-    corners = on_grid if chosen is None else set(map(tuple, chosen.tolist()))
+    places = list_places(pixels.shape[0], pixels.shape[1], how.crop_size)
+    if chosen is None:
+        return places, np.ones(len(places), np.bool_)
+    on_grid = set(map(tuple, places[:, :2].tolist()))
+    corners = set(map(tuple, chosen.tolist()))
     if not corners <= on_grid:
         y, x = min(corners - on_grid)
         found = f"a grid without it, of patches of {how.crop_size} pixels on {pixels.shape[0]} x {pixels.shape[1]}"
         advice = "cut with the --crop_size that the list was made with, from the same sections or volumes"
         raise InputError(f"{section}_{y}_{x}", f"a patch of {section}", found, advice)
-    wanted = np.array([place[:2] in corners for place in places])
-    return np.array(places, np.int32).reshape(-1, 4), wanted
+    return places, np.array([(y, x) in corners for y, x in places[:, :2].tolist()], np.bool_)
+
+
+@functools.lru_cache
+def list_places(height: int, width: int, crop_size: int) -> npt.NDArray[np.int32]:
+    """Return row, column, height and width of each patch of a section, (n, 4), in the order of the patches' names."""
+    places = [
+        (rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start)
+        for rows, columns in iter_grid(height, width, crop_size)
+    ]
+    places.sort(key=lambda place: f"{place[0]}_{place[1]}")
+    found = np.array(places, np.int32).reshape(-1, 4)
+    found.flags.writeable = False  # shared by all sections of this size
+    return found
 
 
 def _encode(

@@ -113,6 +113,10 @@ class DirectoryOfSections:
         """Yield datasets that can be cut now: here all of them."""
         yield list(datasets)
 
+    def suits_threads(self, datasets: Collection[str]) -> bool:
+        """Return False: what decodes images may end its process, or hold Python's lock."""
+        return False
+
     def divide(self, stems: Sequence[str], workers: Workers) -> Iterator[Sequence[str]]:
         """Divide sections of one dataset among jobs."""
         count = max(1, min(SECTIONS_A_JOB, len(stems) // (workers.cores * JOBS_A_WORKER)))

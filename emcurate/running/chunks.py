@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import time
 import traceback
-import warnings
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
-from emcurate.errors import DataWarning, InputError, describe_os_error
+from emcurate.errors import InputError, describe_os_error
+from emcurate.running.hearing import hear
 
 # Set to see where an unexpected error came from.
 TRACEBACK_VARIABLE = "EMCURATE_TRACEBACK"
@@ -155,10 +155,7 @@ def run_chunk(function: Callable[[Any], Any], jobs: Sequence[Any], seconds: floa
 
 def run_job(function: Callable[[Any], Any], job: Any) -> Outcome:
     """Do one job, whatever comes of it."""
-    with warnings.catch_warnings(record=True) as caught:
-        # Libraries chatter about files that are fine; what matters is said by a DataWarning.
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("always", DataWarning)
+    with hear() as heard:
         value, error = None, None
         try:
             value = function(job)
@@ -166,7 +163,7 @@ def run_job(function: Callable[[Any], Any], job: Any) -> Outcome:
             error = str(problem)
         except Exception as problem:
             error = _describe_unexpected(function, job, problem)
-    return Outcome(value, error, tuple(str(w.message) for w in caught if issubclass(w.category, DataWarning)))
+    return Outcome(value, error, tuple(heard))
 
 
 def _describe_unexpected(function: Callable[[Any], Any], job: Any, problem: Exception) -> str:

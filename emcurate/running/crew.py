@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Any
 
 from emcurate.running.chunks import WorkerDiedError
+from emcurate.running.sockets import shorten_socket_paths
 
 # Not fork: a forked child of a process that has used threads (OpenCV, numba, torch) can hang for ever.
 _CONTEXT: Any = multiprocessing.get_context(
@@ -51,6 +52,9 @@ START_TRIES = 3
 
 # Seconds a process has to end by itself when there is no more work, or to be gone after it was killed.
 END_SECONDS = 5.0
+
+# Held while a process is started: its environment meanwhile belongs to all threads.
+_starting = threading.Lock()
 
 
 class Crew(Executor):
@@ -113,7 +117,6 @@ class Crew(Executor):
 
     def _hire(self) -> _Worker:
         for _ in range(START_TRIES):
-            # One at a time: the environment of a process being started belongs to all threads.
             with self._lock:
                 if self._closed:
                     raise WorkerDiedError
@@ -131,7 +134,7 @@ class _Worker:
         self.connection, theirs = multiprocessing.connection.Pipe()
         self.process = _CONTEXT.Process(target=_serve, args=(theirs,), daemon=True)
         try:
-            with _environment(SINGLE_THREADED):
+            with _starting, _environment(SINGLE_THREADED):
                 _load_once()
                 self.process.start()
         except BaseException:
@@ -165,6 +168,20 @@ class _Worker:
             self.process.join(END_SECONDS)
 
 
+def warm_up() -> None:
+    """Start the process that workers are forked from, in a thread; it takes as long as this one took to load."""
+    if _CONTEXT.get_start_method() == "forkserver":
+        threading.Thread(target=_start_server, name="warm-up", daemon=True).start()
+
+
+def _start_server() -> None:
+    from multiprocessing import forkserver
+
+    with _starting, contextlib.suppress(OSError, EOFError), _environment(SINGLE_THREADED):
+        _load_once()
+        forkserver.ensure_running()
+
+
 def _load_once() -> None:
     """Let the process that workers are forked from load what this one has of emcurate, so that no worker has to.
 
@@ -172,6 +189,7 @@ def _load_once() -> None:
     """
     if _CONTEXT.get_start_method() != "forkserver":
         return
+    shorten_socket_paths()
     loaded = [name for name in sys.modules if name.startswith(f"{PACKAGE}.") and not name.startswith(LOADED_LATE)]
     _CONTEXT.set_forkserver_preload(loaded)
 

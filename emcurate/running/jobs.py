@@ -11,14 +11,15 @@ import os
 import queue
 import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from tqdm import tqdm
 
 from emcurate.running.chunks import Answer, Outcome, Pace, feed, run_chunk, run_job
-from emcurate.running.crew import Crew
+from emcurate.running.crew import Crew, warm_up
+from emcurate.running.hearing import start_threads
 from emcurate.running.report import Report
 
 Input = TypeVar("Input")
@@ -63,12 +64,19 @@ class Workers:
         """How many cores of this machine may be used, for work that is not divided into jobs."""
         return self.processes or default_processes()
 
+    def warm_up(self) -> None:
+        """Begin to start processes, in the background, for a stage that will want them but has first to look around."""
+        if self.scheduler is None and self.cores > 1:
+            warm_up()
+
     def run(
         self,
         function: Callable[[Input], Value],
         inputs: Sequence[Input],
         report: Report,
         unit: str = "file",
+        *,
+        in_threads: bool = False,
     ) -> Iterator[tuple[Input, Value]]:
         """Yield ``(input, function(input))`` as jobs finish, with a progress bar; failures go to `report`.
 
@@ -84,13 +92,16 @@ class Workers:
             Receives the failures and the jobs' `DataWarning` messages.
         unit : str
             What the progress bar counts.
+        in_threads : bool
+            Whether threads of this process take the place of processes, which need a third of a second to start: for
+            jobs that let go of Python's lock most of the time and decode nothing that could end the process.
 
         Raises
         ------
         InputError
             If there is no scheduler at the address given, or it is lost, or its workers cannot do the work.
         """
-        outcomes = self._run(function, inputs)
+        outcomes = self._run(function, inputs, in_threads)
         for index, outcome in progress(outcomes, total=len(inputs), label=report.stage, unit=unit):
             for message in outcome.warnings:
                 report.warn(message)
@@ -114,7 +125,9 @@ class Workers:
         with connect(self.scheduler, function, [question]) as cluster:
             return cluster.ask(function, question)
 
-    def _run(self, function: Callable[[Any], Any], inputs: Sequence[Any]) -> Iterator[tuple[int, Outcome]]:
+    def _run(
+        self, function: Callable[[Any], Any], inputs: Sequence[Any], in_threads: bool
+    ) -> Iterator[tuple[int, Outcome]]:
         if not inputs:
             return
         if self.scheduler is not None:
@@ -124,14 +137,19 @@ class Workers:
         if processes == 1:
             yield from ((i, run_job(function, job)) for i, job in enumerate(inputs))
             return
+        if in_threads:
+            with start_threads(processes) as threads:
+                pool = _ExecutorPool(threads, processes)
+                yield from feed(pool, function, inputs, range(len(inputs)), Pace(CHUNK_SECONDS))
+            return
         suspects: list[int] = []
         with Crew(processes) as crew:
-            pool = _CrewPool(crew, processes)
+            pool = _ExecutorPool(crew, processes)
             yield from _set_aside(feed(pool, function, inputs, range(len(inputs)), Pace(CHUNK_SECONDS)), suspects)
         if suspects:
             # Alone: a job killed for want of memory, the commonest case, then has all there is.
             with Crew(1) as crew:
-                yield from feed(_CrewPool(crew, 1), function, inputs, suspects, pace=None)
+                yield from feed(_ExecutorPool(crew, 1), function, inputs, suspects, pace=None)
 
     def _run_on_cluster(self, function: Callable[[Any], Any], inputs: Sequence[Any]) -> Iterator[tuple[int, Outcome]]:
         from emcurate.running.cluster import TASK_SECONDS, connect
@@ -160,19 +178,19 @@ def _set_aside(outcomes: Iterable[tuple[int, Outcome]], suspects: list[int]) -> 
             yield index, outcome
 
 
-class _CrewPool:
-    """The processes of a crew, as `feed` wants them."""
+class _ExecutorPool:
+    """The processes of a crew, or some threads, as `feed` wants them."""
 
-    def __init__(self, crew: Crew, processes: int) -> None:
-        self._crew = crew
-        self._room = processes * CHUNKS_AHEAD
+    def __init__(self, executor: Executor, workers: int) -> None:
+        self._executor = executor
+        self._room = workers * CHUNKS_AHEAD
         self._ended: queue.SimpleQueue[Future[Answer]] = queue.SimpleQueue()
 
     def room(self) -> int:
         return self._room
 
     def submit(self, function: Callable[[Any], Any], jobs: Sequence[Any], seconds: float) -> Hashable:
-        future: Future[Answer] = self._crew.submit(run_chunk, function, jobs, seconds)
+        future: Future[Answer] = self._executor.submit(run_chunk, function, jobs, seconds)
         future.add_done_callback(self._ended.put)
         return future
 

@@ -20,7 +20,7 @@ from emcurate.volumes.corpus import fingerprint_volume, list_volumes, refuse_bad
 from emcurate.volumes.cut_settings import HowToCut
 from emcurate.volumes.scratch import make_batches
 from emcurate.volumes.sections import choose_planes, section_indices, sections_at_once
-from emcurate.volumes.slabs import Slab, describe_volume, ready_to_cut
+from emcurate.volumes.slabs import Slab, describe_volume, ready_to_cut, suits_threads
 from emcurate.volumes.volume import Volume, dataset_name, open_for_cutting
 
 
@@ -139,24 +139,24 @@ class DirectoryOfVolumes:
                 self._ready = {volume.name: (volume, limits) for volume, limits in ready if limits is not None}
                 yield list(self._ready)
 
+    def suits_threads(self, datasets: Collection[str]) -> bool:
+        """Return whether datasets that are ready are best cut by threads; see `emcurate.volumes.slabs`."""
+        return suits_threads([self._ready[name][0] for name in datasets])
+
     def divide(self, stems: Sequence[str], workers: Workers) -> Iterator[list[str]]:
         """Divide sections of one dataset among jobs: neighbours of one plane, which are read together."""
-        for (name, plane), group in groupby(stems, key=self._plane_of):
-            of_plane = list(group)
-            count = sections_at_once(self._volumes[name], plane)
-            for start in range(0, len(of_plane), count):
-                yield of_plane[start : start + count]
+        for _, group in groupby(stems, key=self._window_of):
+            yield list(group)
 
     def pieces(self, stems: Sequence[str]) -> tuple[Slab, ...]:
         """Return what yields the pixels of some sections of one dataset that is ready."""
         slabs = []
-        for (name, plane), group in groupby(stems, key=self._plane_of):
+        for (name, plane, _), group in groupby(stems, key=self._window_of):
             volume, limits = self._ready[name]
-            count = sections_at_once(volume, plane)
-            for run in _even_runs([self.sections[stem].index for stem in group]):  # type: ignore[union-attr]
-                slabs += [
-                    Slab(volume, plane, run[start : start + count], limits) for start in range(0, len(run), count)
-                ]
+            # Whole xy planes lie together and are read alone; the others cost as much as all that lie between them.
+            gap = self._how.spacing if plane == 0 else volume.shape[plane]
+            indices = [self._index_of(stem) for stem in group]
+            slabs += [Slab(volume, plane, run, limits) for run in _split(indices, self._how.spacing, gap)]
         return tuple(slabs)
 
     def details(self, dataset: str) -> dict[str, Any]:
@@ -179,24 +179,30 @@ class DirectoryOfVolumes:
             return self._ready[name][1]
         return Limits(*self.known_limits[name]) if name in self.known_limits else None
 
-    def _plane_of(self, stem: str) -> tuple[str, int]:
+    def _window_of(self, stem: str) -> tuple[str, int, int]:
+        """Return a section's dataset and plane, and the number of the slab of that plane that it is read with."""
         section = self.sections[stem]
         assert isinstance(section, naming.VolumeSection)
-        return section.dataset, section.plane
+        thickness = sections_at_once(self._volumes[section.dataset], section.plane) * self._how.spacing
+        return section.dataset, section.plane, section.index // thickness
+
+    def _index_of(self, stem: str) -> int:
+        section = self.sections[stem]
+        assert isinstance(section, naming.VolumeSection)
+        return section.index
 
 
-def _even_runs(indices: Sequence[int]) -> Iterator[range]:
-    """Divide rising numbers into ranges, each of one step.
+def _split(indices: Sequence[int], spacing: int, gap: int) -> Iterator[list[int]]:
+    """Split rising numbers where they are further apart than `gap`, or by no multiple of `spacing`.
 
-    >>> list(_even_runs([0, 3, 6, 9, 10]))
-    [range(0, 10, 3), range(10, 11)]
+    >>> list(_split([0, 3, 9, 10], 3, 3)), list(_split([0, 3, 9, 10], 3, 20))
+    ([[0, 3], [9], [10]], [[0, 3, 9], [10]])
     """
-    start = 0
-    while start < len(indices):
-        stop, step = start + 1, 1
-        if stop < len(indices):
-            step = indices[stop] - indices[start]
-            while stop < len(indices) and indices[stop] - indices[stop - 1] == step:
-                stop += 1
-        yield range(indices[start], indices[stop - 1] + 1, step)
-        start = stop
+    run: list[int] = []
+    for index in indices:
+        if run and (index - run[-1] > gap or (index - run[0]) % spacing):
+            yield run
+            run = []
+        run.append(index)
+    if run:
+        yield run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,29 +18,52 @@ from emcurate.images.pixels import Limits, Rescale, convert
 from emcurate.running.claims import Notes
 from emcurate.running.jobs import Workers
 from emcurate.running.report import Report
+from emcurate.volumes.layouts import FlatFile
 from emcurate.volumes.limits import find_limits
 from emcurate.volumes.scratch import ready_to_read
 from emcurate.volumes.volume import Volume
 
+# Bytes of voxels up to which threads cut them: these are half done before processes have been started, but hinder one
+# another wherever Python itself is at work.
+THREADED_BYTES = 1 << 28
+
 
 @dataclass(frozen=True)
 class Slab:
-    """Some sections of one plane of a volume, those at `indices` of axis `plane`, and the volume's grey limits."""
+    """Some sections of one plane of a volume, those at `indices` of axis `plane`, and the volume's grey limits.
+
+    The indices rise. All that lies between the first and the last is read, in steps that they have in common.
+    """
 
     volume: Volume
     plane: int
-    indices: range
+    indices: Sequence[int]
     limits: Limits
 
     def sections(self) -> Iterator[tuple[naming.VolumeSection, npt.NDArray[np.uint8]]]:
         """Yield each section's name and pixels, (rows, columns) uint8; the slab's voxels are read once."""
+        first, last = self.indices[0], self.indices[-1]
+        step = math.gcd(*(index - first for index in self.indices)) or 1
         box = [slice(None)] * 3
-        box[self.plane] = slice(self.indices[0], self.indices[-1] + 1, self.indices.step)
-        # Pixels of a yz section lie far from one another in memory, where all that follows would be slow.
-        pixels = np.ascontiguousarray(np.moveaxis(convert(self.volume.read(*box), self.limits), self.plane, 0))
+        box[self.plane] = slice(first, last + 1, step)
+        pixels = separate_sections(convert(self.volume.read(*box), self.limits), self.plane)
         width = naming.index_width(self.volume.shape[self.plane])
-        for index, section in zip(self.indices, pixels, strict=True):
-            yield naming.VolumeSection(self.volume.name, self.plane, index, width), section
+        for index in self.indices:
+            yield naming.VolumeSection(self.volume.name, self.plane, index, width), pixels[(index - first) // step]
+
+
+def separate_sections(box: npt.NDArray[np.uint8], plane: int) -> npt.NDArray[np.uint8]:
+    """Return the sections of a box of voxels along an axis, (sections, rows, columns), each by itself in memory.
+
+    Pixels of a yz section lie far from one another in a box, where all that follows would be slow.
+    """
+    sections = np.moveaxis(box, plane, 0)
+    if plane == 0:
+        return sections
+    separate = np.empty(sections.shape, np.uint8)
+    for z, rows in enumerate(box):  # while the cache holds both: all at once takes twice as long
+        separate[:, z] = rows if plane == 1 else rows.T
+    return separate
 
 
 @contextlib.contextmanager
@@ -75,6 +99,12 @@ def ready_to_cut(
         limits = {**known, **find_limits(unknown, rescale, report, workers)}
         usable = {volume.path: volume for volume in ready if volume.path in limits or not planes[volume.path]}
         yield [(usable[volume.path], limits.get(volume.path)) for volume in volumes if volume.path in usable]
+
+
+def suits_threads(volumes: Sequence[Volume]) -> bool:
+    """Return whether volumes are sooner cut by threads of this process than by processes: a few, mapped as they are."""
+    is_flat = all(isinstance(volume.voxels, FlatFile) for volume in volumes)
+    return is_flat and sum(volume.size * volume.dtype.itemsize for volume in volumes) <= THREADED_BYTES
 
 
 def describe_volume(volume: Volume, limits: Limits | None, notes: Notes) -> dict[str, Any]:

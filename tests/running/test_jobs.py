@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from pathlib import Path
@@ -30,10 +31,10 @@ def die_at_four(number):
     return number
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_failures_and_warnings_are_collected_and_the_others_go_on(processes):
+@pytest.mark.parametrize(("processes", "in_threads"), [(1, False), (2, False), (2, True), (3, True)])
+def test_failures_and_warnings_are_collected_and_the_others_go_on(processes, in_threads):
     report = Report("test")
-    done = dict(Workers(processes).run(square, range(8), report))
+    done = dict(Workers(processes).run(square, range(8), report, in_threads=in_threads))
     assert done == {n: n**2 for n in range(8) if n not in (3, 5)}
     assert report.warnings == ["odd numbers occur"]
     assert len(report.failures) == 2
@@ -47,6 +48,48 @@ def test_a_killed_worker_costs_only_its_own_input():
     assert sorted(done) == [n for n in range(40) if n != 4]
     assert len(report.failures) == 1
     assert "was killed" in report.failures[0]
+
+
+def test_threads_keep_what_their_jobs_warn_of_apart_and_leave_the_filters_as_they_were():
+    before = warnings.filters[:]
+    outcomes = list(Workers(4)._run(warn_slowly, range(40), in_threads=True))
+    assert len(outcomes) == 40
+    assert {index: outcome.warnings for index, outcome in outcomes} == {
+        n: (f"first {n}", f"last {n}") for n in range(40)
+    }
+    assert warnings.filters == before
+
+
+def warn_slowly(number):
+    warnings.warn(f"first {number}", DataWarning, stacklevel=1)
+    time.sleep(0.002)
+    warnings.warn(f"last {number}", DataWarning, stacklevel=1)
+
+
+def test_a_warning_of_the_main_thread_is_none_of_a_job():
+    with pytest.warns(DataWarning, match="of the main thread"):
+        for index, outcome in Workers(2)._run(warn_slowly, range(20), in_threads=True):
+            warnings.warn(f"of the main thread {index}", DataWarning, stacklevel=1)
+            assert len(outcome.warnings) == 2
+
+
+def test_threads_run_in_this_process_and_side_by_side():
+    done = dict(Workers(3).run(meet, range(3), Report("test"), in_threads=True))
+    assert set(done.values()) == {os.getpid()}
+
+
+MEETING = threading.Barrier(3, timeout=60)
+
+
+def meet(_):
+    MEETING.wait()
+    return os.getpid()
+
+
+def test_processes_that_were_warmed_up_do_the_same():
+    workers = Workers(2)
+    workers.warm_up()
+    assert dict(workers.run(abs, [-1, -2, -3], Report("test"))) == {-1: 1, -2: 2, -3: 3}
 
 
 def test_no_inputs():
