@@ -22,11 +22,15 @@ _COMPRESSIBLE = r"nii|mrc|map|rec|st|mrcs|ali|nrrd|tif|tiff"
 _EXTENSION = re.compile(
     rf"(\.ome\.(tif|tiff|tf2|tf8|btf|zarr)|\.({_COMPRESSIBLE})\.(gz|bz2|xz)|\.[^.\s]+)$", re.IGNORECASE
 )
-_PATCH = re.compile(r"(?P<section>.+)_(?P<y>\d+)_(?P<x>\d+)", re.DOTALL)
-_VOLUME_PLACE = re.compile(r"(?P<plane>[012])_(?P<index>\d+)")
+
+# Numbers as they are written here, so that no place has two names: in ASCII, though other alphabets have digits too,
+# and padded with zeros only where that is said. No place has more digits than these.
+_NUMBER, _PADDED = "(0|[1-9][0-9]{0,17})", "[0-9]{1,18}"
+_PATCH = re.compile(rf"(?P<section>.+)_(?P<y>{_NUMBER})_(?P<x>{_NUMBER})", re.DOTALL)
+_VOLUME_PLACE = re.compile(rf"(?P<plane>[012])_(?P<index>{_PADDED})")
 _SUBVOLUME_PLACE = re.compile(
-    r"3d-(?P<kind>ISO|ANISO)-(?P<z>\d+)_(?P<y>\d+)_(?P<x>\d+)_(?P<axes>[xyz]{3})"
-    r"(_(?P<depth>\d+)x(?P<height>\d+)x(?P<width>\d+))?",
+    rf"3d-(?P<kind>ISO|ANISO)-(?P<z>{_PADDED})_(?P<y>{_PADDED})_(?P<x>{_PADDED})_(?P<axes>[xyz]{{3}})"
+    rf"(_(?P<depth>{_NUMBER})x(?P<height>{_NUMBER})x(?P<width>{_NUMBER}))?",
 )
 
 

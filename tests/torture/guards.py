@@ -243,6 +243,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", metavar="WORDS", help="only guards whose description has these words")
     parser.add_argument("-p", "--processes", type=int, default=1, metavar="N", help="guards at a time (default: 1)")
+    parser.add_argument("--seed", help="taken as by the other tortures; nothing here is left to chance")
     arguments = parser.parse_args(argv)
     guards = [guard for guard in GUARDS if arguments.only in guard.what]
     with tempfile.TemporaryDirectory(prefix="guards-") as work, ThreadPoolExecutor(arguments.processes) as pool:
