@@ -13,8 +13,8 @@ from emcurate.errors import InputError
 from emcurate.images.reading import SeveralImagesError, read_image
 from emcurate.images.sections import read_section, read_size
 from tests.textures import make_texture
-from tests.torture.crafted import _chain, _page, _png, png_chunk, tiff_bytes
-from tests.torture.originals import _image
+from tests.torture.crafted import a_page, chain_of_pages, png_bytes, png_chunk, tiff_bytes
+from tests.torture.originals import image_bytes
 
 PIXELS = make_texture((1, 48, 40))[0]
 
@@ -30,10 +30,10 @@ def refusal(path, data):
 @pytest.mark.parametrize(
     "tags",
     [
-        *(_page(bits=bits) for bits in (0, 77, 65535)),
-        _page(0, 4),
-        _page(4, 0),
-        _page(sampleformat=(3, [77])),
+        *(a_page(bits=bits) for bits in (0, 77, 65535)),
+        a_page(0, 4),
+        a_page(4, 0),
+        a_page(sampleformat=(3, [77])),
     ],
 )
 def test_tiff_whose_numbers_make_no_sense(tmp_path, tags):
@@ -45,12 +45,12 @@ def test_tiff_whose_numbers_make_no_sense(tmp_path, tags):
 
 @pytest.mark.timeout(60)
 def test_lists_of_pages_without_end(tmp_path):
-    assert "leads back to itself" in refusal(tmp_path / "a.tif", _chain(150, back_to=120))
-    assert "pages, found more" in refusal(tmp_path / "b.tif", _chain(1_000_000))
+    assert "leads back to itself" in refusal(tmp_path / "a.tif", chain_of_pages(150, back_to=120))
+    assert "pages, found more" in refusal(tmp_path / "b.tif", chain_of_pages(1_000_000))
 
 
 def test_every_flipped_bit_of_a_png_is_found(tmp_path):
-    data = _image(PIXELS, "PNG")
+    data = image_bytes(PIXELS, "PNG")
     path = tmp_path / "a.png"
     for bit in np.random.default_rng(3).choice(range(64, 8 * len(data)), 300, replace=False):
         damaged = bytearray(data)
@@ -65,7 +65,7 @@ def test_every_flipped_bit_of_a_png_is_found(tmp_path):
 def test_a_checksum_is_that_of_zlib(tmp_path):
     text = png_chunk(b"tEXt", b"Comment\0hello")
     assert text[-4:] == zlib.crc32(b"tEXtComment\0hello").to_bytes(4, "big")
-    (tmp_path / "a.png").write_bytes(_png(extra=text))
+    (tmp_path / "a.png").write_bytes(png_bytes(extra=text))
     assert read_image(tmp_path / "a.png").shape == (4, 4)
 
 
@@ -85,14 +85,14 @@ def test_postscript_in_disguise_starts_no_other_program(tmp_path, monkeypatch):
 
 
 def test_a_tiff_by_another_name_is_read_by_the_same_rules(tmp_path):
-    (tmp_path / "a.png").write_bytes(tiff_bytes(_page(), bytes(range(16))))
+    (tmp_path / "a.png").write_bytes(tiff_bytes(a_page(), bytes(range(16))))
     np.testing.assert_array_equal(read_image(tmp_path / "a.png").ravel(), range(16))
-    assert "leads back to itself" in refusal(tmp_path / "b.png", tiff_bytes(_page(), bytes(16), after=8))
+    assert "leads back to itself" in refusal(tmp_path / "b.png", tiff_bytes(a_page(), bytes(16), after=8))
 
 
 @pytest.mark.timeout(30)
 def test_frames_are_not_counted(tmp_path):
-    gif = _image(PIXELS, "GIF")
+    gif = image_bytes(PIXELS, "GIF")
     block = gif[gif.index(b",") : -1]
     (tmp_path / "a.gif").write_bytes(gif[:-1] + block * 100_000 + b";")
     with pytest.raises(SeveralImagesError):

@@ -13,7 +13,7 @@ from emcurate.patches.hashing import read_hash
 from emcurate.patches.pathlists import PathList
 from emcurate.patches.selection import Selection
 from tests.torture.children import give_up_override
-from tests.torture.crafted import _npys, npy_with_header
+from tests.torture.crafted import make_npys, npy_with_header
 from tests.torture.odd_entries import make_socket
 
 GREY = np.random.default_rng(5).integers(0, 256, (32, 32), dtype=np.uint8)
@@ -23,7 +23,7 @@ BITS = np.indices((8, 8)).sum(axis=0) % 2 == 0
 @pytest.mark.timeout(60)
 def test_arrays_that_make_no_sense_are_refused_in_one_line(tmp_path):
     path = tmp_path / "a.npy"
-    for what, data in _npys(tmp_path, None):
+    for what, data in make_npys(tmp_path):
         path.write_bytes(data)
         try:
             array = read_npy(path)

@@ -10,7 +10,7 @@ import zlib
 
 import numpy as np
 
-from tests.torture.originals import PIXELS, VOXELS, _image, _npy
+from tests.torture.originals import PIXELS, VOXELS, _npy, image_bytes
 
 BIG = 1 << 31
 INFINITE, NAN = float("inf"), float("nan")
@@ -66,7 +66,7 @@ def tiff_bytes(tags, data=b"", after=0, big=False, pages=1):
 DATA = 0xD00DF00D  # replaced by where the pixels begin
 
 
-def _page(width=4, height=4, bits=8, **others):
+def a_page(width=4, height=4, bits=8, **others):
     numbers = {"compression": 259, "photometric": 262, "samples": 277, "rows": 278, "description": 270, "offsets": 273}
     numbers |= {"counts": 279, "planar": 284, "predictor": 317, "subifds": 330, "sampleformat": 339, "tile": 322}
     numbers |= {"resolution": 282}
@@ -84,61 +84,70 @@ def _tiff_cases():
     )
     pixels += "</Pixels></Image>"
     other = "<TiffData IFD='0' FirstZ='{}'><UUID FileName='{}'>urn:uuid:{}</UUID></TiffData>"
-    yield "claims 2^31 x 2^31 pixels", tiff_bytes(_page(BIG, BIG), bytes(16))
-    yield "claims 2^31 x 2^31 deflated", tiff_bytes(_page(BIG, BIG, compression=(3, [8])), zlib.compress(bytes(16)))
+    yield "claims 2^31 x 2^31 pixels", tiff_bytes(a_page(BIG, BIG), bytes(16))
+    yield "claims 2^31 x 2^31 deflated", tiff_bytes(a_page(BIG, BIG, compression=(3, [8])), zlib.compress(bytes(16)))
     yield (
         "claims 2^20 x 2^20 deflated",
-        tiff_bytes(_page(1 << 20, 1 << 20, compression=(3, [8])), zlib.compress(bytes(9))),
+        tiff_bytes(a_page(1 << 20, 1 << 20, compression=(3, [8])), zlib.compress(bytes(9))),
     )
     for bits in (0, 3, 77, 64, 65535):
-        yield f"{bits} bits a sample", tiff_bytes(_page(bits=bits), bytes(16))
+        yield f"{bits} bits a sample", tiff_bytes(a_page(bits=bits), bytes(16))
     for samples in (0, 65535):
-        yield f"{samples} samples a pixel", tiff_bytes(_page(samples=(3, [samples])), bytes(16))
-    yield "no width", tiff_bytes(_page(0, 4), bytes(16))
-    yield "negative width", tiff_bytes({**_page(), 256: (9, [-4])}, bytes(16))
-    yield "no rows a strip", tiff_bytes(_page(rows=(4, [0])), bytes(16))
-    yield "tiles without width", tiff_bytes({**_page(), 322: (4, [0]), 323: (4, [0]), 324: (4, [DATA]), 325: (4, [16])})
-    yield "tiles of 2^31", tiff_bytes({**_page(), 322: (4, [BIG]), 323: (4, [BIG]), 324: (4, [DATA]), 325: (4, [16])})
-    yield "compression 99", tiff_bytes(_page(compression=(3, [99])), bytes(16))
-    yield "predictor 77", tiff_bytes(_page(compression=(3, [8]), predictor=(3, [77])), zlib.compress(bytes(16)))
-    yield "sample format 77", tiff_bytes(_page(sampleformat=(3, [77])), bytes(16))
-    yield "no offsets", tiff_bytes(_page(offsets=None), bytes(16))
-    yield "no counts", tiff_bytes(_page(counts=None), bytes(16))
-    yield "a strip at 2^31", tiff_bytes(_page(offsets=(4, [BIG])), bytes(16))
-    yield "a resolution that is no number", tiff_bytes(_page(resolution=(5, [(0, 0)])) | {}, bytes(16))
-    yield "page list leads to itself", tiff_bytes(_page(), bytes(16), after=8)
-    yield "page list leads out", tiff_bytes(_page(), bytes(16), after=BIG)
-    yield "sub-pages lead round", tiff_bytes(_page(subifds=(4, [8, 8, 8])), bytes(16))
-    yield "page list leads round after 150 pages", _chain(150, back_to=120)
-    yield "a million pages", _chain(1_000_000)
-    yield "a big one of 200,000 pages", _chain(200_000)
+        yield f"{samples} samples a pixel", tiff_bytes(a_page(samples=(3, [samples])), bytes(16))
+    yield "no width", tiff_bytes(a_page(0, 4), bytes(16))
+    yield "negative width", tiff_bytes({**a_page(), 256: (9, [-4])}, bytes(16))
+    yield "no rows a strip", tiff_bytes(a_page(rows=(4, [0])), bytes(16))
+    yield (
+        "tiles without width",
+        tiff_bytes({**a_page(), 322: (4, [0]), 323: (4, [0]), 324: (4, [DATA]), 325: (4, [16])}),
+    )
+    yield (
+        "tiles of 2^31",
+        tiff_bytes({**a_page(), 322: (4, [BIG]), 323: (4, [BIG]), 324: (4, [DATA]), 325: (4, [16])}),
+    )
+    yield "compression 99", tiff_bytes(a_page(compression=(3, [99])), bytes(16))
+    yield "predictor 77", tiff_bytes(a_page(compression=(3, [8]), predictor=(3, [77])), zlib.compress(bytes(16)))
+    yield "sample format 77", tiff_bytes(a_page(sampleformat=(3, [77])), bytes(16))
+    yield "no offsets", tiff_bytes(a_page(offsets=None), bytes(16))
+    yield "no counts", tiff_bytes(a_page(counts=None), bytes(16))
+    yield "a strip at 2^31", tiff_bytes(a_page(offsets=(4, [BIG])), bytes(16))
+    yield "a resolution that is no number", tiff_bytes(a_page(resolution=(5, [(0, 0)])) | {}, bytes(16))
+    yield "page list leads to itself", tiff_bytes(a_page(), bytes(16), after=8)
+    yield "page list leads out", tiff_bytes(a_page(), bytes(16), after=BIG)
+    yield "sub-pages lead round", tiff_bytes(a_page(subifds=(4, [8, 8, 8])), bytes(16))
+    yield "page list leads round after 150 pages", chain_of_pages(150, back_to=120)
+    yield "a million pages", chain_of_pages(1_000_000)
+    yield "a big one of 200,000 pages", chain_of_pages(200_000)
     for claim in ("1000000", "-3", "99999999999999999999", "nan", "1e99"):
         text = f"ImageJ=1.11a\nimages={claim}\nslices={claim}\nspacing=nan\nunit=nm\n\0".encode()
-        yield f"ImageJ of {claim} slices", tiff_bytes(_page(description=(2, text)), bytes(16))
+        yield f"ImageJ of {claim} slices", tiff_bytes(a_page(description=(2, text)), bytes(16))
     for shape in ("[2147483648, 2147483648]", "[-1, -16]", "[NaN, 16]", "[]", '"x"', "[1e400]", "null"):
         text = f'{{"shape": {shape}}}\0'.encode()
-        yield f"a described shape of {shape}", tiff_bytes(_page(description=(2, text)), bytes(16))
+        yield f"a described shape of {shape}", tiff_bytes(a_page(description=(2, text)), bytes(16))
     for sides in ((BIG, BIG, BIG), (-4, 4, 4), (4, 4, "NaN"), (4, 4, 10**6), ("", "", "")):
         text = ome.format(pixels.format(*sides, "<TiffData/>")).encode() + b"\0"
-        yield f"OME of {sides}", tiff_bytes(_page(description=(2, text)), bytes(16))
+        yield f"OME of {sides}", tiff_bytes(a_page(description=(2, text)), bytes(16))
     for name in ("pipe", "../secret.tif", "/dev/zero", "missing.tif", ""):
         data = other.format(0, "CASE00.tif", 1) + other.format(1, name, 2)
         text = ome.format(pixels.format(4, 4, 2, data)).encode() + b"\0"
-        yield f"OME set with {name!r}", tiff_bytes(_page(description=(2, text)), bytes(16))
+        yield f"OME set with {name!r}", tiff_bytes(a_page(description=(2, text)), bytes(16))
     lines = [f'<!ENTITY a{i} "{f"&a{i - 1};" * 10}">' for i in range(1, 12)]
     bomb = f"<?xml version='1.0'?><!DOCTYPE OME [<!ENTITY a0 'ha'>{''.join(lines)}]><OME>&a11;</OME>".encode() + b"\0"
-    yield "OME with a bomb of entities", tiff_bytes(_page(description=(2, bomb)), bytes(16))
+    yield "OME with a bomb of entities", tiff_bytes(a_page(description=(2, bomb)), bytes(16))
     system = b"<!DOCTYPE OME [<!ENTITY x SYSTEM 'file:///etc/passwd'>]><OME>&x;</OME>\0"
-    yield "OME that names a file", tiff_bytes(_page(description=(2, system)), bytes(16))
-    yield "scanimage", tiff_bytes(_page(description=(2, b"state.configPath = 1\0")), bytes(16), after=8)
-    yield "a bomb", tiff_bytes(_page(20_000, 20_000, compression=(3, [8]), counts=(4, [400_000])), _zeros_deflated())
+    yield "OME that names a file", tiff_bytes(a_page(description=(2, system)), bytes(16))
+    yield "scanimage", tiff_bytes(a_page(description=(2, b"state.configPath = 1\0")), bytes(16), after=8)
+    yield (
+        "a bomb",
+        tiff_bytes(a_page(20_000, 20_000, compression=(3, [8]), counts=(4, [400_000])), _zeros_deflated()),
+    )
 
 
 def _zeros_deflated():
     return zlib.compress(bytes(400_000_000), 1)[:400_000].ljust(400_000, b"\0")
 
 
-def _chain(pages, back_to=None):
+def chain_of_pages(pages, back_to=None):
     """Return a TIFF of many pages of one pixel each, one after another; the last may lead back."""
     page = np.dtype([("count", "<u2"), ("tags", "V48"), ("next", "<u4")])
     tags = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in ((256, 1), (257, 1), (273, 8), (279, 1)))
@@ -156,7 +165,7 @@ def _stacks(root):
     for kind in ("zeros", "none"):
         yield (
             f"slices: {kind}",
-            {"CASE00/0.png": b"" if kind == "none" else bytes(100), "CASE00/1.png": _image(PIXELS, "PNG")},
+            {"CASE00/0.png": b"" if kind == "none" else bytes(100), "CASE00/1.png": image_bytes(PIXELS, "PNG")},
         )
 
 
@@ -173,7 +182,7 @@ def _sections(root):
 # MRC
 
 
-def _mrc(changes, voxels=VOXELS.tobytes()):
+def mrc_bytes(changes, voxels=VOXELS.tobytes()):
     header = bytearray(1024)
     header[:16] = struct.pack("<4i", *VOXELS.shape[::-1], 0)
     header[28:40], header[40:52] = struct.pack("<3i", *VOXELS.shape[::-1]), struct.pack("<3f", 40, 40, 40)
@@ -205,19 +214,19 @@ def _mrcs(root):
         "a stack of volumes": {88: ("i", 401), 36: ("i", 1)},
     }
     for what, changes in cases.items():
-        data = _mrc(changes)
+        data = mrc_bytes(changes)
         yield f"MRC: {what}", {"CASE00.mrc": data}
         yield f"MRC, gzip: {what}", {"CASE00.mrc.gz": gzip.compress(data, 1)}
         yield f"MRC, bzip2: {what}", {"CASE00.mrc.bz2": bz2.compress(data, 1)}
     floats = np.full(VOXELS.shape, NAN, "<f4").tobytes()
-    yield "MRC: voxels that are no numbers", {"CASE00.mrc": _mrc({12: ("i", 2)}, floats)}
+    yield "MRC: voxels that are no numbers", {"CASE00.mrc": mrc_bytes({12: ("i", 2)}, floats)}
     huge = np.full(VOXELS.shape, 3e38, "<f4")
     huge[0] = -3e38
-    yield "MRC: voxels of 3e38", {"CASE00.mrc": _mrc({12: ("i", 2)}, huge.tobytes())}
-    yield "MRC, gzip: a bomb after the voxels", {"CASE00.mrc.gz": gzip.compress(_mrc({}), 1) + _bomb()}
-    yield "MRC, gzip: of the wrong name", {"CASE00.mrc": gzip.compress(_mrc({}), 1)}
-    yield "MRC, gzip: twice", {"CASE00.mrc.gz": gzip.compress(gzip.compress(_mrc({})))}
-    yield "MRC, bzip2: garbage after it", {"CASE00.mrc.bz2": bz2.compress(_mrc({})) + b"garbage"}
+    yield "MRC: voxels of 3e38", {"CASE00.mrc": mrc_bytes({12: ("i", 2)}, huge.tobytes())}
+    yield "MRC, gzip: a bomb after the voxels", {"CASE00.mrc.gz": gzip.compress(mrc_bytes({}), 1) + _bomb()}
+    yield "MRC, gzip: of the wrong name", {"CASE00.mrc": gzip.compress(mrc_bytes({}), 1)}
+    yield "MRC, gzip: twice", {"CASE00.mrc.gz": gzip.compress(gzip.compress(mrc_bytes({})))}
+    yield "MRC, bzip2: garbage after it", {"CASE00.mrc.bz2": bz2.compress(mrc_bytes({})) + b"garbage"}
 
 
 def _bomb(size=1 << 30):
@@ -229,7 +238,7 @@ def _bomb(size=1 << 30):
 # NRRD
 
 
-def _nrrd(changes, data=VOXELS.tobytes(), more=""):
+def nrrd_bytes(changes, data=VOXELS.tobytes(), more=""):
     fields = {"type": "uint8", "dimension": "3", "sizes": "40 48 5", "encoding": "raw", "endian": "little"} | changes
     lines = [f"{name}: {value}" for name, value in fields.items() if value is not None]
     return ("\n".join(["NRRD0004", *lines]) + f"\n{more}\n").encode() + data
@@ -258,24 +267,27 @@ def _nrrds(root):
     ]
     for changes in cases:
         suffix = "nhdr" if "data file" in changes else "nrrd"
-        yield f"NRRD: {str(changes)[:60]}", {f"CASE00.{suffix}": _nrrd(changes)}
+        yield f"NRRD: {str(changes)[:60]}", {f"CASE00.{suffix}": nrrd_bytes(changes)}
     yield (
         "NRRD: a line skip over 2^25 empty lines",
-        {"CASE00.nrrd": _nrrd({"line skip": str(1 << 25)}, b"\n" * (1 << 25))},
+        {"CASE00.nrrd": nrrd_bytes({"line skip": str(1 << 25)}, b"\n" * (1 << 25))},
     )
-    yield "NRRD: 10^5 fields", {"CASE00.nrrd": _nrrd({}, more="".join(f"f{i}:={i}\n" for i in range(100_000)))}
-    yield "NRRD: a field twice", {"CASE00.nrrd": _nrrd({}, more="sizes: 1 2 3\n")}
-    yield "NRRD: no colon", {"CASE00.nrrd": _nrrd({}, more="hello\n")}
+    yield "NRRD: 10^5 fields", {"CASE00.nrrd": nrrd_bytes({}, more="".join(f"f{i}:={i}\n" for i in range(100_000)))}
+    yield "NRRD: a field twice", {"CASE00.nrrd": nrrd_bytes({}, more="sizes: 1 2 3\n")}
+    yield "NRRD: no colon", {"CASE00.nrrd": nrrd_bytes({}, more="hello\n")}
     yield "NRRD: bytes", {"CASE00.nrrd": b"NRRD" + bytes(range(256)) * 10}
     claims = {"encoding": "gzip", "sizes": "100000 100000 100"}
-    yield "NRRD, gzip: claims 10^12 of a bomb", {"CASE00.nrrd": _nrrd(claims, _bomb(1 << 26))}
-    yield "NRRD, gzip: a bomb", {"CASE00.nrrd": _nrrd({"encoding": "gzip"}, gzip.compress(VOXELS.tobytes()) + _bomb())}
+    yield "NRRD, gzip: claims 10^12 of a bomb", {"CASE00.nrrd": nrrd_bytes(claims, _bomb(1 << 26))}
+    yield (
+        "NRRD, gzip: a bomb",
+        {"CASE00.nrrd": nrrd_bytes({"encoding": "gzip"}, gzip.compress(VOXELS.tobytes()) + _bomb())},
+    )
 
 
 # NIfTI
 
 
-def _nifti(changes, voxels=VOXELS.tobytes()):
+def nifti_bytes(changes, voxels=VOXELS.tobytes()):
     header = bytearray(352)
     header[:4], header[344:348] = struct.pack("<i", 348), b"n+1\0"
     header[40:56] = struct.pack("<8h", 3, *VOXELS.shape[::-1], 1, 1, 1, 1)
@@ -308,8 +320,8 @@ def _niftis(root):
         "form 9999": {252: ("2h", 9999, 9999)},
     }
     for what, changes in cases.items():
-        yield f"NIfTI: {what}", {"CASE00.nii": _nifti(changes)}
-        yield f"NIfTI, gzip: {what}", {"CASE00.nii.gz": gzip.compress(_nifti(changes), 1)}
+        yield f"NIfTI: {what}", {"CASE00.nii": nifti_bytes(changes)}
+        yield f"NIfTI, gzip: {what}", {"CASE00.nii.gz": gzip.compress(nifti_bytes(changes), 1)}
     second = struct.pack("<i", 540) + b"n+2\0\r\n\x1a\n" + struct.pack("<hh8q", 2, 8, 3, *[1 << 62] * 7)
     yield "NIfTI-2: 2^62 a side", {"CASE00.nii": second.ljust(544, b"\0") + bytes(100)}
     second = struct.pack("<i", 540) + b"n+2\0\r\n\x1a\n" + struct.pack("<hh8q", 2, 8, -(1 << 62), *[4] * 7)
@@ -324,7 +336,7 @@ def png_chunk(kind, data):
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def _png(width=4, height=4, bits=8, colour=0, extra=b"", rows=None, method=0, interlaced=0):
+def png_bytes(width=4, height=4, bits=8, colour=0, extra=b"", rows=None, method=0, interlaced=0):
     head = struct.pack(">IIBBBBB", width, height, bits, colour, method, method, interlaced)
     data = zlib.compress(bytes(5 * 4) if rows is None else rows)
     return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", head) + extra + png_chunk(b"IDAT", data) + png_chunk(b"IEND", b"")
@@ -333,32 +345,32 @@ def _png(width=4, height=4, bits=8, colour=0, extra=b"", rows=None, method=0, in
 def _images(root):
     flood = zlib.compress(bytes(200_000_000), 9)
     cases = {
-        "2^31 a side": _png(BIG - 1, BIG - 1),
-        "2^32 a side": _png((1 << 32) - 1, (1 << 32) - 1),
-        "no sides": _png(0, 0),
-        "60,000 a side": _png(60_000, 60_000),
-        **{f"{bits} bits": _png(bits=bits) for bits in (0, 3, 77, 255)},
-        **{f"colour type {colour}": _png(colour=colour) for colour in (1, 5, 77)},
-        "deep colour of 2^20 a side": _png(1 << 20, 1 << 20, 16, 2),
-        "compression method 7": _png(method=7),
-        "interlacing 7": _png(interlaced=7),
-        "a bomb of text": _png(extra=png_chunk(b"zTXt", b"Comment\0\0" + flood)),
-        "a bomb of a profile": _png(extra=png_chunk(b"iCCP", b"x\0\0" + flood)),
-        "a million frames": _png(extra=png_chunk(b"acTL", struct.pack(">II", 10**6, 0))),
-        "too many rows": _png(rows=bytes(50_000_000)),
+        "2^31 a side": png_bytes(BIG - 1, BIG - 1),
+        "2^32 a side": png_bytes((1 << 32) - 1, (1 << 32) - 1),
+        "no sides": png_bytes(0, 0),
+        "60,000 a side": png_bytes(60_000, 60_000),
+        **{f"{bits} bits": png_bytes(bits=bits) for bits in (0, 3, 77, 255)},
+        **{f"colour type {colour}": png_bytes(colour=colour) for colour in (1, 5, 77)},
+        "deep colour of 2^20 a side": png_bytes(1 << 20, 1 << 20, 16, 2),
+        "compression method 7": png_bytes(method=7),
+        "interlacing 7": png_bytes(interlaced=7),
+        "a bomb of text": png_bytes(extra=png_chunk(b"zTXt", b"Comment\0\0" + flood)),
+        "a bomb of a profile": png_bytes(extra=png_chunk(b"iCCP", b"x\0\0" + flood)),
+        "a million frames": png_bytes(extra=png_chunk(b"acTL", struct.pack(">II", 10**6, 0))),
+        "too many rows": png_bytes(rows=bytes(50_000_000)),
         "a chunk of 2^31": b"\x89PNG\r\n\x1a\n" + struct.pack(">I", BIG - 1) + b"IHDR" + bytes(30),
-        "a palette of none": _png(colour=3, extra=png_chunk(b"PLTE", b"")),
+        "a palette of none": png_bytes(colour=3, extra=png_chunk(b"PLTE", b"")),
     }
     for what, data in cases.items():
         yield f"PNG: {what}", {"CASE00.png": data}
-    jpeg = _image(PIXELS, "JPEG")
+    jpeg = image_bytes(PIXELS, "JPEG")
     frame = jpeg.index(b"\xff\xc0")
     huge = jpeg[: frame + 5] + struct.pack(">HH", 65500, 65500) + jpeg[frame + 9 :]
     yield "JPEG: 65,500 a side", {"CASE00.jpg": huge}
     yield "JPEG: no sides", {"CASE00.jpg": jpeg[: frame + 5] + bytes(4) + jpeg[frame + 9 :]}
     yield "JPEG: a comment without end", {"CASE00.jpg": jpeg[:2] + b"\xff\xfe\xff\xff" + b"x" * 100}
     yield "BMP: 2^31 a side", {"CASE00.bmp": b"BM" + struct.pack("<IHHIIiiHH", 100, 0, 0, 54, 40, BIG - 1, -BIG, 1, 8)}
-    gif = _image(PIXELS, "GIF")
+    gif = image_bytes(PIXELS, "GIF")
     block = gif[gif.index(b",") : -1]
     yield "GIF: 20,000 frames", {"CASE00.gif": gif[:-1] + block * 20_000 + b";"}
     yield "PGM: 10^9 a side", {"CASE00.pgm": b"P5 999999999 999999999 255\n" + bytes(100)}
@@ -407,7 +419,8 @@ def npy_with_header(text, data=b"", version=1):
     return b"\x93NUMPY" + bytes([version, 0]) + size + text.encode("latin1") + b"\n" + data
 
 
-def _npys(root, good):
+def make_npys(root):
+    """Yield (what, bytes) of ``.npy`` files that make no sense, or hold pickles that make ``root/ran``."""
     buffer = io.BytesIO()
     np.save(buffer, np.array([Payload(root / "ran")], object), allow_pickle=True)
     yield "Python objects", buffer.getvalue()
@@ -452,14 +465,14 @@ def _hashes(root):
     from emcurate.images.sections import encode_section
 
     beside = {"CASE00-LOC-2d_0_0.tiff": encode_section(PIXELS[:32, :32])}
-    for what, data in _npys(root, None):
+    for what, data in make_npys(root):
         yield f"hash: {what}", {"CASE00-LOC-2d_0_0.npy": data, **beside}
     for shape in ((0, 0), (0, 8), (8,), (8, 8, 8), (1, 1), (3, 5), (200, 200)):
         yield f"hash of {shape}", {"CASE00-LOC-2d_0_0.npy": _npy(np.zeros(shape, bool)), **beside}
 
 
 def _path_lists(root):
-    for what, data in _npys(root, None):
+    for what, data in make_npys(root):
         yield f"path list: {what}", {"0.npy": data}
     for paths in (["/dev/zero"], [str(root / "pipe")], ["\n"], ["a\0b"], [""], ["x" * 5000], ["vol-LOC-0_2_0_0.tiff"]):
         yield f"path list of {paths[0][:20]!r}", {"0.npy": _npy(np.array(paths))}
@@ -482,7 +495,7 @@ def _path_lists(root):
 
 
 def _labels(root):
-    for what, data in _npys(root, None):
+    for what, data in make_npys(root):
         yield f"labels: {what}", {"labels.npy": data}
     for words in (["=HYPERLINK(1)"] * 3, ["none"] * 2, ["<script>"] * 3, ["\n"] * 3):
         yield f"labels of {words[0]!r}", {"labels.npy": _npy(np.array(words))}

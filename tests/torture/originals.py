@@ -125,11 +125,11 @@ def _add_tiffs(made):
     made.add("TIFF, ImageJ", "cross_section3d", "CASE00.tif", data, _tiff_points(data))
     data = encode_section(PIXELS)
     made.add("sections", "crop_patches", "CASE00-LOC-2d.tiff", data, _tiff_points(data))
-    slices = {f"CASE00/{z}.png": _image(VOXELS[z], "PNG") for z in range(4)}
+    slices = {f"CASE00/{z}.png": image_bytes(VOXELS[z], "PNG") for z in range(4)}
     made.found.append(Original("slices", "cross_section3d", slices, _png_points(slices["CASE00/0.png"]), SAME))
 
 
-def _image(array, kind, **options):
+def image_bytes(array, kind, **options):
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, kind, **options)
     return buffer.getvalue()
@@ -151,17 +151,17 @@ def _add_images(made):
     colours = np.stack([PIXELS, PIXELS[::-1], PIXELS.T.reshape(PIXELS.shape)], axis=-1)
     deep = colours.astype(np.uint16) * 257
     kinds = {
-        "PNG": _image(PIXELS, "PNG"),
-        "PNG, 16 bits": _image(PIXELS.astype(np.uint16) * 257, "PNG"),
+        "PNG": image_bytes(PIXELS, "PNG"),
+        "PNG, 16 bits": image_bytes(PIXELS.astype(np.uint16) * 257, "PNG"),
         "PNG, palette": _image_of_palette(),
         "PNG, 16-bit colour": cv2.imencode(".png", deep)[1].tobytes(),
     }
     for kind, data in kinds.items():
         made.add(kind, "cleanup2d", "CASE00.png", data, _png_points(data), SAME)
-    data = _image(colours, "JPEG", quality=80)
+    data = image_bytes(colours, "JPEG", quality=80)
     made.add("JPEG", "cleanup2d", "CASE00.jpg", data, _jpeg_points(data))
     for kind, suffix in (("BMP", "bmp"), ("GIF", "gif"), ("WEBP", "webp"), ("JPEG2000", "jp2"), ("PPM", "pgm")):
-        made.add(kind, "cleanup2d", f"CASE00.{suffix}", _image(PIXELS, kind), promise=ANYTHING)
+        made.add(kind, "cleanup2d", f"CASE00.{suffix}", image_bytes(PIXELS, kind), promise=ANYTHING)
     deep_grey = b"P5\n40 48\n65535\n" + PIXELS.astype(">u2").tobytes()
     made.add("PGM, 16 bits", "cleanup2d", "CASE00.pgm", deep_grey, [3, 9, 15])
 
@@ -290,7 +290,7 @@ def _add_lists(made, root):
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for i in range(1, 9):
-            archive.writestr(zipfile.ZipInfo(f"{i}.png"), _image(PIXELS[i:, :i], "PNG"))
+            archive.writestr(zipfile.ZipInfo(f"{i}.png"), image_bytes(PIXELS[i:, :i], "PNG"))
     data = buffer.getvalue()
     records = [match.start() for match in re.finditer(rb"PK..", data)]
     made.add("zip", "trim_coco of a zip", "images.zip", data, records, SAME, instances__json=text)

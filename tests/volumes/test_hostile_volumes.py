@@ -14,7 +14,7 @@ from emcurate.errors import InputError
 from emcurate.images.tiff_files import MOST_PAGES
 from emcurate.volumes.volume import open_volume
 from tests.textures import make_texture
-from tests.torture.crafted import INFINITE, NAN, _chain, _nifti, _nrrd, _page, tiff_bytes
+from tests.torture.crafted import INFINITE, NAN, a_page, chain_of_pages, nifti_bytes, nrrd_bytes, tiff_bytes
 from tests.torture.odd_entries import make_socket
 
 VOXELS = make_texture((5, 48, 40))
@@ -34,13 +34,13 @@ def refusal(path, data):
 @pytest.mark.parametrize(
     ("tags", "pixels"),
     [
-        *((_page(bits=bits), bytes(16)) for bits in (0, 77, 65535)),
-        (_page(0, 4), bytes(16)),
-        (_page(1 << 31, 1 << 31), bytes(16)),
-        (_page(samples=(3, [0])), bytes(16)),
-        (_page(sampleformat=(3, [77])), bytes(16)),
-        (_page(offsets=None), bytes(16)),
-        ({**_page(), 256: (9, [-4])}, bytes(16)),
+        *((a_page(bits=bits), bytes(16)) for bits in (0, 77, 65535)),
+        (a_page(0, 4), bytes(16)),
+        (a_page(1 << 31, 1 << 31), bytes(16)),
+        (a_page(samples=(3, [0])), bytes(16)),
+        (a_page(sampleformat=(3, [77])), bytes(16)),
+        (a_page(offsets=None), bytes(16)),
+        ({**a_page(), 256: (9, [-4])}, bytes(16)),
     ],
 )
 def test_tiff_whose_numbers_make_no_sense(tmp_path, tags, pixels):
@@ -51,10 +51,13 @@ def test_tiff_whose_numbers_make_no_sense(tmp_path, tags, pixels):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (tiff_bytes(_page(), bytes(16), after=8), "a list of pages that ends, found one that leads back to itself"),
-        (_chain(150, back_to=120), "a list of pages that ends, found one that leads back to itself"),
-        (tiff_bytes(_page(), bytes(16), after=1 << 31), "more than 1 pages, found that the list of pages breaks off"),
-        (_chain(1_000_000), f"at most {MOST_PAGES:,} pages, found more"),
+        (tiff_bytes(a_page(), bytes(16), after=8), "a list of pages that ends, found one that leads back to itself"),
+        (chain_of_pages(150, back_to=120), "a list of pages that ends, found one that leads back to itself"),
+        (
+            tiff_bytes(a_page(), bytes(16), after=1 << 31),
+            "more than 1 pages, found that the list of pages breaks off",
+        ),
+        (chain_of_pages(1_000_000), f"at most {MOST_PAGES:,} pages, found more"),
     ],
 )
 def test_tiff_whose_list_of_pages_has_no_end(tmp_path, data, message):
@@ -63,7 +66,7 @@ def test_tiff_whose_list_of_pages_has_no_end(tmp_path, data, message):
 
 def test_tiff_with_as_many_pages_as_are_taken_is_followed(tmp_path):
     path = tmp_path / "v.tif"
-    path.write_bytes(_chain(1500))
+    path.write_bytes(chain_of_pages(1500))
     assert open_volume(path).shape == (1500, 1, 1)
 
 
@@ -76,7 +79,7 @@ def ome(names):
     pixels = f"<Image><Pixels DimensionOrder='XYZCT' Type='uint8' {size}>{planes}</Pixels></Image>"
     schema = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
     text = f"<?xml version='1.0'?><OME xmlns='{schema}'>{pixels}</OME>\0".encode()
-    return tiff_bytes(_page(description=(2, text)), bytes(16))
+    return tiff_bytes(a_page(description=(2, text)), bytes(16))
 
 
 @pytest.mark.timeout(20)  # a pipe would never answer
@@ -114,12 +117,12 @@ def test_an_ome_file_that_was_renamed_is_read(tmp_path):
     ],
 )
 def test_nifti_whose_numbers_make_no_sense(tmp_path, at, values):
-    refusal(tmp_path / "v.nii", _nifti({at: values}))
+    refusal(tmp_path / "v.nii", nifti_bytes({at: values}))
 
 
 @pytest.mark.parametrize("units", [7, 63, 255])
 def test_nifti_of_unknown_units(tmp_path, units):
-    assert "a NIfTI header" in refusal(tmp_path / "v.nii", _nifti({123: ("B", units)}))
+    assert "a NIfTI header" in refusal(tmp_path / "v.nii", nifti_bytes({123: ("B", units)}))
 
 
 # NRRD
@@ -130,16 +133,16 @@ def test_a_link_beside_an_nrrd_header_is_not_followed_out(tmp_path):
     inner.mkdir()
     (tmp_path / "secret.raw").write_bytes(VOXELS.tobytes())
     (inner / "v.raw").symlink_to(tmp_path / "secret.raw")
-    found = refusal(inner / "v.nhdr", _nrrd({"data file": "v.raw"}, b""))
+    found = refusal(inner / "v.nhdr", nrrd_bytes({"data file": "v.raw"}, b""))
     assert f"found data file: v.raw, a link to {tmp_path / 'secret.raw'}; put the file itself there" in found
     (inner / "way").symlink_to(tmp_path)
-    assert "a link to" in refusal(inner / "v.nhdr", _nrrd({"data file": "way/secret.raw"}, b""))
+    assert "a link to" in refusal(inner / "v.nhdr", nrrd_bytes({"data file": "way/secret.raw"}, b""))
 
 
 def test_links_to_a_header_and_to_the_data_beside_it_are_followed(tmp_path):
     (tmp_path / "disk").mkdir()
     (tmp_path / "disk" / "v.raw").write_bytes(VOXELS.tobytes())
-    (tmp_path / "disk" / "v.nhdr").write_bytes(_nrrd({"data file": "v.raw"}, b""))
+    (tmp_path / "disk" / "v.nhdr").write_bytes(nrrd_bytes({"data file": "v.raw"}, b""))
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     for name in ("v.raw", "v.nhdr"):
@@ -164,14 +167,14 @@ def test_data_of_an_nrrd_header_that_are_no_file(tmp_path, kind):
             path.symlink_to("v.raw")
         case "directory":
             path.mkdir()
-    assert "v.raw" in refusal(tmp_path / "v.nhdr", _nrrd({"data file": "v.raw"}, b""))
+    assert "v.raw" in refusal(tmp_path / "v.nhdr", nrrd_bytes({"data file": "v.raw"}, b""))
 
 
 @pytest.mark.timeout(20)
 def test_nrrd_that_skips_lines_without_end_is_not_read_through(tmp_path, monkeypatch):
     path = tmp_path / "v.nrrd"
     with open(path, "wb") as file:
-        file.write(_nrrd({"line skip": "5"}, b"\n" * 4))
+        file.write(nrrd_bytes({"line skip": "5"}, b"\n" * 4))
         file.truncate(1 << 40)  # a terabyte of voxels without another line
     with pytest.raises(InputError, match="5 lines to skip, as line skip says, found 4 lines in the first 1,048,576"):
         open_volume(path)
@@ -243,7 +246,7 @@ def test_a_header_of_2_to_the_31_takes_no_memory(tmp_path):
     header[:16] = struct.pack("<4i", 1 << 20, 1 << 20, 1 << 20, 0)
     tracemalloc.start()
     refusal(tmp_path / "v.mrc", bytes(header) + bytes(100))
-    refusal(tmp_path / "v.nrrd", _nrrd({"sizes": f"{most} {most} {most}"}))
-    refusal(tmp_path / "v.tif", tiff_bytes(_page(most, most, compression=(3, [8])), bytes(16)))
+    refusal(tmp_path / "v.nrrd", nrrd_bytes({"sizes": f"{most} {most} {most}"}))
+    refusal(tmp_path / "v.tif", tiff_bytes(a_page(most, most, compression=(3, [8])), bytes(16)))
     assert tracemalloc.get_traced_memory()[1] < 1 << 24
     tracemalloc.stop()

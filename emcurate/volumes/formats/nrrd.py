@@ -188,7 +188,7 @@ def _find_dtype(path: Path, header: dict[str, Any]) -> np.dtype[Any]:
 def _find_compression(path: Path, header: dict[str, Any]) -> str | None:
     encoding = str(header["encoding"]).lower()
     if encoding not in _COMPRESSIONS:
-        raise InputError(path, "encoding raw, gzip or bzip2", encoding, _SAVE_PLAIN)
+        raise InputError(path, "encoding raw, gzip or bzip2", repr(encoding), _SAVE_PLAIN)
     return _COMPRESSIONS[encoding]
 
 
