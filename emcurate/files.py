@@ -118,6 +118,12 @@ def open_regular(path: Path) -> BinaryIO:
     return file
 
 
+def read_regular(path: Path) -> bytes:
+    """Return what a file that somebody else made holds; raises as `check_regular`."""
+    with open_regular(path) as file:
+        return file.read()
+
+
 def refuse_odd_kind(path: Path, mode: int) -> None:
     """Raise `InputError` unless a path, of which the system says this mode, is that of a file."""
     if not stat.S_ISREG(mode):

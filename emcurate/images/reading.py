@@ -14,7 +14,7 @@ import tifffile
 from PIL import Image, UnidentifiedImageError
 
 from emcurate.errors import DAMAGE, InputError, describe_damage
-from emcurate.files import open_regular
+from emcurate.files import open_regular, read_regular
 from emcurate.images.netpbm import MOST_HEADER_BYTES, is_deep_netpbm, read_deep_netpbm
 from emcurate.images.pixels import to_grey
 from emcurate.images.png_chunks import PNG_SIGNATURE, check_png
@@ -211,5 +211,5 @@ def _read_deep_png(path: Path, content: bytes | None) -> npt.NDArray[Any]:
         image.load()  # for its checks: it refuses what is cut off or damaged
     import imagecodecs  # here, since hardly any file needs it
 
-    pixels: npt.NDArray[Any] = imagecodecs.png_decode(path.read_bytes() if content is None else content)
+    pixels: npt.NDArray[Any] = imagecodecs.png_decode(read_regular(path) if content is None else content)
     return pixels

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from emcurate.errors import InputError
-from emcurate.files import npy_header
+from emcurate.files import npy_header, open_regular
 from emcurate.patches.hashing import WordArray, hamming_distance
 from emcurate.patches.names import as_array, as_names, bytes_of, longest, take_names
 from emcurate.patches.tables import Shards
@@ -205,7 +205,7 @@ def _read_columns(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
     import pyarrow.csv  # here, since most runs read none
 
     kinds = {"patch": pa.large_string(), "exemplar": pa.large_string(), "distance": pa.int64()}
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         rows = pyarrow.csv.open_csv(
             file,
             pyarrow.csv.ReadOptions(block_size=CSV_BYTES_AT_ONCE),
