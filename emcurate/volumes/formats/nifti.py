@@ -109,7 +109,7 @@ def _read_header(path: Path, compressed: bool) -> _Header:
 def _find_shape(path: Path, sides: tuple[int, ...]) -> tuple[int, int, int]:
     # The first axis is the fastest, x; then y and z; a fourth is time and must be single, as must all after it.
     if len(sides) < 2 or any(side != 1 for side in sides[3:]):
-        raise InputError(path, "one volume of 3 axes", describe_shape(sides), "save its volumes one by one")
+        raise InputError(path, "one volume of 3 axes", describe_shape(sides) or "none", "save its volumes one by one")
     x, y, z = (*sides, 1)[:3]
     return check_side_lengths(path, (z, y, x))
 
