@@ -13,7 +13,8 @@ from emcurate.errors import InputError
 from emcurate.images.reading import SeveralImagesError, read_image
 from emcurate.images.sections import read_section, read_size
 from tests.textures import make_texture
-from tests.torture.crafted import a_page, chain_of_pages, png_bytes, png_chunk, tiff_bytes
+from tests.torture.crafted_images import png_bytes, png_chunk
+from tests.torture.crafted_tiffs import a_page, chain_of_pages, tiff_bytes
 from tests.torture.originals import image_bytes
 
 PIXELS = make_texture((1, 48, 40))[0]

@@ -13,7 +13,7 @@ from emcurate.patches.hashing import read_hash
 from emcurate.patches.pathlists import PathList
 from emcurate.patches.selection import Selection
 from tests.torture.children import give_up_override
-from tests.torture.crafted import make_npys, npy_with_header
+from tests.torture.crafted_lists import make_npys, npy_with_header
 from tests.torture.odd_entries import make_socket
 
 GREY = np.random.default_rng(5).integers(0, 256, (32, 32), dtype=np.uint8)

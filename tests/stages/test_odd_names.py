@@ -8,7 +8,10 @@ import pytest
 import tifffile
 from PIL import Image
 
+from emcurate.images.sections import write_section
+from emcurate.patches.pathlists import write_path_list
 from tests.textures import make_texture
+from tests.torture import children
 from tests.torture.odd_entries import odd_names
 
 ENDS_OF_LINES = ["\u2028", "\u0085", "\u2029", "\x1c", "\r", "\n", "\r\n", "\x0b", "\x0c"]
@@ -81,3 +84,47 @@ def test_odd_names_are_done_or_named(tmp_path, capsys):
     done = {path.name for path in (tmp_path / "sections").glob("*.tiff")}
     assert len(failed.splitlines()) + len(done) == len(set(names))
     assert np.mean([name.removesuffix(".png") + "-LOC-2d.tiff" in done for name in names]) > 0.6
+
+
+# Directories that must not be looked into
+
+
+def run_as_others_would(stage, *words):
+    """Run a stage in a process that may read no more than others; return its status and what it said of failures."""
+    ((_, answer),) = children.run_all([(stage, [*map(str, words), "-p", "1"])], 60)
+    return answer.status, answer.err.partition("Failed:\n")[2]
+
+
+@pytest.fixture
+def locked(tmp_path):
+    """A directory of good inputs beside two that may not be listed, or of which only the names may be seen."""
+    directory = tmp_path / "in"
+    for name in ("good", "unlisted", "named"):
+        (directory / name).mkdir(parents=True)
+        for z, plane in enumerate(make_texture((3, 32, 32))):
+            Image.fromarray(plane).save(directory / name / f"{z}.png")
+    (directory / "unlisted").chmod(0o000)
+    (directory / "named").chmod(0o444)
+    yield directory
+    for name in ("unlisted", "named"):
+        (directory / name).chmod(0o755)
+
+
+@pytest.mark.parametrize("stage", ["raw.cleanup2d", "raw.cross_section3d"])
+def test_a_directory_that_must_not_be_read_is_named_and_stops_no_other(locked, tmp_path, stage):
+    status, failed = run_as_others_would(stage, locked, tmp_path / "out")
+    assert status == 1
+    for name in ("unlisted", "named"):
+        assert f"  {locked / name}" in failed and "permission denied" in failed
+    assert "please report it" not in failed and f"{locked / 'good'}" not in failed
+    assert {path.name.partition("-")[0] for path in (tmp_path / "out").glob("*.tiff")} == {"good"}
+
+
+def test_volumes_that_must_not_be_read_stop_no_reconstruction(locked, tmp_path):
+    write_section(tmp_path / "good-LOC-0_1_0_0.tiff", make_texture((1, 32, 32))[0])
+    write_path_list(tmp_path / "list.npz", [str(tmp_path / "good-LOC-0_1_0_0.tiff")])
+    status, failed = run_as_others_would(
+        "3d.reconstruct3d", tmp_path / "list.npz", locked, tmp_path / "out", "-nz", "3"
+    )
+    assert status in (0, 1) and "Traceback" not in failed
+    assert len(list((tmp_path / "out").glob("good-LOC-3d-*.npy"))) == 1, failed

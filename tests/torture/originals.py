@@ -1,4 +1,7 @@
-"""One small good file of each format that stages read, and where in it structures begin: what damage is done to."""
+"""One small good file of each format that stages read, and where in it structures begin: what damage is done to.
+
+A new format, such as a chunked one, gets a function here and a line in `make_originals`, its reader in `readers.py`.
+"""
 
 import bz2
 import csv
@@ -230,7 +233,7 @@ def _add_videos(made, directory):
         made.add(suffix.upper(), "vid2stack", f"CASE00.{suffix}", data, points(data))
 
 
-def _npy(array):
+def npy_bytes(array):
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()
@@ -243,7 +246,7 @@ def _add_patches(made, directory):
     grey = PIXELS[:32, :32]
     bits = np.indices((8, 8)).sum(axis=0) % 2 == 0
     patch = {"CASE00-LOC-2d_0_0.tiff": encode_section(grey)}
-    hashes = {"CASE00-LOC-2d_0_0.npy": _npy(bits), **patch}
+    hashes = {"CASE00-LOC-2d_0_0.npy": npy_bytes(bits), **patch}
     made.found.append(Original("NPY, hashes", "deduplicate", hashes, NPY_POINTS, ANYTHING))
 
     places = np.array([(0, 0, 32, 32), (0, 32, 32, 32)], np.int32)
@@ -268,9 +271,9 @@ def _add_patches(made, directory):
 
 def _add_lists(made, root):
     paths = np.array([f"{root}/patches/vol-LOC-0_2_{y}_0.tiff" for y in PATCH_ROWS])
-    made.add("NPY, path lists", "reconstruct3d", "0.npy", _npy(paths), NPY_POINTS, ANYTHING)
+    made.add("NPY, path lists", "reconstruct3d", "0.npy", npy_bytes(paths), NPY_POINTS, ANYTHING)
     words = np.full(len(PATCH_ROWS), labels.NONE, labels.DTYPE)
-    made.add("NPY, labels", "train_nn", "labels.npy", _npy(words), NPY_POINTS, ANYTHING)
+    made.add("NPY, labels", "train_nn", "labels.npy", npy_bytes(words), NPY_POINTS, ANYTHING)
     line = {"time": "2026-01-02T03:04:05+00:00", "annotator": "a", "action": "label", "index": 0, "path": "/x.tiff"}
     text = "".join(json.dumps({**line, "label": word, "previous": "none"}) + "\n" for word in ("informative", "none"))
     made.add("log of labels", "the labelling session", "labels.log.jsonl", text.encode(), [20, 60, 100], ANYTHING)

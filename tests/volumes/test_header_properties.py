@@ -11,7 +11,9 @@ from emcurate.images.png_chunks import PNG_SIGNATURE
 from emcurate.images.reading import read_image
 from emcurate.volumes.containers import find_missing
 from emcurate.volumes.volume import open_volume
-from tests.torture.crafted import a_page, mrc_bytes, nifti_bytes, npy_with_header, nrrd_bytes, tiff_bytes
+from tests.torture.crafted_lists import npy_with_header
+from tests.torture.crafted_tiffs import a_page, tiff_bytes
+from tests.torture.crafted_volumes import mrc_bytes, nifti_bytes, nrrd_bytes
 
 ANYWHERE = settings(
     deadline=None, max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

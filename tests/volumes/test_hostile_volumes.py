@@ -14,7 +14,8 @@ from emcurate.errors import InputError
 from emcurate.images.tiff_files import MOST_PAGES
 from emcurate.volumes.volume import open_volume
 from tests.textures import make_texture
-from tests.torture.crafted import INFINITE, NAN, a_page, chain_of_pages, nifti_bytes, nrrd_bytes, tiff_bytes
+from tests.torture.crafted_tiffs import a_page, chain_of_pages, tiff_bytes
+from tests.torture.crafted_volumes import INFINITE, NAN, nifti_bytes, nrrd_bytes
 from tests.torture.odd_entries import make_socket
 
 VOXELS = make_texture((5, 48, 40))
