@@ -12,8 +12,12 @@ DEMO_OUT ?= demo/output
 # Those that take minutes at most; measuring.py, published.py, floor.py and history.py are what they share.
 BENCHMARKS := pipeline scaling sections patches hashing cover inference coco_annotations
 
+# Minutes to hours; each a module in tests/torture. What they find they repeat with the seed that they print.
+TORTURES := bad_input guards
+SEED ?= $(shell date +%s)
+
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo curate test check bench clean
+.PHONY: help install install-dev demo curate test check bench torture clean
 
 help: ## say what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -55,6 +59,10 @@ check: $(DEV_STAMP) ## ruff, mypy, and who may import whom
 bench: $(DEV_STAMP) ## run the benchmarks one after another; each prints a table, and what changed since RECORD=1
 	@for name in $(BENCHMARKS); do echo; echo "$$name"; \
 	  $(RUN) benchmarks/$$name.py $(if $(RECORD),$(if $(filter-out scaling,$$name),--record)) || exit 1; done
+
+torture: $(DEV_STAMP) ## break everything on purpose, the same with SEED=…; `make test` does a sample of it
+	@for name in $(TORTURES); do echo; echo "$$name"; \
+	  $(RUN) -m tests.torture.$$name --seed $(SEED) || failed=1; done; exit $${failed:-0}
 
 clean: ## remove the environment and what the demo made
 	rm -rf $(VENV) $(DEMO_OUT) .mypy_cache .ruff_cache .pytest_cache *.egg-info

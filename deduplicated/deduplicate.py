@@ -37,7 +37,7 @@ from emcurate.files import (
     taken_by_other,
     write_pieces,
 )
-from emcurate.patches.datasets import PATCH_EXTENSION, Dataset, Hashes, list_datasets, read_hashes
+from emcurate.patches.datasets import PATCH_EXTENSION, Dataset, list_datasets, read_hashes
 from emcurate.patches.duplicates import Cover, Groups, Largest, find_groups, order_patches, read_largest
 from emcurate.patches.pathlists import join_files, write_path_list_once
 from emcurate.patches.tables import TABLE_SUFFIX, read_rows
@@ -81,12 +81,11 @@ def describe_plan(plan: Plan, report: Report) -> None:
     report.count("datasets unchanged", sum(name != ALL for name in plan.done))
 
 
-def refuse_large_distance(min_distance: int, name: str, read: Hashes) -> None:
-    """Raise `InputError` if the distance makes everything a duplicate of anything."""
-    bits = read.side**2
-    if min_distance >= bits:
-        found = f"hashes of {bits} bits in {name}"
-        raise InputError(f"--min_distance {min_distance}", "fewer bits than a hash has", found, "give a smaller one")
+def describe_large_distance(min_distance: int, bits: Mapping[str, int]) -> InputError:
+    """Return the error of a distance that makes all patches duplicates, in datasets whose hashes have so many bits."""
+    first, *others = bits
+    found = f"hashes of {bits[first]} bits in {first}" + (f" and {len(others):,} other datasets" if others else "")
+    return InputError(f"--min_distance {min_distance}", "fewer bits than a hash has", found, "give a smaller one")
 
 
 def write_groups(savedir: Path, name: str, groups: Groups, patchdir: Path, replace: bool) -> list[Output]:
@@ -190,10 +189,13 @@ def run(
     written: dict[str, list[Output]] = {}  # what the ledger has not noted yet
     sheets: dict[str, GroupSheet] = {}
     finished, incomplete, unnoted = {*plan.done} - {ALL}, set(), 0
+    too_small: dict[str, int] = {}
     todo = [datasets[name] for name in plan.todo if name != ALL]
     hashes = read_hashes(todo, patchdir, with_pixels, report, workers)
     for name, read in progress(hashes, total=len(todo), label=STAGE, unit="dataset"):
-        refuse_large_distance(min_distance, name, read)
+        if min_distance >= read.side**2:
+            too_small[name] = read.side**2
+            continue
         taken = order_patches(name, len(read.words), order, seed, read.sharpness)
         found = find_groups(read.names, read.words, taken, cover, read.shards)
         try:
@@ -217,6 +219,11 @@ def run(
         elif unnoted >= NOTED_PATCHES or len(written) >= NOTED_DATASETS:
             ledger.finish_all({key: outputs for key, outputs in written.items() if key not in incomplete})
             unnoted, written = 0, {}
+    if too_small:
+        error = describe_large_distance(min_distance, too_small)
+        if not finished:
+            raise error
+        report.fail(error)
     if ALL in plan.todo:
         written[ALL] = write_path_list_of_all(sorted(finished), savedir, ledger.replaces(ALL), report)
         for name in {*plan.done} - {ALL}:

@@ -362,10 +362,10 @@ def print_stopped(stopped: Stopped, name: str) -> int:
 def print_outcome(report: Report) -> None:
     """Print a stage's warnings, its notes and its line of counts."""
     for warning in report.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        print(f"warning: {in_one_line(warning)}", file=sys.stderr)
     sys.stderr.flush()
     for note in report.notes:
-        print(note)
+        print(in_one_line(note))
     print(f"{report.stage}: {report.spell_counts() or 'nothing to do'}.", flush=True)
 
 
@@ -375,9 +375,23 @@ def print_failures(failures: Sequence[str]) -> int:
         return STATUS_DONE
     print("Failed:", file=sys.stderr)
     for failure in failures:
-        print(f"  {failure}", file=sys.stderr)
+        print(f"  {in_one_line(failure)}", file=sys.stderr)
     sys.stderr.flush()
     return STATUS_FAILED
+
+
+def in_one_line(text: str) -> str:
+    r"""Return a message as it may be printed: what is in names must not end the line or steer the terminal.
+
+    >>> print(in_one_line("fly\nwing\x1b[31m é.tif: expected …"))
+    fly\nwing\x1b[31m é.tif: expected …
+    """
+    if text.isprintable():
+        return text
+    # What is no text, such as bytes that are no UTF-8, is left to the stream, which knows what it can show.
+    return "".join(
+        c if c.isprintable() or "\ud800" <= c <= "\udfff" else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def existing_directory(text: str) -> Path:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
+import zlib
 
 
 class InputError(Exception):
@@ -50,6 +52,7 @@ _ADVICE = {
     errno.ELOOP: "remove the link that leads to itself",
     errno.EROFS: "write to another place",
     errno.ENOENT: "check the path",
+    errno.EFBIG: "allow larger files there (ulimit -f), or write to another disk",
     errno.EMFILE: "allow more open files (ulimit -n), or use fewer processes with -p",
 }
 
@@ -60,3 +63,30 @@ def describe_os_error(error: OSError, path: str | os.PathLike[str]) -> InputErro
     found = error.strerror or str(error) or type(error).__name__
     advice = _ADVICE.get(error.errno or 0, "check it and run the same command again")
     return InputError(where, "a place that can be read or written", found[:1].lower() + found[1:], advice)
+
+
+# What libraries answer a damaged file with: each has its own ways of finding out that numbers make no sense.
+DAMAGE = (
+    *(OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError),
+    *(SyntaxError, RuntimeError, MemoryError, StopIteration, struct.error, zlib.error),
+)
+
+
+def describe_damage(
+    error: BaseException, path: str | os.PathLike[str], expected: str, advice: str, where: str = ""
+) -> InputError:
+    """Return what a library said of a damaged file as an error for users; what the system said is no damage.
+
+    `where` tells, after "damaged or unknown data", in which part of the file.
+    """
+    if isinstance(error, OSError) and error.errno not in (None, *_ERRORS_OF_NUMBERS):
+        return describe_os_error(error, path)
+    said = " ".join(str(error).split())[:_MOST_SAID] or type(error).__name__
+    return InputError(path, expected, f"damaged or unknown data{where} ({said})", advice)
+
+
+# What the system answers to a place in a file that makes no sense.
+_ERRORS_OF_NUMBERS = (errno.EINVAL, errno.EOVERFLOW, errno.EFAULT)
+
+# Letters of a library's own words in a message: some quote the file.
+_MOST_SAID = 300

@@ -15,9 +15,11 @@ import os
 import re
 import shutil
 import stat
+import tokenize
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -61,9 +63,19 @@ def list_files(directory: Path, suffixes: Iterable[str]) -> list[Path]:
         names = [
             entry.name
             for entry in entries
-            if entry.name.lower().endswith(endings) and not entry.name.startswith(".") and not entry.is_dir()
+            if entry.name.lower().endswith(endings) and not entry.name.startswith(".") and not is_directory(entry.path)
         ]
     return [directory / name for name in sorted(names, key=natural_key)]
+
+
+def is_directory(path: str | os.PathLike[str]) -> bool:
+    """Return whether a directory is there; of what the system refuses to look at, it is for reading it to say why."""
+    return os.path.isdir(path)  # noqa: PTH112 - pathlib raises for links that lead round, and what it may not see
+
+
+def is_there(path: str | os.PathLike[str]) -> bool:
+    """Return whether anything is there; nothing is under a name that the system does not take."""
+    return os.path.exists(path)  # noqa: PTH110 - as above
 
 
 def check_regular(path: Path) -> Path:
@@ -83,10 +95,57 @@ def check_regular(path: Path) -> Path:
         ) from None
     except OSError as error:
         raise describe_os_error(error, path) from None
+    refuse_odd_kind(path, mode)
+    return path
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file that somebody else made for reading; every reader opens its input so, or after `check_regular`.
+
+    Raises
+    ------
+    InputError
+        As `check_regular`.
+    """
+    check_regular(path)  # first: merely to open a device may do something
+    file = open(path, "rb", opener=open_at_once)  # noqa: SIM115 - the caller's to close
+    try:
+        refuse_odd_kind(path, os.fstat(file.fileno()).st_mode)
+    except InputError:
+        file.close()
+        raise
+    return file
+
+
+def read_regular(path: Path) -> bytes:
+    """Return what a file that somebody else made holds; raises as `check_regular`."""
+    with open_regular(path) as file:
+        return file.read()
+
+
+def refuse_odd_kind(path: Path, mode: int) -> None:
+    """Raise `InputError` unless a path, of which the system says this mode, is that of a file."""
     if not stat.S_ISREG(mode):
         found = "a directory" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
         raise InputError(path, "a file", found, "take it out of the directory")
-    return path
+
+
+def open_at_once(path: str, flags: int) -> int:
+    """Open a path for `open`, as its `opener`, without waiting for whoever may write into a pipe."""
+    # Windows has no such pipes, nor the flag.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def leads_into(path: Path, *directories: Path) -> bool:
+    """Return whether a path, wherever links on its way lead, ends in one of some directories or below it.
+
+    The directories themselves may be links: those are their owner's.
+    """
+    try:
+        found = path.resolve()
+    except (OSError, RuntimeError):  # links that lead round lead nowhere
+        return False
+    return any(found.is_relative_to(directory.resolve()) for directory in directories)
 
 
 def describe_content(directory: Path) -> str:
@@ -112,7 +171,7 @@ def describe_kinds(entries: Iterable[Path]) -> str:
     """
     kinds: dict[str, int] = {}
     for entry in entries:
-        kind = "directories" if entry.is_dir() else f"{entry.suffix or 'extensionless'} files"
+        kind = "directories" if is_directory(entry) else f"{entry.suffix or 'extensionless'} files"
         kinds[kind] = kinds.get(kind, 0) + 1
     return ", ".join(sorted(f"{count} {kind}" for kind, count in kinds.items()))
 
@@ -122,7 +181,7 @@ def fingerprint(path: Path) -> str:
 
     It comes from names, sizes and modification times; no content is read.
     """
-    if path.is_dir():
+    if is_directory(path):
         return fingerprint_files(entry for entry in list_entries(path) if entry.is_file())
     found = path.stat()
     return f"{found.st_size} bytes, {found.st_mtime_ns}"
@@ -158,9 +217,9 @@ def digest_bytes(data: bytes | memoryview) -> str:
 
 
 def digest_file(path: Path) -> str:
-    """Return the digest of a file's content, as `Output` keeps it."""
+    """Return the digest of a file's content, as `Output` keeps it; raises `InputError` if it is no file."""
     digest = xxhash.xxh3_128()
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         while chunk := file.read(DIGEST_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
@@ -171,7 +230,7 @@ def holds(directory: Path, output: Output) -> bool:
     path = directory / output.name
     try:
         return path.is_file() and path.stat().st_size == output.size and digest_file(path) == output.digest
-    except OSError:
+    except (OSError, InputError):
         return False
 
 
@@ -495,25 +554,34 @@ def csv_bytes(header: Iterable[object], rows: Iterable[Iterable[object]]) -> byt
     return text.getvalue().encode("utf-8", "surrogateescape")
 
 
+# What numpy answers a damaged ``.npy`` file with: its header is a Python literal.
+_NPY_DAMAGE = (
+    *(OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, SyntaxError, MemoryError),
+    *(RecursionError, tokenize.TokenError, zipfile.BadZipFile),
+)
+
+
 def read_npy(path: Path, mmap_mode: str | None = None) -> npt.NDArray[np.generic]:
     """Read an ``.npy`` file without ever unpickling.
 
     Raises
     ------
     InputError
-        If it is missing, no complete ``.npy`` file, or holds Python objects.
+        If it is missing, no file, no complete ``.npy`` file, or holds Python objects.
     """
     try:
-        array = np.load(path, mmap_mode=mmap_mode, allow_pickle=False)  # type: ignore[arg-type]
-    except FileNotFoundError:
-        raise InputError(path, "a numpy .npy file", "no such file", "check the path") from None
-    except (ValueError, EOFError, OSError) as error:
+        array = np.load(check_regular(path), mmap_mode=mmap_mode, allow_pickle=False)  # type: ignore[arg-type]
+    except _NPY_DAMAGE as error:
         # numpy's own words for an object array suggest allow_pickle=True, which nobody should do here.
-        found = "Python objects, which only pickle can read" if _speaks_of_objects(error) else str(error)
+        found = "Python objects, which only pickle can read" if _speaks_of_objects(error) else _first_line(error)
         raise InputError(path, "a numpy .npy file of numbers or strings", found, "write it again") from None
     if not isinstance(array, np.ndarray):
         raise InputError(path, "a numpy .npy file", "an .npz archive", "name the .npy file itself")
     return array
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _speaks_of_objects(error: Exception) -> bool:

@@ -13,16 +13,24 @@ from dataclasses import dataclass
 MARK = "-LOC-"
 PLANES = ("xy", "xz", "yz")  # plane p is cut at a fixed index of axis p of a (z, y, x) volume
 
+# A dataset's name at most, with that of an image in it: file systems take 255 bytes, and of these the names of results
+# need up to 55, as in "-LOC-3d-ANISO-00000_00000_00000_zyx_1024x1024x1024.npy".
+MOST_NAME_BYTES = 200
+
 # What may stand before .gz, .bz2 or .xz and then counts as one extension with it: "scan.nii.gz" is "scan".
 _COMPRESSIBLE = r"nii|mrc|map|rec|st|mrcs|ali|nrrd|tif|tiff"
 _EXTENSION = re.compile(
     rf"(\.ome\.(tif|tiff|tf2|tf8|btf|zarr)|\.({_COMPRESSIBLE})\.(gz|bz2|xz)|\.[^.\s]+)$", re.IGNORECASE
 )
-_PATCH = re.compile(r"(?P<section>.+)_(?P<y>\d+)_(?P<x>\d+)", re.DOTALL)
-_VOLUME_PLACE = re.compile(r"(?P<plane>[012])_(?P<index>\d+)")
+
+# Numbers as they are written here, so that no place has two names: in ASCII, though other alphabets have digits too,
+# and padded with zeros only where that is said. No place has more digits than these.
+_NUMBER, _PADDED = "(0|[1-9][0-9]{0,17})", "[0-9]{1,18}"
+_PATCH = re.compile(rf"(?P<section>.+)_(?P<y>{_NUMBER})_(?P<x>{_NUMBER})", re.DOTALL)
+_VOLUME_PLACE = re.compile(rf"(?P<plane>[012])_(?P<index>{_PADDED})")
 _SUBVOLUME_PLACE = re.compile(
-    r"3d-(?P<kind>ISO|ANISO)-(?P<z>\d+)_(?P<y>\d+)_(?P<x>\d+)_(?P<axes>[xyz]{3})"
-    r"(_(?P<depth>\d+)x(?P<height>\d+)x(?P<width>\d+))?",
+    rf"3d-(?P<kind>ISO|ANISO)-(?P<z>{_PADDED})_(?P<y>{_PADDED})_(?P<x>{_PADDED})_(?P<axes>[xyz]{{3}})"
+    rf"(_(?P<depth>{_NUMBER})x(?P<height>{_NUMBER})x(?P<width>{_NUMBER}))?",
 )
 
 
@@ -56,10 +64,30 @@ def check_dataset_name(name: str) -> str:
     """
     if not name or MARK in f"{name}-":
         raise GrammarError(f"a name without {MARK!r}, and not ending in {MARK[:-1]!r}", f"{name!r}")
+    return check_utf8(name)
+
+
+def check_utf8(name: str) -> str:
+    """Return `name` if it is UTF-8, as tables and lists of names want it; raise `GrammarError` if it is not."""
     try:
         name.encode()
     except UnicodeEncodeError:
         raise GrammarError("a name in UTF-8", f"{name!r}, with bytes that are none") from None
+    return name
+
+
+def check_length(name: str) -> str:
+    """Return `name` if the names of all results fit into what file systems take.
+
+    Raises
+    ------
+    GrammarError
+        If it is longer than `MOST_NAME_BYTES` in UTF-8.
+    """
+    length = len(name.encode())
+    if length > MOST_NAME_BYTES:
+        expected = f"a name of at most {MOST_NAME_BYTES} bytes, since the results' are longer"
+        raise GrammarError(expected, f"{length} bytes")
     return name
 
 

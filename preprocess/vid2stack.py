@@ -38,6 +38,7 @@ from emcurate.running.claims import refuse_bad_names, refuse_odd_files
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger, Source
 from emcurate.running.report import Report
+from emcurate.volumes.containers import find_missing
 from emcurate.volumes.formats import mrc, nrrd, tiff
 from emcurate.volumes.volume import VOLUMES, VoxelSize
 
@@ -91,10 +92,12 @@ def convert_video(job: VideoJob) -> tuple[bool, Output]:
         str(job.path).encode()
     except UnicodeEncodeError:
         raise InputError(job.path, "a path in UTF-8, which OpenCV needs", "bytes that are none", "rename it") from None
+    missing = find_missing(job.path)
     os.environ.update(QUIET_FFMPEG)
     import cv2  # here, after it was told to be quiet, and since curate.py loads this only to know the flags
 
-    capture = cv2.VideoCapture(str(job.path))
+    # By FFmpeg alone: among the others is one that takes "a%02d.avi" for a list of images.
+    capture = cv2.VideoCapture(str(job.path), cv2.CAP_FFMPEG)
     partial = partial_path(job.volume.parent)
     try:
         announced = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
@@ -103,6 +106,9 @@ def convert_video(job: VideoJob) -> tuple[bool, Output]:
         if not count:
             found = f"none that OpenCV can decode in {job.path.stat().st_size:,} bytes"
             raise InputError(job.path, "a video with frames", found, "check that it plays, or export it again as .mp4")
+        if missing:
+            message = f"{job.path}: {missing:,} bytes that it announces are missing at its end; slices may be damaged"
+            warnings.warn(message, DataWarning, stacklevel=2)
         if count < announced:
             message = f"{job.path}: {count} frames were decoded of {announced} announced; the volume has {count} slices"
             warnings.warn(message, DataWarning, stacklevel=2)

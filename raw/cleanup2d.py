@@ -22,6 +22,7 @@ from emcurate.files import (
     Output,
     describe_kinds,
     fingerprint,
+    is_directory,
     make_output_directory,
     refuse_same_directory,
     write_files,
@@ -61,12 +62,12 @@ def find_images(imdir: Path, report: Report) -> dict[Path, naming.ImageSection]:
             found[entry] = naming.ImageSection(stem) if group is None else naming.ImageSection(group.name, stem)
 
     for entry in list_raw(imdir, report):
-        if not entry.is_dir():
+        if not is_directory(entry):
             take(entry, None)
             continue
         try:
             for image in list_raw(entry, report):
-                if not image.is_dir():
+                if not is_directory(image):
                     take(image, entry)
         except OSError as error:
             report.fail(describe_os_error(error, entry))

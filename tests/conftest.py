@@ -11,11 +11,16 @@ import mrcfile
 import numpy as np
 import pytest
 import tifffile
+from hypothesis import settings
 from PIL import Image
 
 from tests.textures import make_texture
 
 ROOT = Path(__file__).resolve().parent.parent
+# No test asserts a time: on a busy machine anything takes long now and then.
+settings.register_profile("emcurate", deadline=None)
+settings.load_profile("emcurate")
+
 # Stages are scripts in plain directories; importlib finds them from the repository's root.
 sys.path.insert(0, str(ROOT))
 

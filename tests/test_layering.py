@@ -98,7 +98,7 @@ def test_every_wing_says_what_lives_there():
 
 def test_tests_lie_in_folders_named_after_the_wings():
     folders = {path.name for path in (ROOT / "tests").iterdir() if any(path.glob("test_*.py"))}
-    assert folders <= {*FLOOR_OF, "stages"}
+    assert folders <= {*FLOOR_OF, "stages", "torture"}
 
 
 @pytest.mark.parametrize("path", [*PACKAGE, *STAGES], ids=name_of)
@@ -131,6 +131,27 @@ def test_nothing_is_unpickled_or_put_on_the_path(path):
             # Of pickle's may be named what writes, and the error torch raises when it refuses to unpickle.
             assert not ast.unparse(node).startswith("pickle.") or node.attr in ("dumps", "UnpicklingError")
             assert ast.unparse(node) != "sys.path"
+
+
+# What reads files that somebody else made.
+READERS = [path for path in PACKAGE if name_of(path).startswith(MAY_READ_FORMATS) or "volumes" in path.parts]
+
+
+@pytest.mark.parametrize("path", READERS, ids=name_of)
+def test_readers_open_files_by_one_rule(path):
+    """By `emcurate.files`, which opens no pipe, socket or device; libraries by the one module that restrains them."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        name, keywords = ast.unparse(node.func), {keyword.arg for keyword in node.keywords}
+        if name == "open":
+            mode = node.args[1].value if len(node.args) > 1 else "r"
+            assert mode != "r" and (mode != "rb" or "opener" in keywords), f"line {node.lineno}: open_regular"
+        assert not name.endswith((".read_bytes", ".read_text")), f"line {node.lineno}: read_regular"
+        if name == "Image.open":
+            assert "formats" in keywords, f"line {node.lineno}: Pillow would try all formats that it knows"
+        if name.endswith("TiffFile"):
+            assert name_of(path) == "emcurate/images/tiff_files.py", f"line {node.lineno}: open_tiff"
 
 
 def test_stage_directories_are_no_packages():

@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 from emcurate.errors import InputError
+from emcurate.files import leads_into
 
 # Bytes in one name and in a whole path that every common system takes; ext4, APFS and NTFS take no more.
 MOST_NAME_BYTES = 255
@@ -90,6 +91,6 @@ def join_inside(directory: Path, name: str) -> Path:
         If the name leads out, as text or by a link on the way or at its end.
     """
     path = directory / check_relative(name)
-    if not path.resolve().is_relative_to(directory.resolve()):
+    if not leads_into(path, directory):
         raise EscapeError(f"{name!r}, which a link leads out of {directory}")
     return path

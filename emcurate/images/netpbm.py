@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emcurate.errors import InputError
+from emcurate.files import read_regular
 
 # Kind, width, height and largest value (netpbm.sourceforge.net/doc/pgm.html), with comments anywhere between them;
 # a single white space ends the header.
@@ -36,7 +37,7 @@ def read_deep_netpbm(path: Path, content: bytes | None = None) -> npt.NDArray[np
 
     The largest value that the header names is not stretched to white, as with 12 bits in a TIFF.
     """
-    data = path.read_bytes() if content is None else content
+    data = read_regular(path) if content is None else content
     header = _HEADER.match(data)
     if header is None:
         raise InputError(path, "a Netpbm image", "another file than a moment ago", "read it when it is complete")

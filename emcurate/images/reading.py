@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import io
 import itertools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import tifffile
 from PIL import Image, UnidentifiedImageError
 
-from emcurate.errors import InputError
-from emcurate.files import check_regular
+from emcurate.errors import DAMAGE, InputError, describe_damage
+from emcurate.files import open_regular, read_regular
 from emcurate.images.netpbm import MOST_HEADER_BYTES, is_deep_netpbm, read_deep_netpbm
 from emcurate.images.pixels import to_grey
-from emcurate.images.tiff_pages import TIFF_DAMAGE, check_tiff_complete, is_auxiliary_page, read_grey_page
+from emcurate.images.png_chunks import PNG_SIGNATURE, check_png
+from emcurate.images.tiff_files import TIFF_DAMAGE, open_tiff
+from emcurate.images.tiff_pages import check_tiff_complete, is_auxiliary_page, read_grey_page
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".tf8", ".btf")
 IMAGE_SUFFIXES = (
@@ -33,13 +36,19 @@ Image.MAX_IMAGE_PIXELS = None
 PACKING_RATIO_AT_MOST = 5000
 UNDOUBTED_BYTES = 1 << 30
 
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# Pillow knows more formats, and for some of them starts other programs.
+FORMATS = ("PNG", "JPEG", "BMP", "DIB", "WEBP", "GIF", "JPEG2000", "PPM", "TGA")
+
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
 # Where the header chunk of a PNG, which always comes first, has its bit depth and its colour type.
 _PNG_DEPTH_BYTE = 24
 _PNG_COLOUR_TYPE_BYTE = 25
 _PNG_COLOUR_OR_ALPHA = (2, 4, 6)  # PNG colour types that Pillow cuts down from 16 to 8 bits
 # What pictures for people say in their text, so that none is taken for a micrograph wherever it is copied to.
 DRAWN_KEY, DRAWN_BY_US = "Source", "emcurate"
+
+Pixels = TypeVar("Pixels")
 
 _REREAD = "check that it opens in an image viewer, or export it again"
 
@@ -70,17 +79,26 @@ def read_image(path: Path, content: bytes | None = None) -> npt.NDArray[Any]:
         If the file cannot be read completely; `SeveralImagesError` if it holds several pages or frames.
     """
     if content is None:
-        check_regular(path)
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             head = file.read(MOST_HEADER_BYTES)
     else:
         head = content[:MOST_HEADER_BYTES]
     if not head:
         raise InputError(path, "a 2D image", "an empty file (0 bytes)", "copy or export it again")
-    if path.suffix.lower() in TIFF_SUFFIXES:
+    pixels = _read_pixels(path, content, head)
+    if pixels.ndim != 2 or not pixels.size or pixels.dtype.kind not in "biuf":
+        found = f"{' × '.join(map(str, pixels.shape))} of {pixels.dtype}"
+        raise InputError(path, "pixels in rows and columns", found, _REREAD)
+    return pixels
+
+
+def _read_pixels(path: Path, content: bytes | None, head: bytes) -> npt.NDArray[Any]:
+    if path.suffix.lower() in TIFF_SUFFIXES or head.startswith(_TIFF_STARTS):
         return _read_tiff(path, content)
-    if _is_deep_colour_png(head):
-        return to_grey(_decode(path, content, _read_deep_png))
+    if head.startswith(PNG_SIGNATURE):
+        _decode(path, content, check_png)
+        if _is_deep_colour_png(head):
+            return to_grey(_decode(path, content, _read_deep_png))
     if is_deep_netpbm(head):
         pixels = _decode(path, content, read_deep_netpbm)
         return to_grey(pixels) if pixels.ndim > 2 else pixels
@@ -98,7 +116,7 @@ def check_plausible(path: Path, claimed_bytes: int, content: bytes | None = None
 
 def _read_tiff(path: Path, content: bytes | None) -> npt.NDArray[Any]:
     try:
-        with tifffile.TiffFile(_source(path, content)) as tiff:
+        with open_tiff(path, content) as tiff:
             # Two are enough to tell: a damaged file may chain thousands of pages that take for ever to parse.
             pages = list(itertools.islice((page for page in tiff.pages if not is_auxiliary_page(page)), 2))
             if not pages:
@@ -111,7 +129,7 @@ def _read_tiff(path: Path, content: bytes | None) -> npt.NDArray[Any]:
     except InputError:
         raise
     except TIFF_DAMAGE as error:
-        raise InputError(path, "a readable TIFF file", describe_damage(error), _REREAD) from None
+        raise describe_damage(error, path, "a readable TIFF file", _REREAD) from None
 
 
 def _check_single(path: Path, tiff: tifffile.TiffFile, pages: list[Any]) -> None:
@@ -138,29 +156,28 @@ def _source(path: Path, content: bytes | None) -> Path | io.BytesIO:
     return path if content is None else io.BytesIO(content)
 
 
-def _decode(path: Path, content: bytes | None, decode: Any) -> npt.NDArray[Any]:
+def _decode(path: Path, content: bytes | None, decode: Callable[[Path, bytes | None], Pixels]) -> Pixels:
     try:
-        pixels: npt.NDArray[Any] = decode(path, content)
+        pixels = decode(path, content)
     except InputError:
         raise
     except UnidentifiedImageError:
         raise InputError(
             path, f"an image, as its extension {path.suffix} says", "data of another kind", _REREAD
         ) from None
-    except (*TIFF_DAMAGE, SyntaxError, EOFError) as error:
-        # Pillow answers a damaged file with any of these, SyntaxError included.
-        raise InputError(path, "a complete image", describe_damage(error), _REREAD) from None
+    except DAMAGE as error:
+        raise describe_damage(error, path, "a complete image", _REREAD) from None
     return pixels
 
 
 def _read_with_pillow(path: Path, content: bytes | None) -> npt.NDArray[Any]:
-    with Image.open(_source(path, content)) as image:
-        frames = getattr(image, "n_frames", 1)
-        if frames > 1:
+    with Image.open(_source(path, content), formats=FORMATS) as image:
+        # How many frames are not counted: to find out, each has to be looked at.
+        if getattr(image, "is_animated", False):
             raise SeveralImagesError(
                 path,
                 "a 2D image",
-                f"an animation of {frames} frames",
+                "an animation of several frames",
                 "save the frame wanted as an image, or the film as .mp4 for preprocess/vid2stack.py",
             )
         if image.info.get(DRAWN_KEY) == DRAWN_BY_US:
@@ -181,7 +198,7 @@ def _read_with_pillow(path: Path, content: bytes | None) -> npt.NDArray[Any]:
 
 def _is_deep_colour_png(head: bytes) -> bool:
     return (
-        head.startswith(_PNG_SIGNATURE)
+        head.startswith(PNG_SIGNATURE)
         and len(head) > _PNG_COLOUR_TYPE_BYTE
         and head[_PNG_DEPTH_BYTE] == 16
         and head[_PNG_COLOUR_TYPE_BYTE] in _PNG_COLOUR_OR_ALPHA
@@ -189,15 +206,10 @@ def _is_deep_colour_png(head: bytes) -> bool:
 
 
 def _read_deep_png(path: Path, content: bytes | None) -> npt.NDArray[Any]:
-    with Image.open(_source(path, content)) as image:
+    with Image.open(_source(path, content), formats=("PNG",)) as image:
         check_plausible(path, image.width * image.height * len(image.getbands()) * 2, content)
         image.load()  # for its checks: it refuses what is cut off or damaged
     import imagecodecs  # here, since hardly any file needs it
 
-    pixels: npt.NDArray[Any] = imagecodecs.png_decode(path.read_bytes() if content is None else content)
+    pixels: npt.NDArray[Any] = imagecodecs.png_decode(read_regular(path) if content is None else content)
     return pixels
-
-
-def describe_damage(error: BaseException) -> str:
-    """Return the "found …" of an error for what a library said of a damaged file."""
-    return f"damaged or unknown data ({str(error).strip() or type(error).__name__})"

@@ -15,9 +15,9 @@ import numpy.typing as npt
 import tifffile
 from PIL import Image, UnidentifiedImageError
 
-from emcurate.errors import InputError
-from emcurate.files import write_once
-from emcurate.images.reading import describe_damage, read_image
+from emcurate.errors import DAMAGE, InputError, describe_damage
+from emcurate.files import is_there, open_at_once, refuse_odd_kind, write_once
+from emcurate.images.reading import read_image
 
 # Where in the head of our TIFFs the numbers stand that depend on the shape, as little-endian uint32 (TIFF 6.0, section
 # 2): entries of 12 bytes from byte 10 on, each with its value in the last four.
@@ -54,7 +54,7 @@ def read_section(path: Path) -> npt.NDArray[np.uint8]:
     pixels = _read_own(path)
     if pixels is not None:
         return pixels
-    if not (path.exists() or path.is_symlink()):
+    if not (is_there(path) or path.is_symlink()):
         raise InputError(path, "a section or patch", "no such file", "check the path, or make it again")
     return _check_grey_levels(path, read_image(path))
 
@@ -77,20 +77,22 @@ def read_size(path: Path, content: memoryview | None = None) -> tuple[int, int]:
     """
     try:
         if content is None:
-            with open(path, "rb", buffering=0) as file:
-                shape = find_shape(file.read(HEAD_BYTES), os.fstat(file.fileno()).st_size)
+            with open(path, "rb", buffering=0, opener=open_at_once) as file:
+                state = os.fstat(file.fileno())
+                refuse_odd_kind(path, state.st_mode)
+                shape = find_shape(file.read(HEAD_BYTES), state.st_size)
         else:
             shape = find_shape(bytes(content[:HEAD_BYTES]), len(content))
         if shape is not None:
             return shape
-        with Image.open(path if content is None else io.BytesIO(content)) as image:
+        with Image.open(path if content is None else io.BytesIO(content), formats=("TIFF",)) as image:
             return image.height, image.width
     except FileNotFoundError:
         raise InputError(path, "a patch", "no such file", "if it was moved, say so with --reroot OLD NEW") from None
     except UnidentifiedImageError:  # whose words name no file where there is none
         raise InputError(path, "a patch", "data of another kind", _REMAKE) from None
-    except (OSError, ValueError, SyntaxError) as error:
-        raise InputError(path, "a patch", describe_damage(error), _REMAKE) from None
+    except DAMAGE as error:
+        raise describe_damage(error, path, "a patch", _REMAKE) from None
 
 
 def find_shape(start: bytes, size: int) -> tuple[int, int] | None:
@@ -118,7 +120,7 @@ def _read_own(path: Path) -> npt.NDArray[np.uint8] | None:
     Most patches and sections are such, and any library takes ten times as long to find that out.
     """
     try:
-        with open(path, "rb", buffering=0, opener=_open_at_once) as file:
+        with open(path, "rb", buffering=0, opener=open_at_once) as file:
             state = os.fstat(file.fileno())
             shape = find_shape(file.read(HEAD_BYTES), state.st_size) if stat.S_ISREG(state.st_mode) else None
             if shape is None:
@@ -134,11 +136,6 @@ def _read_own(path: Path) -> npt.NDArray[np.uint8] | None:
             return pixels
     except OSError:
         return None  # reading it in the ordinary way tells why
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    # A pipe would make it wait for ever; Windows has none of these, nor the flag.
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _check_grey_levels(path: Path, pixels: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

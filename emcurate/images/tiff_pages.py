@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import struct
-import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -28,15 +25,6 @@ from emcurate.images.colours import (
 from emcurate.images.pixels import BLOCK_PIXELS, to_grey
 
 AnyArray = npt.NDArray[Any]
-
-# tifffile reports what is wrong with a file in its log; what matters is checked and said here.
-logging.getLogger("tifffile").setLevel(logging.CRITICAL)
-
-# What tifffile and its codecs answer a damaged file with.
-TIFF_DAMAGE = (
-    *(OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError),
-    *(struct.error, zlib.error, RuntimeError, MemoryError, tifffile.TiffFileError),
-)
 
 # Of these compressions tifffile decodes YCbCr to red, green and blue by itself.
 _JPEG_COMPRESSIONS = (COMPRESSION.OJPEG, COMPRESSION.JPEG, COMPRESSION.JPEG_LOSSY, COMPRESSION.ALT_JPEG)

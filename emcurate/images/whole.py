@@ -7,9 +7,8 @@ from pathlib import Path
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from emcurate.errors import InputError
-from emcurate.images.reading import check_plausible, describe_damage
-from emcurate.images.tiff_pages import TIFF_DAMAGE
+from emcurate.errors import DAMAGE, InputError, describe_damage
+from emcurate.images.reading import check_plausible
 
 _AGAIN = "run the same command again, or open it in a browser to see what is there"
 
@@ -65,8 +64,8 @@ def check_whole_image(
         with open(path, "rb") as file:
             head = file.read(16)
         raise InputError(subject, expected, f"{length:,} bytes of another kind, {head!r}…", _AGAIN) from None
-    except (*TIFF_DAMAGE, SyntaxError, EOFError) as error:
-        raise InputError(subject, expected, describe_damage(error), _AGAIN) from None
+    except DAMAGE as error:
+        raise describe_damage(error, subject, expected, _AGAIN) from None
     if not fits:
         raise InputError(subject, expected, f"one of {found[0]:,} × {found[1]:,}", _AGAIN)
     if to_its_end and kind in _ENDS and _ENDS[kind] not in _last_bytes(path):

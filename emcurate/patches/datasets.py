@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from emcurate import naming
-from emcurate.errors import InputError
+from emcurate.errors import InputError, describe_os_error
 from emcurate.files import list_files
 from emcurate.patches import tables
 from emcurate.patches.hashing import WordArray, pack_hashes, read_hash
@@ -108,7 +108,8 @@ def list_datasets(patchdir: Path, with_pixels: bool, report: Report) -> dict[str
     Where a dataset has a table, that is believed, and its files are not looked at. `with_pixels` says that pixels are
     wanted too, and that a dataset counts as changed when only the pixels of a patch have: then the files are looked at.
     """
-    tables = {} if with_pixels else _list_tables(patchdir)
+    tables: dict[str, Dataset] = {} if with_pixels else _list_tables(patchdir, report)
+    unreadable = {name for name, dataset in tables.items() if dataset.table is None}
     stats: dict[str, dict[str, str]] = {HASH_EXTENSION: {}, PATCH_EXTENSION: {}}
     with os.scandir(patchdir) as entries:
         for entry in entries:
@@ -131,12 +132,12 @@ def list_datasets(patchdir: Path, with_pixels: bool, report: Report) -> dict[str
         report.fail(
             InputError(patchdir / f"{stem}.{there}", f"{stem}.{missing} beside it", "none", "cut its section again")
         )
-    datasets = dict(tables)
+    datasets = {name: dataset for name, dataset in tables.items() if name not in unreadable}
     for stem in sorted(hashes.keys() & patches.keys()):
         try:
             name = naming.parse_patch(stem).dataset
             if not stem.isascii():
-                naming.check_dataset_name(stem.replace(naming.MARK, " "))
+                naming.check_utf8(stem)
         except naming.GrammarError as error:
             report.fail(f"{patchdir / stem}.{HASH_EXTENSION}: {error}; only patches of crop_patches.py belong here")
             continue
@@ -187,13 +188,19 @@ def read_hashes(
         yield from join_chunks(of_name[name], some, patchdir, report)
 
 
-def _list_tables(patchdir: Path) -> dict[str, Dataset]:
-    """Return the datasets that have a table, without reading it."""
+def _list_tables(patchdir: Path, report: Report) -> dict[str, Dataset]:
+    """Return the datasets that have a table, without reading it; one that cannot be read is reported, and left out."""
     notes = Notes(patchdir, TABLE_SUFFIX)
     found = {}
     for path in list_files(patchdir, [TABLE_SUFFIX]):
         name = path.name.removesuffix(TABLE_SUFFIX)
-        found[name] = Dataset(name, stats=[notes.fingerprint(path)], table=path)
+        found[name] = Dataset(name)
+        try:
+            found[name] = Dataset(name, stats=[notes.fingerprint(path)], table=path)
+        except InputError as error:
+            report.fail(error)
+        except OSError as error:
+            report.fail(describe_os_error(error, path))
     return found
 
 

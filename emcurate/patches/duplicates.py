@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from emcurate.errors import InputError
-from emcurate.files import npy_header
+from emcurate.files import npy_header, open_regular
 from emcurate.patches.hashing import WordArray, hamming_distance
 from emcurate.patches.names import as_array, as_names, bytes_of, longest, take_names
 from emcurate.patches.tables import Shards
@@ -101,7 +101,7 @@ class Groups:
             yield self._format_rows(self.rows[start : start + ROWS_AT_ONCE])
 
     def _format_rows(self, places: npt.NDArray[np.int64]) -> bytes:
-        """Return some rows of the table, byte for byte what `csv.writer` makes of them."""
+        """Return some rows of the table, byte for byte what `csv.writer` makes of them, carriage returns in quotes."""
         names, exemplars = take_names(self.patches, places), take_names(self.patches, self.exemplar[places])
         distances = self.distance[places]
         ends = take_names(as_names([f"{bits}\n" for bits in range(distances.max() + 1)]), distances)
@@ -109,7 +109,11 @@ class Groups:
         if text.count(b",") > 2 * len(places) or text.count(b"\n") > len(places) or b'"' in text or b"\r" in text:
             quoted = io.StringIO()  # a name holds what has to be quoted
             rows = zip(names.to_pylist(), exemplars.to_pylist(), distances.tolist(), strict=True)
-            csv.writer(quoted, lineterminator="\n").writerows(rows)
+            # A carriage return, which ends a line for most readers, Python before 3.13 leaves without quotes.
+            writer = csv.writer(quoted, lineterminator="\n")
+            if b"\r" in text:
+                writer = csv.writer(quoted, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+            writer.writerows(rows)
             text = quoted.getvalue().encode()
         return text
 
@@ -201,7 +205,7 @@ def _read_columns(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
     import pyarrow.csv  # here, since most runs read none
 
     kinds = {"patch": pa.large_string(), "exemplar": pa.large_string(), "distance": pa.int64()}
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         rows = pyarrow.csv.open_csv(
             file,
             pyarrow.csv.ReadOptions(block_size=CSV_BYTES_AT_ONCE),

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emcurate.errors import InputError
-from emcurate.files import npy_bytes, read_npy
+from emcurate.files import npy_bytes, open_regular, read_npy
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -20,6 +20,10 @@ BoolArray = npt.NDArray[np.bool_]
 WordArray = npt.NDArray[np.uint64]
 
 WORD_BITS = 64
+
+# A hash of one bit, or of none, says nothing; and no file of one is larger than this.
+LEAST_SIDE = 2
+MOST_HASH_BYTES = 1 << 20
 
 # imagehash's, the published one first.
 WAVELET_HASH = "whash"
@@ -117,13 +121,14 @@ def read_hash(path: Path) -> BoolArray:
     InputError
         If it is no ``.npy`` file of a square boolean array.
     """
-    head, _, bits = path.read_bytes().partition(b"\n")
+    with open_regular(path) as file:
+        head, _, bits = file.read(MOST_HASH_BYTES).partition(b"\n")
     side = math.isqrt(len(bits))
-    if head == _hash_head(side) and side * side == len(bits) and side:
+    if head == _hash_head(side) and side * side == len(bits) and side >= LEAST_SIDE:
         return np.frombuffer(bits, np.bool_).reshape(side, side)
     # Written by another numpy, in another order, or damaged: numpy itself finds out.
     array = read_npy(path)
-    if array.dtype != np.bool_ or array.ndim != 2 or array.shape[0] != array.shape[1]:
+    if array.dtype != np.bool_ or array.ndim != 2 or array.shape[0] != array.shape[1] or array.shape[0] < LEAST_SIDE:
         raise InputError(
             path, "a square boolean array", f"a {array.shape} array of {array.dtype}", "run raw/crop_patches.py again"
         )

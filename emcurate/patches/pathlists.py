@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import pickle
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -19,7 +20,16 @@ import numpy as np
 import numpy.typing as npt
 
 from emcurate.errors import InputError
-from emcurate.files import Output, atomic_path, foresee, npy_bytes, read_npy, taken_by_other
+from emcurate.files import (
+    Output,
+    atomic_path,
+    check_regular,
+    foresee,
+    npy_bytes,
+    open_regular,
+    read_npy,
+    taken_by_other,
+)
 
 # Paths a chunk: of 100 characters each, 40 MB in numpy's four bytes a character.
 CHUNK_PATHS = 100_000
@@ -47,6 +57,7 @@ class PathList(Sequence[str]):
         self.directory = directory
         self.reroot = reroot
         self._chunks = [_check_chunk(path) for path in _chunk_paths(directory)]
+        self._seen: set[int] = set()
         self._ends = list(accumulate(len(chunk) for chunk in self._chunks))
 
     def __len__(self) -> int:
@@ -64,16 +75,24 @@ class PathList(Sequence[str]):
             raise IndexError(f"path {index} of a list of {len(self)}")
         chunk = bisect.bisect_right(self._ends, position)
         before = self._ends[chunk - 1] if chunk else 0
-        return self._reroot(str(self._chunks[chunk][position - before]))
+        return self._reroot(str(self._checked(chunk)[position - before]))
 
     def __iter__(self) -> Iterator[str]:
-        for chunk in self._chunks:
+        for chunk in self.chunks():
             for path in chunk.tolist():
                 yield self._reroot(path)
 
     def chunks(self) -> Iterator[StringArray]:
         """Yield the paths as arrays, as they are stored, for work on millions without a Python string for each."""
-        yield from self._chunks
+        yield from map(self._checked, range(len(self._chunks)))
+
+    def _checked(self, number: int) -> StringArray:
+        """Return a chunk, whose letters are looked at when it is first read."""
+        chunk = self._chunks[number]
+        if number not in self._seen:
+            _check_letters(chunk, self.directory / f"{number}.npy")
+            self._seen.add(number)
+        return chunk
 
     def _reroot(self, path: str) -> str:
         if self.reroot is None:
@@ -202,12 +221,12 @@ def _divide(arrays: Iterable[StringArray], sizes: Iterable[int], dtype: np.dtype
 def _find_strings(file: Path) -> tuple[int, int, np.dtype[Any]]:
     """Return where the strings in an ``.npy`` file begin, in bytes, how many there are, and of which type."""
     try:
-        with open(file, "rb") as opened:
+        with open_regular(file) as opened:
             if np.lib.format.read_magic(opened) == (1, 0):
                 shape, _, dtype = np.lib.format.read_array_header_1_0(opened)
                 if len(shape) == 1 and dtype.kind == "U":
                     return opened.tell(), shape[0], dtype
-    except (OSError, ValueError):
+    except (OSError, ValueError, InputError):
         pass
     # Something else: numpy itself finds out what.
     array = read_npy(file)
@@ -219,13 +238,14 @@ def _chunk_paths(directory: Path) -> list[Path]:
     if not directory.is_dir():
         found = "a file" if directory.exists() else "nothing"
         raise InputError(directory, "a path list, which is a directory of .npy files", found, "check the path")
-    numbers = sorted(int(p.stem) for p in directory.glob("*.npy") if p.stem.isdecimal())
+    # As they are written: 00.npy or ².npy is another name.
+    numbers = sorted(int(p.stem) for p in directory.glob("*.npy") if p.stem.isdecimal() and p.stem == str(int(p.stem)))
     if not numbers:
         raise InputError(
             directory, "a path list with chunks 0.npy, 1.npy, …", "none", "name the directory deduplicate.py wrote"
         )
     if numbers != list(range(len(numbers))):
-        missing = min(set(range(len(numbers))) - set(numbers))
+        missing = next(place for place, number in enumerate(numbers) if place != number)
         raise InputError(
             directory, f"chunks 0.npy to {numbers[-1]}.npy", f"no {missing}.npy", "copy the whole directory again"
         )
@@ -234,7 +254,7 @@ def _chunk_paths(directory: Path) -> list[Path]:
 
 def _check_chunk(path: Path) -> npt.NDArray[Any]:
     # Memory-mapped where it can be: an empty array cannot.
-    chunk = read_npy(path, mmap_mode="r" if path.stat().st_size > _HEADER_BYTES else None)
+    chunk = read_npy(path, mmap_mode="r" if check_regular(path).stat().st_size > _HEADER_BYTES else None)
     _check_strings(chunk, path)
     return chunk
 
@@ -244,6 +264,29 @@ def _check_strings(array: npt.NDArray[Any], path: Path) -> None:
         found = f"a {array.ndim}-D array of {array.dtype}"
         raise InputError(path, "a 1-D array of strings", found, "write the path list again")
 
+
+def _check_letters(array: StringArray, path: Path) -> None:
+    """Raise `InputError` for strings that are no names: letters that there are not, or zeros within.
+
+    Half of a pair of surrogates may stand for a byte that is no UTF-8, as `os.fsdecode` has it.
+    """
+    if not array.size or not array.dtype.itemsize:
+        return
+    letters = np.ascontiguousarray(array).view(array.dtype.byteorder + "u4").reshape(len(array), -1)
+    odd = (letters[:, :-1] == 0) & (letters[:, 1:] != 0)
+    if letters.max() >= _FIRST_SURROGATE:
+        halves = (letters >= _FIRST_SURROGATE) & (letters <= _LAST_SURROGATE)
+        bytes_ = (letters >= _FIRST_BYTE) & (letters <= _LAST_BYTE)
+        odd = odd.any(axis=1, keepdims=True) | (letters > sys.maxunicode) | (halves & ~bytes_)
+    rows = np.flatnonzero(odd.any(axis=1))
+    if len(rows):
+        found = f"letters that no path has in path {int(rows[0]):,}"
+        raise InputError(path, "paths", found, "copy or write the path list again")
+
+
+# Code points of surrogates, and of those that stand for bytes (PEP 383).
+_FIRST_SURROGATE, _LAST_SURROGATE = 0xD800, 0xDFFF
+_FIRST_BYTE, _LAST_BYTE = 0xDC80, 0xDCFF
 
 _HEADER_BYTES = 128  # what numpy writes before the data of a small array
 _LETTER_BYTES = 4  # numpy's, of whatever letter

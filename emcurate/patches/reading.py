@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emcurate.errors import InputError
+from emcurate.files import is_there
 from emcurate.images.sections import HEAD_BYTES, decode_section, find_shape, read_section, read_size
 from emcurate.patches.shards import find_member, split_member
 
@@ -41,7 +42,7 @@ def patch_exists(path: str | Path) -> bool:
         member = find_member(os.fspath(path))
     except InputError:
         return False
-    return Path(path).exists() if member is None else member.exists()
+    return is_there(path) if member is None else member.exists()
 
 
 def stat_patch(path: str) -> os.stat_result:

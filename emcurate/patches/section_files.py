@@ -81,8 +81,18 @@ class DirectoryOfSections:
             advice = "run raw/cleanup2d.py or raw/cross_section3d.py first"
             raise InputError(imdir, "sections (.tiff)", describe_content(imdir), advice)
         notes = Notes(imdir)
-        self._origins = {stem: _trace_origin(path, self.sections[stem], notes) for stem, path in self._paths.items()}
-        self._fingerprints = {stem: notes.fingerprint(path) for stem, path in self._paths.items()}
+        self._fingerprints: dict[str, str] = {}
+        for stem, path in self._paths.items():
+            try:
+                self._fingerprints[stem] = notes.fingerprint(path)
+            except InputError as error:
+                report.fail(error)
+            except OSError as error:
+                report.fail(describe_os_error(error, path))
+        self.sections = {stem: self.sections[stem] for stem in self._fingerprints}
+        self._origins = {
+            stem: _trace_origin(self._paths[stem], section, notes) for stem, section in self.sections.items()
+        }
 
     def source(self, stem: str) -> Source:
         """Return a section as the ledger sees it."""
@@ -148,11 +158,16 @@ def _list_sections(imdir: Path, report: Report) -> dict[str, Path]:
     for path in entries:
         try:
             naming.parse_section(path.stem)
-            check_regular(path)
         except naming.GrammarError:
             expected = f"a section's name such as 'name{naming.MARK}2d.tiff'"
             advice = "make sections with raw/cleanup2d.py or raw/cross_section3d.py first"
             report.fail(InputError(path, expected, f"{path.name!r}", advice))
+            continue
+        try:
+            check_regular(path)
+            naming.check_utf8(path.stem)
+        except naming.GrammarError as error:
+            report.fail(InputError(path, error.expected, error.found, "rename it"))
             continue
         except InputError as error:
             report.fail(error)

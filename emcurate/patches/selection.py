@@ -46,7 +46,7 @@ class Selection:
         self.directories: set[Path] = set()
         names, corners = [], []
         for chunk in PathList(fpaths).chunks():
-            parts = pc.extract_regex(as_column(chunk.tolist(), pa.string()), _NAME)
+            parts = pc.extract_regex(_as_names(chunk, fpaths), _NAME)
             if parts.null_count:
                 found = str(chunk[int(np.flatnonzero(parts.is_null().to_numpy(zero_copy_only=False))[0])])
                 raise InputError(fpaths, "patches, {section}_{y}_{x}.tiff", found, "name a list of patches")
@@ -91,3 +91,11 @@ class Selection:
     def digest(self, section: str) -> str:
         """Return what changes when other patches of a section are named."""
         return digest_bytes(self.corners(section).tobytes())[:16]
+
+
+def _as_names(chunk: npt.NDArray[np.str_], fpaths: Path) -> pa.Array:
+    try:
+        return as_column(chunk.tolist(), pa.string())
+    except UnicodeEncodeError as error:
+        found = f"{str(error.object)!r}, with bytes that are none"
+        raise InputError(fpaths, "paths in UTF-8", found, "rename what it names") from None

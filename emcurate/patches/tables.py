@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import os
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ import pyarrow.parquet as pq
 
 from emcurate import naming
 from emcurate.errors import InputError
-from emcurate.files import atomic_path
+from emcurate.files import atomic_path, open_at_once, refuse_odd_kind
 from emcurate.images.origins import Origin
 from emcurate.patches.columns import as_column, as_numbers, in_one
 from emcurate.patches.hashing import WORD_BITS, BoolArray, WordArray, count_words
@@ -320,7 +321,8 @@ def _open_table(path: Path, columns: Sequence[str]) -> Iterator[pq.ParquetFile]:
     """Give an open table that has these columns; what is none, or damaged, raises `InputError`."""
     advice = "run raw/crop_patches.py again"
     try:
-        with open(path, "rb") as file:
+        with open(path, "rb", opener=open_at_once) as file:
+            refuse_odd_kind(path, os.fstat(file.fileno()).st_mode)
             parquet = pq.ParquetFile(file, page_checksum_verification=True)
             schema = parquet.schema_arrow
             wrong = [name for name in columns if name not in schema.names]

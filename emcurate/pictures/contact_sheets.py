@@ -165,7 +165,7 @@ def render_contact_sheet(
     columns = max(1, min(columns, widest))
     cell = tile_pixels + 2 * FRAME_PIXELS + GAP_PIXELS
     width = 2 * MARGIN_PIXELS + columns * cell - GAP_PIXELS
-    headings = [title] + ([f"{left_out:,} more tiles are not shown"] if left_out else [])
+    headings = [printable(title)] + ([f"{left_out:,} more tiles are not shown"] if left_out else [])
     # A narrow sheet must still have room for what is written above it.
     texts = [(h, TITLE_FONT_PIXELS) for h in headings] + [(g.title, GROUP_FONT_PIXELS) for g in groups]
     width = max([width] + [_text_width(text, _font(size)) + 2 * MARGIN_PIXELS for text, size in texts])
@@ -205,7 +205,7 @@ def _limit(groups: Sequence[Group]) -> tuple[list[Group], int]:
         left_out += len(group.tiles) - len(tiles)
         room -= len(tiles)
         if tiles or not group.tiles:
-            kept.append(Group(group.title, tiles))
+            kept.append(Group(printable(group.title), tiles))
     return kept, left_out
 
 
@@ -236,7 +236,7 @@ def _draw_tile(
     if tile.mark:
         _draw_badge(draw, tile.mark.word, tile.mark.colour, *inner, tile_pixels)
     for number, line in enumerate(tile.caption.split("\n")):
-        text = _shorten(line, _font(FONT_PIXELS), side)
+        text = _shorten(printable(line), _font(FONT_PIXELS), side)
         draw.text((left, top + side + 1 + number * LINE_PIXELS), text, fill=TEXT, font=_font(FONT_PIXELS))
 
 
@@ -263,6 +263,18 @@ def _fit(image: Image.Image, side: int) -> Image.Image:
     scale = side / max(image.size)
     size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
     return image.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC)
+
+
+def printable(text: str) -> str:
+    r"""Return a text with a mark for each letter that cannot be drawn, such as the ends of lines that names may hold.
+
+    >>> printable("fly\u2028wing\r")
+    'fly\ufffdwing\ufffd'
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else _NO_LETTER for c in text)
+
+
+_NO_LETTER = "\ufffd"
 
 
 def _shorten(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:

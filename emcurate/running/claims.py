@@ -8,7 +8,15 @@ from pathlib import Path
 
 from emcurate import naming
 from emcurate.errors import InputError
-from emcurate.files import Output, check_regular, describe_content, digest_file, is_intact, list_entries
+from emcurate.files import (
+    Output,
+    check_regular,
+    describe_content,
+    digest_file,
+    is_directory,
+    is_intact,
+    list_entries,
+)
 from emcurate.running.ledger_file import DONE, Line, read_headers, read_ledgers, read_outputs
 from emcurate.running.report import Report
 
@@ -37,7 +45,7 @@ def list_raw(directory: Path, report: Report | None = None, *, take: Collection[
     raw: list[Path] = []
     results: dict[str, list[str]] = defaultdict(list)
     for entry in found:
-        maker = makers.get(entry.name) or (_find_maker(entry) if entry.is_dir() else None)
+        maker = makers.get(entry.name) or (_find_maker(entry) if is_directory(entry) else None)
         if maker is None:
             raw.append(entry)
         else:
@@ -107,7 +115,7 @@ def refuse_odd_files(paths: Iterable[Path], report: Report) -> list[Path]:
     good = []
     for path in paths:
         try:
-            good.append(path if path.is_dir() else check_regular(path))
+            good.append(path if is_directory(path) else check_regular(path))
         except InputError as error:
             report.fail(error)
     return good
@@ -137,7 +145,7 @@ def refuse_bad_names(claims: Mapping[Path, Sequence[tuple[str, Path]]], report: 
     for path, claimed in claims.items():
         try:
             for name, _ in claimed:
-                naming.check_dataset_name(name)
+                naming.check_length(naming.check_dataset_name(name))
         except naming.GrammarError as error:
             report.fail(InputError(path, error.expected, error.found, "rename it"))
             continue

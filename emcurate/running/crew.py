@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Any
 
 from emcurate.running.chunks import WorkerDiedError
+from emcurate.running.sockets import shorten_socket_paths
 
 # Not fork: a forked child of a process that has used threads (OpenCV, numba, torch) can hang for ever.
 _CONTEXT: Any = multiprocessing.get_context(
@@ -188,6 +189,7 @@ def _load_once() -> None:
     """
     if _CONTEXT.get_start_method() != "forkserver":
         return
+    shorten_socket_paths()
     loaded = [name for name in sys.modules if name.startswith(f"{PACKAGE}.") and not name.startswith(LOADED_LATE)]
     _CONTEXT.set_forkserver_preload(loaded)
 

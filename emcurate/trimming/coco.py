@@ -230,7 +230,7 @@ def _describe(data: memoryview, complaint: str) -> str:
     """Say in a few words what kind of JSON this is instead."""
     try:
         content = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return "JSON that is no object (a list of results?)"
     missing = {"images", "annotations"} - content.keys()
     if missing:
@@ -238,7 +238,7 @@ def _describe(data: memoryview, complaint: str) -> str:
         return f"an object of {keys}, without {' and '.join(sorted(missing))}"
     try:
         first = msgspec.json.decode(content["annotations"], type=list[dict[str, msgspec.Raw]])[:1]
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         first = []
     if first and "category_id" not in first[0]:
         return f"annotations of {', '.join(list(first[0])[:_MOST_KEYS_SHOWN])}, without category_id"

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emcurate.errors import InputError
+from emcurate.files import open_regular
 from emcurate.images.pixels import to_grey
 
 AnyArray = npt.NDArray[Any]
@@ -29,6 +30,14 @@ Shape = tuple[int, int, int]
 CHUNK_BYTES = 1 << 26
 
 COPY_AGAIN = "copy it again"
+
+# How many bytes a compressed one can become at most: deflate repeats 258 bytes at the price of 2 bits (RFC 1951);
+# bzip2 makes 32 bytes of a block of 45,899,235 equal ones (measured). More is a header that claims too much.
+MOST_UNPACKED = {"gzip": 1032, "bz2": 45_899_235 // 32}
+
+# Bytes after the last voxel of a compressed stream that are read to find its end, and with it its checksum. Programs
+# append little or nothing; whoever makes a stream that grows without end to harm appends more.
+MOST_APPENDED_BYTES = 1 << 28
 
 
 class Voxels(Protocol):
@@ -111,7 +120,8 @@ class FlatFile:
         planes = range(self.shape[0])[z]
         size = (len(planes), len(range(self.shape[1])[y]), len(range(self.shape[2])[x]))
         box = np.empty(size + self._channel_axis, self.dtype)
-        at_once = max(1, CHUNK_BYTES // max(self.plane_bytes, 1))
+        # Planes that each lie by themselves are mapped one by one: a mapping holds a file open, and those may be few.
+        at_once = max(1, CHUNK_BYTES // max(self.plane_bytes, 1)) if len(self.offsets) == 1 else 1
         for start in range(0, len(planes) if box.size else 0, at_once):
             some = planes[start : start + at_once]
             box[start : start + at_once] = self._map(some)[:, y, x]
@@ -126,10 +136,10 @@ class FlatFile:
         return (self.channels,) if self.channels else ()
 
     def _map(self, planes: range) -> AnyArray:
-        """Return these planes as one mapped array, or one copied together where each lies by itself."""
+        """Return these planes, or the one plane where each lies by itself, as a mapped array."""
         plane_shape = (self.shape[1], self.shape[2], *self._channel_axis)
         if len(self.offsets) > 1:
-            return np.concatenate([self._map_at(self.offsets[plane], (1, *plane_shape)) for plane in planes])
+            return self._map_at(self.offsets[planes[0]], (1, *plane_shape))
         span = planes[-1] - planes[0] + 1
         return self._map_at(self.offsets[0] + planes[0] * self.plane_bytes, (span, *plane_shape))[:: planes.step]
 
@@ -147,7 +157,10 @@ class FlatFile:
 
 @dataclass(frozen=True)
 class PackedStream:
-    """Voxels one after another in a compressed stream: to reach any, all before it must be decompressed.
+    """Voxels one after another in a compressed stream, which is always read to its end.
+
+    To reach any voxel, all before it must be decompressed; and whether they are as they were written only the checksum
+    at the end tells, so that the last plane asked for is not given before that is found right.
 
     Parameters
     ----------
@@ -179,29 +192,59 @@ class PackedStream:
     def dtype(self) -> np.dtype[Any]:
         return self.stored_dtype.newbyteorder("=")
 
+    @property
+    def _plane_shape(self) -> tuple[int, ...]:
+        return (self.shape[1], self.shape[2], *((self.channels,) if self.channels else ()))
+
+    @property
+    def _plane_bytes(self) -> int:
+        return math.prod(self._plane_shape) * self.stored_dtype.itemsize
+
+    @property
+    def _needed_bytes(self) -> int:
+        """The bytes of the unpacked stream up to the end of the last voxel."""
+        return self.skip + self._plane_bytes * self.shape[0]
+
+    def check_plausible(self) -> PackedStream:
+        """Return this layout, or raise `InputError` if no file of this size can hold so many voxels."""
+        size = self.path.stat().st_size
+        if self._needed_bytes > size * MOST_UNPACKED[self.compression]:
+            expected = f"a header of as many voxels as {size:,} bytes of {self.compression} can hold"
+            raise InputError(self.path, expected, f"{describe_shape(self.shape)} voxels", COPY_AGAIN)
+        return self
+
     def read(self, z: slice, y: slice, x: slice) -> AnyArray:
         """Return the voxels of a box, (z, y, x), of type `dtype`."""
         return read_by_planes(self, z, y, x)
 
     def iter_planes(self, start: int, stop: int) -> Iterator[AnyArray]:
-        plane_shape = (self.shape[1], self.shape[2], *((self.channels,) if self.channels else ()))
-        plane_bytes = math.prod(plane_shape) * self.stored_dtype.itemsize
-        needed = self.skip + plane_bytes * self.shape[0]
         with open_packed(self.path, self.compression, self.start) as stream:
-            position = _skip(stream, self.skip + start * plane_bytes)
-            for _ in range(start, stop):
-                data = _read_up_to(stream, plane_bytes)
+            position = _skip(stream, self.skip + start * self._plane_bytes)
+            for index in range(start, stop):
+                data = _read_up_to(stream, self._plane_bytes)
                 position += len(data)
-                if len(data) < plane_bytes:
-                    raise InputError(
-                        self.path,
-                        f"{needed:,} bytes when unpacked, enough for {describe_shape(self.shape)} voxels "
-                        f"of {self.stored_dtype.name}",
-                        f"{position:,} bytes",
-                        COPY_AGAIN,
-                    )
-                plane = np.frombuffer(data, self.stored_dtype).reshape(plane_shape).astype(self.dtype, copy=False)
+                if len(data) < self._plane_bytes:
+                    raise self._ends_early(position)
+                if index == stop - 1:
+                    self._check_rest(stream, position)
+                plane = np.frombuffer(data, self.stored_dtype).reshape(self._plane_shape)
+                plane = plane.astype(self.dtype, copy=False)
                 yield to_grey(plane) if self.channels else plane
+
+    def _check_rest(self, stream: BinaryIO, position: int) -> None:
+        """Read a stream from a position to its end, where its checksum is."""
+        position += _skip(stream, self._needed_bytes - position)
+        if position < self._needed_bytes:
+            raise self._ends_early(position)
+        if _skip(stream, MOST_APPENDED_BYTES + 1) > MOST_APPENDED_BYTES:
+            expected = f"a {self.compression} stream that ends after its {self._needed_bytes:,} bytes of voxels"
+            found = f"more than {MOST_APPENDED_BYTES:,} bytes after them"
+            raise InputError(self.path, expected, found, "do not trust it; unpack it to see what it holds")
+
+    def _ends_early(self, position: int) -> InputError:
+        needed = f"{self._needed_bytes:,} bytes when unpacked"
+        expected = f"{needed}, enough for {describe_shape(self.shape)} voxels of {self.stored_dtype.name}"
+        return InputError(self.path, expected, f"{position:,} bytes", COPY_AGAIN)
 
 
 @dataclass(frozen=True)
@@ -253,7 +296,7 @@ def read_by_planes(voxels: Voxels, z: slice, y: slice, x: slice) -> AnyArray:
 def open_packed(path: Path, compression: str, start: int = 0) -> Iterator[BinaryIO]:
     """Open a compressed stream for reading; what is wrong with it is raised as `InputError`."""
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             file.seek(start)
             unpack = gzip.GzipFile(fileobj=file) if compression == "gzip" else bz2.BZ2File(file)
             with unpack:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from emcurate.errors import InputError
+from emcurate.errors import InputError, describe_os_error
 from emcurate.partials import partial_path
 from emcurate.running.jobs import Workers
 from emcurate.running.report import Report
@@ -83,14 +83,16 @@ def all_unpacked(
     """
     copies: dict[Path, tuple[Volume, Path]] = {}
     jobs: list[UnpackJob] = []
+    promised = 0
     try:
         for volume in volumes:
             if not volume.random_access:
                 try:
-                    copies[volume.path] = _reserve(volume, scratch_directory)
+                    copies[volume.path] = _reserve(volume, scratch_directory, promised)
                 except InputError as error:
                     report.fail(error)
                     continue
+                promised += _unpacked_bytes(volume)
                 jobs += _unpacking_jobs(volume, copies[volume.path][1])
         waiting: dict[Path, int] = defaultdict(int)
         for job in jobs:
@@ -122,25 +124,45 @@ class UnpackJob:
 def unpack_block(job: UnpackJob) -> None:
     """Write some planes of a volume to the file that holds its unpacked copy."""
     _, height, width = job.volume.shape
-    with open(job.file, "r+b") as file:
+    # Not buffered, so that what does not fit is said of the volume that it belongs to, and not later.
+    with open(job.file, "r+b", buffering=0) as file:
         file.seek(job.start * height * width * job.volume.dtype.itemsize)
         for plane in job.volume.voxels.iter_planes(job.start, job.stop):
-            file.write(np.ascontiguousarray(plane).data)
+            data = np.ascontiguousarray(plane).data.cast("B")
+            try:
+                while data:
+                    data = data[file.write(data) :]
+            except OSError as error:
+                raise _describe_no_room(job.volume, job.file.parent, error) from None
 
 
-def _reserve(volume: Volume, directory: Path) -> tuple[Volume, Path]:
-    """Return a volume of flat voxels in a fresh scratch file of the right size, and that file."""
-    needed, free = volume.size * volume.dtype.itemsize, shutil.disk_usage(directory).free
+def _unpacked_bytes(volume: Volume) -> int:
+    return volume.size * volume.dtype.itemsize
+
+
+def _describe_no_room(volume: Volume, directory: Path, error: OSError) -> InputError:
+    """Return what the system said of the scratch file of a volume as an error of the volume."""
+    said = describe_os_error(error, directory)
+    wanted = f"room for {_unpacked_bytes(volume):,} bytes in {directory}, to unpack it"
+    return InputError(volume.path, wanted, said.found, said.advice)
+
+
+def _reserve(volume: Volume, directory: Path, promised: int = 0) -> tuple[Volume, Path]:
+    """Return a volume of flat voxels in a fresh scratch file of the right size, and that file.
+
+    `promised` are the bytes that other scratch files are going to take.
+    """
+    needed, free = _unpacked_bytes(volume), shutil.disk_usage(directory).free - promised
     if needed > free:
-        raise InputError(
-            directory,
-            f"{needed:,} bytes free, to unpack {volume.path}",
-            f"{free:,} bytes",
-            "make room, or write to another disk",
-        )
+        wanted = f"room for {needed:,} bytes in {directory}, to unpack it"
+        raise InputError(volume.path, wanted, f"{max(0, free):,} bytes", "make room, or write to another disk")
     file = partial_path(directory)
-    with open(file, "wb") as created:
-        created.truncate(needed)
+    try:
+        with open(file, "wb") as created:
+            created.truncate(needed)
+    except OSError as error:
+        file.unlink(missing_ok=True)
+        raise _describe_no_room(volume, directory, error) from None
     return replace(volume, voxels=FlatFile(file, volume.shape, volume.dtype, (0,))), file
 
 

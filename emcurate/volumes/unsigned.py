@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emcurate.errors import InputError
-from emcurate.files import move_once
+from emcurate.files import move_once, open_regular
 from emcurate.images.pixels import Rescale, convert
 from emcurate.partials import partial_path
 from emcurate.volumes.formats.mrc import (
@@ -20,8 +20,8 @@ from emcurate.volumes.formats.mrc import (
     HEADER_BYTES,
     MrcHeader,
     compression_of,
+    copy_extended_header,
     encode_byte_header,
-    read_extended_header,
 )
 from emcurate.volumes.limits import choose_volume_limits, measure_block, measuring_jobs
 from emcurate.volumes.scratch import unpacked
@@ -97,13 +97,13 @@ def write_unsigned(
     try:
         with unpacked(open_volume(path), destination.parent) as volume, open(partial, "wb") as file:
             file.write(bytes(HEADER_BYTES))
-            file.write(read_extended_header(header))
+            copy_extended_header(header, file)
             histogram = np.zeros(BYTE_VALUES, np.int64)
             for plane in unsigned_planes(volume, need, rescale):
                 file.write(np.ascontiguousarray(plane).data)
                 histogram += np.bincount(plane.ravel(), minlength=BYTE_VALUES)
             if compression_of(path) is None:
-                with open(path, "rb") as source:
+                with open_regular(path) as source:
                     source.seek(header.data_offset + header.data_bytes)
                     shutil.copyfileobj(source, file)
             file.seek(0)

@@ -190,11 +190,13 @@ def test_the_table_is_what_the_csv_module_writes(names, rows, data):
     order = sorted(range(count), key=lambda i: (exemplar[i], exemplar[i] != i, distance[i], i))
     expected = io.StringIO()
     writer = csv.writer(expected, lineterminator="\n")
-    writer.writerow(["patch", "exemplar", "distance"])
-    writer.writerows((names[i], names[exemplar[i]], distance[i]) for i in order)
+    lines = [["patch", "exemplar", "distance"], *([names[i], names[exemplar[i]], str(distance[i])] for i in order)]
+    writer.writerows(lines)
     with constants(ROWS_AT_ONCE=rows):
         written = b"".join(Groups(as_names(names), exemplar, distance).table())
-    assert written == expected.getvalue().encode()
+    assert list(csv.reader(io.StringIO(written.decode(), newline=""))) == lines
+    if not any("\r" in name for name in names):  # which the module, before Python 3.13, writes so that it is lost
+        assert written == expected.getvalue().encode()
 
 
 def draw_groups(data, letters=LETTERS):

@@ -25,6 +25,9 @@ stage = importlib.import_module("preprocess.vid2stack")
 HEIGHT, WIDTH = 48, 64
 FRAMES = np.random.default_rng(9).integers(0, 256, (12, HEIGHT, WIDTH)).astype(np.uint8)
 
+# For tests in which something else than OpenCV gives the frames.
+STANDS_FOR_A_VIDEO = b"RIFF\0\0\0\0AVI "
+
 
 @pytest.fixture
 def viddir(tmp_path):
@@ -145,8 +148,8 @@ class ShortCapture:
 
 
 def test_fewer_frames_than_announced_are_written_with_a_warning(viddir, monkeypatch, capsys):
-    (viddir / "a.avi").write_bytes(b"stands for a video")
-    monkeypatch.setattr(cv2, "VideoCapture", lambda _: ShortCapture(FRAMES[:7], 12))
+    (viddir / "a.avi").write_bytes(STANDS_FOR_A_VIDEO)
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: ShortCapture(FRAMES[:7], 12))
     assert run(viddir) == 0
     np.testing.assert_array_equal(open_volume(viddir / "a.tif").read(), FRAMES[:7])
     assert "7 frames were decoded of 12 announced; the volume has 7 slices" in capsys.readouterr().err
@@ -163,8 +166,8 @@ def test_a_really_cut_off_video(viddir, real_data, capsys):
 
 @pytest.mark.parametrize("announced", [0, -1, 5])
 def test_a_wrong_announcement_loses_no_frame(viddir, monkeypatch, announced):
-    (viddir / "a.avi").write_bytes(b"stands for a video")
-    monkeypatch.setattr(cv2, "VideoCapture", lambda _: ShortCapture(FRAMES, announced))
+    (viddir / "a.avi").write_bytes(STANDS_FOR_A_VIDEO)
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: ShortCapture(FRAMES, announced))
     assert run(viddir) == 0
     np.testing.assert_array_equal(open_volume(viddir / "a.tif").read(), FRAMES)
 
@@ -181,11 +184,11 @@ def test_large_volumes_become_bigtiff(viddir, monkeypatch):
 
 @pytest.mark.parametrize("form", ["tif", "nrrd", "mrc"])
 def test_memory_does_not_grow_with_the_length(viddir, monkeypatch, form):
-    (viddir / "a.avi").write_bytes(b"stands for a video")
+    (viddir / "a.avi").write_bytes(STANDS_FOR_A_VIDEO)
 
     def peak(length):
         frames = (np.full((HEIGHT, WIDTH), index % 256, np.uint8) for index in range(length))
-        monkeypatch.setattr(cv2, "VideoCapture", lambda _: ShortCapture(frames, length))
+        monkeypatch.setattr(cv2, "VideoCapture", lambda *_: ShortCapture(frames, length))
         tracemalloc.start()
         assert run(viddir, "--format", form, "--overwrite") == 0
         high = tracemalloc.get_traced_memory()[1]
@@ -198,8 +201,8 @@ def test_memory_does_not_grow_with_the_length(viddir, monkeypatch, form):
 
 
 def test_frames_that_change_their_size_are_an_error(viddir, monkeypatch, capsys):
-    (viddir / "a.avi").write_bytes(b"stands for a video")
-    monkeypatch.setattr(cv2, "VideoCapture", lambda _: ShortCapture([FRAMES[0], FRAMES[1, :40]], 2))
+    (viddir / "a.avi").write_bytes(STANDS_FOR_A_VIDEO)
+    monkeypatch.setattr(cv2, "VideoCapture", lambda *_: ShortCapture([FRAMES[0], FRAMES[1, :40]], 2))
     assert run(viddir) == 1
     assert "expected frames of 64 x 48 pixels, found one of 64 x 40 pixels" in capsys.readouterr().err
     assert not list(viddir.glob("*.tif"))
@@ -219,7 +222,9 @@ def test_bad_videos_are_named_and_the_others_done(viddir, capsys):
     for name in ("zero.mp4", "text.mov", "cut.avi", "x-LOC-y.avi", "twice.avi", "twice.mkv"):
         assert f"{viddir / name}: expected" in failed
     assert len(failed.splitlines()) == 6
-    assert "expected a video with frames, found none that OpenCV can decode in 0 bytes" in failed
+    assert "zero.mp4: expected a video (MP4, MOV, AVI, MKV), found an empty file" in failed
+    assert "text.mov: expected a video (MP4, MOV, AVI, MKV), found one that begins as no video does" in failed
+    assert "cut.avi: expected a video with frames, found none that OpenCV can decode in 200 bytes" in failed
     assert [path.name for path in viddir.glob("*.tif")] == ["good.tif"]
     assert not [path for path in viddir.iterdir() if path.name.endswith(".partial")]
 

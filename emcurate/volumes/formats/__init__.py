@@ -10,6 +10,7 @@ import importlib
 from collections.abc import Callable
 from pathlib import Path
 
+from emcurate.files import is_directory
 from emcurate.volumes.layouts import Opened
 
 # Modules by name, imported when a file of theirs turns up: nibabel alone takes longer to load than most headers.
@@ -46,11 +47,11 @@ def is_slices_directory(path: Path) -> bool:
 
 
 def _find_module(path: Path) -> str | None:
-    is_directory = path.is_dir()
-    readers = DIRECTORY_READERS if is_directory else FILE_READERS
+    directory = is_directory(path)
+    readers = DIRECTORY_READERS if directory else FILE_READERS
     name = path.name.lower()
     # The longest suffix first: .nii.gz before .gz.
     suffix = max((s for s in readers if name.endswith(s)), key=len, default=None)
     if suffix is None:
-        return SLICES_READER if is_directory else None
+        return SLICES_READER if directory else None
     return readers[suffix]

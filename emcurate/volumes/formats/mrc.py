@@ -12,14 +12,16 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 from mrcfile.dtypes import HEADER_DTYPE
 
 from emcurate.errors import InputError
+from emcurate.files import open_regular
 from emcurate.volumes.layouts import (
+    CHUNK_BYTES,
     COPY_AGAIN,
     FlatFile,
     Opened,
@@ -126,14 +128,14 @@ def open_voxels(path: Path) -> Opened:
         packed = PackedStream(
             path, compression, header.shape, header.dtype, skip=header.data_offset, channels=header.channels
         )
-        return Opened(packed, voxel_size(header.record))
+        return Opened(packed.check_plausible(), voxel_size(header.record))
     flat = FlatFile(path, header.shape, header.dtype, (header.data_offset,), header.channels)
     return Opened(flat.check_complete(), voxel_size(header.record))
 
 
 def compression_of(path: Path) -> str | None:
     """Return 'gzip', 'bz2' or None, by the file's first bytes: suffixes of maps are often wrong about it."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         start = file.read(max(len(GZIP_START), len(BZIP2_START)))
     if start.startswith(GZIP_START):
         return "gzip"
@@ -150,7 +152,7 @@ def read_header(path: Path) -> MrcHeader:
     """
     compression = compression_of(path)
     if compression is None:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             data = file.read(HEADER_BYTES)
     else:
         with open_packed(path, compression) as stream:
@@ -174,17 +176,16 @@ def read_header(path: Path) -> MrcHeader:
     return MrcHeader(path, record, byte_order, shape, mode, signed, reason)
 
 
-def read_extended_header(header: MrcHeader) -> bytes:
-    """Return the bytes between the header and the voxels."""
-    length = header.data_offset - HEADER_BYTES
+def copy_extended_header(header: MrcHeader, file: BinaryIO) -> None:
+    """Write the bytes between the header and the voxels to another file."""
     compression = compression_of(header.path)
-    if compression is None:
-        with open(header.path, "rb") as file:
-            file.seek(HEADER_BYTES)
-            return file.read(length)
-    with open_packed(header.path, compression) as stream:
+    opened: Any = open_regular(header.path) if compression is None else open_packed(header.path, compression)
+    with opened as stream:
         stream.read(HEADER_BYTES)
-        return stream.read(length)
+        left = header.data_offset - HEADER_BYTES
+        while left and (piece := stream.read(min(CHUNK_BYTES, left))):  # its length is what the header claims
+            file.write(piece)
+            left -= len(piece)
 
 
 def judge_signed(record: npt.NDArray[Any], byte_order: str) -> tuple[bool, str]:

@@ -14,9 +14,9 @@ import nrrd
 import numpy as np
 import numpy.typing as npt
 
-from emcurate.errors import InputError
+from emcurate.errors import DAMAGE, InputError, describe_damage
+from emcurate.files import check_regular, is_there, leads_into, open_regular
 from emcurate.volumes.layouts import (
-    CHUNK_BYTES,
     FlatFile,
     Opened,
     PackedStream,
@@ -77,14 +77,15 @@ def open_voxels(path: Path) -> Opened:
         offset = data_path.stat().st_size - voxel_bytes if skip == -1 else start + skip
         flat = FlatFile(data_path, shape, dtype, (max(offset, start),), channels)
         return Opened(flat.check_complete(), size)
-    return Opened(PackedStream(data_path, compression, shape, dtype, start, skip, channels), size)
+    packed = PackedStream(data_path, compression, shape, dtype, start, skip, channels)
+    return Opened(packed.check_plausible(), size)
 
 
 def data_file(path: Path, header: dict[str, Any] | None = None) -> Path | None:
     """Return the file beside a header that holds its data, or None if the data follow the header.
 
     A header may name any file on this computer, and headers come from strangers. Only a plain file in the header's
-    directory or below it is read.
+    directory or below it is read, wherever a link of that name leads; or beside the header that a link leads to.
     """
     header = _read_header(path)[0] if header is None else header
     name = _field(header, "data file", None)
@@ -102,9 +103,15 @@ def data_file(path: Path, header: dict[str, Any] | None = None) -> Path | None:
             "put the data file beside the header and name it there without a directory",
         )
     found = path.parent / steps
-    if not found.is_file():
+    if not is_there(found):
         raise InputError(path, f"its data file {name} beside it", "no such file", "copy both files together")
-    return found
+    if not leads_into(found, path.parent, path.resolve().parent):
+        link = f"data file: {name}, a link to {found.resolve()}"
+        raise InputError(path, "a data file in the header's own directory", link, "put the file itself there")
+    try:
+        return check_regular(found)
+    except InputError as error:
+        raise InputError(path, f"its data file {name} beside it", error.found, "copy both files together") from None
 
 
 def write_stack(
@@ -145,7 +152,7 @@ def _format_header(depth: int, plane_shape: tuple[int, ...], voxel_size_nm: tupl
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
     """Return the header's fields and its length in bytes."""
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         if not file.read(4) == b"NRRD":
             raise InputError(path, "an NRRD file", "a file that does not start with NRRD", "check what the file is")
         file.seek(0)
@@ -157,8 +164,8 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             header = nrrd.read_header(lines)
-    except (nrrd.NRRDError, ValueError, IndexError, StopIteration) as error:
-        raise InputError(path, "an NRRD header", f"one that cannot be read ({error})", _SAVE_PLAIN) from None
+    except (*DAMAGE, nrrd.NRRDError) as error:
+        raise describe_damage(error, path, "an NRRD header", _SAVE_PLAIN) from None
     missing = [name for name in ("sizes", "type", "encoding") if name not in header]
     if missing:
         raise InputError(path, "an NRRD header", f"one without {', '.join(missing)}", "copy it again")
@@ -181,7 +188,7 @@ def _find_dtype(path: Path, header: dict[str, Any]) -> np.dtype[Any]:
 def _find_compression(path: Path, header: dict[str, Any]) -> str | None:
     encoding = str(header["encoding"]).lower()
     if encoding not in _COMPRESSIONS:
-        raise InputError(path, "encoding raw, gzip or bzip2", encoding, _SAVE_PLAIN)
+        raise InputError(path, "encoding raw, gzip or bzip2", repr(encoding), _SAVE_PLAIN)
     return _COMPRESSIONS[encoding]
 
 
@@ -204,17 +211,18 @@ def _header_lines(path: Path, file: BinaryIO) -> Iterator[str]:
 
 def _skip_lines(path: Path, start: int, lines: int) -> int:
     """Return where in a file the line begins before which there are so many others, from `start` on."""
-    if lines <= 0:
+    if lines == 0:
         return start
-    skipped = 0
-    with open(path, "rb") as file:
+    if lines < 0:
+        raise InputError(path, "a line skip of at least 0", str(lines), _SAVE_PLAIN)
+    with open_regular(path) as file:
         file.seek(start)
-        # Piece by piece: voxels may go on for gigabytes without an end of a line.
-        while skipped < lines and (piece := file.readline(CHUNK_BYTES)):
-            skipped += piece.endswith(b"\n")
-        if skipped < lines:
-            raise InputError(path, f"{lines:,} lines to skip, as line skip says", f"{skipped:,} lines", _SAVE_PLAIN)
-        return file.tell()
+        # No more of it: voxels may go on for gigabytes with an end of a line here and there, or without any.
+        text = file.read(MOST_HEADER_BYTES)
+    if (found := text.count(b"\n")) < lines:
+        where = f" in the first {MOST_HEADER_BYTES:,} bytes" if len(text) == MOST_HEADER_BYTES else ""
+        raise InputError(path, f"{lines:,} lines to skip, as line skip says", f"{found:,} lines{where}", _SAVE_PLAIN)
+    return start + sum(map(len, text.split(b"\n", lines)[:-1])) + lines
 
 
 def _voxel_size(header: dict[str, Any], first_axis: int) -> tuple[float, float, float] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import struct
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import tifffile
 from PIL import Image
 
 from emcurate.errors import InputError
-from emcurate.files import list_files
-from emcurate.images.reading import IMAGE_SUFFIXES, TIFF_SUFFIXES, SeveralImagesError, read_image
+from emcurate.files import list_files, open_regular
+from emcurate.images.reading import FORMATS, IMAGE_SUFFIXES, TIFF_SUFFIXES, SeveralImagesError, read_image
+from emcurate.images.tiff_files import TIFF_DAMAGE, open_tiff
 from emcurate.volumes.layouts import Opened, Shape, describe_shape, read_by_planes
 
 
@@ -85,11 +84,11 @@ def _read_slice(path: Path) -> npt.NDArray[Any]:
 
 def _peek_size(path: Path) -> tuple[int, ...]:
     """Return (height, width), by the header alone where that can be read."""
-    with contextlib.suppress(OSError, ValueError, IndexError, SyntaxError, struct.error, tifffile.TiffFileError):
+    with contextlib.suppress(*TIFF_DAMAGE, InputError):
         if path.suffix.lower() not in TIFF_SUFFIXES:
-            with Image.open(path) as image:
+            with open_regular(path) as file, Image.open(file, formats=FORMATS) as image:
                 return image.height, image.width
-        with tifffile.TiffFile(path) as tiff:
+        with open_tiff(path) as tiff:
             page = tiff.pages.first
             return page.imagelength, page.imagewidth
     return _read_slice(path).shape  # which says what is wrong with it

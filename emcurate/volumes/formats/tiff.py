@@ -7,22 +7,19 @@ import math
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import numpy.typing as npt
 import tifffile
 
-from emcurate.errors import InputError
-from emcurate.images.tiff_pages import (
-    TIFF_DAMAGE,
-    check_tiff_complete,
-    grey_type_of_page,
-    is_auxiliary_page,
-    read_grey_page,
-)
+from emcurate.errors import InputError, describe_damage
+from emcurate.files import check_regular
+from emcurate.images.reading import check_plausible
+from emcurate.images.tiff_files import TIFF_DAMAGE, open_tiff, parse_ome
+from emcurate.images.tiff_pages import check_tiff_complete, grey_type_of_page, is_auxiliary_page, read_grey_page
 from emcurate.volumes.layouts import (
     COPY_AGAIN,
     FlatFile,
@@ -72,25 +69,27 @@ class TiffPages:
         return read_by_planes(self, z, y, x)
 
     def iter_planes(self, start: int, stop: int) -> Iterator[npt.NDArray[Any]]:
-        with tifffile.TiffFile(self.path) as tiff:
+        _, height, width = self.shape
+        with open_tiff(self.path) as tiff:
             for z in range(start, stop):
                 try:
                     page = tiff.pages[self.indices[z]].aspage()
                     plane = read_grey_page(self.path, page, threads=1)
                 except TIFF_DAMAGE as error:
-                    found = f"damaged data ({str(error).strip() or type(error).__name__})"
-                    raise InputError(
-                        self.path, "pages that can be decoded", f"{found} at slice {z}", COPY_AGAIN
-                    ) from None
+                    expected = "pages that can be decoded"
+                    raise describe_damage(error, self.path, expected, COPY_AGAIN, f" at slice {z}") from None
+                if plane.size != height * width:
+                    found = f"{plane.size:,} pixels in slice {z}"
+                    raise InputError(self.path, f"{height} × {width} pixels a slice", found, COPY_AGAIN)
                 yield plane.reshape(self.shape[1:]).astype(self.dtype, copy=False)
 
 
 def open_voxels(path: Path) -> Opened:
     """Open a TIFF stack; read its directories only."""
-    if not path.stat().st_size:
+    if not check_regular(path).stat().st_size:
         raise InputError(path, "a TIFF stack", "an empty file (0 bytes)", COPY_AGAIN)
     try:
-        with tifffile.TiffFile(path) as tiff:
+        with open_tiff(path) as tiff:
             _check_directories(path, tiff)
             series = _find_series(path, tiff)
             size = _imagej_voxel_size(tiff, series) if tiff.is_imagej else _ome_voxel_size(tiff)
@@ -98,18 +97,17 @@ def open_voxels(path: Path) -> Opened:
     except InputError:
         raise
     except TIFF_DAMAGE as error:
-        found = f"damaged or unknown data ({str(error).strip() or type(error).__name__})"
-        raise InputError(path, "a readable TIFF stack", found, COPY_AGAIN) from None
+        raise describe_damage(error, path, "a readable TIFF stack", COPY_AGAIN) from None
 
 
 def is_single_image(path: Path) -> bool:
     """Return whether a file is a readable TIFF with one 2D image in it, and no volume of a single slice."""
     try:
-        with tifffile.TiffFile(path) as tiff:
-            pages = sum(not is_auxiliary_page(page) for page in tiff.pages)
-            one = pages == 1 and max(_depth(series) for series in tiff.series) == 1
+        with open_tiff(path) as tiff:
+            pages = list(islice((page for page in tiff.pages if not is_auxiliary_page(page)), 2))
+            one = len(pages) == 1 and max(_depth(series) for series in tiff.series) == 1
             return one and _declared_shape(tiff) is None
-    except TIFF_DAMAGE:
+    except (*TIFF_DAMAGE, InputError):
         return False
 
 
@@ -170,14 +168,6 @@ def _check_directories(path: Path, tiff: tifffile.TiffFile) -> None:
     size = path.stat().st_size
     if max(_ends_of_values(tiff), default=0) > size:
         raise InputError(path, "a complete TIFF file", f"tags that go on after its {size:,} bytes", COPY_AGAIN)
-    form, file = tiff.tiff, tiff.filehandle
-    file.seek(tiff.pages[-1].offset)
-    tags = struct.unpack(form.tagnoformat, file.read(form.tagnosize))[0]
-    file.seek(tags * form.tagsize, 1)
-    following = file.read(form.offsetsize)
-    if len(following) < form.offsetsize or struct.unpack(form.offsetformat, following)[0] != 0:
-        found = f"that the list of pages breaks off in a file of {size:,} bytes"
-        raise InputError(path, f"more than {len(tiff.pages)} pages", found, COPY_AGAIN)
 
 
 def _ends_of_values(tiff: tifffile.TiffFile) -> Iterator[int]:
@@ -202,8 +192,6 @@ def _find_series(path: Path, tiff: tifffile.TiffFile) -> Any:
         shapes = ", ".join(describe_shape(series.shape) for series in found[:3]) or "none"
         raise InputError(path, "one stack of equal pages", f"{len(found)} ({shapes}, ...)", "save one stack a file")
     series = found[0]
-    if series.is_multifile:
-        raise InputError(path, "a stack in one file", "one spread over several OME-TIFF files", "save it as one file")
     if any(page is None for page in series.pages):
         missing = sum(page is None for page in series.pages)
         raise InputError(
@@ -244,6 +232,7 @@ def _find_voxels(path: Path, tiff: tifffile.TiffFile, series: Any) -> Voxels:
             path, f"{depth} pages of {describe_shape(shape[1:])}", f"{len(series.pages)}", "export it as a plain stack"
         )
     check_tiff_complete(path, [page.aspage() for page in series.pages])
+    check_plausible(path, page.nbytes * depth)
     dtype = grey_type_of_page(path, page.aspage())
     indices = tuple(page.index for page in series.pages)
     in_order = range(indices[0], indices[0] + depth)
@@ -304,13 +293,8 @@ def _imagej_voxel_size(tiff: tifffile.TiffFile, series: Any) -> tuple[float, flo
 
 def _ome_voxel_size(tiff: tifffile.TiffFile) -> tuple[float, float, float] | None:
     """Return the voxel size (z, y, x) in nm: ``PhysicalSize`` of the first image, in micrometres unless it says."""
-    if not tiff.is_ome or tiff.ome_metadata is None:
-        return None
-    try:
-        root = ElementTree.fromstring(tiff.ome_metadata)
-    except ElementTree.ParseError:
-        return None
-    pixels = root.find(".//{*}Pixels")
+    root = parse_ome(tiff)
+    pixels = None if root is None else root.find(".//{*}Pixels")
     if pixels is None:
         return None
     sizes = []

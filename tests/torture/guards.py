@@ -1,0 +1,259 @@
+"""Take out one guard against hostile data after another, and see that the test named beside it then fails.
+
+A test that passes with its guard taken out proves nothing. Every guard is taken out in a copy of the repository, of
+which only one line differs.
+
+Example: python -m tests.torture.guards --only NRRD
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+COPIED = ("emcurate", "tests", "raw", "preprocess", "deduplicated", "filtered", "3d", "data_prep", "pyproject.toml")
+COPIED += ("curate.py",)
+
+# Seconds a test may take, since without its guard it may wait for ever; and pytest's status for tests that failed.
+TEST_SECONDS = 40
+PASSED, FAILED = 0, 1
+
+
+@dataclass(frozen=True)
+class Guard:
+    """A guard: the words in a file that it consists of, what is there without it, and the test that it has."""
+
+    what: str
+    file: str
+    words: str
+    without: str
+    test: str
+
+
+GUARDS = (
+    # What must not be executed.
+    Guard(
+        "pickles in .npy",
+        "emcurate/files.py",
+        "np.load(check_regular(path), mmap_mode=mmap_mode, allow_pickle=False)",
+        "np.load(check_regular(path), mmap_mode=mmap_mode, allow_pickle=True)",
+        "tests/test_files.py::test_npy_with_objects_is_never_unpickled",
+    ),
+    Guard(
+        "a path list's info",
+        "emcurate/patches/pathlists.py",
+        "    numbers = sorted(",
+        '    pickle.loads((directory / "info").read_bytes())\n    numbers = sorted(',
+        "tests/patches/test_pathlists.py::test_info_is_neither_needed_nor_unpickled",
+    ),
+    Guard(
+        "pickles in .pth",
+        "emcurate/classifier/network.py",
+        'torch.load(path, map_location="cpu", weights_only=True)',
+        'torch.load(path, map_location="cpu", weights_only=False)',
+        "tests/classifier/test_network.py::test_weights_are_never_executed",
+    ),
+    Guard(
+        "formats for which Pillow starts other programs",
+        "emcurate/images/reading.py",
+        "with Image.open(_source(path, content), formats=FORMATS) as image:",
+        "with Image.open(_source(path, content)) as image:",
+        "tests/images/test_hostile_images.py::test_postscript_in_disguise_starts_no_other_program",
+    ),
+    # What must not be read elsewhere.
+    Guard(
+        "NRRD data files by absolute paths and ..",
+        "emcurate/volumes/formats/nrrd.py",
+        'if steps.is_absolute() or PureWindowsPath(name).drive or ".." in steps.parts:',
+        "if not steps.parts:",
+        "tests/volumes/test_formats.py::test_nrrd_headers_that_are_refused",
+    ),
+    Guard(
+        "NRRD data files by links",
+        "emcurate/volumes/formats/nrrd.py",
+        "if not leads_into(found, path.parent, path.resolve().parent):",
+        "if not found.name:",
+        "tests/volumes/test_hostile_volumes.py::test_a_link_beside_an_nrrd_header_is_not_followed_out",
+    ),
+    Guard(
+        "other files of an OME set",
+        "emcurate/images/tiff_files.py",
+        "        _refuse_sets(path, tiff)\n",
+        "",
+        "tests/volumes/test_hostile_volumes.py::test_no_other_file_is_opened_because_an_ome_description_names_it",
+    ),
+    Guard(
+        "playlists called videos",
+        "emcurate/volumes/containers.py",
+        "if not head.startswith(_OTHERS):",
+        "if not head:",
+        "tests/volumes/test_containers.py::test_text_that_names_other_files_is_no_video",
+    ),
+    Guard(
+        "links in tars",
+        "emcurate/patches/shards.py",
+        "return member.isreg() and not member.issparse() and member.size >= 0",
+        "return True",
+        "tests/patches/test_shards.py::test_links_and_directories_in_a_tar_are_no_members",
+    ),
+    Guard(
+        "names of COCO that lead out",
+        "emcurate/trimming/coco.py",
+        "check_relative(image.file_name)",
+        "str(image.file_name)",
+        "tests/stages/test_trim_coco_untrusted.py::test_file_name_that_leads_out_is_refused",
+    ),
+    Guard(
+        "links in image directories that lead out",
+        "emcurate/fetching/safe_names.py",
+        "if not leads_into(path, directory):",
+        "if not path.name:",
+        "tests/stages/test_trim_coco_untrusted.py::test_link_in_image_directory_is_not_followed_out",
+    ),
+    # What must not be written elsewhere.
+    Guard(
+        "names in zips that lead out",
+        "emcurate/fetching/safe_names.py",
+        'if ".." in parts:',
+        "if not parts:",
+        "tests/fetching/test_archives.py::test_refuses_before_anything_is_written",
+    ),
+    Guard(
+        "links in zips",
+        "emcurate/fetching/archives.py",
+        "if kind not in (0, stat.S_IFREG, stat.S_IFDIR):",
+        "if kind < 0:",
+        "tests/fetching/test_archives.py::test_refuses_before_anything_is_written",
+    ),
+    Guard(
+        "ledgers that name files elsewhere",
+        "emcurate/running/ledger_file.py",
+        'return bool(name) and "\\0" not in name and not path.anchor and ".." not in path.parts',
+        "return bool(path.parts)",
+        "tests/running/test_ledger.py::test_a_ledger_cannot_name_files_outside_its_directory",
+    ),
+    # What must not be waited for, or fill memory and disk.
+    Guard(
+        "pipes, sockets and devices",
+        "emcurate/files.py",
+        "    if not stat.S_ISREG(mode):\n",
+        "    if stat.S_ISDIR(mode):\n",
+        "tests/patches/test_hostile_lists.py::test_arrays_that_are_no_files_are_refused",
+    ),
+    Guard(
+        "lists of pages that lead round",
+        "emcurate/images/tiff_files.py",
+        "        if offset in seen:\n",
+        "        if offset < 0:\n",
+        "tests/volumes/test_hostile_volumes.py::test_tiff_whose_list_of_pages_has_no_end",
+    ),
+    Guard(
+        "gzip streams that go on after their voxels",
+        "emcurate/volumes/layouts.py",
+        "if _skip(stream, MOST_APPENDED_BYTES + 1) > MOST_APPENDED_BYTES:",
+        "if _skip(stream, 1 << 40) < 0:",
+        "tests/volumes/test_checksums.py::test_a_stream_that_goes_on_after_its_voxels_is_not_followed_for_ever",
+    ),
+    Guard(
+        "headers that claim more than a stream can hold",
+        "emcurate/volumes/layouts.py",
+        "if self._needed_bytes > size * MOST_UNPACKED[self.compression]:",
+        "if size < 0:",
+        "tests/volumes/test_checksums.py::test_a_header_that_claims_more_than_its_stream_can_hold_is_refused_at_once",
+    ),
+    Guard(
+        "zip bombs",
+        "emcurate/fetching/archives.py",
+        "if unpacked > RATIO_MATTERS_FROM_BYTES and unpacked > limits.ratio * packed:",
+        "if packed < 0:",
+        "tests/fetching/test_archives.py::test_bomb_by_ratio",
+    ),
+    # What must not be taken for whole.
+    Guard(
+        "checksums of packed volumes",
+        "emcurate/volumes/layouts.py",
+        "self._check_rest(stream, position)",
+        "str(position)",
+        "tests/volumes/test_checksums.py::test_what_the_judge_refuses_is_refused_and_what_is_taken_has_the_same_voxels",
+    ),
+    Guard(
+        "checksums of PNG",
+        "emcurate/images/png_chunks.py",
+        "if stored != _CHECKSUM.pack(checksum):",
+        "if not stored:",
+        "tests/images/test_hostile_images.py::test_every_flipped_bit_of_a_png_is_found",
+    ),
+    Guard(
+        "videos that are cut off",
+        "preprocess/vid2stack.py",
+        "        if missing:\n",
+        "        if missing < 0:\n",
+        "tests/volumes/test_containers.py::test_a_video_that_is_cut_off_is_never_taken_without_a_word",
+    ),
+    Guard(
+        "letters that no path has",
+        "emcurate/patches/pathlists.py",
+        "    if len(rows):\n",
+        "    if len(rows) < 0:\n",
+        "tests/patches/test_hostile_lists.py::test_letters_that_no_path_has",
+    ),
+)
+
+
+def run_test(root, test):
+    """Run a test in a copy of the repository; return pytest's status, and what it said."""
+    environment = {**os.environ, "PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "pytest", "-x", "-q", f"--timeout={TEST_SECONDS}", "-p", "no:cacheprovider", test]
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, errors="replace")
+    return done.returncode, done.stdout[-1500:] + done.stderr[-500:]
+
+
+def prove(guard, work):
+    """Return what speaks against a guard's test, None if it passes with the guard and fails without it."""
+    root = Path(tempfile.mkdtemp(dir=work))
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, root / name)
+    try:
+        status, said = run_test(root, guard.test)
+        if status != PASSED:
+            return f"the test does not pass with the guard: {said}"
+        text = (root / guard.file).read_text(encoding="utf-8")
+        if text.count(guard.words) != 1:
+            return f"its words stand {text.count(guard.words)} times in {guard.file}: say here what it is now"
+        (root / guard.file).write_text(text.replace(guard.words, guard.without), encoding="utf-8")
+        status, said = run_test(root, guard.test)
+        # Without its guard a test may also be ended for taking too long, which pytest-timeout makes a failure.
+        return None if status == FAILED else f"the test does not fail without the guard (status {status}): {said}"
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+
+
+def main(argv=None):
+    """Prove the guards; return 1 if a test does not do what it should."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", metavar="WORDS", help="only guards whose description has these words")
+    parser.add_argument("-p", "--processes", type=int, default=1, metavar="N", help="guards at a time (default: 1)")
+    parser.add_argument("--seed", help="taken as by the other tortures; nothing here is left to chance")
+    arguments = parser.parse_args(argv)
+    guards = [guard for guard in GUARDS if arguments.only in guard.what]
+    with tempfile.TemporaryDirectory(prefix="guards-") as work, ThreadPoolExecutor(arguments.processes) as pool:
+        against = list(pool.map(lambda guard: prove(guard, work), guards))
+    for guard, problem in zip(guards, against, strict=True):
+        print(f"{'proven' if problem is None else 'NOT PROVEN':10}  {guard.what}" + (f": {problem}" if problem else ""))
+    failed = sum(problem is not None for problem in against)
+    print(f"{len(guards)} guards taken out one by one, {failed} without a test that notices")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
