@@ -13,7 +13,7 @@ DEMO_OUT ?= demo/output
 BENCHMARKS := pipeline scaling sections patches hashing cover inference coco_annotations
 
 # Minutes to hours; each a module in tests/torture. What they find they repeat with the seed that they print.
-TORTURES := bad_input guards
+TORTURES := bad_input guards kills
 SEED ?= $(shell date +%s)
 
 .DEFAULT_GOAL := help

@@ -21,6 +21,9 @@ import xxhash
 _NAME = re.compile(r"\.emcurate-(?P<machine>.*)-(?P<pid>\d+)-(?P<token>[^-]*)\.partial")
 _counter = itertools.count()
 
+# The directories that were swept, in which this run may write, those that were not there yet among them.
+_swept: set[Path] = set()
+
 
 def partial_path(directory: Path) -> Path:
     """Return a fresh hidden name in `directory` that no listing shows and that the next run may sweep away."""
@@ -39,18 +42,29 @@ def remove_stale_partials(directory: Path, *, alone: bool = False) -> None:
     Parameters
     ----------
     directory : Path
+        It need not be there yet.
     alone : bool
         Whether nobody else is writing there, so that those of other machines, too, are nobody's any more. One of this
         machine is left as long as its process runs.
     """
-    with os.scandir(directory) as entries:
-        hidden = [entry.name for entry in entries if entry.name.startswith(".")]
+    _swept.add(directory)
+    try:
+        with os.scandir(directory) as entries:
+            hidden = [entry.name for entry in entries if entry.name.startswith(".")]
+    except (FileNotFoundError, NotADirectoryError):
+        return
     for name in hidden:
         match = _NAME.fullmatch(name)
         if match and _is_dead(match, alone):
             path = directory / name
             with contextlib.suppress(FileNotFoundError):
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def sweep_again() -> None:
+    """Remove what processes that have died since left in the directories that were swept."""
+    for directory in sorted(_swept):
+        remove_stale_partials(directory)
 
 
 def _is_dead(match: re.Match[str], alone: bool) -> bool:

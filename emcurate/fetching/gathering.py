@@ -202,7 +202,7 @@ def gather(
     way = find_way(
         wanted, directory, source, report, download=download, link=link, overwrite=overwrite, damaged=damaged
     )
-    for parent in {path.parent for path in way.names if path.parent.is_dir()}:
+    for parent in {path.parent for path in way.names}:
         remove_stale_partials(parent)
     there = place_all(way.placements, report, workers)
     unsure = [item for item in way.downloads if way.names[item.path] not in intact]

@@ -28,11 +28,15 @@ from emcurate.files import (
     npy_bytes,
     open_regular,
     read_npy,
+    read_regular,
     taken_by_other,
 )
 
 # Paths a chunk: of 100 characters each, 40 MB in numpy's four bytes a character.
 CHUNK_PATHS = 100_000
+
+# What only dask reads.
+INFO = "info"
 
 StringArray = npt.NDArray[np.str_]
 
@@ -145,7 +149,7 @@ def write_path_list(directory: Path, paths: Iterable[str] | Paths, chunk_paths: 
     with atomic_path(directory) as partial:
         partial.mkdir()
         dtype, sizes = _plan_chunks(source, chunk_paths)
-        (partial / "info").write_bytes(pickle.dumps({"chunks": (tuple(sizes),), "dtype": dtype, "axis": 0}))
+        (partial / INFO).write_bytes(_info(dtype, sizes))
         for number, chunk in enumerate(_divide(source.read(), sizes, dtype)):
             np.save(partial / f"{number}.npy", chunk, allow_pickle=False)
     return source.count
@@ -160,7 +164,7 @@ def foresee_chunks(name: str, paths: Iterable[str] | Paths) -> list[Output]:
 
 
 def write_path_list_once(directory: Path, paths: Iterable[str] | Paths, *, overwrite: bool = False) -> bool:
-    """Write a path list unless it is there with the same paths; return whether it was written.
+    """Write a path list unless it is there, whole, with the same paths; return whether it was written.
 
     Raises
     ------
@@ -169,8 +173,9 @@ def write_path_list_once(directory: Path, paths: Iterable[str] | Paths, *, overw
     """
     source = paths if isinstance(paths, Paths) else list_paths(paths)
     if same_paths(directory, source):
-        return False
-    if not overwrite:
+        if _has_its_info(directory):
+            return False
+    elif not overwrite:
         refuse_other_list(directory, source)
     write_path_list(directory, source)
     return True
@@ -194,6 +199,20 @@ def same_paths(directory: Path, paths: Iterable[str] | Paths) -> bool:
         return False
     divided = _divide(source.read(), sizes, np.dtype(f"<U{max(1, source.width)}"))
     return all(np.array_equal(here, wanted) for here, wanted in zip(present, divided, strict=True))
+
+
+def _has_its_info(directory: Path) -> bool:
+    """Return whether a path list has what only dask reads, as it should be for its chunks."""
+    chunks = PathList(directory)._chunks
+    try:
+        found = read_regular(directory / INFO)
+    except (InputError, OSError):
+        return False
+    return found == _info(chunks[0].dtype, list(map(len, chunks)))
+
+
+def _info(dtype: np.dtype[np.str_], sizes: Sequence[int]) -> bytes:
+    return pickle.dumps({"chunks": (tuple(sizes),), "dtype": dtype, "axis": 0})
 
 
 def _plan_chunks(source: Paths, chunk_paths: int) -> tuple[np.dtype[np.str_], list[int]]:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+from emcurate.partials import sweep_again
 from emcurate.running.chunks import Answer, Outcome, Pace, feed, run_chunk, run_job
 from emcurate.running.crew import Crew, warm_up
 from emcurate.running.disk import describe_no_room
@@ -158,6 +159,7 @@ class Workers:
             # Alone: a job killed for want of memory, the commonest case, then has all there is.
             with Crew(1) as crew:
                 yield from feed(_ExecutorPool(crew, 1), function, inputs, suspects, pace=None)
+            sweep_again()  # who was killed has cleared up nothing, and no run comes after one that ends well
 
     def _run_on_cluster(self, function: Callable[[Any], Any], inputs: Sequence[Any]) -> Iterator[tuple[int, Outcome]]:
         from emcurate.running.cluster import TASK_SECONDS, connect

@@ -90,8 +90,8 @@ def write_card(stage: str, output: Path, card: bytes, report: Report) -> None:
 
 
 def _is_ours(path: Path, card: bytes) -> bool:
-    """Return whether nothing is there, or a card of ours, be it cut off: who takes the notice out makes it theirs."""
+    """Return whether nothing is there, or a card of ours, be it cut off or zeros: without its notice it is somebody's own."""
     if not path.is_file():
         return not os.path.lexists(path)
     there = path.read_bytes()
-    return _MARK.encode() in there or card.startswith(there)
+    return _MARK.encode() in there or card.startswith(there) or not there.strip(b"\0")

@@ -178,3 +178,22 @@ def test_chunks_are_foreseen_as_they_will_be_written(tmp_path, monkeypatch):
         written = [note_output(path, tmp_path) for path in sorted((tmp_path / name).glob("*.npy"))]
         foreseen = pathlists.foresee_chunks(name, paths)
         assert [(o.name, o.size, o.digest) for o in foreseen] == [(o.name, o.size, o.digest) for o in written]
+
+
+@pytest.mark.parametrize("harm", [Path.unlink, lambda info: info.write_bytes(b"x" + info.read_bytes()[1:])])
+def test_the_part_that_only_dask_reads_is_mended_too(tmp_path, harm):
+    directory = tmp_path / "list.npz"
+    paths = [f"/data/{number}.tiff" for number in range(5)]
+    assert write_path_list_once(directory, paths)
+    info = (directory / "info").read_bytes()
+    harm(directory / "info")
+    assert write_path_list_once(directory, paths)
+    assert (directory / "info").read_bytes() == info
+    assert not write_path_list_once(directory, paths)
+
+
+def test_a_list_that_dask_wrote_in_other_chunks_is_left_as_it_is(tmp_path):
+    directory = tmp_path / "list.npz"
+    paths = [f"/data/{number}.tiff" for number in range(5)]
+    dask.array.to_npy_stack(directory, dask.array.from_array(np.array(paths), chunks=2))
+    assert not write_path_list_once(directory, paths)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from emcurate.partials import partial_path, remove_stale_partials
 from emcurate.running import crew as crew_module
 from emcurate.running.crew import Crew, WorkerDiedError
 from emcurate.running.jobs import Workers
@@ -44,6 +45,13 @@ def die_the_first_time(path):
         Path(path).touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return path
+
+
+def leave_a_partial_file_the_first_time(directory):
+    if not any(Path(directory).iterdir()):
+        partial_path(Path(directory)).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return directory
 
 
 def count_threads(_):
@@ -153,6 +161,17 @@ def test_a_job_whose_worker_died_once_is_tried_again(tmp_path):
     paths = [str(tmp_path / str(n)) for n in range(6)]
     assert sorted(job for job, _ in Workers(2).run(die_the_first_time, paths, report)) == paths
     assert not report.failures
+
+
+def test_what_a_killed_worker_was_writing_is_swept_away_by_the_run_itself(tmp_path):
+    directories = [tmp_path / str(number) for number in range(4)]
+    for directory in directories:
+        remove_stale_partials(directory)  # as each run does before it writes there
+        directory.mkdir()
+    report = Report("test")
+    assert len(dict(Workers(2).run(leave_a_partial_file_the_first_time, list(map(str, directories)), report))) == 4
+    assert not report.failures
+    assert not [path for directory in directories for path in directory.iterdir()]
 
 
 @needs_forkserver

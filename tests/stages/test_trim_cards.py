@@ -179,10 +179,11 @@ def test_another_selection_gets_another_card_and_a_harmed_one_is_made_again(tmp_
     path = of_coco(tmp_path)
     assert run("--train-annotations", path, "-o", tmp_path / "o", "--targets", 3, "--train-samples", 4) == 0
     card = (tmp_path / "o" / "README.md").read_bytes()
-    (tmp_path / "o" / "README.md").write_bytes(card[:100])
-    assert run("--verify", "-o", tmp_path / "o") == 1
-    assert run("--train-annotations", path, "-o", tmp_path / "o", "--targets", 3, "--train-samples", 4) == 0
-    assert (tmp_path / "o" / "README.md").read_bytes() == card
+    for harmed in (card[:100], bytes(len(card))):
+        (tmp_path / "o" / "README.md").write_bytes(harmed)
+        assert run("--verify", "-o", tmp_path / "o") == 1
+        assert run("--train-annotations", path, "-o", tmp_path / "o", "--targets", 3, "--train-samples", 4) == 0
+        assert (tmp_path / "o" / "README.md").read_bytes() == card
     assert run("--train-annotations", path, "-o", tmp_path / "o", "--targets", 6, "--overwrite") == 0
     assert "targets 6" in (tmp_path / "o" / "README.md").read_text()
 

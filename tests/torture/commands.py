@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 CROP = ("-cs", "20")
 SPACING = ("-s", "4")
-LEARNING = ("--init", "random", "--image-size", "32", "--epochs", "2", "--batch-size", "16")
+LEARNING = ("--init", "random", "--image-size", "32", "--epochs", "1", "--batch-size", "16")
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,7 @@ COMMANDS = {
         ("--hash", "phash"),
     ),
     "deduplicate": Command("deduplicated/deduplicate.py", lambda c, out: [c.patches, out], ("-d", "3")),
-    "train_nn": Command(
-        "filtered/train_nn.py", lambda c, out: [c.listed, c.labels, out, *LEARNING], ("--seed", "3")
-    ),
+    "train_nn": Command("filtered/train_nn.py", lambda c, out: [c.listed, c.labels, out, *LEARNING], ("--seed", "3")),
     "classify_nn": Command(
         "filtered/classify_nn.py", lambda c, out: [c.listed, out, "--weights", c.weights], ("--threshold", "0.3")
     ),
@@ -186,7 +184,9 @@ class Corpus:
 
     @cached_property
     def patches(self):
-        return self._run("raw/crop_patches.py", self.volumes, self.directory / "patches", *CROP, *SPACING, "--from-volumes")
+        return self._run(
+            "raw/crop_patches.py", self.volumes, self.directory / "patches", *CROP, *SPACING, "--from-volumes"
+        )
 
     @cached_property
     def listed(self):

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 # What is killed, or only told to stop.
-KINDS = (GROUP, WORKER, SERVER, STOP) = ("the group", "a worker", "the forkserver", "SIGTERM")
+KINDS = (GROUP, WORKER, SERVER, STOP) = ("all killed", "a worker killed", "the forkserver killed", "told to stop")
 
 POLL_SECONDS = 0.01
 
@@ -113,9 +113,7 @@ class Run:
         members = self.members()
         if kind == GROUP:
             return sorted(members)
-        servers = [
-            pid for pid, parent in members.items() if parent == main and "forkserver" in _command_line(pid)
-        ]
+        servers = [pid for pid, parent in members.items() if parent == main and "forkserver" in _command_line(pid)]
         return servers if kind == SERVER else sorted(pid for pid, parent in members.items() if parent in servers)
 
 

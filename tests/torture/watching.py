@@ -119,6 +119,6 @@ class Watcher(threading.Thread):
                 if not data:
                     raise ValueError("empty")
                 PARSERS.get(path.suffix, len)(data)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever a library says of half a file
                 name = path.relative_to(self.directory)
                 self.problems.append(f"{name} is under its final name and not whole: {type(error).__name__}: {error}")
