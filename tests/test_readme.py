@@ -80,3 +80,22 @@ def label(directory):
 
     means = np.array([read_section(Path(p)).mean() for p in PathList(directory / "deduplicated_fpaths.npz")])
     np.save(directory / LABELS_FILE, np.where(means < np.median(means), INFORMATIVE, UNINFORMATIVE))
+
+
+RELIABILITY = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("test", re.findall(r"`(tests/[\w/]+\.py::\w+)`", RELIABILITY))
+def test_every_test_that_is_to_prove_a_promise_exists(test):
+    path, _, name = test.partition("::")
+    assert re.search(rf"^def {name}\(", (ROOT / path).read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def test_every_promise_has_a_test():
+    rows = re.findall(r"^\| (?!promise|---)(.*) \| (.*) \|$", RELIABILITY, re.MULTILINE)
+    assert len(rows) > 20
+    assert all("::" in test for _, test in rows)
+    promises = re.findall(r"^\*\*(\w+)\.\*\*", RELIABILITY.partition("## The order")[0], re.MULTILINE)
+    assert len(promises) == 6
+    for promise in promises:
+        assert any(promise.lower() in what for what, _ in rows)

@@ -90,7 +90,7 @@ def write_card(stage: str, output: Path, card: bytes, report: Report) -> None:
 
 
 def _is_ours(path: Path, card: bytes) -> bool:
-    """Return whether nothing is there, or a card of ours, be it cut off or zeros: without its notice it is somebody's own."""
+    """Return whether nothing is there, or a card of ours, be it cut off or zeros: one without its notice is not."""
     if not path.is_file():
         return not os.path.lexists(path)
     there = path.read_bytes()

@@ -182,7 +182,7 @@ class Torture:
             where = f"a second run with {' '.join(more) or 'the same parameters'}"
             self.afresh()
             first = self.start()
-            while first.is_running() and not any(self.out.rglob(".emcurate/*.jsonl")):
+            while first.is_running() and not any(name.endswith(".jsonl") for name in names_in(self.out)):
                 time.sleep(POLL_SECONDS)
             first.send(signal.SIGSTOP)  # so that it is still under way
             if not first.is_running():
@@ -253,7 +253,12 @@ def results(directory):
 
 def names_in(directory):
     """Return all names below a directory, hidden ones too."""
-    return {path.relative_to(directory).as_posix() for path in directory.rglob("*")}
+    # Not rglob, which an error ends when a directory goes meanwhile.
+    return {
+        (Path(parent) / name).relative_to(directory).as_posix()
+        for parent, directories, names in os.walk(directory)
+        for name in [*directories, *names]
+    }
 
 
 def noted_files(directory):

@@ -117,8 +117,8 @@ def make_tar():
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as archive:
         member = tarfile.TarInfo("a")
-        member.size = 3
-        archive.addfile(member, io.BytesIO(b"abc"))
+        member.size = 30_000
+        archive.addfile(member, io.BytesIO(b"x" * 30_000))
     return stream.getvalue()
 
 

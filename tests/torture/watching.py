@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import tarfile
 import threading
 import zipfile
@@ -68,6 +69,13 @@ PARSERS = {
 }
 
 
+def _shown_files(directory):
+    # Not rglob, which an error ends when a directory goes meanwhile.
+    for parent, directories, names in os.walk(directory):
+        directories[:] = [name for name in directories if not name.startswith(".")]
+        yield from (Path(parent) / name for name in names if not name.startswith("."))
+
+
 class Watcher(threading.Thread):
     """Reads every file of a directory when it appears or changes, hidden ones left out, until the block ends.
 
@@ -102,13 +110,11 @@ class Watcher(threading.Thread):
 
     def look(self):
         """Read what is new."""
-        for path in self.directory.rglob("*"):
-            if any(part.startswith(".") for part in path.relative_to(self.directory).parts):
-                continue
+        for path in _shown_files(self.directory):
             try:
                 state = path.stat()
                 mark = (state.st_ino, state.st_size, state.st_mtime_ns)
-                if not path.is_file() or self._known.get(path) == mark:
+                if self._known.get(path) == mark:
                     continue
                 data = path.read_bytes()
             except OSError:
