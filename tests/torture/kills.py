@@ -245,7 +245,7 @@ def results(directory):
         if "/.emcurate/" in f"/{name}" and not name.endswith(".partial"):
             continue  # what a stage notes for itself
         if name.endswith(TABLE_SUFFIX) and data:
-            with contextlib.suppress(pyarrow.ArrowException):
+            with contextlib.suppress(pyarrow.ArrowException, OSError):
                 data = pyarrow.parquet.read_table(io.BytesIO(data)).drop_columns(OF_A_TIME)
         found[name] = data
     return found
