@@ -24,7 +24,7 @@ FILE_READERS = {
 }
 
 # Directories that are one volume in a format of their own, by suffix.
-DIRECTORY_READERS: dict[str, str] = {}
+DIRECTORY_READERS = {".zarr": "ome_zarr"}
 
 # Any other directory is a volume if it holds 2D slices.
 SLICES_READER = "slices"
