@@ -12,7 +12,7 @@ from emcurate.files import describe_kinds, fingerprint, fingerprint_files, finge
 from emcurate.running import claims
 from emcurate.running.claims import list_raw
 from emcurate.running.report import Report
-from emcurate.volumes.formats import find_opener, is_slices_directory
+from emcurate.volumes.formats import file_of, find_opener, is_slices_directory
 from emcurate.volumes.formats.nrrd import data_file
 from emcurate.volumes.formats.slices import list_slices
 from emcurate.volumes.formats.tiff import is_single_image
@@ -60,6 +60,7 @@ def fingerprint_volume(path: Path) -> str:
 
     What cannot be read has a fingerprint too: opening it is what reports it, without stopping the others.
     """
+    path = file_of(path)
     try:
         if is_slices_directory(path):
             return fingerprint_files(list_slices(path))

@@ -2,6 +2,7 @@
 
 import importlib
 
+import h5py
 import nrrd
 import numpy as np
 import pandas as pd
@@ -25,7 +26,14 @@ def write_nrrd(directory):
     nrrd.write(str(directory / "a.nrrd"), VOXELS.T, fields)
 
 
+def write_hdf5(directory):
+    with h5py.File(directory / "a.h5", "w") as file:
+        raw = file.create_dataset("volumes/raw", data=VOXELS, chunks=(8, 16, 16), compression="gzip")
+        raw.attrs["resolution"] = VOXEL_SIZE
+
+
 FORMATS = {
+    "hdf5": write_hdf5,
     "ome_zarr_0.4": lambda directory: write_ome_zarr(directory / "a.ome.zarr", VOXELS, scale=VOXEL_SIZE),
     "ome_zarr_0.5": lambda directory: write_ome_zarr(
         directory / "a.ome.zarr", VOXELS, scale=VOXEL_SIZE, version="0.5", shards=(16, 16, 16)
