@@ -12,6 +12,7 @@ from emcurate.patches.pathlists import write_path_list
 from tests.results import contents
 from tests.textures import make_texture
 from tests.volumes.chunked_volumes import write_ome_zarr
+from tests.volumes.n5_volumes import write_n5_array
 
 cross_section3d = importlib.import_module("raw.cross_section3d")
 crop_patches = importlib.import_module("raw.crop_patches")
@@ -32,8 +33,14 @@ def write_hdf5(directory):
         raw.attrs["resolution"] = VOXEL_SIZE
 
 
+def write_n5(directory):
+    resolution = {"pixelResolution": {"dimensions": VOXEL_SIZE[::-1], "unit": "nm"}}
+    write_n5_array(directory / "a.n5", VOXELS, resolution)
+
+
 FORMATS = {
     "hdf5": write_hdf5,
+    "n5": write_n5,
     "ome_zarr_0.4": lambda directory: write_ome_zarr(directory / "a.ome.zarr", VOXELS, scale=VOXEL_SIZE),
     "ome_zarr_0.5": lambda directory: write_ome_zarr(
         directory / "a.ome.zarr", VOXELS, scale=VOXEL_SIZE, version="0.5", shards=(16, 16, 16)

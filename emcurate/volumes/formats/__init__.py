@@ -25,7 +25,7 @@ FILE_READERS = {
 }
 
 # Directories that are one volume in a format of their own, by suffix.
-DIRECTORY_READERS = {".zarr": "ome_zarr"}
+DIRECTORY_READERS = {".zarr": "ome_zarr", ".n5": "n5"}
 
 # Any other directory is a volume if it holds 2D slices.
 SLICES_READER = "slices"

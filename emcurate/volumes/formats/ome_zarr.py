@@ -99,7 +99,7 @@ def _open_plain(store: Path, array: Path) -> Opened:
     names = header.names or (SPACE if len(header.shape) == 3 else ())
     if not names:
         raise InputError(store, "an array of 3 axes", describe_shape(header.shape), _EXPORT_AGAIN)
-    return Opened(_take_volume(store, array, header, [Axis(name.lower(), None) for name in names]), None)
+    return Opened(take_volume(store, array, header, [Axis(name.lower(), None) for name in names]), None)
 
 
 def _open_multiscale(store: Path, group: Path, multiscale: dict[str, Any]) -> Opened:
@@ -107,7 +107,7 @@ def _open_multiscale(store: Path, group: Path, multiscale: dict[str, Any]) -> Op
     array = step_into(store, _join(group.relative_to(store).as_posix(), level["path"]))
     header = read_array_header(store, array)
     axes = [_read_axis(axis) for axis in multiscale.get("axes") or _FIRST_AXES]
-    voxels = _take_volume(store, array, header, axes)
+    voxels = take_volume(store, array, header, axes)
     scale = np.ones(len(axes))
     for transformations in (level.get("coordinateTransformations"), multiscale.get("coordinateTransformations")):
         scale = scale * _read_scale(store, transformations, len(axes))
@@ -144,7 +144,7 @@ def _read_scale(store: Path, transformations: Any, axes: int) -> Any:
     return scale
 
 
-def _take_volume(store: Path, array: Path, header: ArrayHeader, axes: Sequence[Axis]) -> Chunks:
+def take_volume(store: Path, array: Path, header: ArrayHeader, axes: Sequence[Axis]) -> Chunks:
     """Return an array's voxels, its axes of space in the order z, y, x and all others of one index dropped."""
     names = [axis.name for axis in axes]
     if len(names) != len(header.shape) or len(set(names)) != len(names):
