@@ -57,3 +57,8 @@ def tree(directory):
         for path in directory.rglob("*")
         if path.is_file() and (path.parent.name != ".emcurate" or path.suffix == ".partial")
     }
+
+
+def differing(tree, other):
+    """The names of the files that are not the same in two trees. To show how they differ takes pytest minutes."""
+    return sorted(name for name in tree.keys() | other.keys() if tree.get(name) != other.get(name))
