@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 STAGE_DIRECTORIES = ("preprocess", "raw", "deduplicated", "filtered", "3d", "data_prep")
 STAGES = [path for directory in STAGE_DIRECTORIES for path in sorted((ROOT / directory).glob("*.py"))]
 PACKAGE = sorted((ROOT / "emcurate").rglob("*.py"))
-FORMAT_LIBRARIES = {"mrcfile", "nrrd", "nibabel", "h5py", "zarr", "tifffile"}
+FORMAT_LIBRARIES = {"mrcfile", "nrrd", "nibabel", "h5py", "zarr", "tensorstore", "tifffile"}
 MAY_READ_FORMATS = ("emcurate/images/", "emcurate/volumes/formats/", "emcurate/patches/")
 MAY_IMPORT_TORCH = ("emcurate/classifier/", "filtered/")
 

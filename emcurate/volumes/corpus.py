@@ -8,11 +8,11 @@ from pathlib import Path
 
 from emcurate import naming
 from emcurate.errors import InputError
-from emcurate.files import describe_kinds, fingerprint, fingerprint_files
+from emcurate.files import describe_kinds, fingerprint, fingerprint_files, fingerprint_tree, is_directory
 from emcurate.running import claims
 from emcurate.running.claims import list_raw
 from emcurate.running.report import Report
-from emcurate.volumes.formats import find_opener, is_slices_directory
+from emcurate.volumes.formats import file_of, find_opener, is_slices_directory
 from emcurate.volumes.formats.nrrd import data_file
 from emcurate.volumes.formats.slices import list_slices
 from emcurate.volumes.formats.tiff import is_single_image
@@ -34,8 +34,11 @@ def list_volumes(directory: Path, report: Report, exclude: Iterable[Path] = ()) 
     Raises
     ------
     InputError
-        If the directory seems to hold the slices of one volume.
+        If the directory seems to hold the slices of one volume, or is a volume itself.
     """
+    if is_directory(directory) and find_opener(directory) is not None and not is_slices_directory(directory):
+        expected, advice = "a directory of volumes", f"name {directory.parent} instead"
+        raise InputError(directory, expected, "a directory that is one volume", advice)
     left_out = set(exclude)
     entries = [path for path in list_raw(directory, report, take=[VOLUMES]) if path not in left_out]
     found = [path for path in entries if _may_be_volume(path)]
@@ -57,10 +60,11 @@ def fingerprint_volume(path: Path) -> str:
 
     What cannot be read has a fingerprint too: opening it is what reports it, without stopping the others.
     """
+    path = file_of(path)
     try:
         if is_slices_directory(path):
             return fingerprint_files(list_slices(path))
-        found = fingerprint(path)
+        found = fingerprint_tree(path) if is_directory(path) else fingerprint(path)
         if path.suffix.lower() == ".nhdr":
             data = data_file(path)
             found += f"; {fingerprint(data)}" if data else ""

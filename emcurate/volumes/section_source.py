@@ -47,7 +47,7 @@ def list_volumes_to_cut(voldir: Path, savedir: Path, report: Report) -> list[Pat
     """
     paths = list_volumes(voldir, report, exclude=[savedir])
     if not paths and not report.failures:
-        expected = "volumes (tif, mrc, map, rec, nrrd, nii, ... or sub-directories of slices)"
+        expected = "volumes (tif, mrc, map, rec, nrrd, nii, h5, zarr, ... or sub-directories of slices)"
         raise InputError(voldir, expected, describe_raw(voldir), "name the directory that holds the volumes")
     return paths
 

@@ -21,13 +21,17 @@ FILE_READERS = {
     **dict.fromkeys((".mrc.bz2", ".map.bz2", ".rec.bz2", ".st.bz2", ".mrcs.bz2"), "mrc"),
     **dict.fromkeys((".nrrd", ".nhdr"), "nrrd"),
     **dict.fromkeys((".nii", ".nii.gz"), "nifti"),
+    **dict.fromkeys((".h5", ".hdf5", ".ims"), "hdf5"),
 }
 
 # Directories that are one volume in a format of their own, by suffix.
-DIRECTORY_READERS: dict[str, str] = {}
+DIRECTORY_READERS = {".zarr": "ome_zarr", ".n5": "n5"}
 
 # Any other directory is a volume if it holds 2D slices.
 SLICES_READER = "slices"
+
+# What stands between a file and what is meant in it, in a format that holds several.
+SEPARATOR = "::"
 
 VOLUME_SUFFIXES = tuple(FILE_READERS)
 
@@ -41,12 +45,21 @@ def find_opener(path: Path) -> Callable[[Path], Opened] | None:
     return opener
 
 
+def file_of(path: Path) -> Path:
+    """Return the file of an address such as ``file.h5::/volumes/raw``; any other path as it is."""
+    file, separator, _ = str(path).partition(SEPARATOR)
+    # A directory may have such a name of its own.
+    holds_several = tuple(suffix for suffix, module in FILE_READERS.items() if module == "hdf5")
+    return Path(file) if separator and file.lower().endswith(holds_several) else path
+
+
 def is_slices_directory(path: Path) -> bool:
     """Return whether a path is a directory that is no volume in a format of its own, and so may hold slices."""
     return _find_module(path) == SLICES_READER
 
 
 def _find_module(path: Path) -> str | None:
+    path = file_of(path)
     directory = is_directory(path)
     readers = DIRECTORY_READERS if directory else FILE_READERS
     name = path.name.lower()
