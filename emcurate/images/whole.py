@@ -8,6 +8,7 @@ from pathlib import Path
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from emcurate.errors import DAMAGE, InputError, describe_damage
+from emcurate.files import open_regular
 from emcurate.images.reading import check_plausible
 
 _AGAIN = "run the same command again, or open it in a browser to see what is there"
@@ -61,7 +62,7 @@ def check_whole_image(
     except InputError as error:
         raise InputError(subject, expected, error.found, _AGAIN) from None
     except UnidentifiedImageError:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             head = file.read(16)
         raise InputError(subject, expected, f"{length:,} bytes of another kind, {head!r}…", _AGAIN) from None
     except DAMAGE as error:
@@ -73,6 +74,6 @@ def check_whole_image(
 
 
 def _last_bytes(path: Path) -> bytes:
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         file.seek(-min(_END_WITHIN_BYTES, path.stat().st_size), os.SEEK_END)
         return file.read()

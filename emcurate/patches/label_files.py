@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from emcurate.files import digest_bytes, write_bytes
+from emcurate.errors import InputError
+from emcurate.files import digest_bytes, read_regular, write_bytes
 from emcurate.patches.labels import check_labels, encode_labels, save_labels
 from emcurate.patches.list_names import ListNames
 
@@ -51,8 +52,8 @@ class LabelFiles:
     def read_state(self) -> dict[str, Any]:
         """Return the state, empty where there is none that can be read."""
         try:
-            state = json.loads(self.state.read_text("utf-8"))
-        except (OSError, ValueError):
+            state = json.loads(read_regular(self.state))
+        except (InputError, OSError, ValueError):
             return {}
         return state if isinstance(state, dict) else {}
 

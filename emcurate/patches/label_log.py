@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import xxhash
 
 from emcurate.errors import InputError
+from emcurate.files import open_at_once
 from emcurate.patches.labels import LABELS, NONE
 from emcurate.patches.list_names import patch_name, tell_apart
 from emcurate.running.locks import wait_for_lock
@@ -139,7 +140,7 @@ class LabelLog:
             If the log is not the one that was read before, as when an older version of it was put back.
         """
         try:
-            with open(self.path, "rb") as file:
+            with open(self.path, "rb", opener=open_at_once) as file:
                 file.seek(self.offset - len(self._seen))
                 seen = file.read(len(self._seen))
                 data = file.read()
@@ -177,7 +178,7 @@ class LabelLog:
     def holds_start(self, size: int, digest: str) -> bool:
         """Return whether the log's first bytes, as many as these, have this digest."""
         try:
-            with open(self.path, "rb") as file:
+            with open(self.path, "rb", opener=open_at_once) as file:
                 start = file.read(size)
         except OSError:
             return False
