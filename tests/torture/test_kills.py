@@ -58,7 +58,7 @@ WAYS = {
     "forgets the rest": (HONEST.replace("for number", "if any(out.iterdir()): sys.exit()\nfor number"), "differ from"),
     "leaves a note": (HONEST.replace("for number", "(out / str(os.getpid())).write_text('1')\nfor number"), "differ"),
     "leaves a process": (
-        HONEST.replace("for number", "if not os.fork():\n    time.sleep(600)\nfor number"),
+        HONEST.replace("for number", "if not os.fork():\n    time.sleep(30)\nfor number"),
         "left a process",
     ),
     "hangs": (HONEST.replace("for number", "if any(out.iterdir()): time.sleep(600)\nfor number"), "did not end within"),
