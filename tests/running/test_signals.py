@@ -46,8 +46,7 @@ def start(root, sections, out, processes="2"):
     )
 
 
-@pytest.mark.parametrize("processes", ["1", "2"])
-@pytest.mark.parametrize("name", STOPS)
+@pytest.mark.parametrize(("name", "processes"), [("SIGINT", "1"), ("SIGINT", "2"), ("SIGTERM", "2"), ("SIGHUP", "1")])
 def test_a_run_that_is_told_to_stop_says_one_line_and_is_finished_by_the_next(
     root, sections, whole, tmp_path, name, processes
 ):

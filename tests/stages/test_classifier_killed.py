@@ -27,7 +27,7 @@ QUICK = ["--precision", "float32", "--device", "cpu", "-p", "1"]
 RECIPE = ["--init", "random", "--image-size", "32", "--epochs", "2", "--batch-size", "16", "--finetune-layer", "none"]
 OTHER = ["--init", "random", "--image-size", "32", "--epochs", "1", "--finetune-layer", "none", "--seed", "5"]
 
-MOMENTS = 4  # of each stage's 20 to 30, at which it is killed here
+MOMENTS = 2  # of each stage's 20 to 30, at which it is killed here
 
 # A full disk lets directories and ledgers' short lines still come and go.
 WRITES = [(os, name) for name in ("rename", "replace", "write")]

@@ -239,13 +239,12 @@ def test_damaged_metrics_and_a_damaged_ledger_end_in_no_traceback(trained, patch
     assert "already trained" in capsys.readouterr().out
     ledger = out / ".emcurate" / "train_nn.jsonl"
     random = np.random.default_rng(0)
-    for _ in range(3):
-        data = np.frombuffer(ledger.read_bytes(), np.uint8).copy()
-        data[random.integers(0, len(data), 40)] ^= random.integers(1, 256, 40, np.uint8)
-        ledger.write_bytes(data.tobytes())
-        metrics.write_bytes(contents(trained)[metrics.name])
-        assert train(patch_set, out) == 0
-        assert contents(out) == contents(trained)
+    data = np.frombuffer(ledger.read_bytes(), np.uint8).copy()
+    data[random.integers(0, len(data), 40)] ^= random.integers(1, 256, 40, np.uint8)
+    ledger.write_bytes(data.tobytes())
+    metrics.write_bytes(contents(trained)[metrics.name])
+    assert train(patch_set, out) == 0
+    assert contents(out) == contents(trained)
 
 
 def test_what_was_unreadable_is_told_again_whatever_became_of_the_note(trained, patch_set, tmp_path, capsys):
