@@ -26,6 +26,7 @@ import numpy.typing as npt
 import xxhash
 
 from emcurate.errors import InputError, describe_os_error
+from emcurate.exchange import exchange
 from emcurate.partials import partial_name, partial_path, remove_stale_partials
 
 # Bytes read at a time to be digested: enough to keep the disk busy, little enough for many processes.
@@ -350,16 +351,18 @@ def refuse_same_directory(source: Path, destination: Path) -> None:
 def atomic_path(destination: Path) -> Iterator[Path]:
     """Give a temporary path to write a file or a directory to; at the end of the block it becomes `destination`.
 
-    If the block raises, what was written is removed and `destination` stays as it was. An existing file is
-    replaced in one step. An existing directory is moved aside first, since no system call swaps it for a full one.
+    If the block raises, what was written is removed and `destination` stays as it was. What is there is replaced in
+    one step; where the system cannot exchange two directories, an existing one is moved aside first.
     """
     partial = partial_path(destination.parent)
     try:
         yield partial
         if partial.is_dir() and destination.is_dir():
-            aside = partial_path(destination.parent)
-            destination.rename(aside)
-            partial.rename(destination)
+            aside = partial
+            if not exchange(partial, destination):
+                aside = partial_path(destination.parent)
+                destination.rename(aside)
+                partial.rename(destination)
             shutil.rmtree(aside)
         else:
             partial.replace(destination)

@@ -9,11 +9,15 @@ import os
 
 import pytest
 
+from emcurate import files
 from emcurate.running.ledger_file import LedgerFile
 from emcurate.running.locks import release_locks
 
 # What changes a directory.
-CHANGES = [(os, name) for name in ("rename", "replace", "unlink", "rmdir", "mkdir", "write")] + [(LedgerFile, "_write")]
+CHANGES = [(os, name) for name in ("rename", "replace", "unlink", "rmdir", "mkdir", "write")] + [
+    (LedgerFile, "_write"),
+    (files, "exchange"),
+]
 
 
 class Killed(BaseException):

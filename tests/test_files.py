@@ -4,6 +4,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from emcurate import files, partials
 from emcurate.errors import InputError
+from emcurate.exchange import exchange
 
 
 def test_natural_order():
@@ -193,3 +195,39 @@ def test_a_text_that_a_spreadsheet_would_run_is_marked_as_text(cell, written):
 
 def test_room_is_that_of_the_next_directory_that_is_there(tmp_path):
     assert files.free_bytes(tmp_path / "not" / "yet") == pytest.approx(files.free_bytes(tmp_path), rel=0.01)
+
+
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_a_directory_is_replaced_whole(tmp_path, monkeypatch, can_exchange):
+    if not can_exchange:
+        monkeypatch.setattr(files, "exchange", lambda path, other: False)
+    target = tmp_path / "list"
+    for content in ("first", "second"):
+        with files.atomic_path(target) as partial:
+            partial.mkdir()
+            (partial / content).touch()
+    assert [path.name for path in target.iterdir()] == ["second"]
+    assert [path.name for path in tmp_path.iterdir()] == ["list"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="renameat2 is Linux'")
+def test_whoever_looks_meanwhile_always_finds_a_directory(tmp_path):
+    target, other = tmp_path / "list", tmp_path / "probe"
+    target.mkdir()
+    other.mkdir()
+    if not exchange(target, other):
+        pytest.skip("this file system cannot exchange directories")
+    found, done = [], threading.Event()
+
+    def look():
+        while not done.is_set():
+            found.append(target.is_dir())
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    for _ in range(500):
+        with files.atomic_path(target) as partial:
+            partial.mkdir()
+    done.set()
+    watcher.join()
+    assert all(found) and len(found) > 500
