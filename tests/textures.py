@@ -2,6 +2,7 @@
 
 import cv2
 import numpy as np
+import tifffile
 
 
 def make_texture(shape, seed=0):
@@ -11,3 +12,12 @@ def make_texture(shape, seed=0):
     pixels = np.where(smooth > 0, 180, 60).astype(np.uint8)
     pixels[..., shape[-1] // 2 :] = 220
     return pixels
+
+
+def write_sections(directory, count, shape, datasets):
+    """Write sections of volumes as textures into a directory, one of each dataset in turn; return the directory."""
+    for number in range(count):
+        dataset = datasets[number % len(datasets)]
+        pixels = make_texture((1, *shape), seed=number)[0]
+        tifffile.imwrite(directory / f"{dataset}-LOC-0_{number:02d}.tiff", pixels, photometric="minisblack")
+    return directory

@@ -271,11 +271,8 @@ class Ledger:
         After a kill it is then known that files of this content are this stage's own; `finish` replaces the note. Where
         others' files are in the way nothing is noted: none of them is replaced.
         """
-        if self._strangers.get(key):
-            return
-        line = self._describe(key, BEGUN)
-        line.outputs = msgspec.Raw(msgspec.json.encode([*self.outputs_of(key), *outputs]))
-        self._file.append([line])
+        if not self._strangers.get(key):
+            self.expect(key, [*self.outputs_of(key), *outputs])
 
     def finish(self, key: str, outputs: Iterable[Output], details: Mapping[str, Any] | None = None) -> None:
         """Note that an input is done, and remove what an earlier run made of it and this one did not.

@@ -7,10 +7,9 @@ import sys
 import time
 
 import pytest
-import tifffile
 
 from tests.kills import differing, tree
-from tests.textures import make_texture
+from tests.textures import write_sections
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 
@@ -19,11 +18,7 @@ STOPS = ("SIGINT", "SIGTERM", "SIGHUP")
 
 @pytest.fixture(scope="module")
 def sections(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("sections")
-    for number in range(40):
-        pixels = make_texture((1, 180, 180), seed=number)[0]
-        tifffile.imwrite(directory / f"cell-LOC-0_{number:02d}.tiff", pixels, photometric="minisblack")
-    return directory
+    return write_sections(tmp_path_factory.mktemp("sections"), 40, (180, 180), ["cell"])
 
 
 @pytest.fixture(scope="module")

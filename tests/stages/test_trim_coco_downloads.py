@@ -227,6 +227,20 @@ def test_downloads_stop_after_the_first_ten_failures_of_one_kind_and_go_on_later
     assert len(images_in(tmp_path / "o")) == 200
 
 
+class Deadly:
+    """Answers requests for images, and kills the run it is told of at the twentieth."""
+
+    def __init__(self):
+        self.asked, self.process = [], None
+
+    def __call__(self, handler, number):
+        self.asked.append(number)
+        if self.process is not None and len(self.asked) == 20:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+        respond(handler, jpeg(number))
+
+
 def start(command, cwd, root):
     arguments = [sys.executable, root / "data_prep" / "trim_coco.py", *command]
     return subprocess.Popen(
@@ -235,23 +249,15 @@ def start(command, cwd, root):
 
 
 def test_a_killed_download_goes_on_and_leaves_nothing_beside_another_selection(tmp_path, capsys, quick, root):
-    asked, process = [], None
-
-    def answer(handler, number):
-        asked.append(number)
-        if process is not None and len(asked) == 20:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-        respond(handler, jpeg(number))
-
+    answer = Deadly()
     with a_set(tmp_path, answer, count=40) as command:
         for number, flags in enumerate((["--targets", 3], ["--targets", 1, "--train-samples", 4, "--overwrite"])):
             out = tmp_path / f"{number}"
-            asked.clear()
+            answer.asked.clear()
             with contextlib.suppress(ConnectionError):
-                process = start([*command, out], tmp_path, root)
-                process.wait()
-            process = None
+                answer.process = start([*command, out], tmp_path, root)
+                answer.process.wait()
+            answer.process = None
             there = images_in(out)
             assert 0 < len([name for name in there if name.endswith(".jpg")]) < 40
             assert run("--verify", "-o", out) == 1
@@ -260,40 +266,32 @@ def test_a_killed_download_goes_on_and_leaves_nothing_beside_another_selection(t
             )
             assert run(*command, out, "--targets", 1, "--train-samples", 4) == 1  # another selection
             assert len(images_in(out)) == len(there)
-            before = len(asked)
+            before = len(answer.asked)
             assert run(*command, out, *flags) == 0
             assert run(*command, tmp_path / "fresh", *flags, "--overwrite") == 0
             assert contents(out) == contents(tmp_path / "fresh")
             if number == 0:
                 # Nothing that had come was fetched again.
                 done = {int(name[:-4]) for name in there if name.endswith(".jpg")}
-                assert not done & set(asked[before : before + 40 - len(done)])
+                assert not done & set(answer.asked[before : before + 40 - len(done)])
             assert run("--verify", "-o", out) == 0
 
 
 def test_a_run_without_images_keeps_what_a_killed_download_brought(tmp_path, quick, root):
-    asked, process = [], None
-
-    def answer(handler, number):
-        asked.append(number)
-        if process is not None and len(asked) == 20:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-        respond(handler, jpeg(number))
-
+    answer = Deadly()
     with a_set(tmp_path, answer, count=40) as command:
-        process = start([*command, tmp_path / "o"], tmp_path, root)
-        process.wait()
-        process = None
+        answer.process = start([*command, tmp_path / "o"], tmp_path, root)
+        answer.process.wait()
+        answer.process = None
         there = {name for name in images_in(tmp_path / "o") if name.endswith(".jpg")}
         assert there
         at = command.index("--download")
         assert run(*command[:at], *command[at + 1 :], tmp_path / "o") == 0
         assert {name for name in images_in(tmp_path / "o") if name.endswith(".jpg")} == there
         assert run("--verify", "-o", tmp_path / "o") == 0
-        asked.clear()
+        answer.asked.clear()
         assert run(*command, tmp_path / "o") == 0
-        assert {name_of(number) for number in asked}.isdisjoint(there)
+        assert {name_of(number) for number in answer.asked}.isdisjoint(there)
     assert len(images_in(tmp_path / "o")) == 40
 
 

@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from tests.coco_sets import image_directory, jpeg, make_content, run, small, write
-from tests.results import contents
+from tests.results import check_each_selection_after_another, contents
 
 
 def test_rerun_says_that_all_is_done_and_changes_nothing(tmp_path, capsys):
@@ -78,18 +78,8 @@ SELECTIONS = [
 def test_any_selection_after_any_other_equals_a_fresh_one_or_is_refused_whole(tmp_path):
     images = image_directory(tmp_path / "all", range(1, 13))
     command = ["--train-annotations", small(tmp_path), "--train-images", images, "-o"]
-    fresh = []
-    for number, flags in enumerate(SELECTIONS):
-        assert run(*command, tmp_path / f"{number}", *flags) == 0
-        fresh.append(contents(tmp_path / f"{number}"))
-    assert len({frozenset(made.items()) for made in fresh}) == len(SELECTIONS)
-    out, now = tmp_path / "0", 0
-    for later in (1, 2, 3, 4, 0, 2, 4, 1, 3, 0, 3, 1, 4, 3, 2, 1, 0):
-        assert run(*command, out, *SELECTIONS[later]) == 1
-        assert contents(out) == fresh[now]
-        assert run(*command, out, *SELECTIONS[later], "--overwrite") == 0
-        assert contents(out) == fresh[later]
-        now = later
+    order = (1, 2, 3, 4, 0, 2, 4, 1, 3, 0, 3, 1, 4, 3, 2, 1, 0)
+    check_each_selection_after_another(lambda *words: run(*command, *words), SELECTIONS, order, tmp_path)
 
 
 def test_metadata_of_images_that_nobody_noted_is_told_of(masked, capsys):

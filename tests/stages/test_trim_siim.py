@@ -13,7 +13,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from tests.results import contents
+from tests.results import check_each_selection_after_another, contents
 
 trim_siim = importlib.import_module("data_prep.trim_siim")
 
@@ -481,18 +481,8 @@ CUTS = [
 
 def test_any_cut_after_any_other_equals_a_fresh_one_or_is_refused_whole(gathered, tmp_path):
     _, command = gathered
-    fresh = []
-    for number, flags in enumerate(CUTS):
-        assert run(*command, tmp_path / f"{number}", *flags) == 0
-        fresh.append(contents(tmp_path / f"{number}"))
-    assert len({frozenset(made.items()) for made in fresh}) == len(CUTS)
-    out, now = tmp_path / "0", 0
-    for later in (1, 2, 3, 0, 2, 0, 3, 1, 0):  # each after each but for a few
-        assert run(*command, out, *CUTS[later]) == 1
-        assert contents(out) == fresh[now]
-        assert run(*command, out, *CUTS[later], "--overwrite") == 0
-        assert contents(out) == fresh[later]
-        now = later
+    order = (1, 2, 3, 0, 2, 0, 3, 1, 0)  # each after each but for a few
+    check_each_selection_after_another(lambda *words: run(*command, *words), CUTS, order, tmp_path)
 
 
 def test_files_beside_the_gathered_images_are_told_of(gathered, capsys):

@@ -20,7 +20,7 @@ from PIL import Image
 
 from emcurate.patches.labels import INFORMATIVE, UNINFORMATIVE
 from emcurate.patches.pathlists import PathList
-from tests.textures import make_texture
+from tests.textures import make_texture, write_sections
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -176,11 +176,7 @@ class Corpus:
 
     @cached_property
     def sections(self):
-        path = self._make("sections")
-        for number in range(24):
-            pixels = make_texture((1, 120, 160), seed=number)[0]
-            tifffile.imwrite(path / f"{'ab'[number % 2]}-LOC-0_{number:02d}.tiff", pixels, photometric="minisblack")
-        return path
+        return write_sections(self._make("sections"), 24, (120, 160), ["a", "b"])
 
     @cached_property
     def patches(self):
