@@ -22,7 +22,7 @@ from emcurate.images.pixels import Rescale
 from emcurate.running.disk import NO_ROOM, describe_no_room
 from emcurate.running.jobs import Workers, default_processes
 from emcurate.running.locks import release_locks
-from emcurate.running.report import Report, take_latest
+from emcurate.running.report import Report, begin, take_report
 from emcurate.running.signals import Stopped, stop_when_told
 from emcurate.running.streams import speak
 from emcurate.running.verification import verify
@@ -327,7 +327,7 @@ def close(stage: Callable[[], Report], name: str) -> int:
 def attempt(stage: Callable[[], Report], name: str) -> tuple[Report, bool]:
     """Run a stage; return its report, and whether it came to its end. What broke it off is among the failures."""
     failure: InputError | str
-    take_latest(name)
+    begin(name)
     try:
         try:
             report = stage()
@@ -340,7 +340,7 @@ def attempt(stage: Callable[[], Report], name: str) -> tuple[Report, bool]:
         failure = describe_no_room(error) if error.errno in NO_ROOM else describe_os_error(error, name)
     except MemoryError as error:
         failure = f"{name}: out of memory ({error}); try fewer processes with -p"
-    report = take_latest(name)
+    report = take_report(name)
     report.fail(failure)
     return report, False
 
@@ -353,7 +353,7 @@ def print_report(report: Report) -> int:
 
 def print_stopped(stopped: Stopped, name: str) -> int:
     """Say that a run was told to stop, and what is done; return the exit status."""
-    done = take_latest(name).spell_counts()
+    done = take_report(name).spell_counts()
     with_what = f" with {done}" if done else ""
     print(f"\n{name}: stopped by {stopped.name}{with_what}; run the same command again to go on", file=sys.stderr)
     return stopped.status

@@ -7,13 +7,19 @@ from dataclasses import dataclass, field
 
 from emcurate.errors import InputError
 
-# The last report of each stage: what a run that is broken off can still say.
-_latest: dict[str, Report] = {}
+# The first report that each stage made since it was begun, which is its own, and what a run that is broken off can still
+# say; later ones are others', made for a part of the work.
+_first: dict[str, Report] = {}
 
 
-def take_latest(stage: str) -> Report:
-    """Return the report of a stage that is under way or was broken off; an empty one if it has not begun one."""
-    return _latest.pop(stage, None) or Report(stage)
+def begin(stage: str) -> None:
+    """Have the next report of a stage count as its own; see `take_report`."""
+    _first.pop(stage, None)
+
+
+def take_report(stage: str) -> Report:
+    """Return the report of a stage that is under way or was broken off; an empty one if it has not come to make one."""
+    return _first.pop(stage, None) or Report(stage)
 
 
 @dataclass
@@ -31,7 +37,7 @@ class Report:
     _told: set[str] = field(default_factory=set, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        _latest[self.stage] = self
+        _first.setdefault(self.stage, self)
 
     def count(self, noun: str, number: int = 1) -> None:
         """Add to a count; nouns are reported in the order in which they were first counted."""

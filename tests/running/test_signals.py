@@ -54,7 +54,8 @@ def test_a_run_that_is_told_to_stop_says_one_line_and_is_finished_by_the_next(
     said, shown = process.communicate(timeout=60)
     assert process.returncode == 128 + getattr(signal, name), shown
     lines = [line for line in shown.replace("\r", "\n").split("\n") if line and "job/s]" not in line]
-    assert len(lines) == 1 and "run the same command again to go on" in lines[0] and name in lines[0]
+    assert len(lines) == 1 and "run the same command again to go on" in lines[0]
+    assert f"stopped by {name} with " in lines[0] and " sections cut, " in lines[0]
     assert "Traceback" not in said + shown
     assert time.monotonic() - told < 60
     assert not [line for line in running() if str(out) in line]
