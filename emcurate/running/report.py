@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from emcurate.errors import InputError
 
-# The first report that each stage made since it was begun, which is its own, and what a run that is broken off can still
-# say; later ones are others', made for a part of the work.
+# The first report that each stage made since it was begun, which is its own: what a run that is broken off can say.
+# Later ones are for a part of the work.
 _first: dict[str, Report] = {}
 
 
