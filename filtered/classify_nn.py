@@ -32,7 +32,6 @@ from emcurate.classifier.earlier import digest_names, is_continued, keep_names, 
 from emcurate.classifier.labelled import take_labels
 from emcurate.classifier.score_store import patch_keys
 from emcurate.classifier.scoring import Computing, choose_for_all, score_patches
-from emcurate.classifier.weights import find_weights
 from emcurate.errors import InputError
 from emcurate.files import (
     digest_bytes,
@@ -85,6 +84,8 @@ def run(
         raise InputError(fpaths, "a path list with patches", "an empty one", "run deduplicate.py first")
     codes = np.full(len(paths), CODE_NONE, np.uint8) if labels is None else take_labels(labels, paths, report)
     make_output_directory(savedir)
+    from emcurate.classifier.weights import find_weights  # here, since it loads what downloads
+
     found = find_weights(weights, report)
     threshold = found.threshold if threshold is None else threshold
     keys, names = patch_keys(paths, len(paths)), digest_names(paths, len(paths))
