@@ -51,7 +51,7 @@ QUOTA_SOURCE = r"""
 static long left = %d;
 static int over(int fd, size_t n) {
     struct stat s;
-    if (fstat(fd, &s) || !S_ISREG(s.st_mode)) return 0;
+    if (fd < 3 || fstat(fd, &s) || !S_ISREG(s.st_mode)) return 0;
     left -= (long)n;
     if (left >= 0) return 0;
     errno = EDQUOT;
@@ -71,9 +71,13 @@ ssize_t pwrite64(int fd, const void *b, size_t n, off_t o) {
 
 
 class OddCorpus(Corpus):
-    """The inputs of the commands under names of other alphabets, and one that is no text in any."""
+    """The inputs of the commands under names of other alphabets, in a directory whose name is no text in any."""
 
-    NAMES = ("größe é {}", "組織 {}", "\udcff\udcfe {}", "e\u0301 {}")
+    NAMES = ("größe é {}", "組織 {}", "e\u0301 {}")
+
+    def __init__(self, directory):
+        super().__init__(directory / "größe \udcff\udcfe")
+        self.directory.mkdir()
 
     def _renamed(self, directory):
         for number, path in enumerate(sorted(directory.iterdir())):
