@@ -78,7 +78,7 @@ def run(
         found, advice = "only patches of others", "name the directory that the list's patches were cut from"
         raise InputError(only, f"patches of what {imdir} holds", found, advice)
     if selection is not None:
-        refuse_other_crop_size(selection, crop_size)
+        refuse_other_cut(selection, crop_size, scale)
     make_output_directory(patchdir)
     how = Cutting(patchdir, crop_size, hash_size, hash, NOTHING if hashes_only else store, scale)
     ledger = Ledger(patchdir, STAGE, how.settings, product="patches", owner_of=key_of)
@@ -100,15 +100,23 @@ def run(
     return report
 
 
-def refuse_other_crop_size(selection: Selection, crop_size: int) -> None:
-    """Raise `InputError` if a list's patches were cut with another side: many names are on both grids."""
+def refuse_other_cut(selection: Selection, crop_size: int, scale: Scale) -> None:
+    """Raise `InputError` if a list's patches were cut with another side or scale: many names are on both grids."""
+    advice = "cut with that, or name the list of other patches"
     for directory in selection.directories:
         header = LedgerFile(ledger_path(directory, STAGE)).header
-        side = None if header is None else (header.parameters or {}).get("crop_size")
-        if side not in (None, crop_size):
+        parameters = None if header is None else header.parameters
+        if not parameters:
+            continue
+        side, size = parameters.get("crop_size", crop_size), parameters.get("pixel_size")
+        if side != crop_size:
             found = f"those in {directory}, cut with --crop_size {side}"
-            advice = "cut with that, or name the list of other patches"
             raise InputError(selection.path, f"patches of {crop_size} pixels a side", found, advice)
+        if size != scale.pixel_size_nm:
+            wanted, found = (f"--pixel-size {nm:g}" if nm else "no --pixel-size" for nm in (scale.pixel_size_nm, size))
+            raise InputError(
+                selection.path, f"patches cut with {wanted}", f"those in {directory}, with {found}", advice
+            )
 
 
 def check_arguments(parser: argparse.ArgumentParser, arguments: dict[str, Any]) -> None:

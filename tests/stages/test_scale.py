@@ -225,6 +225,16 @@ def test_subvolumes_are_cut_where_resampled_patches_were_found(volumes, tmp_path
     assert patch[0, 0] == np.rint((box[0, :2, :2].sum() + box[0, 2, :2].sum() / 2) / 5)
 
 
+@pytest.mark.parametrize("flags", [(), ("--pixel-size", 20)])
+def test_a_list_of_patches_of_another_scale_is_refused(volumes, tmp_path, capsys, flags):
+    how = ("--from-volumes", "-s", 9, "-cs", 10)
+    run(crop_patches, volumes, tmp_path / "patches", *how, "--pixel-size", 10, "--hashes-only")
+    run(deduplicate, tmp_path / "patches", tmp_path / "list")
+    only = ("--only", tmp_path / "list" / "deduplicated_fpaths.npz")
+    run(crop_patches, volumes, tmp_path / "other", *how, *flags, *only, status=1)
+    assert "with --pixel-size 10; cut with that" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("way", ["volumes", "sections"])
 def test_a_resampled_patch_is_shown_in_its_surroundings(volumes, tmp_path, way):
     source = volumes
