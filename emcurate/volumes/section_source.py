@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from emcurate import naming
 from emcurate.errors import InputError
 from emcurate.images.origins import Origin
 from emcurate.images.pixels import Limits
+from emcurate.images.resampling import Scale, resampled_shape
 from emcurate.running.claims import Notes, describe_raw
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Source, path_as_text
@@ -19,9 +20,16 @@ from emcurate.running.report import Report
 from emcurate.volumes.corpus import fingerprint_volume, list_volumes, refuse_bad_names
 from emcurate.volumes.cut_settings import HowToCut
 from emcurate.volumes.scratch import make_batches
-from emcurate.volumes.sections import choose_planes, section_indices, sections_at_once
+from emcurate.volumes.sections import (
+    choose_planes,
+    find_plane_factors,
+    find_planes,
+    section_indices,
+    section_shape,
+    sections_at_once,
+)
 from emcurate.volumes.slabs import Slab, describe_volume, ready_to_cut, suits_threads
-from emcurate.volumes.volume import Volume, dataset_name, open_for_cutting
+from emcurate.volumes.volume import Volume, dataset_name, open_volume, warn_of_unknown_voxel_size
 
 
 @dataclass(frozen=True)
@@ -30,11 +38,16 @@ class OpenJob:
 
     path: Path
     how: HowToCut
+    scale: Scale = field(default_factory=Scale)
 
 
 def open_volume_to_cut(job: OpenJob) -> Volume:
-    """Open a volume; warn if its voxel size is unknown and that matters."""
-    return open_for_cutting(job.path, job.how.voxel_size, job.how.axes)
+    """Open a volume; warn if its voxel size is unknown and that matters, and refuse it if it cannot be resampled."""
+    volume = open_volume(job.path, job.how.voxel_size)
+    find_plane_factors(volume, find_planes(volume, job.how.axes, job.how.anisotropy), job.scale)
+    if any(plane != 0 for plane in job.how.axes):
+        warn_of_unknown_voxel_size(volume)
+    return volume
 
 
 def list_volumes_to_cut(voldir: Path, savedir: Path, report: Report) -> list[Path]:
@@ -64,6 +77,8 @@ class DirectoryOfVolumes:
     report : Report
         Receives what is no volume, and those that cannot be opened.
     workers : Workers
+    scale : Scale
+        The pixel size that sections are brought to.
 
     Attributes
     ----------
@@ -82,16 +97,21 @@ class DirectoryOfVolumes:
 
     is_renewed = False
 
-    def __init__(self, voldir: Path, how: HowToCut, scratch: Path, report: Report, workers: Workers) -> None:
-        self.root, self._how, self._scratch = voldir, how, scratch
+    def __init__(
+        self, voldir: Path, how: HowToCut, scratch: Path, report: Report, workers: Workers, scale: Scale = Scale()
+    ) -> None:
+        self.root, self._how, self._scratch, self._scale = voldir, how, scratch, scale
         values = asdict(how)
         self._settings: dict[str, Any] = {**values, **values.pop("rescale")}
         paths = list_volumes_to_cut(voldir, scratch, report)
-        jobs = [OpenJob(path, how) for path in refuse_bad_names(paths, report)]
+        jobs = [OpenJob(path, how, scale) for path in refuse_bad_names(paths, report)]
         opened = {job.path: volume for job, volume in workers.run(open_volume_to_cut, jobs, report, unit="volume")}
         self._volumes = {dataset_name(job.path): opened[job.path] for job in jobs if job.path in opened}
         self._planes = {
             name: choose_planes(volume, how.axes, how.anisotropy, report) for name, volume in self._volumes.items()
+        }
+        self._factors = {
+            name: find_plane_factors(volume, self._planes[name], scale) for name, volume in self._volumes.items()
         }
         self._fingerprints = {name: fingerprint_volume(volume.path) for name, volume in self._volumes.items()}
         self._notes = Notes(voldir)
@@ -124,10 +144,8 @@ class DirectoryOfVolumes:
         """Return a section's height and width in pixels."""
         section = self.sections[stem]
         assert isinstance(section, naming.VolumeSection)
-        rows, columns = (
-            side for axis, side in enumerate(self._volumes[section.dataset].shape) if axis != section.plane
-        )
-        return rows, columns
+        shape = section_shape(self._volumes[section.dataset], section.plane)
+        return resampled_shape(shape, self._factors[section.dataset][section.plane])
 
     def ready(self, datasets: Collection[str], report: Report, workers: Workers) -> Iterator[list[str]]:
         """Yield datasets that can be cut until the next are asked for: their voxels unpacked, their limits known."""
@@ -156,7 +174,8 @@ class DirectoryOfVolumes:
             # Whole xy planes lie together and are read alone; the others cost as much as all that lie between them.
             gap = self._how.spacing if plane == 0 else volume.shape[plane]
             indices = [self._index_of(stem) for stem in group]
-            slabs += [Slab(volume, plane, run, limits) for run in _split(indices, self._how.spacing, gap)]
+            factors = self._factors[name][plane]
+            slabs += [Slab(volume, plane, run, limits, factors) for run in _split(indices, self._how.spacing, gap)]
         return tuple(slabs)
 
     def details(self, dataset: str) -> dict[str, Any]:
@@ -171,7 +190,8 @@ class DirectoryOfVolumes:
         said = describe_volume(volume, limits, self._notes)
         pair = None if limits is None else (limits.low, limits.high)
         source = path_as_text(volume.path)
-        return Origin(said["kind"], source, self._fingerprints[name], volume.voxel_size_nm, pair)
+        size, pixel_size = volume.voxel_size_nm, self._scale.pixel_size_nm
+        return Origin(said["kind"], source, self._fingerprints[name], size, pair, pixel_size)
 
     def limits(self, name: str) -> Limits | None:
         """Return the grey limits of a dataset, None if they are not known."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,14 +103,6 @@ def open_volume(path: Path, voxel_size_nm: VoxelSize | None = None) -> Volume:
     opened = opener(path)
     volume = Volume(path, dataset_name(path), opened.voxels, voxel_size_nm or opened.voxel_size_nm)
     check_pixel_type(volume.dtype, path)
-    return volume
-
-
-def open_for_cutting(path: Path, voxel_size_nm: VoxelSize | None, axes: Sequence[int]) -> Volume:
-    """Open a volume; warn if its voxel size is unknown and that matters for the planes `axes`."""
-    volume = open_volume(path, voxel_size_nm)
-    if any(plane != 0 for plane in axes):
-        warn_of_unknown_voxel_size(volume)
     return volume
 
 

@@ -18,6 +18,7 @@ import tifffile
 
 from emcurate.errors import InputError, describe_damage
 from emcurate.files import check_regular
+from emcurate.images.calibration import resolution_steps
 from emcurate.images.reading import check_plausible
 from emcurate.images.tiff_directories import TYPE_BYTES, Directories, Numbers, follow_pages, read_directories
 from emcurate.images.tiff_files import TIFF_DAMAGE, open_tiff, parse_ome
@@ -28,6 +29,7 @@ from emcurate.images.tiff_pages import (
     page_at,
     read_grey_page,
 )
+from emcurate.images.units import nanometres_per
 from emcurate.volumes.layouts import (
     COPY_AGAIN,
     FlatFile,
@@ -39,7 +41,6 @@ from emcurate.volumes.layouts import (
     describe_shape,
     read_by_planes,
 )
-from emcurate.volumes.units import nanometres_per
 
 _PLANE_AXES = frozenset("YXS")
 _ONE_STACK = "save one stack of equal pages a file"
@@ -377,14 +378,10 @@ def _imagej_voxel_size(tiff: tifffile.TiffFile, page: Any) -> tuple[float, float
     if None in scales:
         return None
     z_scale, y_scale, x_scale = (float(scale) for scale in scales if scale is not None)
-    tags = page.tags
-    steps = []
-    for name in ("XResolution", "YResolution"):
-        numerator, denominator = tags.valueof(name, default=(0, 0))
-        steps.append(denominator / numerator if numerator else 0.0)
+    y_step, x_step = resolution_steps(page)
     spacing = metadata.get("spacing", 0)
     depth = float(spacing) if isinstance(spacing, (int, float)) else 0.0
-    return checked_voxel_size((depth * z_scale, steps[1] * y_scale, steps[0] * x_scale))
+    return checked_voxel_size((depth * z_scale, y_step * y_scale, x_step * x_scale))
 
 
 def _ome_voxel_size(tiff: tifffile.TiffFile) -> tuple[float, float, float] | None:
