@@ -207,6 +207,12 @@ def read_metadata(path: Path) -> dict[bytes, bytes]:
         return dict(parquet.schema_arrow.metadata)
 
 
+def read_schema(path: Path) -> pa.Schema:
+    """Return the columns of a table; raises `InputError` if the file is none."""
+    with _open_table(path, []) as parquet:
+        return parquet.schema_arrow
+
+
 def read_cuts(
     path: Path, wanted: Callable[[str], bool] = lambda stem: True
 ) -> tuple[dict[str, Cut], dict[bytes, bytes]]:
