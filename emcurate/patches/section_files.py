@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,6 +71,7 @@ class DirectoryOfSections:
     """
 
     is_renewed = True
+    named = None  # a directory shows what there is
 
     def __init__(self, imdir: Path, report: Report) -> None:
         self.root = imdir
@@ -109,7 +110,7 @@ class DirectoryOfSections:
         """Return a section's height and width in pixels."""
         return read_size(self._paths[stem])
 
-    def ready(self, datasets: Collection[str], report: Report, workers: Workers) -> Iterator[list[str]]:
+    def ready(self, datasets: Mapping[str, Sequence[str]], report: Report, workers: Workers) -> Iterator[list[str]]:
         """Yield datasets that can be cut now: here all of them."""
         yield list(datasets)
 

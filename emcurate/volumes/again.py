@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,16 @@ import numpy as np
 import numpy.typing as npt
 
 from emcurate import naming
+from emcurate.addresses import Place
 from emcurate.errors import InputError
 from emcurate.images.pixels import Limits, convert
 from emcurate.images.sections import read_section
 from emcurate.running.claims import Notes
-from emcurate.running.ledger import path_of_text
+from emcurate.running.ledger import path_of_text, place_of_text
 from emcurate.running.ledger_file import Line
 from emcurate.volumes.corpus import fingerprint_volume
 from emcurate.volumes.scratch import unpacked
+from emcurate.volumes.views import View
 from emcurate.volumes.volume import open_volume
 
 Reader = Callable[[Path], npt.NDArray[Any]]
@@ -30,17 +32,18 @@ Reader = Callable[[Path], npt.NDArray[Any]]
 class Spot:
     """Where a patch is: in which section of which file, from and up to which rows and columns, in pixels.
 
-    `path` is the section's file, or the volume, whose `fingerprint` and grey `limits` are then given. `stored` is the
-    patch itself where it lies in a shard.
+    `path` is the section's file, or the volume, whose `fingerprint` and grey `limits` are then given, and of which
+    `view` is read. `stored` is the patch itself where it lies in a shard.
     """
 
-    path: Path
+    path: Place
     section: naming.Section
     rows: tuple[int, int]
     columns: tuple[int, int]
     fingerprint: str | None = None
     limits: Limits | None = None
     stored: Path | None = None
+    view: View = field(default_factory=View)
 
 
 def find_spots(rows: Iterable[Mapping[str, Any]], patchdir: Path, noted: Line) -> dict[str, Spot]:
@@ -61,8 +64,11 @@ def find_spots(rows: Iterable[Mapping[str, Any]], patchdir: Path, noted: Line) -
         place = (row["y"], row["y"] + row["height"]), (row["x"], row["x"] + row["width"])
         stored = patchdir / row["shard"] / f"{row['patch']}.tiff" if row["shard"] else None
         if "spacing" in noted.settings:
-            path, limits = Path(path_of_text(row["source"])), Limits(row["lo"], row["hi"])
-            spot = Spot(path, patch.section, *place, row["source_fingerprint"], limits, stored)
+            volume, limits = place_of_text(row["source"]), Limits(row["lo"], row["hi"])
+            view = View(
+                **{item.name: noted.settings[item.name] for item in fields(View) if item.name in noted.settings}
+            )
+            spot = Spot(volume, patch.section, *place, row["source_fingerprint"], limits, stored, view)
         else:
             path = Path(path_of_text(noted.root)) / f"{patch.section.stem}.tiff"
             spot = Spot(path, patch.section, *place, stored=stored)
@@ -125,19 +131,19 @@ class ReadOrCutAgain:
         if spot.stored is not None:
             return self.read(spot.stored)
         if spot.fingerprint is None:
-            return read_section(spot.path)[slice(*spot.rows), slice(*spot.columns)]
+            return read_section(Path(spot.path))[slice(*spot.rows), slice(*spot.columns)]
         return _cut_volume(
             spot.path, tuple(s for s in self.spots.values() if s.path == spot.path and s.stored is None), self.scratch
         )[spot]
 
 
 @functools.lru_cache(maxsize=8)
-def _cut_volume(path: Path, spots: tuple[Spot, ...], scratch: Path) -> dict[Spot, npt.NDArray[np.uint8]]:
+def _cut_volume(path: Place, spots: tuple[Spot, ...], scratch: Path) -> dict[Spot, npt.NDArray[np.uint8]]:
     """Return the pixels of several patches of one volume, which is opened, and if need be unpacked, once."""
-    if {spot.fingerprint for spot in spots} != {fingerprint_volume(path)}:
+    if {spot.fingerprint for spot in spots} != {fingerprint_volume(path, spots[0].view)}:
         raise InputError(path, "the volume that patches were found in", "one that has changed", "cut its patches again")
     found = {}
-    with unpacked(open_volume(path), scratch) as volume:
+    with unpacked(open_volume(path, view=spots[0].view), scratch) as volume:
         for spot in spots:
             assert isinstance(spot.section, naming.VolumeSection) and spot.limits is not None
             box = [slice(*spot.rows), slice(*spot.columns)]

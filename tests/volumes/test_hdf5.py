@@ -12,6 +12,7 @@ import pytest
 from emcurate.errors import InputError
 from emcurate.running.report import Report
 from emcurate.volumes.corpus import list_volumes
+from emcurate.volumes.views import View
 from emcurate.volumes.volume import open_volume
 
 VOXELS = np.random.default_rng(6).integers(0, 256, (11, 20, 27)).astype(np.uint8)
@@ -88,8 +89,10 @@ def test_imaris_voxels_come_without_padding_and_with_their_size(tmp_path):
 
 
 def test_several_imaris_channels_are_refused(tmp_path):
-    with pytest.raises(InputError, match="found 1 times and 2 channels"):
-        open_volume(write_imaris(tmp_path / "a.ims", channels=2))
+    path = write_imaris(tmp_path / "a.ims", channels=2)
+    with pytest.raises(InputError, match=r"found 2 along axis Channel; choose one with --channel 0 to 1"):
+        open_volume(path)
+    np.testing.assert_array_equal(open_volume(path, view=View(channel=1)).read(), VOXELS)
 
 
 def test_of_a_bigdataviewer_file_the_full_resolution_is_read_and_several_views_are_listed(tmp_path):
@@ -99,8 +102,10 @@ def test_of_a_bigdataviewer_file_the_full_resolution_is_read_and_several_views_a
     np.testing.assert_array_equal(open_volume(path).read(), VOXELS)
     with h5py.File(path, "a") as file:
         file["t00001/s00/0/cells"] = VOXELS
-    with pytest.raises(InputError, match=r"found 2: /t00000/s00/0/cells .*, /t00001/s00/0/cells"):
+        file["t00001/s00/1/cells"] = VOXELS[:3]
+    with pytest.raises(InputError, match=r"found 2 along axis timepoint; choose one with --time 0 to 1"):
         open_volume(path)
+    np.testing.assert_array_equal(open_volume(path, view=View(time=1, level=1)).read(), VOXELS[:3])
 
 
 def test_several_datasets_are_listed_with_their_shapes_and_one_can_be_named(tmp_path):
