@@ -64,6 +64,12 @@ class Address(os.PathLike[str]):
         return str(self)
 
     @property
+    def full(self) -> str:
+        """The address as it is to be given to others who read it, with all that must not be shown."""
+        prefix = f"{self.format}://" if self.format else ""
+        return f"{prefix}{self.url}{SEPARATOR + '/' + self.inner if self.inner else ''}"
+
+    @property
     def scheme(self) -> str:
         return urlsplit(self.url).scheme
 
@@ -89,7 +95,7 @@ class Address(os.PathLike[str]):
         for secret in (parts.query, parts.fragment, parts.netloc.rpartition("@")[0]):
             if secret:
                 text = text.replace(secret, "…")
-        return _URL.sub(lambda match: _without_secrets(match[0]), text)
+        return hide_secrets(text)
 
 
 # Where a volume lies: on this computer, or on a server.
@@ -160,6 +166,11 @@ def _step_name(step: str) -> str:
     read = unquote(step)
     plain = read not in ("", ".", "..") and not re.search(r"[/\\\x00-\x1f\x7f]", read)
     return read if plain else step
+
+
+def hide_secrets(text: str) -> str:
+    """Return a text in which no URL has a user, a password, a query or a fragment."""
+    return _URL.sub(lambda match: _without_secrets(match[0]), text)
 
 
 def _without_secrets(url: str) -> str:

@@ -185,6 +185,37 @@ class Chunks:
             specification["scale_index"] = self.scale
         return _open(json.dumps(specification, sort_keys=True), self.state)
 
+    def sample_files(self, count: int) -> list[str]:
+        """Return the keys in the store of some files of chunks, spread from one corner of the array to the other.
+
+        Empty where names do not tell which chunk they hold, as of shards of the precomputed format.
+        """
+        store = self.open()
+        metadata = store.spec().to_json()["metadata" if self.scale is None else "scale_metadata"]
+        written = tuple(store.chunk_layout.write_chunk.shape or store.shape)
+        grid = [-(-side // part) for side, part in zip(self.stored_shape, written, strict=True)]
+        places = {tuple((2 * number + 1) * side // (2 * count) for side in grid): None for number in range(count)}
+        directory = self.key if self.directory is None else self.directory
+        if self.scale is not None:
+            if "sharding" in metadata and metadata["sharding"] is not None:
+                return []
+            spans = [
+                [
+                    (first + at * part, first + min((at + 1) * part, side))
+                    for at, part, side, first in zip(place, written, self.stored_shape, self.origin, strict=True)
+                ][:3]
+                for place in places
+            ]
+            names = ["_".join(f"{start}-{stop}" for start, stop in span) for span in spans]
+        else:
+            encoding = metadata.get("chunk_key_encoding") or {}
+            separator = (encoding.get("configuration") or {}).get("separator")
+            usual = {"zarr": metadata.get("dimension_separator") or ".", "n5": "/"}
+            separator = separator or usual.get(self.driver) or ("." if encoding.get("name") == "v2" else "/")
+            prefix = f"c{separator}" if self.driver == "zarr3" and encoding.get("name") != "v2" else ""
+            names = [prefix + separator.join(map(str, place)) for place in places]
+        return [f"{directory}/{name}" if directory else name for name in names]
+
     def _places(self, files: Sequence[str], written: Sequence[int]) -> list[tuple[int, ...]]:
         """Return where in the grid of chunks files lie, of those whose names say so."""
         places = []

@@ -151,7 +151,7 @@ def _only_image(files: Files) -> str:
 def _only_volume(files: Files, group: str) -> str:
     """Return the only image or array of three axes or more in a group that is none itself, or below it."""
     place, expected = files.store.place, "the image of an OME-Zarr, or one array"
-    if not any(files.has(_join(group, name)) for name in METADATA):
+    if files.store.is_remote and not any(files.has(_join(group, name)) for name in METADATA):
         raise InputError(place, expected, "none (multiscales) in its metadata", "save each image as a .zarr of its own")
     found = _list_known(files, group)
     if found is None:

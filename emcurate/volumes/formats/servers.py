@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 from emcurate.addresses import N5, PRECOMPUTED, ZARR, Address
 from emcurate.errors import InputError
+from emcurate.files import digest_bytes
 from emcurate.volumes.formats import n5, ome_zarr, precomputed
-from emcurate.volumes.formats.stores import LOOK_THERE, Files, store_of
+from emcurate.volumes.formats.chunked import Chunks
+from emcurate.volumes.formats.stores import LOOK_THERE, Files, read_tag, store_of
 from emcurate.volumes.layouts import Opened
 from emcurate.volumes.views import View
 
@@ -18,6 +20,9 @@ OPENERS: dict[str, Callable[[Files, str, View], Opened]] = {
     PRECOMPUTED: precomputed.open_files,
     N5: n5.open_files,
 }
+
+# Chunks of which a server is asked whether they have changed.
+CHUNKS_TAGGED = 4
 
 # File formats, of which nothing is read from servers.
 _FILES = (".h5", ".hdf5", ".ims", ".tif", ".tiff", ".mrc", ".nrrd", ".nii", ".nii.gz", ".zip", ".czi", ".rec", ".map")
@@ -36,7 +41,10 @@ def open_voxels(address: Address, view: View = View()) -> Opened:
 
 
 def fingerprint(address: Address, view: View = View()) -> str:
-    """Return what changes when a volume on a server does, as far as that tells: its metadata, and how it marks them.
+    """Return what changes when a volume on a server does, as far as that tells.
+
+    It comes from its metadata, and from what the server says of these and of a few chunks: their ETag, or else the time
+    of their last change, and their length. That a chunk has changed which is none of these few is not noticed.
 
     Raises
     ------
@@ -45,8 +53,11 @@ def fingerprint(address: Address, view: View = View()) -> str:
     """
     store, key = store_of(address)
     files = Files(store)
-    open_files(files, key, view, address)
-    return f"metadata {files.digest()}"
+    voxels = open_files(files, key, view, address).voxels
+    tags = ""
+    if isinstance(voxels, Chunks):
+        tags = "\n".join(read_tag(store, name) for name in voxels.sample_files(CHUNKS_TAGGED))
+    return f"metadata {files.digest()}, chunks {digest_bytes(tags.encode())[:16]}"
 
 
 def open_files(files: Files, key: str, view: View, address: Address) -> Opened:

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 from emcurate.addresses import SEPARATOR, Address, Place
 from emcurate.errors import DAMAGE, InputError, describe_damage
@@ -53,6 +55,9 @@ GOOGLE = "https://storage.googleapis.com"
 # Letters of an error that a message shows; tensorstore's end in all that it was told.
 _MOST_SAID = 300
 _SPECIFICATION = re.compile(r"\s*\[tensorstore_spec=.*", re.DOTALL)
+
+# Seconds without an answer to a question that any server answers at once.
+TAG_SECONDS = 30.0
 
 LOOK_THERE = "check the address and the network, and that it can be read without logging in"
 
@@ -207,6 +212,42 @@ class Files:
                 continue
             there = found.state == "value"
             yield (found.value if there else None, bytes(found.stamp.generation) if there else b""), None
+
+
+def read_tag(store: Store, key: str) -> str:
+    """Return what a server says to tell one content of a file from another: its ETag, or time, and its length.
+
+    Raises
+    ------
+    InputError
+        If the server does not answer: whether the file has changed is then not known.
+    """
+    assert isinstance(store.root, Address)
+    if store.root.scheme == "s3":
+        try:
+            opened = tensorstore().KvStore.open(store.kvstore(""), context=context()).result()
+            found = opened.read(key, byte_range=slice(0, 1)).result()
+        except DAMAGE as error:
+            raise store.describe(error, "an answer from its server", LOOK_THERE) from None
+        return str(found.stamp.generation.hex()) if found.state == "value" else "missing"
+    import requests
+
+    parts = urlsplit(http_url(store.root))
+    url = urlunsplit(parts._replace(path=f"{parts.path}/{quote(key)}"))
+    for number in itertools.count():
+        try:
+            answer = requests.head(url, timeout=TAG_SECONDS, headers={"Accept-Encoding": "identity"})
+        except (requests.RequestException, UnicodeError) as error:
+            if number == RETRIES:
+                raise store.describe(error, "an answer from its server", LOOK_THERE) from None
+        else:
+            if answer.status_code < 500 or number == RETRIES:
+                break
+        time.sleep(min(FIRST_PAUSE_SECONDS * 2**number, LONGEST_PAUSE_SECONDS))
+    if answer.status_code != requests.codes.ok:
+        return f"answer {answer.status_code}"
+    tag = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
+    return f"{tag} {answer.headers.get('Content-Length', '')}"
 
 
 def look_over(store: Store, key: str) -> list[str]:
