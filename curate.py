@@ -1,6 +1,7 @@
 """Run every stage in order: raw images, volumes and videos in; filtered patches and 3D subvolumes out.
 
-Reads:   2D images (--images), volumes (--volumes), videos (--videos): directories, at least one of them.
+Reads:   2D images (--images), volumes (--volumes), videos (--videos): directories, at least one of them; volumes also
+         as a text file of their addresses and paths, a line each.
 Writes:  OUT/{stage}/, each stage's results in a directory of its own;
          OUT/patches.parquet, a row for every patch: where it came from, what became of it and why.
 Example: python curate.py --images corpus/images --volumes corpus/volumes --out work --until deduplicate
@@ -30,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from emcurate import cli
+from emcurate.addresses import Address, Place, hide_secrets
 from emcurate.errors import InputError
 from emcurate.files import list_files
 from emcurate.patches.cutting import TAR
@@ -62,8 +64,10 @@ DECIDED_HERE = {"help", "outdir", "format", "dry_run", "reroot", "labels", "weig
 }
 NOT_HANDED_ON = {("vid2stack", "voxel_size"), ("train_nn", "threshold")}
 
-# Flags of crop_patches.py that only say how volumes are cut, and that only say how patches are stored.
-OF_VOLUMES = {"axes", "spacing", "anisotropy", "voxel_size", "rescale", "percentiles"}
+# Flags that say what is read of volumes, which frames of videos do not have; flags of crop_patches.py that only say how
+# volumes are cut, and that only say how patches are stored.
+OF_VIEW = {"level", "channel", "time"}
+OF_VOLUMES = {"axes", "spacing", "anisotropy", "voxel_size", "rescale", "percentiles"} | OF_VIEW
 OF_STORING = {"store", "shard_size"}
 
 # What is kept of the patches on the way to the exemplars.
@@ -81,7 +85,7 @@ class Step:
     """One run of one stage: its command line, the directories of its inputs and outputs, and what goes through it."""
 
     stage: str
-    source: Path
+    source: Place
     destination: Path | None
     argv: tuple[str, ...]
     kinds: frozenset[str]
@@ -107,15 +111,16 @@ def plan_steps(a: argparse.Namespace) -> list[Step]:
 
     def add(
         stage: str,
-        *paths: str | Path,
+        *paths: str | Place,
         to: Path | None = None,
         of: Sequence[str] = given,
         last: str = "",
         less: Set[str] = frozenset(),
     ) -> None:
         flags = [] if stage == "mrc2byte" else forwarded_flags(stage, vars(a), less)
-        argv = (*map(str, paths), *flags, *shlex.split(last))
-        steps.append(Step(stage, Path(paths[0]), to, argv, frozenset(of)))
+        words = [path.full if isinstance(path, Address) else str(path) for path in paths]
+        source = paths[0] if isinstance(paths[0], Address) else Path(paths[0])
+        steps.append(Step(stage, source, to, (*words, *flags, *shlex.split(last)), frozenset(of)))
 
     def add_cropping(last: str = "", less: Set[str] = frozenset()) -> None:
         if a.images:
@@ -124,11 +129,12 @@ def plan_steps(a: argparse.Namespace) -> list[Step]:
             add("crop_patches", a.volumes, patches, to=patches, of=[VOLUMES], last=f"--from-volumes {last}", less=less)
         if a.videos:
             words = f"--from-volumes {frames} {last}"
-            add("crop_patches", out["vid2stack"], patches, to=patches, of=[VIDEOS], last=words, less=less)
+            add("crop_patches", out["vid2stack"], patches, to=patches, of=[VIDEOS], last=words, less=less | OF_VIEW)
 
     if a.videos:
         add("vid2stack", a.videos, "-o", out["vid2stack"], to=out["vid2stack"], of=[VIDEOS])
-    if a.volumes and list_files(a.volumes, load_stage("mrc2byte").ALL_SUFFIXES):
+    is_directory = isinstance(a.volumes, Path) and a.volumes.is_dir()
+    if is_directory and list_files(a.volumes, load_stage("mrc2byte").ALL_SUFFIXES):
         add("mrc2byte", a.volumes, of=[VOLUMES], last="--dry-run")
     if a.images:
         add("cleanup2d", a.images, out["cleanup2d"], to=out["cleanup2d"], of=[IMAGES])
@@ -137,7 +143,7 @@ def plan_steps(a: argparse.Namespace) -> list[Step]:
         if a.volumes:
             add("cross_section3d", a.volumes, sections, to=sections, of=[VOLUMES])
         if a.videos:
-            add("cross_section3d", out["vid2stack"], sections, to=sections, of=[VIDEOS], last=frames)
+            add("cross_section3d", out["vid2stack"], sections, to=sections, of=[VIDEOS], last=frames, less=OF_VIEW)
         if a.images:
             add("crop_patches", out["cleanup2d"], patches, to=patches, of=[IMAGES], less=OF_VOLUMES)
         if a.volumes or a.videos:
@@ -158,7 +164,8 @@ def plan_steps(a: argparse.Namespace) -> list[Step]:
     add("classify_nn", deduplicated, out["classify_nn"], *chosen, to=out["classify_nn"])
     for kind, volumes in ((VOLUMES, a.volumes), (VIDEOS, a.videos and out["vid2stack"])):
         if volumes:
-            add("reconstruct3d", filtered, volumes, out["reconstruct3d"], to=out["reconstruct3d"], of=[kind])
+            less = OF_VIEW if kind == VIDEOS else frozenset()
+            add("reconstruct3d", filtered, volumes, out["reconstruct3d"], to=out["reconstruct3d"], of=[kind], less=less)
     order = list(SCRIPTS)
     return [step for step in steps if order.index(step.stage) <= order.index(a.until)]
 
@@ -218,10 +225,10 @@ def check_flags(steps: Sequence[Step], out: Path) -> None:
         cli.prepare(module.run, module.build_parser(), words)
 
 
-def count_entries(directory: Path) -> int:
-    """Return how many entries, hidden ones left out, a directory has."""
-    if not directory.is_dir():
-        return 0
+def count_entries(directory: Place) -> int:
+    """Return how many entries, hidden ones left out, a directory has; a volume, or a list of them, counts as one."""
+    if isinstance(directory, Address) or not directory.is_dir():
+        return int(isinstance(directory, Address) or directory.exists())
     with os.scandir(directory) as entries:
         return sum(not entry.name.startswith(".") for entry in entries)
 
@@ -246,7 +253,7 @@ def run(a: argparse.Namespace) -> Report:
         for step in steps:
             if step.kinds <= stopped:
                 continue
-            print(f"\n$ python {SCRIPTS[step.stage]} {shlex.join(step.argv)}", flush=True)
+            print(f"\n$ python {SCRIPTS[step.stage]} {shlex.join(map(hide_secrets, step.argv))}", flush=True)
             start = time.monotonic()
             row = rows.setdefault(step.stage, Row())
             row.inputs += count_entries(step.source)
@@ -303,8 +310,14 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = cli.make_parser(__doc__, "curate.py")
     inputs = parser.add_argument_group("inputs and results")
-    for flag, what in (("--images", "2D images"), ("--volumes", "volumes"), ("--videos", "videos")):
-        inputs.add_argument(flag, type=cli.existing_directory, metavar="DIR", help=f"directory of {what}")
+    inputs.add_argument("--images", type=cli.existing_directory, metavar="DIR", help="directory of 2D images")
+    inputs.add_argument(
+        "--volumes",
+        type=cli.existing_volumes,
+        metavar="DIR",
+        help="directory of volumes, or a text or csv file of their addresses and paths, or one of these by itself",
+    )
+    inputs.add_argument("--videos", type=cli.existing_directory, metavar="DIR", help="directory of videos")
     inputs.add_argument(
         "--out", type=cli.output_directory, required=True, metavar="DIR", help="directory for all results"
     )

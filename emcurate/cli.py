@@ -16,8 +16,10 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from emcurate import durability
+from emcurate import durability, naming
+from emcurate.addresses import Place, parse_address
 from emcurate.errors import InputError, describe_os_error
+from emcurate.files import is_there
 from emcurate.images.pixels import Rescale
 from emcurate.images.resampling import Scale
 from emcurate.running.disk import NO_ROOM, describe_no_room
@@ -28,6 +30,8 @@ from emcurate.running.signals import Stopped, stop_when_told
 from emcurate.running.streams import speak
 from emcurate.running.verification import verify
 from emcurate.volumes.cut_settings import ANISOTROPY, PLANES, HowToCut
+from emcurate.volumes.formats import file_of
+from emcurate.volumes.views import View
 
 STATUS_DONE = 0
 STATUS_FAILED = 1
@@ -175,6 +179,32 @@ def add_scale_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_volumes_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``VOLDIR``, where volumes are."""
+    parser.add_argument(
+        "voldir",
+        type=existing_volumes,
+        metavar="VOLDIR",
+        help="directory of volumes, or a text or csv file of their addresses and paths, or one of these by itself",
+    )
+
+
+def add_view_flags(parser: argparse.ArgumentParser) -> None:
+    """Add what is read of volumes that hold several: ``--level``, ``--channel``, ``--time``, which come as a `View`."""
+    group = parser.add_argument_group("volumes that hold several", "such as OME-Zarr, N5, precomputed and HDF5")
+    for name, text in (
+        ("level", "which resolution is read, 0 being the full one (default: 0)"),
+        ("channel", "which channel is read, where there are several, counted from 0"),
+        ("time", "which time is read, where there are several, counted from 0"),
+    ):
+        group.add_argument(f"--{name}", type=natural_int, metavar="N", help=text)
+
+
+def pop_view(arguments: dict[str, Any]) -> View:
+    """Take the flags of `add_view_flags` out of parsed arguments and return them as one value."""
+    return View(arguments.pop("level"), arguments.pop("channel"), arguments.pop("time"))
+
+
 def add_section_flags(parser: argparse.ArgumentParser, title: str) -> None:
     """Add how volumes are cut: ``--axes``, ``--spacing``, ``--anisotropy``, ``--voxel-size``, grey values.
 
@@ -206,6 +236,7 @@ def add_section_flags(parser: argparse.ArgumentParser, title: str) -> None:
         metavar="PART",
         help="cut plane 0 only where voxels differ in z from x by more than this part of x (default: %(default)s)",
     )
+    add_view_flags(parser)
     add_voxel_size_flag(parser)
     add_rescale_flags(parser)
 
@@ -215,7 +246,7 @@ def pop_sections(arguments: dict[str, Any]) -> HowToCut:
     axes, size = tuple(sorted(set(arguments.pop("axes")))), arguments.pop("voxel_size")
     voxel_size = None if size is None else (size[0], size[1], size[2])
     spacing, anisotropy = arguments.pop("spacing"), arguments.pop("anisotropy")
-    return HowToCut(axes, spacing, anisotropy, voxel_size, arguments.pop("rescale"))
+    return HowToCut(axes, spacing, anisotropy, voxel_size, arguments.pop("rescale"), pop_view(arguments))
 
 
 def add_reroot_flag(parser: argparse.ArgumentParser) -> None:
@@ -314,6 +345,8 @@ def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None 
         arguments["scale"] = Scale(arguments.pop("pixel_size"), arguments.pop("allow_upsampling"))
     if "anisotropy" in arguments:
         arguments["sections"] = pop_sections(arguments)
+    elif "level" in arguments:
+        arguments["view"] = pop_view(arguments)
     return arguments
 
 
@@ -420,6 +453,20 @@ def existing_directory(text: str) -> Path:
     if not path.is_dir():
         found = "a file" if path.exists() else "nothing"
         raise argparse.ArgumentTypeError(f"{text}: expected a directory, found {found}")
+    return _absolute(path)
+
+
+def existing_volumes(text: str) -> Place:
+    """Argument type: a directory or a file that exists, as an absolute path, a part of one, or an address."""
+    try:
+        address = parse_address(text)
+    except naming.GrammarError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if address is not None:
+        return address
+    path = Path(text)
+    if not is_there(file_of(path)):
+        raise argparse.ArgumentTypeError(f"{text}: expected a directory, a file or an address, found nothing")
     return _absolute(path)
 
 

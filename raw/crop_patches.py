@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import Any
 
 from emcurate import cli
+from emcurate.addresses import Place
 from emcurate.errors import InputError
-from emcurate.files import make_output_directory, refuse_same_directory
+from emcurate.files import make_output_directory
 from emcurate.images.resampling import Scale
 from emcurate.patches.crop_plan import CropPlan, Material, key_of
 from emcurate.patches.cutting import FILES, NOTHING, TAR, Cutting, cut
@@ -38,6 +39,7 @@ from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger
 from emcurate.running.ledger_file import LedgerFile, ledger_path
 from emcurate.running.report import Report
+from emcurate.volumes.corpus import refuse_results_among
 from emcurate.volumes.cut_settings import HowToCut
 from emcurate.volumes.section_source import DirectoryOfVolumes
 
@@ -47,7 +49,7 @@ HASH_SIZE = 8  # bits a side
 
 
 def run(
-    imdir: Path,
+    imdir: Place,
     patchdir: Path,
     *,
     from_volumes: bool = False,
@@ -66,14 +68,14 @@ def run(
 ) -> Report:
     """Cut every section of `imdir`; see the module's docstring."""
     report = Report(STAGE)
-    refuse_same_directory(imdir, patchdir)
+    refuse_results_among(imdir, patchdir)
     selection = None if only is None else Selection(only)
     material: Material
     if from_volumes:
         material = DirectoryOfVolumes(imdir, sections, patchdir, report, workers, scale)
     else:
         workers.warm_up()
-        material = DirectoryOfSections(imdir, report, scale)
+        material = DirectoryOfSections(Path(imdir), report, scale)
     if selection is not None and material.sections and not any(map(selection.has_any, material.sections)):
         found, advice = "only patches of others", "name the directory that the list's patches were cut from"
         raise InputError(only, f"patches of what {imdir} holds", found, advice)
@@ -125,7 +127,11 @@ def check_arguments(parser: argparse.ArgumentParser, arguments: dict[str, Any]) 
     if arguments["hash"] == WAVELET_HASH and size & (size - 1):
         parser.error(f"argument --hash_size: expected a power of 2 for --hash {WAVELET_HASH}, found {size}")
     if not arguments["from_volumes"] and arguments["sections"] != HowToCut():
-        parser.error("arguments --axes, --spacing, --anisotropy, --voxel-size, --rescale: expected --from-volumes too")
+        flags = "--axes, --spacing, --anisotropy, --level, --channel, --time, --voxel-size, --rescale"
+        parser.error(f"arguments {flags}: expected --from-volumes too")
+    imdir = arguments["imdir"]
+    if not arguments["from_volumes"] and not (isinstance(imdir, Path) and imdir.is_dir()):
+        parser.error(f"argument IMDIR: {imdir}: expected a directory of sections, or --from-volumes too")
     if arguments["hashes_only"] and arguments["store"] != FILES:
         parser.error(f"argument --hashes-only: expected no --store {arguments['store']}, since no patch is written")
     if arguments["hashes_only"] and arguments["only"] is not None:
@@ -135,7 +141,12 @@ def check_arguments(parser: argparse.ArgumentParser, arguments: dict[str, Any]) 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = cli.make_parser(__doc__, "crop_patches.py")
-    parser.add_argument("imdir", type=cli.existing_directory, metavar="IMDIR", help="directory of sections")
+    parser.add_argument(
+        "imdir",
+        type=cli.existing_volumes,
+        metavar="IMDIR",
+        help="directory of sections; of volumes, see --from-volumes",
+    )
     parser.add_argument("patchdir", type=cli.output_directory, metavar="PATCHDIR", help="directory for the patches")
     parser.add_argument(
         "-cs",
@@ -184,7 +195,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--from-volumes",
         action="store_true",
-        help="IMDIR holds volumes: cut these, as cross_section3d.py followed by this script would, without sections",
+        help="IMDIR holds volumes, or lists them: cut these, as cross_section3d.py followed by this script would, "
+        "without sections",
     )
     cli.add_section_flags(parser, "with --from-volumes: sections")
     cli.add_scale_flags(parser)

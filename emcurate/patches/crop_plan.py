@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from emcurate import naming
+from emcurate.addresses import Place
 from emcurate.errors import InputError
 from emcurate.files import Output, digest_bytes
 from emcurate.images.origins import Origin
@@ -35,7 +36,8 @@ HASHES, IN_SHARDS, ONLY, SHARDS = "hashes ", "in shards ", "only ", "shards of "
 class Material(Protocol):
     """Where sections come from: files in a directory, or volumes; see `DirectoryOfSections`."""
 
-    root: Path
+    root: Place
+    named: Collection[str] | None
     sections: Mapping[str, naming.Section]
     is_renewed: bool
     known_limits: dict[str, tuple[float, float]]
@@ -43,7 +45,7 @@ class Material(Protocol):
     def source(self, stem: str) -> Source: ...
     def state(self, stem: str) -> str: ...
     def size(self, stem: str) -> tuple[int, int]: ...
-    def ready(self, datasets: Collection[str], report: Report, workers: Workers) -> Iterator[list[str]]: ...
+    def ready(self, datasets: Mapping[str, Sequence[str]], report: Report, workers: Workers) -> Iterator[list[str]]: ...
     def suits_threads(self, datasets: Collection[str]) -> bool: ...
     def divide(self, stems: Sequence[str], workers: Workers) -> Iterator[Sequence[str]]: ...
     def pieces(self, stems: Sequence[str]) -> tuple[Sections, ...]: ...
@@ -119,7 +121,9 @@ class CropPlan:
         self._refuse_other_store(overwrite)
         as_before = {stem for stem in self.material.sections if self.ledger.is_as_noted(stem, sources[stem])}
         self._stays = as_before if self.how.store == NOTHING else set()
-        plan = self.ledger.plan(sources, report, root=self.material.root, overwrite=overwrite, prune=prune)
+        plan = self.ledger.plan(
+            sources, report, root=self.material.root, named=self.material.named, overwrite=overwrite, prune=prune
+        )
         unfinished = {sources[key].dataset for key in plan.todo}
         states = {stem: self._state_of_rows(stem) for name in unfinished for stem in self.datasets[name]}
         self.tables.plan(plan, self.material.sections, states, self.has_any, self._complete)
@@ -206,15 +210,19 @@ class CropPlan:
                 advice = "use another output directory, the same --store, or --overwrite to store them anew"
                 raise InputError(self.how.patchdir, f"patches of {dataset} stored as {self.how.store}", found, advice)
 
-    def unfinished(self) -> list[str]:
-        """Return the datasets of which anything is to be cut, or the table to be written."""
-        return [
-            dataset
+    def unfinished(self) -> dict[str, list[str]]:
+        """Return the datasets of which anything is to be cut, or the table to be written, with the sections to cut."""
+        return {
+            dataset: [stem for stem in stems if self._is_to_be_cut(stem)]
             for dataset, stems in self.datasets.items()
             if self.tables.is_wanted(dataset)
             or (shards_key(dataset) in self._todo and self.how.store == TAR)
             or not self._todo.isdisjoint(stems)
-        ]
+        }
+
+    def _is_to_be_cut(self, stem: str) -> bool:
+        in_shards = self.how.store == TAR and self.has_any(stem)
+        return in_shards or stem in self.tables.missing or (self.how.store != TAR and stem in self._todo)
 
     def jobs(self, dataset: str, workers: Workers) -> Iterator[CutJob]:
         """Yield the jobs of a dataset that is ready."""
@@ -228,7 +236,7 @@ class CropPlan:
             for group in self.material.divide(stems, workers):
                 yield self._job(dataset, group)
             return
-        stems = [stem for stem in self.datasets[dataset] if stem in self._todo or stem in self.tables.missing]
+        stems = [stem for stem in self.datasets[dataset] if self._is_to_be_cut(stem)]
         for group in self.material.divide(stems, workers):
             yield self._job(dataset, group)
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emcurate import naming
+from emcurate.addresses import Place
 from emcurate.errors import InputError
 from emcurate.files import Output, note_output, write_files
 from emcurate.images.origins import Origin
@@ -98,7 +99,7 @@ class CutJob:
         The state of the job, to know the shard by.
     """
 
-    path: Path
+    path: Place
     dataset: str
     pieces: tuple[Sections, ...]
     chosen: Mapping[str, Corners | None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from emcurate.images.pixels import Rescale
+from emcurate.volumes.views import View
 
 PLANES = (0, 1, 2)  # xy, xz, yz
 
@@ -27,6 +28,8 @@ class HowToCut:
     voxel_size : (z, y, x), optional
         In nm, of every volume, instead of what the files say.
     rescale : Rescale
+    view : View
+        What is read of volumes that hold several resolutions, channels or times.
     """
 
     axes: tuple[int, ...] = PLANES
@@ -34,3 +37,4 @@ class HowToCut:
     anisotropy: float = ANISOTROPY
     voxel_size: tuple[float, float, float] | None = None
     rescale: Rescale = field(default_factory=Rescale)
+    view: View = field(default_factory=View)

@@ -1,23 +1,24 @@
-"""Sections that volumes in a directory are cut into, for patches to be cut from without sections being written."""
+"""Sections that volumes are cut into, for patches to be cut from without sections being written."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from emcurate import naming
+from emcurate.addresses import Place
 from emcurate.errors import InputError
 from emcurate.images.origins import Origin
 from emcurate.images.pixels import Limits
 from emcurate.images.resampling import Scale, resampled_shape
-from emcurate.running.claims import Notes, describe_raw
+from emcurate.running.claims import describe_raw
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Source, path_as_text
 from emcurate.running.report import Report
-from emcurate.volumes.corpus import fingerprint_volume, list_volumes, refuse_bad_names
+from emcurate.volumes.corpus import Corpus, find_volumes, fingerprint_sources
 from emcurate.volumes.cut_settings import HowToCut
 from emcurate.volumes.scratch import make_batches
 from emcurate.volumes.sections import (
@@ -28,49 +29,55 @@ from emcurate.volumes.sections import (
     section_shape,
     sections_at_once,
 )
-from emcurate.volumes.slabs import Slab, describe_volume, ready_to_cut, suits_threads
-from emcurate.volumes.volume import Volume, dataset_name, open_volume, warn_of_unknown_voxel_size
+from emcurate.volumes.slabs import NotesBeside, Slab, describe_volume, ready_to_cut, suits_threads
+from emcurate.volumes.sources import VolumeSource
+from emcurate.volumes.views import View
+from emcurate.volumes.volume import Volume, warn_of_unknown_voxel_size
 
 
 @dataclass(frozen=True)
 class OpenJob:
     """One volume to open."""
 
-    path: Path
+    source: VolumeSource
     how: HowToCut
     scale: Scale = field(default_factory=Scale)
+
+    @property
+    def path(self) -> Place:
+        return self.source.path
 
 
 def open_volume_to_cut(job: OpenJob) -> Volume:
     """Open a volume; warn if its voxel size is unknown and that matters, and refuse it if it cannot be resampled."""
-    volume = open_volume(job.path, job.how.voxel_size)
+    volume = job.source.open(job.how.voxel_size)
     find_plane_factors(volume, find_planes(volume, job.how.axes, job.how.anisotropy), job.scale)
     if any(plane != 0 for plane in job.how.axes):
         warn_of_unknown_voxel_size(volume)
     return volume
 
 
-def list_volumes_to_cut(voldir: Path, savedir: Path, report: Report) -> list[Path]:
-    """Return the volumes in a directory; results may lie among them in `savedir`.
+def find_volumes_to_cut(voldir: Place, savedir: Path, report: Report, view: View) -> Corpus:
+    """Return the volumes in a directory or a list; results may lie among them in `savedir`.
 
     Raises
     ------
     InputError
         If there are none.
     """
-    paths = list_volumes(voldir, report, exclude=[savedir])
-    if not paths and not report.failures:
+    corpus = find_volumes(voldir, report, exclude=[savedir], view=view)
+    if not corpus.sources and not report.failures and isinstance(voldir, Path):
         expected = "volumes (tif, mrc, map, rec, nrrd, nii, h5, zarr, ... or sub-directories of slices)"
         raise InputError(voldir, expected, describe_raw(voldir), "name the directory that holds the volumes")
-    return paths
+    return corpus
 
 
 class DirectoryOfVolumes:
-    """The sections that the volumes in a directory are cut into.
+    """The sections that the volumes in a directory, or of a list, are cut into.
 
     Parameters
     ----------
-    voldir : Path
+    voldir : Path or Address
     how : HowToCut
     scratch : Path
         Where packed volumes are unpacked meanwhile; what lies there is no volume.
@@ -86,6 +93,8 @@ class DirectoryOfVolumes:
         By their names on disk without the extension.
     is_renewed : bool
         A volume that has changed is another one.
+    named : collection of str or None
+        See `Corpus`.
     known_limits : dict of str to (float, float)
         Grey limits by dataset that were measured before, to be filled by the caller.
 
@@ -98,23 +107,26 @@ class DirectoryOfVolumes:
     is_renewed = False
 
     def __init__(
-        self, voldir: Path, how: HowToCut, scratch: Path, report: Report, workers: Workers, scale: Scale = Scale()
+        self, voldir: Place, how: HowToCut, scratch: Path, report: Report, workers: Workers, scale: Scale = Scale()
     ) -> None:
         self.root, self._how, self._scratch, self._scale = voldir, how, scratch, scale
         values = asdict(how)
-        self._settings: dict[str, Any] = {**values, **values.pop("rescale")}
-        paths = list_volumes_to_cut(voldir, scratch, report)
-        jobs = [OpenJob(path, how, scale) for path in refuse_bad_names(paths, report)]
+        said_of_all: dict[str, Any] = {**values, **values.pop("rescale")}
+        del said_of_all["view"]
+        corpus = find_volumes_to_cut(voldir, scratch, report, how.view)
+        self.named = corpus.named
+        self._settings = {source.name: {**said_of_all, **source.settings()} for source in corpus.sources}
+        self._fingerprints = fingerprint_sources(corpus.sources, report)
+        jobs = [OpenJob(source, how, scale) for source in corpus.sources if source.name in self._fingerprints]
         opened = {job.path: volume for job, volume in workers.run(open_volume_to_cut, jobs, report, unit="volume")}
-        self._volumes = {dataset_name(job.path): opened[job.path] for job in jobs if job.path in opened}
+        self._volumes = {job.source.name: opened[job.path] for job in jobs if job.path in opened}
         self._planes = {
             name: choose_planes(volume, how.axes, how.anisotropy, report) for name, volume in self._volumes.items()
         }
         self._factors = {
             name: find_plane_factors(volume, self._planes[name], scale) for name, volume in self._volumes.items()
         }
-        self._fingerprints = {name: fingerprint_volume(volume.path) for name, volume in self._volumes.items()}
-        self._notes = Notes(voldir)
+        self._notes = NotesBeside()
         self._ready: dict[str, tuple[Volume, Limits]] = {}
         self.known_limits: dict[str, tuple[float, float]] = {}
         self.sections: dict[str, naming.Section] = {
@@ -134,11 +146,12 @@ class DirectoryOfVolumes:
         """Return a section as the ledger sees it: a part of its volume."""
         name = self.sections[stem].dataset
         path = self._volumes[name].path
-        return Source(path, self._fingerprints[name], name, settings=self._settings, is_part=True)
+        return Source(path, self._fingerprints[name], name, settings=self._settings[name], is_part=True)
 
     def state(self, stem: str) -> str:
         """Return what changes when a section does."""
-        return f"{self._fingerprints[self.sections[stem].dataset]} {self._settings}"
+        name = self.sections[stem].dataset
+        return f"{self._fingerprints[name]} {self._settings[name]}"
 
     def size(self, stem: str) -> tuple[int, int]:
         """Return a section's height and width in pixels."""
@@ -147,15 +160,26 @@ class DirectoryOfVolumes:
         shape = section_shape(self._volumes[section.dataset], section.plane)
         return resampled_shape(shape, self._factors[section.dataset][section.plane])
 
-    def ready(self, datasets: Collection[str], report: Report, workers: Workers) -> Iterator[list[str]]:
-        """Yield datasets that can be cut until the next are asked for: their voxels unpacked, their limits known."""
+    def ready(self, datasets: Mapping[str, Sequence[str]], report: Report, workers: Workers) -> Iterator[list[str]]:
+        """Yield datasets that can be cut until the next are asked for: their voxels unpacked, their limits known.
+
+        `datasets` tells for each which of its sections are going to be cut.
+        """
         planes = {volume.path: self._planes[name] for name, volume in self._volumes.items()}
         known = {self._volumes[name].path: Limits(*pair) for name, pair in self.known_limits.items()}
-        wanted = [volume for name, volume in self._volumes.items() if name in datasets]
-        for batch in make_batches(wanted):
-            with ready_to_cut(batch, planes, self._how.rescale, self._scratch, report, workers, known) as ready:
+        volumes = [volume for name, volume in self._volumes.items() if name in datasets]
+        for batch in make_batches(volumes):
+            wanted = {volume.path: list(self._boxes(volume, datasets[volume.name], workers)) for volume in batch}
+            with ready_to_cut(batch, planes, self._how.rescale, self._scratch, report, workers, known, wanted) as ready:
                 self._ready = {volume.name: (volume, limits) for volume, limits in ready if limits is not None}
                 yield list(self._ready)
+
+    def _boxes(self, volume: Volume, stems: Sequence[str], workers: Workers) -> Iterator[tuple[slice, slice, slice]]:
+        """Yield what is read of a volume to cut some of its sections."""
+        for plane, indices in (run for group in self.divide(stems, workers) for run in self._runs(group)):
+            box = [slice(None)] * 3
+            box[plane] = slice(indices[0], indices[-1] + 1)
+            yield box[0], box[1], box[2]
 
     def suits_threads(self, datasets: Collection[str]) -> bool:
         """Return whether datasets that are ready are best cut by threads; see `emcurate.volumes.slabs`."""
@@ -168,15 +192,19 @@ class DirectoryOfVolumes:
 
     def pieces(self, stems: Sequence[str]) -> tuple[Slab, ...]:
         """Return what yields the pixels of some sections of one dataset that is ready."""
-        slabs = []
+        if not stems:
+            return ()
+        volume, limits = self._ready[self.sections[stems[0]].dataset]
+        factors = self._factors[volume.name]
+        return tuple(Slab(volume, plane, indices, limits, factors[plane]) for plane, indices in self._runs(stems))
+
+    def _runs(self, stems: Sequence[str]) -> Iterator[tuple[int, list[int]]]:
+        """Yield the plane and the indices of sections of one dataset that are read together."""
         for (name, plane, _), group in groupby(stems, key=self._window_of):
-            volume, limits = self._ready[name]
             # Whole xy planes lie together and are read alone; the others cost as much as all that lie between them.
-            gap = self._how.spacing if plane == 0 else volume.shape[plane]
-            indices = [self._index_of(stem) for stem in group]
-            factors = self._factors[name][plane]
-            slabs += [Slab(volume, plane, run, limits, factors) for run in _split(indices, self._how.spacing, gap)]
-        return tuple(slabs)
+            gap = self._how.spacing if plane == 0 else self._volumes[name].shape[plane]
+            for run in _split([self._index_of(stem) for stem in group], self._how.spacing, gap):
+                yield plane, run
 
     def details(self, dataset: str) -> dict[str, Any]:
         """Return what the ledger keeps of a dataset: what must not be measured again."""

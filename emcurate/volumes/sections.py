@@ -86,6 +86,18 @@ def divide(volume: Volume, planes: Iterable[int], spacing: int) -> Iterator[tupl
                 yield plane, indices[start : start + at_once]
 
 
+def wanted_boxes(volume: Volume, planes: Iterable[int], spacing: int) -> list[tuple[slice, slice, slice]]:
+    """Return what is read of a volume to cut its sections along some planes."""
+    boxes = []
+    for plane in planes:
+        for indices in section_indices(volume.shape[plane], spacing):
+            for index in indices:
+                box = [slice(None)] * 3
+                box[plane] = slice(index, index + 1)
+                boxes.append((box[0], box[1], box[2]))
+    return boxes
+
+
 def sections_at_once(volume: Volume, plane: int) -> int:
     """Return how many sections of a plane a job reads at a time."""
     section_bytes = volume.size // volume.shape[plane] * volume.dtype.itemsize
