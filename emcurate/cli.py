@@ -21,6 +21,7 @@ from emcurate.addresses import Place, parse_address
 from emcurate.errors import InputError, describe_os_error
 from emcurate.files import is_there
 from emcurate.images.pixels import Rescale
+from emcurate.images.resampling import Scale
 from emcurate.running.disk import NO_ROOM, describe_no_room
 from emcurate.running.jobs import Workers, default_processes
 from emcurate.running.locks import release_locks
@@ -187,6 +188,23 @@ def pop_view(arguments: dict[str, Any]) -> View:
     return View(arguments.pop("level"), arguments.pop("channel"), arguments.pop("time"))
 
 
+def add_scale_flags(parser: argparse.ArgumentParser) -> None:
+    """Add ``--pixel-size`` and ``--allow-upsampling``, which come back as one `Scale`, called `scale`."""
+    group = parser.add_argument_group("scale", "patches of one scale from many instruments")
+    group.add_argument(
+        "--pixel-size",
+        type=positive_float,
+        metavar="NM",
+        help="bring sections to pixels of so many nm a side, each the mean of the area that it covers (default: leave "
+        "them as they are); rows and columns in names are then those of the new pixels",
+    )
+    group.add_argument(
+        "--allow-upsampling",
+        action="store_true",
+        help="also where the source's pixels are larger: between these straight lines, without any more detail",
+    )
+
+
 def add_section_flags(parser: argparse.ArgumentParser, title: str) -> None:
     """Add how volumes are cut: ``--axes``, ``--spacing``, ``--anisotropy``, ``--voxel-size``, grey values.
 
@@ -323,6 +341,8 @@ def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None 
         arguments["workers"] = Workers(arguments.pop("processes"), arguments.pop("scheduler", None))
     if "percentiles" in arguments:
         arguments["rescale"] = pop_rescale(parser, arguments)
+    if "allow_upsampling" in arguments:
+        arguments["scale"] = Scale(arguments.pop("pixel_size"), arguments.pop("allow_upsampling"))
     if "anisotropy" in arguments:
         arguments["sections"] = pop_sections(arguments)
     elif "level" in arguments:

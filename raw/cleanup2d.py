@@ -4,6 +4,9 @@ Reads:   images (tif, png, jpg, bmp, webp, gif, jp2, ...) in IMDIR and in its su
          A sub-directory is a group: its images belong to one dataset, named after the directory.
 Writes:  SAVEDIR/{image}-LOC-2d.tiff, or SAVEDIR/{group}-LOC-2d-{image}.tiff for an image of a group.
 Example: python raw/cleanup2d.py corpus/images work/sections
+
+The size of a pixel is read from the microscope's tags or its text file beside the image, from ImageJ, OME or the
+resolution, and kept for the table of patches. An info bar below the scan is cropped only if asked for: --crop-bar.
 """
 
 from __future__ import annotations
@@ -13,8 +16,9 @@ import emcurate.start  # noqa: F401 - before all that takes its time to load
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from emcurate import cli, naming
 from emcurate.errors import InputError, describe_os_error
@@ -27,15 +31,42 @@ from emcurate.files import (
     refuse_same_directory,
     write_files,
 )
-from emcurate.images.pixels import Limits, Rescale, convert, find_limits
+from emcurate.images.calibration import (
+    AUTO,
+    Calibration,
+    PixelSize,
+    describe_bars,
+    describe_calibrations,
+    read_calibration,
+)
+from emcurate.images.pixels import Rescale, convert, find_limits
 from emcurate.images.reading import IMAGE_SUFFIXES, read_image
+from emcurate.images.resampling import Scale, find_factors, resample
 from emcurate.images.sections import encode_section
+from emcurate.images.sidecars import SIDECAR_SUFFIX, is_sidecar
 from emcurate.running.claims import describe_raw, list_raw, refuse_bad_names, refuse_odd_files
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger, Source
 from emcurate.running.report import Report
 
 STAGE = "cleanup2d"
+GIVEN = "--image-pixel-size"
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """How images become sections, as the flags say it; `given_size` is their pixel size instead of the files'."""
+
+    rescale: Rescale
+    crop_bar: str | int | None
+    given_size: PixelSize | None
+    scale: Scale
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What the ledger keeps: what is not asked for is not noted, so that results of earlier versions stay."""
+        bar = {} if self.crop_bar is None else {"crop_bar": self.crop_bar}
+        return asdict(self.rescale) | bar | self.scale.settings
 
 
 @dataclass(frozen=True)
@@ -44,13 +75,28 @@ class ImageJob:
 
     key: str
     path: Path
+    sidecar: Path | None
     savedir: Path
-    rescale: Rescale
+    how: Cleaning
     replace: bool
 
 
-def find_images(imdir: Path, report: Report) -> dict[Path, naming.ImageSection]:
-    """List the images of a directory and of the groups in it, with the sections they become; what is not is named."""
+@dataclass(frozen=True)
+class Converted:
+    """What came of an image; `written` says whether its section was not there yet, `bar` how many rows were cropped."""
+
+    written: bool
+    output: Output
+    details: dict[str, Any]
+    calibration: Calibration
+    bar: int
+
+
+def find_images(imdir: Path, report: Report) -> tuple[dict[Path, naming.ImageSection], dict[Path, Path]]:
+    """List the images of a directory and of the groups in it, with the sections they become; what is not is named.
+
+    Also return the text files that microscopes wrote beside some of them.
+    """
     found: dict[Path, naming.ImageSection] = {}
     ignored: list[Path] = []
 
@@ -71,9 +117,12 @@ def find_images(imdir: Path, report: Report) -> dict[Path, naming.ImageSection]:
                     take(image, entry)
         except OSError as error:
             report.fail(describe_os_error(error, entry))
-    if ignored:
+    texts = {p.with_suffix(""): p for p in ignored if p.suffix.lower() == SIDECAR_SUFFIX}
+    beside = {path: texts.get(path.parent / naming.strip_extension(path.name)) for path in found}
+    sidecars = {path: text for path, text in beside.items() if text is not None and is_sidecar(text)}
+    if ignored := [path for path in ignored if path not in set(sidecars.values())]:
         report.note(f"left alone, not images by their extension: {describe_kinds(ignored)}")
-    return found
+    return found, sidecars
 
 
 def claim_names(path: Path, section: naming.ImageSection) -> list[tuple[str, Path]]:
@@ -88,14 +137,29 @@ def key_of(name: str) -> str | None:
     return name.removesuffix(".tiff") if name.endswith(".tiff") and naming.MARK in name else None
 
 
-def convert_image(job: ImageJob) -> tuple[bool, Output, Limits]:
-    """Write one image's section; return whether it was not there yet, what it is, and its grey limits."""
-    image = read_image(job.path)
-    limits = find_limits(image, job.rescale, job.path)
-    pixels = convert(image, limits)
+def convert_image(job: ImageJob) -> Converted:
+    """Write one image's section."""
+    image, how = read_image(job.path), job.how
+    rows, columns = image.shape
+    calibration = read_calibration(job.path, (rows, columns), job.sidecar)
+    if how.given_size is not None:
+        calibration = replace(calibration, size_nm=how.given_size, said=GIVEN)
+    bar = (calibration.bar_rows or 0) if how.crop_bar == AUTO else int(how.crop_bar or 0)
+    if bar >= rows:
+        advice = f"give the rows of the info bar, or --crop-bar {AUTO}"
+        raise InputError(job.path, f"more than the {bar:,} rows of --crop-bar", f"{rows:,}", advice)
+    image, size = image[: rows - bar], calibration.size_nm
+    how_to_give = f"{calibration.said}: give it with {GIVEN} Y X (nm)"
+    factors = find_factors(how.scale, size, (rows - bar, columns), job.path, how_to_give)
+    limits = find_limits(image, how.rescale, job.path)
+    pixels = resample(convert(image, limits), factors)
     files = [(f"{job.key}.tiff", encode_section(pixels))]
     (output,), written = write_files(job.savedir, files, overwrite=job.replace)
-    return bool(written), output, limits
+    details: dict[str, Any] = {"kind": "2d", "limits": (limits.low, limits.high)}
+    if size is not None:
+        new = how.scale.pixel_size_nm
+        details["voxel_size_nm"] = (None, *(size if new is None else (new, new)))
+    return Converted(bool(written), output, details, calibration, bar)
 
 
 def run(
@@ -103,6 +167,9 @@ def run(
     savedir: Path,
     *,
     rescale: Rescale = Rescale(),
+    crop_bar: str | int | None = None,
+    image_pixel_size: Sequence[float] | None = None,
+    scale: Scale = Scale(),
     overwrite: bool = False,
     prune: bool = False,
     workers: Workers = Workers(),
@@ -111,7 +178,8 @@ def run(
     report = Report(STAGE)
     refuse_same_directory(imdir, savedir)
     workers.warm_up()
-    images = find_images(imdir, report)
+    given_size = None if image_pixel_size is None else (image_pixel_size[0], image_pixel_size[1])
+    images, sidecars = find_images(imdir, report)
     if not images and not report.failures:
         expected = f"images ({', '.join(suffix[1:] for suffix in IMAGE_SUFFIXES[:9])}, ...)"
         advice = "name the directory that holds the images or their group directories"
@@ -121,21 +189,37 @@ def run(
     sources = {
         images[path].stem: Source(
             path,
-            fingerprint(path),
+            "; ".join(map(fingerprint, filter(None, (path, sidecars.get(path))))),
             images[path].dataset,
+            settings={} if given_size is None else {"pixel_size": given_size},
             owner=path if images[path].image is None else path.parent,
         )
         for path in refuse_odd_files(refuse_bad_names(claims, report), report)
     }
-    ledger = Ledger(savedir, STAGE, asdict(rescale), product="sections", owner_of=key_of)
+    how = Cleaning(rescale, crop_bar, given_size, scale)
+    ledger = Ledger(savedir, STAGE, how.parameters, product="sections", owner_of=key_of)
     plan = ledger.plan(sources, report, root=imdir, overwrite=overwrite, prune=prune)
     report.count("sections written", 0)
     report.count("already done", len(plan.done))
-    todo = [ImageJob(key, sources[key].path, savedir, rescale, ledger.replaces(key)) for key in plan.todo]
-    for job, (written, output, limits) in workers.run(convert_image, todo, report, unit="image"):
-        ledger.finish(job.key, [output], {"kind": "2d", "limits": (limits.low, limits.high)})
-        report.count("sections written" if written else "already done")
+    todo = [
+        ImageJob(key, sources[key].path, sidecars.get(sources[key].path), savedir, how, ledger.replaces(key))
+        for key in plan.todo
+    ]
+    converted: dict[Path, Converted] = {}
+    for job, made in workers.run(convert_image, todo, report, unit="image"):
+        ledger.finish(job.key, [made.output], made.details)
+        report.count("sections written" if made.written else "already done")
+        if made.bar:
+            report.count("info bars cropped")
+        converted[job.path] = made
+    report.notes += describe_calibrations({path: made.calibration for path, made in converted.items()})
+    report.notes += describe_bars({path: (made.calibration, made.bar) for path, made in converted.items()}, crop_bar)
     return report
+
+
+def info_bar(text: str) -> str | int | None:
+    """Return what --crop-bar says: `AUTO`, a number of rows, or None."""
+    return {"none": None, AUTO: AUTO}[text] if text in ("none", AUTO) else cli.positive_int(text)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -144,6 +228,21 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("imdir", type=cli.existing_directory, metavar="IMDIR", help="directory of 2D images")
     parser.add_argument("savedir", type=cli.output_directory, metavar="SAVEDIR", help="directory for the sections")
     cli.add_rescale_flags(parser)
+    parser.add_argument(
+        "--crop-bar",
+        type=info_bar,
+        metavar="auto|PIXELS|none",
+        help="leave out the info bar at the bottom: where the metadata tell how many rows were scanned, or so many "
+        "rows of every image (default: none)",
+    )
+    parser.add_argument(
+        "--image-pixel-size",
+        nargs=2,
+        type=cli.positive_float,
+        metavar=("Y", "X"),
+        help="pixel size in nm of every image, instead of what the files say",
+    )
+    cli.add_scale_flags(parser)
     cli.add_ledger_flags(parser, "savedir")
     cli.add_job_flags(parser)
     return parser

@@ -2,7 +2,8 @@
 
 Reads:   volumes in VOLDIR: TIFF stacks, MRC (.mrc .map .rec .st .mrcs, also .gz .bz2), NRRD, NIfTI, and each
          sub-directory of equally sized 2D slices, taken in natural order.
-Writes:  SAVEDIR/{volume}-LOC-{plane}_{index}.tiff, the index padded with zeros so that names sort by place.
+Writes:  SAVEDIR/{volume}-LOC-{plane}_{index}.tiff, the index padded with zeros so that names sort by place; with
+         --pixel-size, rows and columns are brought to it, and indices stay those of the volume.
 Example: python raw/cross_section3d.py corpus/volumes work/sections
 """
 
@@ -21,6 +22,7 @@ from emcurate import cli
 from emcurate.addresses import Place
 from emcurate.errors import InputError
 from emcurate.files import Output, TakenError, make_output_directory, write_files
+from emcurate.images.resampling import Scale
 from emcurate.images.sections import encode_section
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger, Source
@@ -28,8 +30,8 @@ from emcurate.running.report import Report
 from emcurate.volumes.corpus import fingerprint_sources, refuse_results_among
 from emcurate.volumes.cut_settings import HowToCut
 from emcurate.volumes.scratch import make_batches
-from emcurate.volumes.section_source import OpenJob, find_volumes_to_cut, open_volume_to_cut
-from emcurate.volumes.sections import choose_planes, dataset_of, divide, wanted_boxes
+from emcurate.volumes.section_source import OpenJob, find_volumes_to_cut, open_volume_to_cut, view_at
+from emcurate.volumes.sections import choose_planes, dataset_of, divide, find_plane_factors, wanted_boxes
 from emcurate.volumes.slabs import NotesBeside, Slab, describe_volume, ready_to_cut, suits_threads
 
 STAGE = "cross_section3d"
@@ -64,6 +66,7 @@ def run(
     savedir: Path,
     *,
     sections: HowToCut = HowToCut(),
+    scale: Scale = Scale(),
     overwrite: bool = False,
     prune: bool = False,
     workers: Workers = Workers(),
@@ -71,7 +74,7 @@ def run(
     """Cut every volume of `voldir`; see the module's docstring."""
     report = Report(STAGE)
     refuse_results_among(voldir, savedir)
-    corpus = find_volumes_to_cut(voldir, savedir, report, sections.view)
+    corpus = find_volumes_to_cut(voldir, savedir, report, view_at(sections.view, scale))
     make_output_directory(savedir)
     notes = NotesBeside()
     volumes = {source.name: source for source in corpus.sources}
@@ -81,11 +84,12 @@ def run(
         for name, found in fingerprint_sources(corpus.sources, report).items()
     }
     parameters = {"spacing": sections.spacing, "anisotropy": sections.anisotropy, **asdict(sections.rescale)}
+    parameters |= scale.settings
     ledger = Ledger(savedir, STAGE, parameters, product="sections", owner_of=dataset_of)
     plan = ledger.plan(sources, report, root=voldir, named=corpus.named, overwrite=overwrite, prune=prune)
     report.count("sections written", 0)
     report.count("volumes already done", len(plan.done))
-    opening = [OpenJob(volumes[key], sections) for key in plan.todo]
+    opening = [OpenJob(volumes[key], sections, scale) for key in plan.todo]
     opened = {volume.name: volume for _, volume in workers.run(open_volume_to_cut, opening, report, unit="volume")}
     for batch in make_batches(opened[key] for key in plan.todo if key in opened):
         planes = {volume.path: choose_planes(volume, sections.axes, sections.anisotropy, report) for volume in batch}
@@ -93,8 +97,13 @@ def run(
         wanted = {volume.path: wanted_boxes(volume, planes[volume.path], sections.spacing) for volume in batch}
         with ready_to_cut(batch, planes, sections.rescale, savedir, report, workers, wanted=wanted) as ready:
             limits = {volume.name: found for volume, found in ready}
+            factors = {volume.path: find_plane_factors(volume, planes[volume.path], scale) for volume in batch}
             jobs = [
-                CutJob(Slab(volume, plane, indices, found), savedir, ledger.replaces(volume.name))
+                CutJob(
+                    Slab(volume, plane, indices, found, factors[volume.path][plane]),
+                    savedir,
+                    ledger.replaces(volume.name),
+                )
                 for volume, found in ready
                 if found is not None
                 for plane, indices in divide(volume, planes[volume.path], sections.spacing)
@@ -110,7 +119,7 @@ def run(
             slabs = made.pop(volume.name, [])
             outputs = sorted(output for outputs, _ in slabs for output in outputs)
             written = sum(written for _, written in slabs)
-            ledger.finish(volume.name, outputs, describe_volume(volume, limits[volume.name], notes))
+            ledger.finish(volume.name, outputs, describe_volume(volume, limits[volume.name], notes, scale))
             report.count("sections written", written)
             if written < len(outputs):
                 report.count("sections already there", len(outputs) - written)
@@ -124,6 +133,7 @@ def build_parser() -> argparse.ArgumentParser:
     cli.add_volumes_argument(parser)
     parser.add_argument("savedir", type=cli.output_directory, metavar="SAVEDIR", help="directory for the sections")
     cli.add_section_flags(parser, "sections")
+    cli.add_scale_flags(parser)
     cli.add_ledger_flags(parser, "savedir")
     cli.add_job_flags(parser)
     return parser

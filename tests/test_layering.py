@@ -68,7 +68,7 @@ FLOORS = (
     {"files", "addresses"},
     {"running", "images"},
     {"volumes", "patches", "fetching", "pictures"},
-    {"labeling", "classifier", "trimming", "cli"},
+    {"labeling", "classifier", "trimming", "reporting", "cli"},
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -17,6 +17,7 @@ from emcurate.addresses import Place
 from emcurate.errors import InputError
 from emcurate.files import Output, note_output, write_files
 from emcurate.images.origins import Origin
+from emcurate.images.resampling import Scale
 from emcurate.images.sections import encode_section
 from emcurate.patches.grid import iter_grid
 from emcurate.patches.hashing import BoolArray, hash_npy
@@ -52,6 +53,8 @@ class Cutting:
         One of `emcurate.patches.hashing.HASHES`.
     store : str
         One of `STORES`.
+    scale : Scale
+        The pixel size that the material brings sections to.
     """
 
     patchdir: Path
@@ -59,11 +62,12 @@ class Cutting:
     hash_size: int
     hash: str
     store: str = FILES
+    scale: Scale = field(default_factory=Scale)
 
     @property
     def settings(self) -> dict[str, Any]:
         """What decides over patches and hashes, as the ledger and the tables keep it."""
-        return {"crop_size": self.crop_size, "hash_size": self.hash_size, "hash": self.hash}
+        return {"crop_size": self.crop_size, "hash_size": self.hash_size, "hash": self.hash, **self.scale.settings}
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from emcurate.addresses import Place
 from emcurate.errors import InputError
 from emcurate.images.origins import Origin
 from emcurate.images.pixels import Limits
+from emcurate.images.resampling import Scale, resampled_shape
 from emcurate.running.claims import describe_raw
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Source, path_as_text
@@ -20,11 +21,18 @@ from emcurate.running.report import Report
 from emcurate.volumes.corpus import Corpus, find_volumes, fingerprint_sources
 from emcurate.volumes.cut_settings import HowToCut
 from emcurate.volumes.scratch import make_batches
-from emcurate.volumes.sections import choose_planes, section_indices, sections_at_once
+from emcurate.volumes.sections import (
+    choose_planes,
+    find_plane_factors,
+    find_planes,
+    section_indices,
+    section_shape,
+    sections_at_once,
+)
 from emcurate.volumes.slabs import NotesBeside, Slab, describe_volume, ready_to_cut, suits_threads
 from emcurate.volumes.sources import VolumeSource
 from emcurate.volumes.views import View
-from emcurate.volumes.volume import Volume
+from emcurate.volumes.volume import Volume, warn_of_unknown_voxel_size
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,7 @@ class OpenJob:
 
     source: VolumeSource
     how: HowToCut
+    scale: Scale = field(default_factory=Scale)
 
     @property
     def path(self) -> Place:
@@ -40,8 +49,17 @@ class OpenJob:
 
 
 def open_volume_to_cut(job: OpenJob) -> Volume:
-    """Open a volume; warn if its voxel size is unknown and that matters."""
-    return job.source.open(job.how.voxel_size, job.how.axes)
+    """Open a volume; warn if its voxel size is unknown and that matters, and refuse it if it cannot be resampled."""
+    volume = job.source.open(job.how.voxel_size)
+    find_plane_factors(volume, find_planes(volume, job.how.axes, job.how.anisotropy), job.scale)
+    if any(plane != 0 for plane in job.how.axes):
+        warn_of_unknown_voxel_size(volume)
+    return volume
+
+
+def view_at(view: View, scale: Scale) -> View:
+    """Return what is read of volumes whose sections are brought to a scale: of several levels the nearest finer one."""
+    return view if scale.pixel_size_nm is None else replace(view, pixel_size_nm=scale.pixel_size_nm)
 
 
 def find_volumes_to_cut(voldir: Place, savedir: Path, report: Report, view: View) -> Corpus:
@@ -71,6 +89,8 @@ class DirectoryOfVolumes:
     report : Report
         Receives what is no volume, and those that cannot be opened.
     workers : Workers
+    scale : Scale
+        The pixel size that sections are brought to.
 
     Attributes
     ----------
@@ -91,20 +111,25 @@ class DirectoryOfVolumes:
 
     is_renewed = False
 
-    def __init__(self, voldir: Place, how: HowToCut, scratch: Path, report: Report, workers: Workers) -> None:
-        self.root, self._how, self._scratch = voldir, how, scratch
+    def __init__(
+        self, voldir: Place, how: HowToCut, scratch: Path, report: Report, workers: Workers, scale: Scale = Scale()
+    ) -> None:
+        self.root, self._how, self._scratch, self._scale = voldir, how, scratch, scale
         values = asdict(how)
         said_of_all: dict[str, Any] = {**values, **values.pop("rescale")}
         del said_of_all["view"]
-        corpus = find_volumes_to_cut(voldir, scratch, report, how.view)
+        corpus = find_volumes_to_cut(voldir, scratch, report, view_at(how.view, scale))
         self.named = corpus.named
         self._settings = {source.name: {**said_of_all, **source.settings()} for source in corpus.sources}
         self._fingerprints = fingerprint_sources(corpus.sources, report)
-        jobs = [OpenJob(source, how) for source in corpus.sources if source.name in self._fingerprints]
+        jobs = [OpenJob(source, how, scale) for source in corpus.sources if source.name in self._fingerprints]
         opened = {job.path: volume for job, volume in workers.run(open_volume_to_cut, jobs, report, unit="volume")}
         self._volumes = {job.source.name: opened[job.path] for job in jobs if job.path in opened}
         self._planes = {
             name: choose_planes(volume, how.axes, how.anisotropy, report) for name, volume in self._volumes.items()
+        }
+        self._factors = {
+            name: find_plane_factors(volume, self._planes[name], scale) for name, volume in self._volumes.items()
         }
         self._notes = NotesBeside()
         self._ready: dict[str, tuple[Volume, Limits]] = {}
@@ -137,10 +162,8 @@ class DirectoryOfVolumes:
         """Return a section's height and width in pixels."""
         section = self.sections[stem]
         assert isinstance(section, naming.VolumeSection)
-        rows, columns = (
-            side for axis, side in enumerate(self._volumes[section.dataset].shape) if axis != section.plane
-        )
-        return rows, columns
+        shape = section_shape(self._volumes[section.dataset], section.plane)
+        return resampled_shape(shape, self._factors[section.dataset][section.plane])
 
     def ready(self, datasets: Mapping[str, Sequence[str]], report: Report, workers: Workers) -> Iterator[list[str]]:
         """Yield datasets that can be cut until the next are asked for: their voxels unpacked, their limits known.
@@ -177,7 +200,8 @@ class DirectoryOfVolumes:
         if not stems:
             return ()
         volume, limits = self._ready[self.sections[stems[0]].dataset]
-        return tuple(Slab(volume, plane, indices, limits) for plane, indices in self._runs(stems))
+        factors = self._factors[volume.name]
+        return tuple(Slab(volume, plane, indices, limits, factors[plane]) for plane, indices in self._runs(stems))
 
     def _runs(self, stems: Sequence[str]) -> Iterator[tuple[int, list[int]]]:
         """Yield the plane and the indices of sections of one dataset that are read together."""
@@ -199,7 +223,8 @@ class DirectoryOfVolumes:
         said = describe_volume(volume, limits, self._notes)
         pair = None if limits is None else (limits.low, limits.high)
         source = path_as_text(volume.path)
-        return Origin(said["kind"], source, self._fingerprints[name], volume.voxel_size_nm, pair)
+        size, pixel_size = volume.voxel_size_nm, self._scale.pixel_size_nm
+        return Origin(said["kind"], source, self._fingerprints[name], size, pair, pixel_size)
 
     def limits(self, name: str) -> Limits | None:
         """Return the grey limits of a dataset, None if they are not known."""

@@ -16,7 +16,7 @@ from emcurate.files import open_regular
 from emcurate.running.report import Report
 from emcurate.volumes.layouts import SizeNm
 from emcurate.volumes.views import View
-from emcurate.volumes.volume import Volume, dataset_name, open_for_cutting
+from emcurate.volumes.volume import Volume, dataset_name, open_volume
 
 # A line of a hundred letters each for a hundred thousand volumes.
 MOST_LIST_BYTES = 1 << 24
@@ -52,10 +52,9 @@ class VolumeSource:
     voxel_size_nm: SizeNm | None = None
     padding: tuple[float, ...] = ()
 
-    def open(self, voxel_size_nm: SizeNm | None = None, axes: tuple[int, ...] = ()) -> Volume:
-        """Open it, under its name; see `open_for_cutting`."""
-        size = self.voxel_size_nm or voxel_size_nm
-        return replace(open_for_cutting(self.path, size, axes, self.view), name=self.name)
+    def open(self, voxel_size_nm: SizeNm | None = None) -> Volume:
+        """Open it, under its name; see `open_volume`."""
+        return replace(open_volume(self.path, self.voxel_size_nm or voxel_size_nm, self.view), name=self.name)
 
     def settings(self) -> dict[str, Any]:
         """Return what was said of it alone, as a ledger keeps it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,14 +111,6 @@ def open_volume(path: Place, voxel_size_nm: VoxelSize | None = None, view: View 
     voxels = Inverted(opened.voxels) if view.inverted else opened.voxels
     volume = Volume(path, dataset_name(path), voxels, voxel_size_nm or opened.voxel_size_nm, opened.levels)
     check_pixel_type(volume.dtype, path)
-    return volume
-
-
-def open_for_cutting(path: Place, voxel_size_nm: VoxelSize | None, axes: Sequence[int], view: View = View()) -> Volume:
-    """Open a volume; warn if its voxel size is unknown and that matters for the planes `axes`."""
-    volume = open_volume(path, voxel_size_nm, view)
-    if any(plane != 0 for plane in axes):
-        warn_of_unknown_voxel_size(volume)
     return volume
 
 

@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 
 from emcurate.errors import DAMAGE
 from emcurate.files import is_there, open_regular
+from emcurate.images.units import nanometres_per
 from emcurate.volumes.layouts import SizeNm, checked_voxel_size
-from emcurate.volumes.units import nanometres_per
 
 # Of thousands of setups it is a megabyte.
 MOST_XML_BYTES = 1 << 25

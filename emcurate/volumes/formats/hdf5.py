@@ -22,6 +22,7 @@ import numpy as np
 from emcurate.addresses import SEPARATOR
 from emcurate.errors import DAMAGE, InputError, describe_damage
 from emcurate.files import check_regular, natural_key
+from emcurate.images.units import nanometres_per
 from emcurate.volumes.formats import file_of
 from emcurate.volumes.formats.arrays import (
     SPACE,
@@ -44,7 +45,6 @@ from emcurate.volumes.layouts import (
     checked_voxel_size,
     describe_shape,
 )
-from emcurate.volumes.units import nanometres_per
 from emcurate.volumes.views import View
 
 # Decoded chunks that HDF5 keeps while a box is read.

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from emcurate.errors import DAMAGE, InputError, describe_damage
+from emcurate.images.units import nanometres_per
 from emcurate.volumes.formats.arrays import (
     SPACE,
     ArrayHeader,
@@ -30,7 +31,6 @@ from emcurate.volumes.formats.arrays import (
 from emcurate.volumes.formats.bigdataviewer import read_setup_size
 from emcurate.volumes.formats.stores import Files, store_of
 from emcurate.volumes.layouts import COPY_AGAIN, Opened, SizeNm, checked_voxel_size, describe_shape
-from emcurate.volumes.units import nanometres_per
 from emcurate.volumes.views import View
 
 ATTRIBUTES = "attributes.json"

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from emcurate.errors import DAMAGE, InputError, describe_damage
+from emcurate.images.units import nanometres_per
 from emcurate.volumes.formats.arrays import (
     SPACE,
     ArrayHeader,
@@ -24,7 +25,6 @@ from emcurate.volumes.formats.arrays import (
 )
 from emcurate.volumes.formats.stores import Files, store_of
 from emcurate.volumes.layouts import COPY_AGAIN, Opened, SizeNm, checked_voxel_size, describe_shape
-from emcurate.volumes.units import nanometres_per
 from emcurate.volumes.views import View
 
 _EXPORT_AGAIN = "export it again as OME-Zarr 0.4 or 0.5"
