@@ -20,7 +20,7 @@ import argparse
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +44,7 @@ from emcurate.volumes.columns import (
     group_patches,
 )
 from emcurate.volumes.corpus import find_volumes, fingerprint_sources
+from emcurate.volumes.formats import may_hold_several
 from emcurate.volumes.scratch import ready_to_read
 from emcurate.volumes.sources import VolumeSource
 from emcurate.volumes.views import View
@@ -151,7 +152,9 @@ def run(
     parameters = {"nz": nz, "cross_plane": cross_plane}
     ledger = Ledger(savedir, STAGE, parameters, product="subvolumes", owner_of=dataset_of)
     # A volume of which an earlier list had patches and this one has none has lost its subvolumes.
-    names = sorted(volumes.keys() & (datasets.keys() | ledger.entries.keys()))
+    names, noted = sorted(volumes.keys() & (datasets.keys() | ledger.entries.keys())), NotedViews()
+    for name in filter(lambda name: may_hold_several(volumes[name].path), names):
+        volumes[name] = replace(volumes[name], view=noted.complete(datasets[name], volumes[name].view))
     sources = {
         name: Source(
             volumes[name].path,
@@ -164,15 +167,15 @@ def run(
     plan = ledger.plan(sources, report, root=voldir, named=corpus.named, overwrite=overwrite, prune=prune)
     report.count("volumes already done", len(plan.done))
 
-    opened, noted = [], NotedViews()
+    opened = []
     choices: dict[str, Choice] = {}
     jobs: list[BoxJob] = []
     for source, volume in workers.run(open_source, [volumes[key] for key in plan.todo], report, unit="volume"):
         try:
             noted.refuse_other(datasets[volume.name], volume, source.view)
-            choices[volume.name] = choose_boxes(
-                datasets[volume.name], volume, nz, read_patch_size, read_resampling(datasets[volume.name].first)
-            )
+            patches = datasets[volume.name]
+            resampled = read_resampling(patches.first) if patches.example else None
+            choices[volume.name] = choose_boxes(patches, volume, nz, read_patch_size, resampled)
             opened.append(volume)
         except InputError as error:
             report.fail(error)

@@ -162,23 +162,6 @@ def add_voxel_size_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_scale_flags(parser: argparse.ArgumentParser) -> None:
-    """Add ``--pixel-size`` and ``--allow-upsampling``, which come back as one `Scale`, called `scale`."""
-    group = parser.add_argument_group("scale", "patches of one scale from many instruments")
-    group.add_argument(
-        "--pixel-size",
-        type=positive_float,
-        metavar="NM",
-        help="bring sections to pixels of so many nm a side, each the mean of the area that it covers (default: leave "
-        "them as they are); rows and columns in names are then those of the new pixels",
-    )
-    group.add_argument(
-        "--allow-upsampling",
-        action="store_true",
-        help="also where the source's pixels are larger: between these straight lines, without any more detail",
-    )
-
-
 def add_volumes_argument(parser: argparse.ArgumentParser) -> None:
     """Add ``VOLDIR``, where volumes are."""
     parser.add_argument(
@@ -203,6 +186,23 @@ def add_view_flags(parser: argparse.ArgumentParser) -> None:
 def pop_view(arguments: dict[str, Any]) -> View:
     """Take the flags of `add_view_flags` out of parsed arguments and return them as one value."""
     return View(arguments.pop("level"), arguments.pop("channel"), arguments.pop("time"))
+
+
+def add_scale_flags(parser: argparse.ArgumentParser) -> None:
+    """Add ``--pixel-size`` and ``--allow-upsampling``, which come back as one `Scale`, called `scale`."""
+    group = parser.add_argument_group("scale", "patches of one scale from many instruments")
+    group.add_argument(
+        "--pixel-size",
+        type=positive_float,
+        metavar="NM",
+        help="bring sections to pixels of so many nm a side, each the mean of the area that it covers (default: leave "
+        "them as they are); rows and columns in names are then those of the new pixels",
+    )
+    group.add_argument(
+        "--allow-upsampling",
+        action="store_true",
+        help="also where the source's pixels are larger: between these straight lines, without any more detail",
+    )
 
 
 def add_section_flags(parser: argparse.ArgumentParser, title: str) -> None:

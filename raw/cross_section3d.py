@@ -30,7 +30,7 @@ from emcurate.running.report import Report
 from emcurate.volumes.corpus import fingerprint_sources, refuse_results_among
 from emcurate.volumes.cut_settings import HowToCut
 from emcurate.volumes.scratch import make_batches
-from emcurate.volumes.section_source import OpenJob, find_volumes_to_cut, open_volume_to_cut
+from emcurate.volumes.section_source import OpenJob, find_volumes_to_cut, open_volume_to_cut, view_at
 from emcurate.volumes.sections import choose_planes, dataset_of, divide, find_plane_factors, wanted_boxes
 from emcurate.volumes.slabs import NotesBeside, Slab, describe_volume, ready_to_cut, suits_threads
 
@@ -74,7 +74,7 @@ def run(
     """Cut every volume of `voldir`; see the module's docstring."""
     report = Report(STAGE)
     refuse_results_among(voldir, savedir)
-    corpus = find_volumes_to_cut(voldir, savedir, report, sections.view)
+    corpus = find_volumes_to_cut(voldir, savedir, report, view_at(sections.view, scale))
     make_output_directory(savedir)
     notes = NotesBeside()
     volumes = {source.name: source for source in corpus.sources}

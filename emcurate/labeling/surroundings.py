@@ -135,7 +135,8 @@ class Surroundings:
         volume = self._list_volumes().get(patch.dataset)
         if volume is not None and isinstance(patch.section, naming.VolumeSection):
             limits = noted.limits if noted is not None else None
-            view, resampled = (noted.view, noted.resampled) if noted is not None else (View(), None)
+            resampled = noted.resampled if noted is not None else None
+            view = noted.view if noted is not None else View()
             yield Spot(volume, patch.section, *place, fingerprint="", limits=limits, resampled=resampled, view=view)
 
     def _look_up(self, path: str) -> Spot | None:
@@ -173,7 +174,8 @@ def _read_around(spot: Spot) -> tuple[UInt8Array, int, int]:
     rows = slice(max(spot.rows[0] - reach, 0), spot.rows[1] + reach)
     columns = slice(max(spot.columns[0] - reach, 0), spot.columns[1] + reach)
     if spot.fingerprint is None:
-        return resample(read_section(Path(spot.path)), spot.factors())[rows, columns], rows.start, columns.start
+        section = resample(read_section(Path(spot.path)), spot.factors())
+        return section[rows, columns], rows.start, columns.start
     return _read_plane(open_volume(spot.path, view=spot.view), spot, rows, columns), rows.start, columns.start
 
 

@@ -86,12 +86,10 @@ def find_spots(rows: Iterable[Mapping[str, Any]], patchdir: Path, noted: Line) -
         place = (row["y"], row["y"] + row["height"]), (row["x"], row["x"] + row["width"])
         stored = patchdir / row["shard"] / f"{row['patch']}.tiff" if row["shard"] else None
         if "spacing" in noted.settings:
-            volume, limits = place_of_text(row["source"]), Limits(row["lo"], row["hi"])
-            view = View(
-                **{item.name: noted.settings[item.name] for item in fields(View) if item.name in noted.settings}
-            )
-            fingerprint, resampled = row["source_fingerprint"], row.get("resampled")
-            spot = Spot(volume, patch.section, *place, fingerprint, limits, stored, resampled, view)
+            volume, limits, resampled = place_of_text(row["source"]), Limits(row["lo"], row["hi"]), row.get("resampled")
+            said = noted.settings
+            view = View(**{item.name: said[item.name] for item in fields(View) if item.name in said})
+            spot = Spot(volume, patch.section, *place, row["source_fingerprint"], limits, stored, resampled, view)
         else:
             path = Path(path_of_text(noted.root)) / f"{patch.section.stem}.tiff"
             spot = Spot(path, patch.section, *place, stored=stored, resampled=row.get("resampled"))
@@ -154,7 +152,8 @@ class ReadOrCutAgain:
         if spot.stored is not None:
             return self.read(spot.stored)
         if spot.fingerprint is None:
-            return resample(read_section(Path(spot.path)), spot.factors())[slice(*spot.rows), slice(*spot.columns)]
+            section = resample(read_section(Path(spot.path)), spot.factors())
+            return section[slice(*spot.rows), slice(*spot.columns)]
         return _cut_volume(
             spot.path, tuple(s for s in self.spots.values() if s.path == spot.path and s.stored is None), self.scratch
         )[spot]

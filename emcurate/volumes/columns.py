@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -141,31 +141,27 @@ def account_for(choices: Iterable[Choice], nz: int) -> str:
     return line
 
 
-def find_column(
-    plane: int, rows: tuple[int, int], columns: tuple[int, int], resampled: Resampled | None = None
-) -> Column:
-    """Return the column of voxels that patches at some rows and columns (start, stop) of a plane were cut from."""
-    down, across = (None if resampled is None else resampled.factors(plane)) or (1.0, 1.0)
-    (top, bottom), (left, right) = (
-        (round(start * factor), round(stop * factor)) for (start, stop), factor in ((rows, down), (columns, across))
-    )
-    return Column(plane, top, left, bottom - top, right - left)
-
-
 class NotedViews:
     """What was read of volumes that patches were cut from, as far as the directories on the way tell."""
 
     def __init__(self) -> None:
         self._ledgers: dict[Path, list[LedgerFile]] = {}
 
+    def complete(self, informative: Informative, view: View) -> View:
+        """Return a view with the pixel size, by which a level was chosen when patches were cut, if none is given."""
+        if view.level is not None or not informative.example:
+            return view
+        noted = self._find(informative.first) or {}
+        return replace(view, pixel_size_nm=noted.get("pixel_size_nm")) if "level" not in noted else view
+
     def refuse_other(self, informative: Informative, volume: Volume, view: View) -> None:
         """Raise `InputError` if a volume's patches were cut from another level, channel or time than is read of it.
 
         Nothing in a patch's name tells which, and a box at its place in another level would be one of something else.
         """
-        if volume.levels == 1 and not view.settings():
+        if not informative.example or (volume.levels == 1 and not view.settings()):
             return
-        noted = self._find(next(iter(informative.example.values())))
+        noted = self._find(informative.first)
         if noted is None:
             return
         cut, read = _spell_view(noted), _spell_view(view.settings())
@@ -199,7 +195,20 @@ class NotedViews:
 def _spell_view(settings: Mapping[str, Any]) -> str:
     """Return what a view chooses as words; the full resolution is read where no level is named."""
     chosen = [f"{name} {settings[name]}" for name in ("channel", "time") if name in settings]
-    return ", ".join([f"level {settings.get('level', 0)}", *chosen])
+    size = settings.get("pixel_size_nm") if "level" not in settings else None
+    level = f"level {settings.get('level', 0)}" if size is None else f"the level for pixels of {size:g} nm"
+    return ", ".join([level, *chosen])
+
+
+def find_column(
+    plane: int, rows: tuple[int, int], columns: tuple[int, int], resampled: Resampled | None = None
+) -> Column:
+    """Return the column of voxels that patches at some rows and columns (start, stop) of a plane were cut from."""
+    down, across = (None if resampled is None else resampled.factors(plane)) or (1.0, 1.0)
+    (top, bottom), (left, right) = (
+        (round(start * factor), round(stop * factor)) for (start, stop), factor in ((rows, down), (columns, across))
+    )
+    return Column(plane, top, left, bottom - top, right - left)
 
 
 def check_column(column: Column, last_section: int, volume: Volume, patch: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,11 @@ def open_volume_to_cut(job: OpenJob) -> Volume:
     if any(plane != 0 for plane in job.how.axes):
         warn_of_unknown_voxel_size(volume)
     return volume
+
+
+def view_at(view: View, scale: Scale) -> View:
+    """Return what is read of volumes whose sections are brought to a scale: of several levels the nearest finer one."""
+    return view if scale.pixel_size_nm is None else replace(view, pixel_size_nm=scale.pixel_size_nm)
 
 
 def find_volumes_to_cut(voldir: Place, savedir: Path, report: Report, view: View) -> Corpus:
@@ -113,7 +118,7 @@ class DirectoryOfVolumes:
         values = asdict(how)
         said_of_all: dict[str, Any] = {**values, **values.pop("rescale")}
         del said_of_all["view"]
-        corpus = find_volumes_to_cut(voldir, scratch, report, how.view)
+        corpus = find_volumes_to_cut(voldir, scratch, report, view_at(how.view, scale))
         self.named = corpus.named
         self._settings = {source.name: {**said_of_all, **source.settings()} for source in corpus.sources}
         self._fingerprints = fingerprint_sources(corpus.sources, report)

@@ -53,7 +53,7 @@ class VolumeSource:
     padding: tuple[float, ...] = ()
 
     def open(self, voxel_size_nm: SizeNm | None = None) -> Volume:
-        """Open it, under its name; see `open_volume`. What was said of its voxel size goes before what is given."""
+        """Open it, under its name; see `open_volume`."""
         return replace(open_volume(self.path, self.voxel_size_nm or voxel_size_nm, self.view), name=self.name)
 
     def settings(self) -> dict[str, Any]:

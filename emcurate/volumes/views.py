@@ -25,8 +25,8 @@ class View:
     inverted : bool
         Whether black and white change places.
     pixel_size_nm : float, optional
-        Where no `level` is given: the coarsest level with pixels of y and x no larger than this is read. That alone
-        makes no pixels of this size: whoever resamples averages the rest of the way, from `Volume.voxel_size_nm`.
+        Where no `level` is given, the nearest finer level is read; see `choose_level`. That alone makes no pixels of
+        this size: `emcurate.images.resampling` averages the rest of the way, from `Volume.voxel_size_nm`.
     """
 
     level: int | None = None
@@ -41,15 +41,20 @@ class View:
 
 
 def choose_level(sizes: Sequence[SizeNm | None], pixel_size_nm: float) -> int | None:
-    """Return the coarsest level whose pixels, in y and x, are no larger than wanted; None where sizes are unknown.
+    """Return the coarsest level that has lost nothing at a pixel size; None where sizes are unknown.
 
-    Where even those of level 0 are larger, that is 0.
+    Along each axis its voxels are no larger than wanted, or than those of level 0 where these are larger already.
 
     >>> choose_level([(30, 4, 4), (30, 8, 8), (60, 16, 16)], 10), choose_level([(30, 4, 4)], 2), choose_level([None], 8)
     (1, 0, None)
+    >>> choose_level([(30, 4, 4), (30, 8, 8), (60, 16, 16)], 16)
+    1
     """
-    if any(size is None for size in sizes):
+    known = [size for size in sizes if size is not None]
+    if len(known) < len(sizes) or not known:
         return None
-    most = pixel_size_nm * (1 + SIZE_TOLERANCE)
-    fine = [level for level, size in enumerate(sizes) if size is not None and max(size[1:]) <= most]
+    most = [max(pixel_size_nm, size) * (1 + SIZE_TOLERANCE) for size in known[0]]
+    fine = [
+        level for level, size in enumerate(known) if all(side <= limit for side, limit in zip(size, most, strict=True))
+    ]
     return max(fine, default=0)

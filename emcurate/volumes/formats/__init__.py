@@ -77,6 +77,11 @@ _HOLDS_SEVERAL = tuple(
 )
 
 
+def may_hold_several(place: Place) -> bool:
+    """Return whether a volume may hold several resolutions, channels or times, of which one is chosen."""
+    return isinstance(place, Address) or _find_module(place) in VIEWING
+
+
 def is_slices_directory(place: Place) -> bool:
     """Return whether a path is a directory that is no volume in a format of its own, and so may hold slices."""
     return isinstance(place, Path) and _find_module(place) == SLICES_READER
