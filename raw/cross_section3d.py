@@ -74,7 +74,7 @@ def run(
     """Cut every volume of `voldir`; see the module's docstring."""
     report = Report(STAGE)
     refuse_results_among(voldir, savedir)
-    corpus = find_volumes_to_cut(voldir, savedir, report, view_at(sections.view, scale))
+    corpus = find_volumes_to_cut(voldir, savedir, report, view_at(sections, scale))
     make_output_directory(savedir)
     notes = NotesBeside()
     volumes = {source.name: source for source in corpus.sources}

@@ -57,9 +57,14 @@ def open_volume_to_cut(job: OpenJob) -> Volume:
     return volume
 
 
-def view_at(view: View, scale: Scale) -> View:
-    """Return what is read of volumes whose sections are brought to a scale: of several levels the nearest finer one."""
-    return view if scale.pixel_size_nm is None else replace(view, pixel_size_nm=scale.pixel_size_nm)
+def view_at(how: HowToCut, scale: Scale) -> View:
+    """Return what is read of volumes whose sections are brought to a scale: of several levels the nearest finer one.
+
+    A voxel size that is given is that of one level, and says nothing of the others.
+    """
+    if scale.pixel_size_nm is None or how.voxel_size is not None:
+        return how.view
+    return replace(how.view, pixel_size_nm=scale.pixel_size_nm)
 
 
 def find_volumes_to_cut(voldir: Place, savedir: Path, report: Report, view: View) -> Corpus:
@@ -118,7 +123,7 @@ class DirectoryOfVolumes:
         values = asdict(how)
         said_of_all: dict[str, Any] = {**values, **values.pop("rescale")}
         del said_of_all["view"]
-        corpus = find_volumes_to_cut(voldir, scratch, report, view_at(how.view, scale))
+        corpus = find_volumes_to_cut(voldir, scratch, report, view_at(how, scale))
         self.named = corpus.named
         self._settings = {source.name: {**said_of_all, **source.settings()} for source in corpus.sources}
         self._fingerprints = fingerprint_sources(corpus.sources, report)

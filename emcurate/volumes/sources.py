@@ -58,7 +58,10 @@ class VolumeSource:
 
     def settings(self) -> dict[str, Any]:
         """Return what was said of it alone, as a ledger keeps it."""
-        return {**self.view.settings(), **({"padding": list(self.padding)} if self.padding else {})}
+        said: dict[str, Any] = self.view.settings()
+        if self.voxel_size_nm is not None:
+            said["voxel_size"] = list(self.voxel_size_nm)
+        return {**said, **({"padding": list(self.padding)} if self.padding else {})}
 
 
 def make_source(place: Place, view: View = View()) -> VolumeSource:
@@ -156,6 +159,8 @@ def _read_row(path: Path, row: Mapping[str, str], view: View) -> VolumeSource:
     size = _read_floats("voxel_size", row.get("voxel_size", ""))
     if size and (len(size) != 3 or min(size) <= 0):
         raise naming.GrammarError("a voxel_size of three lengths in nm, z y x", row["voxel_size"])
+    if size:  # of one level, which says nothing of the others
+        view = replace(view, pixel_size_nm=None)
     return replace(
         source,
         name=name,
