@@ -16,7 +16,7 @@ import numpy.typing as npt
 import tifffile
 
 from emcurate.errors import InputError, describe_damage
-from emcurate.files import check_regular
+from emcurate.files import check_regular, create_for_arrays
 from emcurate.images.reading import check_plausible
 from emcurate.images.tiff_files import TIFF_DAMAGE, open_tiff, parse_ome
 from emcurate.images.tiff_pages import check_tiff_complete, grey_type_of_page, is_auxiliary_page, read_grey_page
@@ -128,7 +128,8 @@ def write_stack(
         writer: Any = None
         for plane in planes:
             if writer is None:
-                writer = stack.enter_context(tifffile.TiffWriter(path, bigtiff=big))
+                file = stack.enter_context(create_for_arrays(path))
+                writer = stack.enter_context(tifffile.TiffWriter(file, bigtiff=big))
             writer.write(
                 plane,
                 contiguous=True,
