@@ -30,9 +30,10 @@ from typing import Any
 
 from emcurate import cli
 from emcurate.errors import InputError
-from emcurate.files import list_files
+from emcurate.files import list_files, make_output_directory
 from emcurate.patches.cutting import TAR
-from emcurate.running.ledger_file import LedgerFile, ledger_path
+from emcurate.running.ledger_file import LedgerFile, ledger_path, lock_path
+from emcurate.running.locks import hold_lock
 from emcurate.running.report import Report
 
 NAME = "curate"
@@ -61,6 +62,9 @@ NOT_HANDED_ON = {("vid2stack", "voxel_size"), ("train_nn", "threshold")}
 # Flags of crop_patches.py that only say how volumes are cut, and that only say how patches are stored.
 OF_VOLUMES = {"axes", "spacing", "anisotropy", "voxel_size", "rescale", "percentiles"}
 OF_STORING = {"store", "shard_size"}
+
+# MRC files are only judged, for which no other flag matters.
+OF_AUDIT = {"processes"}
 
 # What is kept of the patches on the way to the exemplars.
 KEPT = (EXEMPLARS, EVERYTHING) = ("exemplars", "all")
@@ -109,7 +113,8 @@ def plan_steps(a: argparse.Namespace) -> list[Step]:
         last: str = "",
         less: Set[str] = frozenset(),
     ) -> None:
-        flags = [] if stage == "mrc2byte" else forwarded_flags(stage, vars(a), less)
+        unused = less if stage != "mrc2byte" else {action.dest for action in flags_of(stage)} - OF_AUDIT
+        flags = forwarded_flags(stage, vars(a), unused)
         argv = (*map(str, paths), *flags, *shlex.split(last))
         steps.append(Step(stage, Path(paths[0]), to, argv, frozenset(of)))
 
@@ -238,6 +243,8 @@ def run(a: argparse.Namespace) -> Report:
     stopped: set[str] = set()
     steps = plan_steps(a)
     check_flags(steps, a.out)
+    # Each stage locks its own directory, but only while it runs: another run could come between two.
+    hold_lock(lock_path(make_output_directory(a.out), NAME), a.out)
     try:
         for step in steps:
             if step.kinds <= stopped:
