@@ -115,7 +115,7 @@ COMMANDS = {
     "vid2stack": Command("preprocess/vid2stack.py", lambda c, out: [c.videos, "-o", out], ("--format", "mrc")),
     "mrc2byte": Command("preprocess/mrc2byte.py", lambda c, out: [c.volumes, "-o", out], ("--rescale", "minmax")),
     "mrc2byte in place": Command(
-        "preprocess/mrc2byte.py", lambda c, out: [out], prepare=_copy_volumes, among_inputs=True
+        "preprocess/mrc2byte.py", lambda c, out: [out], ("--overwrite",), prepare=_copy_volumes, among_inputs=True
     ),
     "cleanup2d": Command("raw/cleanup2d.py", lambda c, out: [c.images, out], ("--rescale", "minmax")),
     "cross_section3d": Command(

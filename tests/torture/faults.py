@@ -9,7 +9,8 @@ Whatever it is, what can be seen under a final name is whole (but after a power 
 line what is wrong. The same command, given again, must then end well, with the bytes of a run that nothing happened to
 and with nothing left over.
 
-Each command is also run with --overwrite where results of other parameters lie.
+Each command is also run with --overwrite where results of other parameters lie. And at each change the same command
+with other parameters comes, while the first waits: one of the two must end well, as if alone, the other say why not.
 
 Example: python -m tests.torture.faults --seed 1 --only crop_patches --moments 20
 """
@@ -38,6 +39,11 @@ from tests.torture.watching import Watcher
 RUN_SECONDS = 60  # that a run may take; the longest takes a few
 OVERWRITE = "--overwrite"
 OVER_OTHERS = ", over others"
+SECOND = "a second run comes"
+KINDS = (*FAULTS, SECOND)
+
+# What a run says that is not the one to write: another does, or has done.
+REFUSED = ("another that is under way", "expected results made with", "expected the input that its results in")
 
 
 class Torture:
@@ -50,22 +56,28 @@ class Torture:
         (self.work / "corpus").mkdir()
         self.corpus = SmallCorpus(self.work / "corpus")
 
-    def torture(self, name, moments=None, faults=tuple(FAULTS)):
-        """Do everything to one command, at so many moments of each fault, all if not told; return how that went."""
+    def torture(self, name, moments=None, kinds=KINDS):
+        """Do everything to one command, at so many moments of each kind, all if not told; return how that went."""
         self.name = name
         self.command = self.commands[name.removesuffix(OVER_OTHERS)]
         self.more = (OVERWRITE,) if name.endswith(OVER_OTHERS) else ()
         if not self.learn():
             return "not tried"
         counts = Counter()
-        for kind in faults:
-            fault = FAULTS[kind]
-            number = sum(map(fault.can_hit, self.changes))
+        for kind in kinds:
+            if kind == SECOND and (self.more or not self.command.other):
+                continue
+            number = len(self.changes) if kind == SECOND else sum(map(FAULTS[kind].can_hit, self.changes))
             rng = random.Random(f"{self.seed} {name} {kind}")
             chosen = range(number) if moments is None else sorted(rng.sample(range(number), min(moments, number)))
+            if kind == SECOND and chosen:
+                self.learn_other()
             for moment in chosen:
                 counts[kind] += 1
-                self.try_one(kind, fault, moment)
+                if kind == SECOND:
+                    self.meet(moment)
+                else:
+                    self.try_one(kind, FAULTS[kind], moment)
         tried = ", ".join(f"{number:,} x {kind}" for kind, number in counts.items())
         return f"{len(self.changes):,} changes; {tried}"
 
@@ -151,6 +163,44 @@ class Torture:
             self.find(f"{where}: {problems[0]}")
         self.conclude(where)
 
+    def learn_other(self):
+        """Run the command with other parameters, for what that makes."""
+        self.other_call = self.command.call(self.corpus, self.out, *self.command.other)
+        self.afresh()
+        answer = self.run(self.other_call)
+        if answer.status != 0:
+            self.find(f"the run with other parameters ends with status {answer.status}", answer.out + answer.err)
+        self.expected_of_other = results(self.out)
+
+    def meet(self, moment):
+        """Have the command with other parameters come at a moment; judge what comes of both."""
+        self.afresh()
+        answers = []
+        course = run_watched(
+            self.call,
+            self.out,
+            RUN_SECONDS,
+            moment=moment,
+            meanwhile=lambda: answers.append(self.run(self.other_call)),
+        )
+        where = f"{SECOND} at change {moment}"
+        if course.answer is None or not answers:
+            self.find(f"{where}: {'the first did not end' if course.answer is None else 'it came too late'}")
+            return
+        first, second = course.answer, answers[0]
+        said = "".join((first.out, first.err, second.out, second.err))
+        statuses = first.status, second.status
+        # Where results replace inputs there is nothing left to do for whoever comes after the other.
+        expected = {(0, 1): self.expected, (1, 0): self.expected_of_other}
+        expected |= {(0, 0): self.expected} if self.command.among_inputs else {}
+        if statuses not in expected:
+            self.find(f"{where}: status {first.status} and {second.status}", said)
+            return
+        if 1 in statuses and not any(words in (first, second)[statuses.index(1)].err for words in REFUSED):
+            self.find(f"{where}: does not say so", said)
+        if different := differing(results(self.out), expected[statuses]):
+            self.find(f"{where}: {some(different)} differ from a run alone", said)
+
     def judge(self, where, fault, answer):
         """Find what a run must not do that a change of files failed in."""
         if answer is None:
@@ -203,7 +253,7 @@ def load(names):
 
 def names_of(commands):
     """Return what can be tried of some commands: each, and each over the results of others."""
-    over = [f"{name}{OVER_OTHERS}" for name, command in commands.items() if command.other]
+    over = [f"{name}{OVER_OTHERS}" for name, command in commands.items() if command.other and not command.among_inputs]
     return [*commands, *over]
 
 
@@ -212,8 +262,8 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", default="0", metavar="N", help="of all that is left to chance (default: 0)")
     parser.add_argument("--only", default="", metavar="WORDS", help="only commands with these words in their names")
-    parser.add_argument("--fault", default="", metavar="WORDS", help="only faults with these words in their names")
-    parser.add_argument("--moments", type=int, metavar="N", help="of each command and fault (default: all)")
+    parser.add_argument("--kind", default="", metavar="WORDS", help="only what has these words in its name")
+    parser.add_argument("--moments", type=int, metavar="N", help="of each command and kind (default: all)")
     a = parser.parse_args(argv)
     print(f"seed {a.seed}")
     if not syscalls.are_seen():
@@ -226,7 +276,7 @@ def main(argv=None):
         for name in names_of(torture.commands):
             if a.only in name:
                 begun, before = time.monotonic(), len(torture.findings)
-                said = torture.torture(name, a.moments, [kind for kind in FAULTS if a.fault in kind])
+                said = torture.torture(name, a.moments, [kind for kind in KINDS if a.kind in kind])
                 print(f"{name}: {said}; {time.monotonic() - begun:.0f} s", flush=True)
                 print("".join(f"  FOUND {line}\n" for line in torture.findings[before:]), end="", flush=True)
     print(f"{len(torture.findings)} findings")

@@ -66,7 +66,7 @@ class Course:
     hung: bool = False
 
 
-def run_watched(command, out, limit, fault=None, moment=0, disk=None):
+def run_watched(command, out, limit, fault=None, moment=0, disk=None, meanwhile=None):
     """Run a command in a child; return its `Course`.
 
     Parameters
@@ -80,6 +80,8 @@ def run_watched(command, out, limit, fault=None, moment=0, disk=None):
         What happens, to the change of number `moment`, from 0, among those that it can happen to.
     disk : tests.power.Disk, optional
         Is told what is waited for.
+    meanwhile : callable, optional
+        Is called before that change, while the command waits.
     """
     course = Course()
     child, reader, listener = _start(command)
@@ -101,6 +103,8 @@ def run_watched(command, out, limit, fault=None, moment=0, disk=None):
                     listener.allow(ticket)
                     continue
                 course.changes.append(change)
+                if meanwhile is not None and len(course.changes) - 1 == moment:
+                    meanwhile()
                 is_hit = fault is not None and fault.can_hit(change)
                 hit += is_hit
                 if not is_hit or hit - 1 < moment or (hit - 1 > moment and not fault.lasts):

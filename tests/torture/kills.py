@@ -182,8 +182,9 @@ class Torture:
             where = f"a second run with {' '.join(more) or 'the same parameters'}"
             self.afresh()
             first = self.start()
-            while first.is_running() and not any(name.endswith(".jsonl") for name in names_in(self.out)):
+            while first.is_running() and not any(name.endswith(".lock") for name in names_in(self.out)):
                 time.sleep(POLL_SECONDS)
+            time.sleep(POLL_SECONDS)  # it is locked a moment after it is made
             first.send(signal.SIGSTOP)  # so that it is still under way
             if not first.is_running():
                 return "two at once: the first was over before"
