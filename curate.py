@@ -33,12 +33,13 @@ from typing import Any
 from emcurate import cli
 from emcurate.addresses import Address, Place, hide_secrets
 from emcurate.errors import InputError
-from emcurate.files import list_files
+from emcurate.files import list_files, make_output_directory
 from emcurate.patches.cutting import TAR
 from emcurate.patches.decided import DECIDED_FILE
 from emcurate.patches.joined import Results
 from emcurate.reporting.account import open_ledger, write_account
-from emcurate.running.ledger_file import LedgerFile, ledger_path
+from emcurate.running.ledger_file import LedgerFile, ledger_path, lock_path
+from emcurate.running.locks import hold_lock
 from emcurate.running.report import Report
 
 NAME = "curate"
@@ -69,6 +70,9 @@ NOT_HANDED_ON = {("vid2stack", "voxel_size"), ("train_nn", "threshold")}
 OF_VIEW = {"level", "channel", "time"}
 OF_VOLUMES = {"axes", "spacing", "anisotropy", "voxel_size", "rescale", "percentiles"} | OF_VIEW
 OF_STORING = {"store", "shard_size"}
+
+# MRC files are only judged, for which no other flag matters.
+OF_AUDIT = {"processes"}
 
 # What is kept of the patches on the way to the exemplars.
 KEPT = (EXEMPLARS, EVERYTHING) = ("exemplars", "all")
@@ -117,7 +121,8 @@ def plan_steps(a: argparse.Namespace) -> list[Step]:
         last: str = "",
         less: Set[str] = frozenset(),
     ) -> None:
-        flags = [] if stage == "mrc2byte" else forwarded_flags(stage, vars(a), less)
+        unused = less if stage != "mrc2byte" else {action.dest for action in flags_of(stage)} - OF_AUDIT
+        flags = forwarded_flags(stage, vars(a), unused)
         words = [path.full if isinstance(path, Address) else str(path) for path in paths]
         source = paths[0] if isinstance(paths[0], Address) else Path(paths[0])
         steps.append(Step(stage, source, to, (*words, *flags, *shlex.split(last)), frozenset(of)))
@@ -249,6 +254,8 @@ def run(a: argparse.Namespace) -> Report:
     stopped: set[str] = set()
     steps = plan_steps(a)
     check_flags(steps, a.out)
+    # Each stage locks its own directory, but only while it runs: another run could come between two.
+    hold_lock(lock_path(make_output_directory(a.out), NAME), a.out)
     try:
         for step in steps:
             if step.kinds <= stopped:

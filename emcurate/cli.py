@@ -24,7 +24,7 @@ from emcurate.images.pixels import Rescale
 from emcurate.images.resampling import Scale
 from emcurate.running.disk import NO_ROOM, describe_no_room
 from emcurate.running.jobs import Workers, default_processes
-from emcurate.running.locks import release_locks
+from emcurate.running.locks import held_locks, release_locks
 from emcurate.running.report import Report, begin, take_report
 from emcurate.running.signals import Stopped, stop_when_told
 from emcurate.running.streams import speak
@@ -381,11 +381,12 @@ def attempt(stage: Callable[[], Report], name: str) -> tuple[Report, bool]:
     """Run a stage; return its report, and whether it came to its end. What broke it off is among the failures."""
     failure: InputError | str
     begin(name)
+    outer = held_locks()  # of what runs one stage after another
     try:
         try:
             report = stage()
         finally:
-            release_locks()
+            release_locks(outer)
         return report, True
     except InputError as error:
         failure = error

@@ -46,6 +46,7 @@ from emcurate.running.ledger_file import (
     digest_parameters,
     ledger_path,
     ledger_paths,
+    lock_path,
     read_outputs,
 )
 from emcurate.running.locks import before_release, hold_lock, holds_alone
@@ -165,7 +166,7 @@ class Ledger:
             stage=stage, product=product, version=__version__, parameters=self._parameters, among_inputs=among_inputs
         )
         path = ledger_path(directory, stage)
-        lock = path.with_suffix(".lock")
+        lock = lock_path(directory, stage)
         hold_lock(lock, directory)
         for swept in (directory, path.parent):
             remove_stale_partials(swept, alone=holds_alone(lock))
