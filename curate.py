@@ -33,7 +33,7 @@ from emcurate.errors import InputError
 from emcurate.files import list_files
 from emcurate.patches.cutting import TAR
 from emcurate.running.ledger_file import LedgerFile, ledger_path
-from emcurate.running.report import Report
+from emcurate.running.report import LeftOut, Report
 
 NAME = "curate"
 
@@ -59,7 +59,7 @@ DECIDED_HERE = {"help", "outdir", "format", "dry_run", "reroot", "labels", "weig
 NOT_HANDED_ON = {("vid2stack", "voxel_size"), ("train_nn", "threshold")}
 
 # Flags of crop_patches.py that only say how volumes are cut, and that only say how patches are stored.
-OF_VOLUMES = {"axes", "spacing", "anisotropy", "voxel_size", "rescale", "percentiles"}
+OF_VOLUMES = {"axes", "spacing", "anisotropy", "voxel_size", "rescale", "percentiles", "prefer"}
 OF_STORING = {"store", "shard_size"}
 
 # What is kept of the patches on the way to the exemplars.
@@ -236,6 +236,7 @@ def run(a: argparse.Namespace) -> Report:
     total = Report(NAME)
     rows: dict[str, Row] = {}
     stopped: set[str] = set()
+    told: set[LeftOut] = set()
     steps = plan_steps(a)
     check_flags(steps, a.out)
     try:
@@ -248,7 +249,7 @@ def run(a: argparse.Namespace) -> Report:
             row.inputs += count_entries(step.source)
             report, ended = run_step(step)
             total.fail_all(report.failures)
-            cli.print_outcome(report)
+            cli.print_outcome(report, told)
             row.outputs = f"{count_entries(step.destination):,}" if step.destination else "audit only"
             row.seconds += time.monotonic() - start
             if not ended and step.destination is not None:

@@ -111,6 +111,7 @@ def run(
     *,
     nz: int = NZ,
     cross_plane: bool = False,
+    prefer: str | None = None,
     reroot: tuple[str, str] | None = None,
     overwrite: bool = False,
     prune: bool = False,
@@ -120,7 +121,7 @@ def run(
     report = Report(STAGE)
     report.count("subvolumes written", 0)
     datasets = group_patches(PathList(filtered, reroot), report)
-    volumes = refuse_bad_names(list_volumes(voldir, report, exclude=[savedir]), report)
+    volumes = refuse_bad_names(list_volumes(voldir, report, exclude=[savedir], prefer=prefer), report)
     paths = {dataset_name(path): path for path in volumes}
     if not paths and not report.failures:
         raise InputError(voldir, "volumes", describe_content(voldir), "name the directory the sections were cut from")
@@ -192,6 +193,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--cross-plane", action="store_true", help="store each box with its shortest axis first; the name tells how"
     )
+    cli.add_prefer_flag(parser)
     cli.add_reroot_flag(parser)
     cli.add_ledger_flags(parser, "savedir")
     cli.add_job_flags(parser)

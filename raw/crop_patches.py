@@ -51,6 +51,7 @@ def run(
     *,
     from_volumes: bool = False,
     sections: HowToCut = HowToCut(),
+    prefer: str | None = None,
     crop_size: int = CROP_SIZE,
     hash_size: int = HASH_SIZE,
     hash: str = HASHES[0],
@@ -68,7 +69,7 @@ def run(
     selection = None if only is None else Selection(only)
     material: Material
     if from_volumes:
-        material = DirectoryOfVolumes(imdir, sections, patchdir, report, workers)
+        material = DirectoryOfVolumes(imdir, sections, patchdir, report, workers, prefer)
     else:
         workers.warm_up()
         material = DirectoryOfSections(imdir, report)
@@ -114,8 +115,10 @@ def check_arguments(parser: argparse.ArgumentParser, arguments: dict[str, Any]) 
     size = arguments["hash_size"]
     if arguments["hash"] == WAVELET_HASH and size & (size - 1):
         parser.error(f"argument --hash_size: expected a power of 2 for --hash {WAVELET_HASH}, found {size}")
-    if not arguments["from_volumes"] and arguments["sections"] != HowToCut():
-        parser.error("arguments --axes, --spacing, --anisotropy, --voxel-size, --rescale: expected --from-volumes too")
+    of_volumes = arguments["sections"] != HowToCut() or arguments["prefer"] is not None
+    if not arguments["from_volumes"] and of_volumes:
+        flags = "--axes, --spacing, --anisotropy, --voxel-size, --rescale, --prefer"
+        parser.error(f"arguments {flags}: expected --from-volumes too")
     if arguments["hashes_only"] and arguments["store"] != FILES:
         parser.error(f"argument --hashes-only: expected no --store {arguments['store']}, since no patch is written")
     if arguments["hashes_only"] and arguments["only"] is not None:
@@ -177,6 +180,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="IMDIR holds volumes: cut these, as cross_section3d.py followed by this script would, without sections",
     )
     cli.add_section_flags(parser, "with --from-volumes: sections")
+    cli.add_prefer_flag(parser)
     cli.add_ledger_flags(parser, "patchdir")
     parser.set_defaults(check_arguments=check_arguments)
     cli.add_job_flags(parser)

@@ -71,6 +71,7 @@ def run(
     savedir: Path,
     *,
     sections: HowToCut = HowToCut(),
+    prefer: str | None = None,
     overwrite: bool = False,
     prune: bool = False,
     workers: Workers = Workers(),
@@ -78,7 +79,7 @@ def run(
     """Cut every volume of `voldir`; see the module's docstring."""
     report = Report(STAGE)
     refuse_same_directory(voldir, savedir)
-    paths = list_volumes_to_cut(voldir, savedir, report)
+    paths = list_volumes_to_cut(voldir, savedir, report, prefer)
     make_output_directory(savedir)
     notes = Notes(voldir)
     said_of_each = {"axes": sections.axes, "voxel_size": sections.voxel_size}
@@ -129,6 +130,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("voldir", type=cli.existing_directory, metavar="VOLDIR", help="directory of volumes")
     parser.add_argument("savedir", type=cli.output_directory, metavar="SAVEDIR", help="directory for the sections")
     cli.add_section_flags(parser, "sections")
+    cli.add_prefer_flag(parser)
     cli.add_ledger_flags(parser, "savedir")
     cli.add_job_flags(parser)
     return parser

@@ -413,8 +413,11 @@ class Ledger:
         roots = self._roots_looked_through()
         candidates = [key for key, line in self.entries.items() if key not in self._sources and line.root in roots]
         datasets = {source.dataset for source in self._sources.values()}
+        renamed = self._find_renamed(candidates)
         gone = [
-            key for key in candidates if self._is_divided_otherwise(key, datasets) or _is_gone(self.entries[key].source)
+            key
+            for key in candidates
+            if key in renamed or self._is_divided_otherwise(key, datasets) or _is_gone(self.entries[key].source)
         ]
         # An input that failed, or of which nothing came, leaves nothing when it goes.
         traceless = [k for k in gone if not self.entries[k].made_anything and not self._own_leftovers(k, unnoted)]
@@ -441,13 +444,25 @@ class Ledger:
                     "use another output directory, or --overwrite to make them again (--prune only removes these)",
                 )
             )
-        lost = [line.input for line in lines if line.dataset not in cut]
+        for old, new in sorted({(self.entries[key].dataset, renamed[key]) for key in gone if key in renamed}):
+            what = f"results under the name {old} are of what is now called {new}"
+            self._report.warn(f"{self.directory}: {what}; they are still there, and --prune removes them")
+        lost = [line.input for line in lines if line.dataset not in cut and line.input not in renamed]
         if lost:
             self._report.warn(
                 f"{self.directory}: what {_some(lost)} came of is gone from {self._root}; the results are still there, "
                 "and --prune removes them"
             )
         return set(cut)
+
+    def _find_renamed(self, candidates: Iterable[str]) -> dict[str, str]:
+        """Return the dataset's name by the keys of results whose input is here under another one.
+
+        Those are of inputs in directories called ``slices`` and the like, which were once named after them.
+        """
+        old = [key for key in candidates if naming.tells_no_name(self.entries[key].dataset)]
+        names = {path_as_text(source.path): source.dataset for source in self._sources.values()} if old else {}
+        return {key: names[self.entries[key].source] for key in old if self.entries[key].source in names}
 
     def _is_divided_otherwise(self, key: str, datasets: Collection[str]) -> bool:
         """Return whether a part that this run does not have is of an input that it has, all of which is replaced."""

@@ -37,15 +37,15 @@ def open_volume_to_cut(job: OpenJob) -> Volume:
     return open_for_cutting(job.path, job.how.voxel_size, job.how.axes)
 
 
-def list_volumes_to_cut(voldir: Path, savedir: Path, report: Report) -> list[Path]:
-    """Return the volumes in a directory; results may lie among them in `savedir`.
+def list_volumes_to_cut(voldir: Path, savedir: Path, report: Report, prefer: str | None = None) -> list[Path]:
+    """Return the volumes in a directory; results may lie among them in `savedir`. As `list_volumes`.
 
     Raises
     ------
     InputError
         If there are none.
     """
-    paths = list_volumes(voldir, report, exclude=[savedir])
+    paths = list_volumes(voldir, report, exclude=[savedir], prefer=prefer)
     if not paths and not report.failures:
         expected = "volumes (tif, mrc, map, rec, nrrd, nii, h5, zarr, ... or sub-directories of slices)"
         raise InputError(voldir, expected, describe_raw(voldir), "name the directory that holds the volumes")
@@ -64,6 +64,8 @@ class DirectoryOfVolumes:
     report : Report
         Receives what is no volume, and those that cannot be opened.
     workers : Workers
+    prefer : str, optional
+        See `list_volumes`.
 
     Attributes
     ----------
@@ -82,11 +84,13 @@ class DirectoryOfVolumes:
 
     is_renewed = False
 
-    def __init__(self, voldir: Path, how: HowToCut, scratch: Path, report: Report, workers: Workers) -> None:
+    def __init__(
+        self, voldir: Path, how: HowToCut, scratch: Path, report: Report, workers: Workers, prefer: str | None = None
+    ) -> None:
         self.root, self._how, self._scratch = voldir, how, scratch
         values = asdict(how)
         self._settings: dict[str, Any] = {**values, **values.pop("rescale")}
-        paths = list_volumes_to_cut(voldir, scratch, report)
+        paths = list_volumes_to_cut(voldir, scratch, report, prefer)
         jobs = [OpenJob(path, how) for path in refuse_bad_names(paths, report)]
         opened = {job.path: volume for job, volume in workers.run(open_volume_to_cut, jobs, report, unit="volume")}
         self._volumes = {dataset_name(job.path): opened[job.path] for job in jobs if job.path in opened}

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from emcurate import naming
 from emcurate.errors import DataWarning, InputError
 from emcurate.images.pixels import check_pixel_type
+from emcurate.running.claims import name_directory
 from emcurate.volumes.formats import VOLUME_SUFFIXES, file_of, find_opener, is_slices_directory
 from emcurate.volumes.layouts import Shape, Voxels
 
@@ -115,9 +116,9 @@ def open_for_cutting(path: Path, voxel_size_nm: VoxelSize | None, axes: Sequence
 
 
 def dataset_name(path: Path) -> str:
-    """Return the dataset's name: a file's name without its extension, or the directory's name."""
+    """Return the dataset's name: a file's name without its extension, or that of the directory (`name_directory`)."""
     # A directory of slices may be called "sample 1.5"; what follows its last dot is no extension.
-    return path.name if is_slices_directory(path) else naming.strip_extension(file_of(path).name)
+    return name_directory(path) if is_slices_directory(path) else naming.strip_extension(file_of(path).name)
 
 
 def is_anisotropic(voxel_size_nm: VoxelSize | None, threshold: float) -> bool:
