@@ -19,7 +19,7 @@ from emcurate.running.report import Report
 from emcurate.volumes.corpus import fingerprint_volume, list_volumes, refuse_bad_names
 from emcurate.volumes.cut_settings import HowToCut
 from emcurate.volumes.scratch import make_batches
-from emcurate.volumes.sections import choose_planes, section_indices, sections_at_once
+from emcurate.volumes.sections import choose_planes, leave_out_thin, section_indices, section_size, sections_at_once
 from emcurate.volumes.slabs import Slab, describe_volume, ready_to_cut, suits_threads
 from emcurate.volumes.volume import Volume, dataset_name, open_for_cutting
 
@@ -66,6 +66,8 @@ class DirectoryOfVolumes:
     workers : Workers
     prefer : str, optional
         See `list_volumes`.
+    least_side : int
+        Pixels that sections have at least a side; planes of smaller ones are left out.
 
     Attributes
     ----------
@@ -75,6 +77,8 @@ class DirectoryOfVolumes:
         A volume that has changed is another one.
     known_limits : dict of str to (float, float)
         Grey limits by dataset that were measured before, to be filled by the caller.
+    thin : dict of str to list of (number, (height, width))
+        By dataset: the sections that were left out for their size.
 
     Raises
     ------
@@ -85,7 +89,14 @@ class DirectoryOfVolumes:
     is_renewed = False
 
     def __init__(
-        self, voldir: Path, how: HowToCut, scratch: Path, report: Report, workers: Workers, prefer: str | None = None
+        self,
+        voldir: Path,
+        how: HowToCut,
+        scratch: Path,
+        report: Report,
+        workers: Workers,
+        prefer: str | None = None,
+        least_side: int = 1,
     ) -> None:
         self.root, self._how, self._scratch = voldir, how, scratch
         values = asdict(how)
@@ -94,9 +105,16 @@ class DirectoryOfVolumes:
         jobs = [OpenJob(path, how) for path in refuse_bad_names(paths, report)]
         opened = {job.path: volume for job, volume in workers.run(open_volume_to_cut, jobs, report, unit="volume")}
         self._volumes = {dataset_name(job.path): opened[job.path] for job in jobs if job.path in opened}
-        self._planes = {
-            name: choose_planes(volume, how.axes, how.anisotropy, report) for name, volume in self._volumes.items()
-        }
+        self._planes: dict[str, tuple[int, ...]] = {}
+        self.thin: dict[str, list[tuple[int, tuple[int, int]]]] = {}
+        for name, volume in self._volumes.items():
+            planes = choose_planes(volume, how.axes, how.anisotropy, report)
+            self._planes[name] = leave_out_thin(volume, planes, least_side, report)
+            self.thin[name] = [
+                (sum(map(len, section_indices(volume.shape[plane], how.spacing))), section_size(volume, plane))
+                for plane in planes
+                if plane not in self._planes[name]
+            ]
         self._fingerprints = {name: fingerprint_volume(volume.path) for name, volume in self._volumes.items()}
         self._notes = Notes(voldir)
         self._ready: dict[str, tuple[Volume, Limits]] = {}
@@ -128,10 +146,7 @@ class DirectoryOfVolumes:
         """Return a section's height and width in pixels."""
         section = self.sections[stem]
         assert isinstance(section, naming.VolumeSection)
-        rows, columns = (
-            side for axis, side in enumerate(self._volumes[section.dataset].shape) if axis != section.plane
-        )
-        return rows, columns
+        return section_size(self._volumes[section.dataset], section.plane)
 
     def ready(self, datasets: Collection[str], report: Report, workers: Workers) -> Iterator[list[str]]:
         """Yield datasets that can be cut until the next are asked for: their voxels unpacked, their limits known."""

@@ -39,6 +39,26 @@ def choose_planes(volume: Volume, axes: Sequence[int], anisotropy: float, report
     return left
 
 
+def leave_out_thin(volume: Volume, planes: Sequence[int], least_side: int, report: Report) -> tuple[int, ...]:
+    """Return the planes whose sections have sides of at least so many pixels, and report if these are not all.
+
+    They are all, the one across the thin direction, or, of a volume that is thin in two directions, none.
+    """
+    left = tuple(plane for plane in planes if min(section_size(volume, plane)) >= least_side)
+    if left != tuple(planes):
+        thin = [f"{side} along {axis}" for side, axis in zip(volume.shape, "zyx", strict=True) if side < least_side]
+        cut = f"only plane {left[0]} ({naming.PLANES[left[0]]}) is cut" if left else "nothing is cut"
+        found = f"{' and '.join(thin)} voxels are too few for patches of {least_side} pixels (--min-size)"
+        report.note(f"{volume.path}: {found}; {cut}")
+    return left
+
+
+def section_size(volume: Volume, plane: int) -> tuple[int, int]:
+    """Return the height and width of a plane's sections, in pixels."""
+    height, width = (side for axis, side in enumerate(volume.shape) if axis != plane)
+    return height, width
+
+
 def divide(volume: Volume, planes: Iterable[int], spacing: int) -> Iterator[tuple[int, range]]:
     """Divide a volume's sections into slabs: yield the plane and the indices of each."""
     for plane in planes:
