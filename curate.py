@@ -56,11 +56,12 @@ KINDS = (IMAGES, VOLUMES, VIDEOS) = ("images", "volumes", "videos")
 DECIDED_HERE = {"help", "outdir", "format", "dry_run", "reroot", "labels", "weights", "resume", "verify"} | {
     *("from_volumes", "hashes_only", "only")
 }
-NOT_HANDED_ON = {("vid2stack", "voxel_size"), ("train_nn", "threshold")}
+NOT_HANDED_ON = {("vid2stack", "voxel_size"), ("vid2stack", "voxel_sizes"), ("train_nn", "threshold")}
 
-# Flags of crop_patches.py that only say how volumes are cut, and that only say how patches are stored.
-OF_VOLUMES = {"axes", "spacing", "anisotropy", "voxel_size", "rescale", "percentiles", "prefer"}
+# Flags of crop_patches.py that only say how volumes are cut, how patches are stored, and what volumes of a name are.
+OF_VOLUMES = {"axes", "spacing", "anisotropy", "voxel_size", "voxel_sizes", "rescale", "percentiles", "prefer"}
 OF_STORING = {"store", "shard_size"}
+OF_NAMED_VOLUMES = {"voxel_sizes"}  # of which none is a video
 
 # What is kept of the patches on the way to the exemplars.
 KEPT = (EXEMPLARS, EVERYTHING) = ("exemplars", "all")
@@ -119,7 +120,7 @@ def plan_steps(a: argparse.Namespace) -> list[Step]:
         if a.volumes:
             add("crop_patches", a.volumes, patches, to=patches, of=[VOLUMES], last=f"--from-volumes {last}", less=less)
         if a.videos:
-            words = f"--from-volumes {frames} {last}"
+            words, less = f"--from-volumes {frames} {last}", less | OF_NAMED_VOLUMES
             add("crop_patches", out["vid2stack"], patches, to=patches, of=[VIDEOS], last=words, less=less)
 
     if a.videos:
@@ -133,7 +134,8 @@ def plan_steps(a: argparse.Namespace) -> list[Step]:
         if a.volumes:
             add("cross_section3d", a.volumes, sections, to=sections, of=[VOLUMES])
         if a.videos:
-            add("cross_section3d", out["vid2stack"], sections, to=sections, of=[VIDEOS], last=frames)
+            less = OF_NAMED_VOLUMES
+            add("cross_section3d", out["vid2stack"], sections, to=sections, of=[VIDEOS], last=frames, less=less)
         if a.images:
             add("crop_patches", out["cleanup2d"], patches, to=patches, of=[IMAGES], less=OF_VOLUMES)
         if a.volumes or a.videos:

@@ -27,7 +27,7 @@ from emcurate.running.report import LeftOut, Report, begin, take_report
 from emcurate.running.signals import Stopped, stop_when_told
 from emcurate.running.streams import speak
 from emcurate.running.verification import verify
-from emcurate.volumes.cut_settings import ANISOTROPY, PLANES, HowToCut
+from emcurate.volumes.cut_settings import ANISOTROPY, PLANES, HowToCut, VoxelSize
 
 STATUS_DONE = 0
 STATUS_FAILED = 1
@@ -169,6 +169,13 @@ def add_voxel_size_flag(parser: argparse.ArgumentParser) -> None:
         metavar=("Z", "Y", "X"),
         help="voxel size in nm of every volume, instead of what the files say",
     )
+    parser.add_argument(
+        "--voxel-sizes",
+        type=voxel_size_file,
+        default=(),
+        metavar="FILE",
+        help="voxel sizes of some by name, before --voxel-size: a csv of name,z,y,x in nm",
+    )
 
 
 def add_section_flags(parser: argparse.ArgumentParser, title: str) -> None:
@@ -211,7 +218,7 @@ def pop_sections(arguments: dict[str, Any]) -> HowToCut:
     axes, size = tuple(sorted(set(arguments.pop("axes")))), arguments.pop("voxel_size")
     voxel_size = None if size is None else (size[0], size[1], size[2])
     spacing, anisotropy = arguments.pop("spacing"), arguments.pop("anisotropy")
-    return HowToCut(axes, spacing, anisotropy, voxel_size, arguments.pop("rescale"))
+    return HowToCut(axes, spacing, anisotropy, voxel_size, arguments.pop("rescale"), arguments.pop("voxel_sizes"))
 
 
 def add_reroot_flag(parser: argparse.ArgumentParser) -> None:
@@ -452,6 +459,16 @@ def output_directory(text: str) -> Path:
     if path.exists() and not path.is_dir():
         raise argparse.ArgumentTypeError(f"{text}: expected a directory to write to, found a file")
     return _absolute(path)
+
+
+def voxel_size_file(text: str) -> tuple[tuple[str, VoxelSize], ...]:
+    """Argument type: a csv of voxel sizes by name, as what it says."""
+    from emcurate.volumes.voxel_sizes import read_voxel_sizes  # here, since hardly any run has one
+
+    try:
+        return read_voxel_sizes(existing_file(text))
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def file_extension(text: str) -> str:

@@ -42,8 +42,10 @@ from emcurate.running.ledger import Ledger, Source
 from emcurate.running.report import Report
 from emcurate.running.unread import Unread
 from emcurate.volumes.containers import VIDEO_SUFFIXES, find_missing
+from emcurate.volumes.cut_settings import HowToCut, VoxelSize
 from emcurate.volumes.formats import VOLUME_SUFFIXES, mrc, nrrd, tiff
-from emcurate.volumes.volume import VOLUMES, VoxelSize
+from emcurate.volumes.volume import VOLUMES
+from emcurate.volumes.voxel_sizes import ask_about_given
 
 STAGE = "vid2stack"
 FORMATS = ("tif", "nrrd", "mrc")
@@ -159,6 +161,7 @@ def run(
     outdir: Path | None = None,
     format: str = "tif",
     voxel_size: Sequence[float] | None = None,
+    voxel_sizes: tuple[tuple[str, VoxelSize], ...] = (),
     prefer: str | None = None,
     overwrite: bool = False,
     prune: bool = False,
@@ -171,6 +174,7 @@ def run(
         expected = f"videos ({', '.join(VIDEO_SUFFIXES)})"
         raise InputError(viddir, expected, describe_content(viddir), "name the directory that holds them")
     size = None if voxel_size is None else (voxel_size[0], voxel_size[1], voxel_size[2])
+    how = HowToCut(voxel_size=size, voxel_sizes=voxel_sizes)
     outdir = make_output_directory(outdir or viddir)
     names = {path: naming.strip_extension(path.name) for path in videos}
     volumes = {
@@ -179,8 +183,10 @@ def run(
             refuse_bad_names({path: [(name, path)] for path, name in names.items()}, report), report
         )
     }
+    ask_about_given(how, names.values(), report)
+    sizes = {key: how.of(names[path]).voxel_size for key, path in volumes.items()}
     sources = {
-        key: Source(path, fingerprint(path), key, settings={"voxel_size": size}) for key, path in volumes.items()
+        key: Source(path, fingerprint(path), key, settings={"voxel_size": sizes[key]}) for key, path in volumes.items()
     }
     among_inputs = outdir.samefile(viddir)
     # Any file beside a video may bear the name of its volume.
@@ -195,7 +201,7 @@ def run(
     plan = ledger.plan(sources, report, root=viddir, overwrite=overwrite, prune=prune)
     report.count("volumes written", 0)
     report.count("already done", len(plan.done))
-    todo = [VideoJob(volumes[key], outdir / key, format, size, ledger.replaces(key)) for key in plan.todo]
+    todo = [VideoJob(volumes[key], outdir / key, format, sizes[key], ledger.replaces(key)) for key in plan.todo]
     for job, (written, output) in workers.run(convert_video, todo, report, unit="video"):
         ledger.finish(job.key, [output], {"kind": "video"})
         report.count("volumes written" if written else "already done")

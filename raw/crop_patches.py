@@ -131,7 +131,7 @@ def check_arguments(parser: argparse.ArgumentParser, arguments: dict[str, Any]) 
         parser.error(f"argument --min-size: expected at most the --crop-size, {side}, found {least}")
     of_volumes = arguments["sections"] != HowToCut() or arguments["prefer"] is not None
     if not arguments["from_volumes"] and of_volumes:
-        flags = "--axes, --spacing, --anisotropy, --voxel-size, --rescale, --prefer"
+        flags = "--axes, --spacing, --anisotropy, --voxel-size, --voxel-sizes, --rescale, --prefer"
         parser.error(f"arguments {flags}: expected --from-volumes too")
     if arguments["hashes_only"] and arguments["store"] != FILES:
         parser.error(f"argument --hashes-only: expected no --store {arguments['store']}, since no patch is written")

@@ -38,6 +38,7 @@ from emcurate.volumes.section_source import OpenJob, list_volumes_to_cut, open_v
 from emcurate.volumes.sections import choose_planes, dataset_of, divide
 from emcurate.volumes.slabs import Slab, describe_volume, ready_to_cut, suits_threads
 from emcurate.volumes.volume import dataset_name
+from emcurate.volumes.voxel_sizes import ask_about_given
 
 STAGE = "cross_section3d"
 
@@ -66,6 +67,12 @@ def cut_sections(job: CutJob) -> tuple[list[Output], int]:
         raise InputError(job.path, expected, "others of the same name", error.advice) from None
 
 
+def describe_source(path: Path, name: str, sections: HowToCut) -> Source:
+    """Return a volume as the ledger sees it, with what is said of it alone."""
+    settings = {"axes": sections.axes, "voxel_size": sections.of(name).voxel_size}
+    return Source(path, fingerprint_volume(path), name, settings=settings)
+
+
 def run(
     voldir: Path,
     savedir: Path,
@@ -82,17 +89,15 @@ def run(
     paths = list_volumes_to_cut(voldir, savedir, report, prefer)
     make_output_directory(savedir)
     notes = Notes(voldir)
-    said_of_each = {"axes": sections.axes, "voxel_size": sections.voxel_size}
-    sources = {
-        dataset_name(path): Source(path, fingerprint_volume(path), dataset_name(path), settings=said_of_each)
-        for path in refuse_bad_names(paths, report)
-    }
+    names = {dataset_name(path): path for path in refuse_bad_names(paths, report)}
+    ask_about_given(sections, names, report)
+    sources = {name: describe_source(path, name, sections) for name, path in names.items()}
     parameters = {"spacing": sections.spacing, "anisotropy": sections.anisotropy, **asdict(sections.rescale)}
     ledger = Ledger(savedir, STAGE, parameters, product="sections", owner_of=dataset_of)
     plan = ledger.plan(sources, report, root=voldir, overwrite=overwrite, prune=prune)
     report.count("sections written", 0)
     report.count("volumes already done", len(plan.done))
-    opening = [OpenJob(sources[key].path, sections) for key in plan.todo]
+    opening = [OpenJob(sources[key].path, sections.of(key)) for key in plan.todo]
     opened = {volume.name: volume for _, volume in workers.run(open_volume_to_cut, opening, report, unit="volume")}
     for batch in make_batches(opened[key] for key in plan.todo if key in opened):
         planes = {volume.path: choose_planes(volume, sections.axes, sections.anisotropy, report) for volume in batch}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from emcurate.volumes.scratch import make_batches
 from emcurate.volumes.sections import choose_planes, leave_out_thin, section_indices, section_size, sections_at_once
 from emcurate.volumes.slabs import Slab, describe_volume, ready_to_cut, suits_threads
 from emcurate.volumes.volume import Volume, dataset_name, open_for_cutting
+from emcurate.volumes.voxel_sizes import ask_about_given
 
 
 @dataclass(frozen=True)
@@ -99,10 +100,11 @@ class DirectoryOfVolumes:
         least_side: int = 1,
     ) -> None:
         self.root, self._how, self._scratch = voldir, how, scratch
-        values = asdict(how)
-        self._settings: dict[str, Any] = {**values, **values.pop("rescale")}
-        paths = list_volumes_to_cut(voldir, scratch, report, prefer)
-        jobs = [OpenJob(path, how) for path in refuse_bad_names(paths, report)]
+        paths = refuse_bad_names(list_volumes_to_cut(voldir, scratch, report, prefer), report)
+        names = {path: dataset_name(path) for path in paths}
+        ask_about_given(how, names.values(), report)
+        self._settings = {name: how.of(name).settings for name in names.values()}
+        jobs = [OpenJob(path, how.of(names[path])) for path in paths]
         opened = {job.path: volume for job, volume in workers.run(open_volume_to_cut, jobs, report, unit="volume")}
         self._volumes = {dataset_name(job.path): opened[job.path] for job in jobs if job.path in opened}
         self._planes: dict[str, tuple[int, ...]] = {}
@@ -136,11 +138,12 @@ class DirectoryOfVolumes:
         """Return a section as the ledger sees it: a part of its volume."""
         name = self.sections[stem].dataset
         path = self._volumes[name].path
-        return Source(path, self._fingerprints[name], name, settings=self._settings, is_part=True)
+        return Source(path, self._fingerprints[name], name, settings=self._settings[name], is_part=True)
 
     def state(self, stem: str) -> str:
         """Return what changes when a section does."""
-        return f"{self._fingerprints[self.sections[stem].dataset]} {self._settings}"
+        name = self.sections[stem].dataset
+        return f"{self._fingerprints[name]} {self._settings[name]}"
 
     def size(self, stem: str) -> tuple[int, int]:
         """Return a section's height and width in pixels."""

@@ -16,13 +16,13 @@ from emcurate import naming
 from emcurate.errors import DataWarning, InputError
 from emcurate.images.pixels import check_pixel_type
 from emcurate.running.claims import name_directory
+from emcurate.volumes.cut_settings import VoxelSize
 from emcurate.volumes.formats import VOLUME_SUFFIXES, file_of, find_opener, is_slices_directory
 from emcurate.volumes.layouts import Shape, Voxels
+from emcurate.volumes.voxel_sizes import ask_about, spell_size
 
 # What stages call volumes that they make, and others read.
 VOLUMES = "volumes"
-
-VoxelSize = tuple[float, float, float]
 
 # Voxels measured or unpacked at a time: enough to be worth a job, little enough for a few dozen processes.
 BLOCK_BYTES = 1 << 27
@@ -108,10 +108,13 @@ def open_volume(path: Path, voxel_size_nm: VoxelSize | None = None) -> Volume:
 
 
 def open_for_cutting(path: Path, voxel_size_nm: VoxelSize | None, axes: Sequence[int]) -> Volume:
-    """Open a volume; warn if its voxel size is unknown and that matters for the planes `axes`."""
+    """Open a volume; warn if its voxel size is unknown and that matters for the planes `axes`, or looks odd."""
     volume = open_volume(path, voxel_size_nm)
     if any(plane != 0 for plane in axes):
         warn_of_unknown_voxel_size(volume)
+    if voxel_size_nm is None and volume.voxel_size_nm is not None and (question := ask_about(volume.voxel_size_nm)):
+        message = f"{path}: its voxel size is {spell_size(volume.voxel_size_nm)}: {question}"
+        warnings.warn(message, DataWarning, stacklevel=2)
     return volume
 
 
@@ -136,7 +139,8 @@ def warn_of_unknown_voxel_size(volume: Volume) -> None:
     """Warn, with a `DataWarning`, where a volume's voxel size is unknown and therefore taken as isotropic."""
     if volume.voxel_size_nm is None:
         message = (
-            f"{volume.path}: the voxel size is unknown and taken as isotropic; give it with --voxel-size Z Y X (nm)"
+            f"{volume.path}: the voxel size is unknown and taken as isotropic; give it with --voxel-size Z Y X (nm), "
+            "or those of many with --voxel-sizes FILE"
         )
         warnings.warn(message, DataWarning, stacklevel=2)
 
