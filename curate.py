@@ -40,7 +40,7 @@ from emcurate.patches.joined import Results
 from emcurate.reporting.account import open_ledger, write_account
 from emcurate.running.ledger_file import LedgerFile, ledger_path, lock_path
 from emcurate.running.locks import hold_lock
-from emcurate.running.report import Report
+from emcurate.running.report import LeftOut, Report
 
 NAME = "curate"
 
@@ -63,12 +63,12 @@ KINDS = (IMAGES, VOLUMES, VIDEOS) = ("images", "volumes", "videos")
 DECIDED_HERE = {"help", "outdir", "format", "dry_run", "reroot", "labels", "weights", "resume", "verify"} | {
     *("from_volumes", "hashes_only", "only")
 }
-NOT_HANDED_ON = {("vid2stack", "voxel_size"), ("train_nn", "threshold")}
+NOT_HANDED_ON = {("vid2stack", "voxel_size"), ("vid2stack", "voxel_sizes"), ("train_nn", "threshold")}
 
-# Flags that say what is read of volumes, which frames of videos do not have; flags of crop_patches.py that only say how
-# volumes are cut, and that only say how patches are stored.
-OF_VIEW = {"level", "channel", "time"}
-OF_VOLUMES = {"axes", "spacing", "anisotropy", "voxel_size", "rescale", "percentiles"} | OF_VIEW
+# Flags of what is read of volumes and what those of a name are, which are nothing to videos; flags of crop_patches.py
+# that only say how volumes are cut, and that only say how patches are stored.
+NOT_OF_VIDEOS = {"level", "channel", "time", "voxel_sizes"}
+OF_VOLUMES = {"axes", "spacing", "anisotropy", "voxel_size", "rescale", "percentiles", "prefer"} | NOT_OF_VIDEOS
 OF_STORING = {"store", "shard_size"}
 
 # MRC files are only judged, for which no other flag matters.
@@ -133,8 +133,8 @@ def plan_steps(a: argparse.Namespace) -> list[Step]:
         if a.volumes:
             add("crop_patches", a.volumes, patches, to=patches, of=[VOLUMES], last=f"--from-volumes {last}", less=less)
         if a.videos:
-            words = f"--from-volumes {frames} {last}"
-            add("crop_patches", out["vid2stack"], patches, to=patches, of=[VIDEOS], last=words, less=less | OF_VIEW)
+            words, less = f"--from-volumes {frames} {last}", less | NOT_OF_VIDEOS
+            add("crop_patches", out["vid2stack"], patches, to=patches, of=[VIDEOS], last=words, less=less)
 
     if a.videos:
         add("vid2stack", a.videos, "-o", out["vid2stack"], to=out["vid2stack"], of=[VIDEOS])
@@ -148,7 +148,8 @@ def plan_steps(a: argparse.Namespace) -> list[Step]:
         if a.volumes:
             add("cross_section3d", a.volumes, sections, to=sections, of=[VOLUMES])
         if a.videos:
-            add("cross_section3d", out["vid2stack"], sections, to=sections, of=[VIDEOS], last=frames, less=OF_VIEW)
+            less = NOT_OF_VIDEOS
+            add("cross_section3d", out["vid2stack"], sections, to=sections, of=[VIDEOS], last=frames, less=less)
         if a.images:
             add("crop_patches", out["cleanup2d"], patches, to=patches, of=[IMAGES], less=OF_VOLUMES)
         if a.volumes or a.videos:
@@ -169,7 +170,7 @@ def plan_steps(a: argparse.Namespace) -> list[Step]:
     add("classify_nn", deduplicated, out["classify_nn"], *chosen, to=out["classify_nn"])
     for kind, volumes in ((VOLUMES, a.volumes), (VIDEOS, a.videos and out["vid2stack"])):
         if volumes:
-            less = OF_VIEW if kind == VIDEOS else frozenset()
+            less = NOT_OF_VIDEOS if kind == VIDEOS else frozenset()
             add("reconstruct3d", filtered, volumes, out["reconstruct3d"], to=out["reconstruct3d"], of=[kind], less=less)
     order = list(SCRIPTS)
     return [step for step in steps if order.index(step.stage) <= order.index(a.until)]
@@ -252,6 +253,7 @@ def run(a: argparse.Namespace) -> Report:
     total = Report(NAME)
     rows: dict[str, Row] = {}
     stopped: set[str] = set()
+    told: set[LeftOut] = set()
     steps = plan_steps(a)
     check_flags(steps, a.out)
     # Each stage locks its own directory, but only while it runs: another run could come between two.
@@ -266,7 +268,7 @@ def run(a: argparse.Namespace) -> Report:
             row.inputs += count_entries(step.source)
             report, ended = run_step(step)
             total.fail_all(report.failures)
-            cli.print_outcome(report)
+            cli.print_outcome(report, told)
             row.outputs = f"{count_entries(step.destination):,}" if step.destination else "audit only"
             row.seconds += time.monotonic() - start
             if not ended and step.destination is not None:

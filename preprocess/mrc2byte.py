@@ -19,13 +19,22 @@ from pathlib import Path
 
 from emcurate import cli
 from emcurate.errors import InputError
-from emcurate.files import Output, describe_content, fingerprint, list_files, make_output_directory, note_output
+from emcurate.files import (
+    Output,
+    describe_content,
+    fingerprint,
+    is_directory,
+    list_files,
+    make_output_directory,
+    note_output,
+)
 from emcurate.images.pixels import Rescale
-from emcurate.running.claims import refuse_bad_names, refuse_odd_files
+from emcurate.running.claims import list_raw, refuse_bad_names, refuse_odd_files
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger, Source
 from emcurate.running.locks import hold_lock
 from emcurate.running.report import Report
+from emcurate.running.unread import walk
 from emcurate.volumes.formats.mrc import read_header
 from emcurate.volumes.unsigned import judge, refuse_in_place, write_unsigned
 from emcurate.volumes.volume import VOLUMES
@@ -109,6 +118,10 @@ def run(
     """Make the MRC files of `mrcdir` unsigned; see the module's docstring."""
     report = Report(STAGE)
     paths = list_files(mrcdir, ALL_SUFFIXES)
+    for directory in filter(is_directory, list_raw(mrcdir)):
+        for path in walk(directory, lambda _: False, report):
+            if path.name.lower().endswith(ALL_SUFFIXES):
+                report.leave_out(path, "in a sub-directory", f"name {path.parent} itself, or move it up")
     if not paths:
         expected = f"MRC files ({', '.join(MRC_SUFFIXES)}, also with .gz or .bz2)"
         raise InputError(mrcdir, expected, describe_content(mrcdir), "name the directory that holds them")

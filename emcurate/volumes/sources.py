@@ -52,15 +52,15 @@ class VolumeSource:
     voxel_size_nm: SizeNm | None = None
     padding: tuple[float, ...] = ()
 
-    def open(self, voxel_size_nm: SizeNm | None = None) -> Volume:
+    def open(self) -> Volume:
         """Open it, under its name; see `open_volume`."""
-        return replace(open_volume(self.path, self.voxel_size_nm or voxel_size_nm, self.view), name=self.name)
+        return replace(open_volume(self.path, self.voxel_size_nm, self.view), name=self.name)
 
     def settings(self) -> dict[str, Any]:
         """Return what was said of it alone, as a ledger keeps it."""
         said: dict[str, Any] = self.view.settings()
         if self.voxel_size_nm is not None:
-            said["voxel_size"] = list(self.voxel_size_nm)
+            said["voxel_size"] = self.voxel_size_nm
         return {**said, **({"padding": list(self.padding)} if self.padding else {})}
 
 
@@ -159,8 +159,6 @@ def _read_row(path: Path, row: Mapping[str, str], view: View) -> VolumeSource:
     size = _read_floats("voxel_size", row.get("voxel_size", ""))
     if size and (len(size) != 3 or min(size) <= 0):
         raise naming.GrammarError("a voxel_size of three lengths in nm, z y x", row["voxel_size"])
-    if size:  # of one level, which says nothing of the others
-        view = replace(view, pixel_size_nm=None)
     return replace(
         source,
         name=name,
