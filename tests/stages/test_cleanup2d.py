@@ -156,10 +156,29 @@ def test_many_that_are_not_read_are_counted(tmp_path, capsys):
         (corpus / f"{number}.txt").touch()
     assert cleanup2d.main([str(corpus), str(tmp_path / "out")]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 22
-    assert lines[19].startswith(f"not read: {corpus}/20.txt: ")
-    assert lines[20] == "not read: ... and 10 more: 10 .txt files"
-    assert lines[21].endswith("30 not read.")
+    told = [line for line in lines if line.startswith("not read: ")]
+    assert len(told) == 21
+    assert told[19].startswith(f"not read: {corpus}/20.txt: ")
+    assert told[20] == "not read: ... and 10 more: 10 .txt files"
+    assert lines[-1].endswith("30 not read.")
+
+
+def test_a_microscopes_text_file_beside_an_image_is_read_however_deep_and_a_note_is_not(tmp_path, capsys):
+    corpus = tmp_path / "corpus"
+    text = "[SemImageFile]\r\nDataSize={1}x{0}\r\nPixelSize=5\r\n".format(*GREY.shape)
+    for place in ("a", "group/b", "worm/raw/c"):
+        save(corpus / f"{place}.png")
+        (corpus / f"{place}.txt").write_text(text)
+        (corpus / f"{place}.jpg.txt").write_text("seen on Monday")
+    save(corpus / "d.png")
+    save(corpus / "d.jpg")
+    (corpus / "d.txt").write_text(text)
+    assert cleanup2d.main([str(corpus), str(tmp_path / "out"), "--prefer", "jpg"]) == 0
+    out = capsys.readouterr().out
+    unread = sorted(line.split(": ")[1] for line in out.splitlines() if line.startswith("not read: "))
+    named = ("a.jpg.txt", "d.png", "group/b.jpg.txt", "worm/raw/c.jpg.txt")
+    assert unread == [str(corpus / name) for name in named]
+    assert "pixel size of 4 images, such as a.png: Hitachi" in out
 
 
 def test_a_directory_called_raw_or_the_like_bears_the_name_of_the_one_above(tmp_path, capsys):
