@@ -10,7 +10,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 DEMO_OUT ?= demo/output
 
 # Those that take minutes at most; measuring.py, published.py, floor.py and history.py are what they share.
-BENCHMARKS := pipeline scaling sections patches hashing cover inference coco_annotations
+BENCHMARKS := pipeline scaling sections remote patches hashing cover inference coco_annotations
 
 # Minutes to hours; each a module in tests/torture. What they find they repeat with the seed that they print.
 TORTURES := bad_input guards kills

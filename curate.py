@@ -1,6 +1,7 @@
 """Run every stage in order: raw images, volumes and videos in; filtered patches and 3D subvolumes out.
 
-Reads:   2D images (--images), volumes (--volumes), videos (--videos): directories, at least one of them.
+Reads:   2D images (--images), volumes (--volumes), videos (--videos): directories, at least one of them; volumes also
+         as a text file of their addresses and paths, a line each.
 Writes:  OUT/{stage}/, each stage's results in a directory of its own;
          OUT/patches.parquet, a row for every patch: where it came from, what became of it and why.
 Example: python curate.py --images corpus/images --volumes corpus/volumes --out work --until deduplicate
@@ -30,14 +31,16 @@ from pathlib import Path
 from typing import Any
 
 from emcurate import cli
+from emcurate.addresses import Address, Place, hide_secrets
 from emcurate.errors import InputError
-from emcurate.files import list_files
+from emcurate.files import list_files, make_output_directory
 from emcurate.patches.cutting import TAR
 from emcurate.patches.decided import DECIDED_FILE
 from emcurate.patches.joined import Results
 from emcurate.reporting.account import open_ledger, write_account
-from emcurate.running.ledger_file import LedgerFile, ledger_path
-from emcurate.running.report import Report
+from emcurate.running.ledger_file import LedgerFile, ledger_path, lock_path
+from emcurate.running.locks import hold_lock
+from emcurate.running.report import LeftOut, Report
 
 NAME = "curate"
 
@@ -60,11 +63,16 @@ KINDS = (IMAGES, VOLUMES, VIDEOS) = ("images", "volumes", "videos")
 DECIDED_HERE = {"help", "outdir", "format", "dry_run", "reroot", "labels", "weights", "resume", "verify"} | {
     *("from_volumes", "hashes_only", "only")
 }
-NOT_HANDED_ON = {("vid2stack", "voxel_size"), ("train_nn", "threshold")}
+NOT_HANDED_ON = {("vid2stack", "voxel_size"), ("vid2stack", "voxel_sizes"), ("train_nn", "threshold")}
 
-# Flags of crop_patches.py that only say how volumes are cut, and that only say how patches are stored.
-OF_VOLUMES = {"axes", "spacing", "anisotropy", "voxel_size", "rescale", "percentiles"}
+# Flags of what is read of volumes and what those of a name are, which are nothing to videos; flags of crop_patches.py
+# that only say how volumes are cut, and that only say how patches are stored.
+NOT_OF_VIDEOS = {"level", "channel", "time", "voxel_sizes"}
+OF_VOLUMES = {"axes", "spacing", "anisotropy", "voxel_size", "rescale", "percentiles", "prefer"} | NOT_OF_VIDEOS
 OF_STORING = {"store", "shard_size"}
+
+# MRC files are only judged, for which no other flag matters.
+OF_AUDIT = {"processes"}
 
 # What is kept of the patches on the way to the exemplars.
 KEPT = (EXEMPLARS, EVERYTHING) = ("exemplars", "all")
@@ -81,7 +89,7 @@ class Step:
     """One run of one stage: its command line, the directories of its inputs and outputs, and what goes through it."""
 
     stage: str
-    source: Path
+    source: Place
     destination: Path | None
     argv: tuple[str, ...]
     kinds: frozenset[str]
@@ -107,15 +115,17 @@ def plan_steps(a: argparse.Namespace) -> list[Step]:
 
     def add(
         stage: str,
-        *paths: str | Path,
+        *paths: str | Place,
         to: Path | None = None,
         of: Sequence[str] = given,
         last: str = "",
         less: Set[str] = frozenset(),
     ) -> None:
-        flags = [] if stage == "mrc2byte" else forwarded_flags(stage, vars(a), less)
-        argv = (*map(str, paths), *flags, *shlex.split(last))
-        steps.append(Step(stage, Path(paths[0]), to, argv, frozenset(of)))
+        unused = less if stage != "mrc2byte" else {action.dest for action in flags_of(stage)} - OF_AUDIT
+        flags = forwarded_flags(stage, vars(a), unused)
+        words = [path.full if isinstance(path, Address) else str(path) for path in paths]
+        source = paths[0] if isinstance(paths[0], Address) else Path(paths[0])
+        steps.append(Step(stage, source, to, (*words, *flags, *shlex.split(last)), frozenset(of)))
 
     def add_cropping(last: str = "", less: Set[str] = frozenset()) -> None:
         if a.images:
@@ -123,12 +133,13 @@ def plan_steps(a: argparse.Namespace) -> list[Step]:
         if a.volumes:
             add("crop_patches", a.volumes, patches, to=patches, of=[VOLUMES], last=f"--from-volumes {last}", less=less)
         if a.videos:
-            words = f"--from-volumes {frames} {last}"
+            words, less = f"--from-volumes {frames} {last}", less | NOT_OF_VIDEOS
             add("crop_patches", out["vid2stack"], patches, to=patches, of=[VIDEOS], last=words, less=less)
 
     if a.videos:
         add("vid2stack", a.videos, "-o", out["vid2stack"], to=out["vid2stack"], of=[VIDEOS])
-    if a.volumes and list_files(a.volumes, load_stage("mrc2byte").ALL_SUFFIXES):
+    is_directory = isinstance(a.volumes, Path) and a.volumes.is_dir()
+    if is_directory and list_files(a.volumes, load_stage("mrc2byte").ALL_SUFFIXES):
         add("mrc2byte", a.volumes, of=[VOLUMES], last="--dry-run")
     if a.images:
         add("cleanup2d", a.images, out["cleanup2d"], to=out["cleanup2d"], of=[IMAGES])
@@ -137,7 +148,8 @@ def plan_steps(a: argparse.Namespace) -> list[Step]:
         if a.volumes:
             add("cross_section3d", a.volumes, sections, to=sections, of=[VOLUMES])
         if a.videos:
-            add("cross_section3d", out["vid2stack"], sections, to=sections, of=[VIDEOS], last=frames)
+            less = NOT_OF_VIDEOS
+            add("cross_section3d", out["vid2stack"], sections, to=sections, of=[VIDEOS], last=frames, less=less)
         if a.images:
             add("crop_patches", out["cleanup2d"], patches, to=patches, of=[IMAGES], less=OF_VOLUMES)
         if a.volumes or a.videos:
@@ -158,7 +170,8 @@ def plan_steps(a: argparse.Namespace) -> list[Step]:
     add("classify_nn", deduplicated, out["classify_nn"], *chosen, to=out["classify_nn"])
     for kind, volumes in ((VOLUMES, a.volumes), (VIDEOS, a.videos and out["vid2stack"])):
         if volumes:
-            add("reconstruct3d", filtered, volumes, out["reconstruct3d"], to=out["reconstruct3d"], of=[kind])
+            less = NOT_OF_VIDEOS if kind == VIDEOS else frozenset()
+            add("reconstruct3d", filtered, volumes, out["reconstruct3d"], to=out["reconstruct3d"], of=[kind], less=less)
     order = list(SCRIPTS)
     return [step for step in steps if order.index(step.stage) <= order.index(a.until)]
 
@@ -218,10 +231,10 @@ def check_flags(steps: Sequence[Step], out: Path) -> None:
         cli.prepare(module.run, module.build_parser(), words)
 
 
-def count_entries(directory: Path) -> int:
-    """Return how many entries, hidden ones left out, a directory has."""
-    if not directory.is_dir():
-        return 0
+def count_entries(directory: Place) -> int:
+    """Return how many entries, hidden ones left out, a directory has; a volume, or a list of them, counts as one."""
+    if isinstance(directory, Address) or not directory.is_dir():
+        return int(isinstance(directory, Address) or directory.exists())
     with os.scandir(directory) as entries:
         return sum(not entry.name.startswith(".") for entry in entries)
 
@@ -240,19 +253,22 @@ def run(a: argparse.Namespace) -> Report:
     total = Report(NAME)
     rows: dict[str, Row] = {}
     stopped: set[str] = set()
+    told: set[LeftOut] = set()
     steps = plan_steps(a)
     check_flags(steps, a.out)
+    # Each stage locks its own directory, but only while it runs: another run could come between two.
+    hold_lock(lock_path(make_output_directory(a.out), NAME), a.out)
     try:
         for step in steps:
             if step.kinds <= stopped:
                 continue
-            print(f"\n$ python {SCRIPTS[step.stage]} {shlex.join(step.argv)}", flush=True)
+            print(f"\n$ python {SCRIPTS[step.stage]} {shlex.join(map(hide_secrets, step.argv))}", flush=True)
             start = time.monotonic()
             row = rows.setdefault(step.stage, Row())
             row.inputs += count_entries(step.source)
             report, ended = run_step(step)
             total.fail_all(report.failures)
-            cli.print_outcome(report)
+            cli.print_outcome(report, told)
             row.outputs = f"{count_entries(step.destination):,}" if step.destination else "audit only"
             row.seconds += time.monotonic() - start
             if not ended and step.destination is not None:
@@ -303,8 +319,14 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = cli.make_parser(__doc__, "curate.py")
     inputs = parser.add_argument_group("inputs and results")
-    for flag, what in (("--images", "2D images"), ("--volumes", "volumes"), ("--videos", "videos")):
-        inputs.add_argument(flag, type=cli.existing_directory, metavar="DIR", help=f"directory of {what}")
+    inputs.add_argument("--images", type=cli.existing_directory, metavar="DIR", help="directory of 2D images")
+    inputs.add_argument(
+        "--volumes",
+        type=cli.existing_volumes,
+        metavar="DIR",
+        help="directory of volumes, or a text or csv file of their addresses and paths, or one of these by itself",
+    )
+    inputs.add_argument("--videos", type=cli.existing_directory, metavar="DIR", help="directory of videos")
     inputs.add_argument(
         "--out", type=cli.output_directory, required=True, metavar="DIR", help="directory for all results"
     )

@@ -20,12 +20,13 @@ import argparse
 import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from emcurate import cli, naming
+from emcurate.addresses import Place
 from emcurate.errors import InputError
 from emcurate.files import Output, describe_content, make_output_directory, note_output, npy_bytes, write_once
 from emcurate.patches.pathlists import PathList
@@ -34,10 +35,20 @@ from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger, Source
 from emcurate.running.report import Report
 from emcurate.volumes.boxes import Box
-from emcurate.volumes.columns import Choice, Informative, account_for, choose_boxes, group_patches
-from emcurate.volumes.corpus import fingerprint_volume, list_volumes, refuse_bad_names
+from emcurate.volumes.columns import (
+    Choice,
+    Informative,
+    NotedViews,
+    account_for,
+    choose_boxes,
+    group_patches,
+)
+from emcurate.volumes.corpus import find_volumes, fingerprint_sources
+from emcurate.volumes.formats import may_hold_several
 from emcurate.volumes.scratch import ready_to_read
-from emcurate.volumes.volume import Volume, dataset_name, open_volume
+from emcurate.volumes.sources import VolumeSource
+from emcurate.volumes.views import View
+from emcurate.volumes.volume import Volume
 
 STAGE = "reconstruct3d"
 NZ = 224  # sections of a column that make a box, as published
@@ -93,6 +104,11 @@ def dataset_of(name: str) -> str | None:
     return dataset if mark and place.startswith("3d-") and name.endswith(".npy") else None
 
 
+def open_source(source: VolumeSource) -> Volume:
+    """Open a volume."""
+    return source.open()
+
+
 def refuse_moved(datasets: Mapping[str, Informative], filtered: Path) -> None:
     """Raise `InputError` if most of the listed patches are not where the list says."""
     examples = [path for dataset in datasets.values() for path in dataset.example.values()]
@@ -106,11 +122,13 @@ def refuse_moved(datasets: Mapping[str, Informative], filtered: Path) -> None:
 
 def run(
     filtered: Path,
-    voldir: Path,
+    voldir: Place,
     savedir: Path,
     *,
     nz: int = NZ,
     cross_plane: bool = False,
+    view: View = View(),
+    prefer: str | None = None,
     reroot: tuple[str, str] | None = None,
     overwrite: bool = False,
     prune: bool = False,
@@ -120,14 +138,14 @@ def run(
     report = Report(STAGE)
     report.count("subvolumes written", 0)
     datasets = group_patches(PathList(filtered, reroot), report)
-    volumes = refuse_bad_names(list_volumes(voldir, report, exclude=[savedir]), report)
-    paths = {dataset_name(path): path for path in volumes}
-    if not paths and not report.failures:
+    corpus = find_volumes(voldir, report, exclude=[savedir], view=view, prefer=prefer)
+    volumes = {source.name: source for source in corpus.sources}
+    if not volumes and not report.failures and isinstance(voldir, Path):
         raise InputError(voldir, "volumes", describe_content(voldir), "name the directory the sections were cut from")
     make_output_directory(savedir)
     for noun, left_out in (
-        ("volumes without informative patches", paths.keys() - datasets.keys()),
-        ("datasets without a volume here", datasets.keys() - paths.keys()),
+        ("volumes without informative patches", volumes.keys() - datasets.keys()),
+        ("datasets without a volume here", datasets.keys() - volumes.keys()),
     ):
         if left_out:
             report.count(noun, len(left_out))
@@ -135,32 +153,40 @@ def run(
     parameters = {"nz": nz, "cross_plane": cross_plane}
     ledger = Ledger(savedir, STAGE, parameters, product="subvolumes", owner_of=dataset_of)
     # A volume of which an earlier list had patches and this one has none has lost its subvolumes.
-    names = paths.keys() & (datasets.keys() | ledger.entries.keys())
+    names, noted = sorted(volumes.keys() & (datasets.keys() | ledger.entries.keys())), NotedViews()
+    for name in filter(lambda name: may_hold_several(volumes[name].path), names):
+        volumes[name] = replace(volumes[name], view=noted.complete(datasets[name], volumes[name].view))
     sources = {
         name: Source(
-            paths[name], f"{fingerprint_volume(paths[name])}; {datasets[name].fingerprint(fingerprint_patch)}", name
+            volumes[name].path,
+            f"{found}; {datasets[name].fingerprint(fingerprint_patch)}",
+            name,
+            settings=volumes[name].settings(),
         )
-        for name in sorted(names)
+        for name, found in fingerprint_sources([volumes[name] for name in names], report).items()
     }
-    plan = ledger.plan(sources, report, root=voldir, overwrite=overwrite, prune=prune)
+    plan = ledger.plan(sources, report, root=voldir, named=corpus.named, overwrite=overwrite, prune=prune)
     report.count("volumes already done", len(plan.done))
 
-    opened = [
-        volume for _, volume in workers.run(open_volume, [paths[key] for key in plan.todo], report, unit="volume")
-    ]
-    opened.sort(key=lambda volume: volume.name)
+    opened = []
     choices: dict[str, Choice] = {}
     jobs: list[BoxJob] = []
-    with ready_to_read(opened, savedir, report, workers, by_planes=[volume.path for volume in opened]) as ready:
+    for source, volume in workers.run(open_source, [volumes[key] for key in plan.todo], report, unit="volume"):
+        try:
+            noted.refuse_other(datasets[volume.name], volume, source.view)
+            patches = datasets[volume.name]
+            resampled = read_resampling(patches.first) if patches.example else None
+            choices[volume.name] = choose_boxes(patches, volume, nz, read_patch_size, resampled)
+            opened.append(volume)
+        except InputError as error:
+            report.fail(error)
+    opened.sort(key=lambda volume: volume.name)
+    wanted = {volume.path: [box.slices for box in choices[volume.name].boxes] for volume in opened}
+    by_planes = [volume.path for volume in opened]
+    with ready_to_read(opened, savedir, report, workers, by_planes=by_planes, wanted=wanted) as ready:
+        choices = {volume.name: choices[volume.name] for volume in sorted(ready, key=lambda volume: volume.name)}
         for volume in ready:
             name = volume.name
-            try:
-                choices[name] = choose_boxes(
-                    datasets[name], volume, nz, read_patch_size, read_resampling(datasets[name].first)
-                )
-            except InputError as error:
-                report.fail(error)
-                continue
             named = name_boxes(choices[name].boxes, volume, datasets[name].isotropic, cross_plane)
             for file, box in named.items():
                 axes = choose_axes(box.shape, cross_plane)
@@ -181,7 +207,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = cli.make_parser(__doc__, "reconstruct3d.py")
     parser.add_argument("filtered", type=cli.existing_directory, metavar="FILTERED", help="path list of patches")
-    parser.add_argument("voldir", type=cli.existing_directory, metavar="VOLDIR", help="directory of volumes")
+    cli.add_volumes_argument(parser)
     parser.add_argument("savedir", type=cli.output_directory, metavar="SAVEDIR", help="directory for the subvolumes")
     parser.add_argument(
         "-nz",
@@ -194,6 +220,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--cross-plane", action="store_true", help="store each box with its shortest axis first; the name tells how"
     )
+    cli.add_view_flags(parser)
+    cli.add_prefer_flag(parser)
     cli.add_reroot_flag(parser)
     cli.add_ledger_flags(parser, "savedir")
     cli.add_job_flags(parser)

@@ -16,21 +16,28 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from emcurate import durability
+from emcurate import durability, naming
+from emcurate.addresses import Place, parse_address
 from emcurate.errors import InputError, describe_os_error
+from emcurate.files import describe_kinds, is_there
 from emcurate.images.pixels import Rescale
 from emcurate.images.resampling import Scale
 from emcurate.running.disk import NO_ROOM, describe_no_room
 from emcurate.running.jobs import Workers, default_processes
-from emcurate.running.locks import release_locks
-from emcurate.running.report import Report, begin, take_report
+from emcurate.running.locks import held_locks, release_locks
+from emcurate.running.report import LeftOut, Report, begin, take_report
 from emcurate.running.signals import Stopped, stop_when_told
 from emcurate.running.streams import speak
 from emcurate.running.verification import verify
-from emcurate.volumes.cut_settings import ANISOTROPY, PLANES, HowToCut
+from emcurate.volumes.cut_settings import ANISOTROPY, PLANES, HowToCut, VoxelSize
+from emcurate.volumes.formats import file_of
+from emcurate.volumes.views import View
 
 STATUS_DONE = 0
 STATUS_FAILED = 1
+
+# Lines of one kind that are shown before the rest is only counted.
+LINES_SHOWN = 20
 
 
 def make_parser(docstring: str | None, name: str) -> argparse.ArgumentParser:
@@ -85,6 +92,16 @@ def add_ledger_flags(parser: argparse.ArgumentParser, output: str, also: str = "
         "--verify", action="store_true", help="only compare all results with the digests noted when they were written"
     )
     parser.set_defaults(output_arguments=(output, or_else))
+
+
+def add_prefer_flag(parser: argparse.ArgumentParser) -> None:
+    """Add ``--prefer``, which of several files of one name to take; see `emcurate.running.doubles`."""
+    parser.add_argument(
+        "--prefer",
+        type=file_extension,
+        metavar="EXTENSION",
+        help="of files that differ in their extension only, such as cell.jpg and cell.tif, take the one with this",
+    )
 
 
 def add_dry_run_flag(parser: argparse.ArgumentParser) -> None:
@@ -156,6 +173,39 @@ def add_voxel_size_flag(parser: argparse.ArgumentParser) -> None:
         metavar=("Z", "Y", "X"),
         help="voxel size in nm of every volume, instead of what the files say",
     )
+    parser.add_argument(
+        "--voxel-sizes",
+        type=voxel_size_file,
+        default=(),
+        metavar="FILE",
+        help="voxel sizes of some by name, before --voxel-size: a csv of name,z,y,x in nm",
+    )
+
+
+def add_volumes_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``VOLDIR``, where volumes are."""
+    parser.add_argument(
+        "voldir",
+        type=existing_volumes,
+        metavar="VOLDIR",
+        help="directory of volumes, or a text or csv file of their addresses and paths, or one of these by itself",
+    )
+
+
+def add_view_flags(parser: argparse.ArgumentParser) -> None:
+    """Add what is read of volumes that hold several: ``--level``, ``--channel``, ``--time``, which come as a `View`."""
+    group = parser.add_argument_group("volumes that hold several", "such as OME-Zarr, N5, precomputed and HDF5")
+    for name, text in (
+        ("level", "which resolution is read, 0 being the full one (default: 0)"),
+        ("channel", "which channel is read, where there are several, counted from 0"),
+        ("time", "which time is read, where there are several, counted from 0"),
+    ):
+        group.add_argument(f"--{name}", type=natural_int, metavar="N", help=text)
+
+
+def pop_view(arguments: dict[str, Any]) -> View:
+    """Take the flags of `add_view_flags` out of parsed arguments and return them as one value."""
+    return View(arguments.pop("level"), arguments.pop("channel"), arguments.pop("time"))
 
 
 def add_scale_flags(parser: argparse.ArgumentParser) -> None:
@@ -206,6 +256,7 @@ def add_section_flags(parser: argparse.ArgumentParser, title: str) -> None:
         metavar="PART",
         help="cut plane 0 only where voxels differ in z from x by more than this part of x (default: %(default)s)",
     )
+    add_view_flags(parser)
     add_voxel_size_flag(parser)
     add_rescale_flags(parser)
 
@@ -215,7 +266,8 @@ def pop_sections(arguments: dict[str, Any]) -> HowToCut:
     axes, size = tuple(sorted(set(arguments.pop("axes")))), arguments.pop("voxel_size")
     voxel_size = None if size is None else (size[0], size[1], size[2])
     spacing, anisotropy = arguments.pop("spacing"), arguments.pop("anisotropy")
-    return HowToCut(axes, spacing, anisotropy, voxel_size, arguments.pop("rescale"))
+    rescale, view, by_name = arguments.pop("rescale"), pop_view(arguments), arguments.pop("voxel_sizes")
+    return HowToCut(axes, spacing, anisotropy, voxel_size, rescale, view, by_name)
 
 
 def add_reroot_flag(parser: argparse.ArgumentParser) -> None:
@@ -314,6 +366,8 @@ def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None 
         arguments["scale"] = Scale(arguments.pop("pixel_size"), arguments.pop("allow_upsampling"))
     if "anisotropy" in arguments:
         arguments["sections"] = pop_sections(arguments)
+    elif "level" in arguments:
+        arguments["view"] = pop_view(arguments)
     return arguments
 
 
@@ -348,11 +402,12 @@ def attempt(stage: Callable[[], Report], name: str) -> tuple[Report, bool]:
     """Run a stage; return its report, and whether it came to its end. What broke it off is among the failures."""
     failure: InputError | str
     begin(name)
+    outer = held_locks()  # of what runs one stage after another
     try:
         try:
             report = stage()
         finally:
-            release_locks()
+            release_locks(outer)
         return report, True
     except InputError as error:
         failure = error
@@ -379,14 +434,29 @@ def print_stopped(stopped: Stopped, name: str) -> int:
     return stopped.status
 
 
-def print_outcome(report: Report) -> None:
-    """Print a stage's warnings, its notes and its line of counts."""
+def print_outcome(report: Report, told: set[LeftOut] | None = None) -> None:
+    """Print a stage's warnings, what it did not read, its notes and its line of counts.
+
+    What is not read and was `told` before is not told again.
+    """
     for warning in report.warnings:
         print(f"warning: {in_one_line(warning)}", file=sys.stderr)
     sys.stderr.flush()
+    for line in describe_left_out([item for item in report.left_out if told is None or item not in told]):
+        print(in_one_line(line))
+    if told is not None:
+        told.update(report.left_out)
     for note in report.notes:
         print(in_one_line(note))
     print(f"{report.stage}: {report.spell_counts() or 'nothing to do'}.", flush=True)
+
+
+def describe_left_out(items: Sequence[LeftOut]) -> list[str]:
+    """Return lines that name what was not read: the first `LINES_SHOWN`, and of the rest how many of which kind."""
+    lines = [f"not read: {item.path}: {item.reason}; {item.advice}" for item in items[:LINES_SHOWN]]
+    if rest := items[LINES_SHOWN:]:
+        lines.append(f"not read: ... and {len(rest):,} more: {describe_kinds(item.path for item in rest)}")
+    return lines
 
 
 def print_failures(failures: Sequence[str]) -> int:
@@ -423,6 +493,20 @@ def existing_directory(text: str) -> Path:
     return _absolute(path)
 
 
+def existing_volumes(text: str) -> Place:
+    """Argument type: a directory or a file that exists, as an absolute path, a part of one, or an address."""
+    try:
+        address = parse_address(text)
+    except naming.GrammarError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if address is not None:
+        return address
+    path = Path(text)
+    if not is_there(file_of(path)):
+        raise argparse.ArgumentTypeError(f"{text}: expected a directory, a file or an address, found nothing")
+    return _absolute(path)
+
+
 def existing_file(text: str) -> Path:
     """Argument type: a file that exists, as an absolute path."""
     path = Path(text)
@@ -443,6 +527,24 @@ def output_directory(text: str) -> Path:
     if path.exists() and not path.is_dir():
         raise argparse.ArgumentTypeError(f"{text}: expected a directory to write to, found a file")
     return _absolute(path)
+
+
+def voxel_size_file(text: str) -> tuple[tuple[str, VoxelSize], ...]:
+    """Argument type: a csv of voxel sizes by name, as what it says."""
+    from emcurate.volumes.voxel_sizes import read_voxel_sizes  # here, since hardly any run has one
+
+    try:
+        return read_voxel_sizes(existing_file(text))
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def file_extension(text: str) -> str:
+    """Argument type: a file's extension, with or without its dot, in any case."""
+    extension = text.lower().removeprefix(".")
+    if not extension or not all(part.isalnum() for part in extension.split(".")):
+        raise argparse.ArgumentTypeError(f"expected an extension such as tif, found {text!r}")
+    return extension
 
 
 def positive_int(text: str) -> int:

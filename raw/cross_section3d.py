@@ -19,27 +19,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from emcurate import cli
+from emcurate.addresses import Place
 from emcurate.errors import InputError
-from emcurate.files import (
-    Output,
-    TakenError,
-    make_output_directory,
-    refuse_same_directory,
-    write_files,
-)
+from emcurate.files import Output, TakenError, make_output_directory, write_files
 from emcurate.images.resampling import Scale
 from emcurate.images.sections import encode_section
-from emcurate.running.claims import Notes
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger, Source
 from emcurate.running.report import Report
-from emcurate.volumes.corpus import fingerprint_volume, refuse_bad_names
+from emcurate.volumes.corpus import fingerprint_sources, refuse_results_among
 from emcurate.volumes.cut_settings import HowToCut
 from emcurate.volumes.scratch import make_batches
-from emcurate.volumes.section_source import OpenJob, list_volumes_to_cut, open_volume_to_cut
-from emcurate.volumes.sections import choose_planes, dataset_of, divide, find_plane_factors
-from emcurate.volumes.slabs import Slab, describe_volume, ready_to_cut, suits_threads
-from emcurate.volumes.volume import dataset_name
+from emcurate.volumes.section_source import OpenJob, find_volumes_to_cut, open_volume_to_cut
+from emcurate.volumes.sections import choose_planes, dataset_of, divide, find_plane_factors, wanted_boxes
+from emcurate.volumes.slabs import NotesBeside, Slab, describe_volume, ready_to_cut, suits_threads
 
 STAGE = "cross_section3d"
 
@@ -53,7 +46,7 @@ class CutJob:
     replace: bool
 
     @property
-    def path(self) -> Path:
+    def path(self) -> Place:
         return self.slab.volume.path
 
 
@@ -69,38 +62,41 @@ def cut_sections(job: CutJob) -> tuple[list[Output], int]:
 
 
 def run(
-    voldir: Path,
+    voldir: Place,
     savedir: Path,
     *,
     sections: HowToCut = HowToCut(),
     scale: Scale = Scale(),
+    prefer: str | None = None,
     overwrite: bool = False,
     prune: bool = False,
     workers: Workers = Workers(),
 ) -> Report:
     """Cut every volume of `voldir`; see the module's docstring."""
     report = Report(STAGE)
-    refuse_same_directory(voldir, savedir)
-    paths = list_volumes_to_cut(voldir, savedir, report)
+    refuse_results_among(voldir, savedir)
+    corpus = find_volumes_to_cut(voldir, savedir, report, sections, scale, prefer)
     make_output_directory(savedir)
-    notes = Notes(voldir)
-    said_of_each = {"axes": sections.axes, "voxel_size": sections.voxel_size}
+    notes = NotesBeside()
+    volumes = {source.name: source for source in corpus.sources}
+    said_of_all = {"axes": sections.axes, "voxel_size": None}
     sources = {
-        dataset_name(path): Source(path, fingerprint_volume(path), dataset_name(path), settings=said_of_each)
-        for path in refuse_bad_names(paths, report)
+        name: Source(volumes[name].path, found, name, settings={**said_of_all, **volumes[name].settings()})
+        for name, found in fingerprint_sources(corpus.sources, report).items()
     }
     parameters = {"spacing": sections.spacing, "anisotropy": sections.anisotropy, **asdict(sections.rescale)}
     parameters |= scale.settings
     ledger = Ledger(savedir, STAGE, parameters, product="sections", owner_of=dataset_of)
-    plan = ledger.plan(sources, report, root=voldir, overwrite=overwrite, prune=prune)
+    plan = ledger.plan(sources, report, root=voldir, named=corpus.named, overwrite=overwrite, prune=prune)
     report.count("sections written", 0)
     report.count("volumes already done", len(plan.done))
-    opening = [OpenJob(sources[key].path, sections, scale) for key in plan.todo]
+    opening = [OpenJob(volumes[key], sections, scale) for key in plan.todo]
     opened = {volume.name: volume for _, volume in workers.run(open_volume_to_cut, opening, report, unit="volume")}
     for batch in make_batches(opened[key] for key in plan.todo if key in opened):
         planes = {volume.path: choose_planes(volume, sections.axes, sections.anisotropy, report) for volume in batch}
         made: dict[str, list[tuple[list[Output], int]]] = {}
-        with ready_to_cut(batch, planes, sections.rescale, savedir, report, workers) as ready:
+        wanted = {volume.path: wanted_boxes(volume, planes[volume.path], sections.spacing) for volume in batch}
+        with ready_to_cut(batch, planes, sections.rescale, savedir, report, workers, wanted=wanted) as ready:
             limits = {volume.name: found for volume, found in ready}
             factors = {volume.path: find_plane_factors(volume, planes[volume.path], scale) for volume in batch}
             jobs = [
@@ -135,10 +131,11 @@ def run(
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = cli.make_parser(__doc__, "cross_section3d.py")
-    parser.add_argument("voldir", type=cli.existing_directory, metavar="VOLDIR", help="directory of volumes")
+    cli.add_volumes_argument(parser)
     parser.add_argument("savedir", type=cli.output_directory, metavar="SAVEDIR", help="directory for the sections")
     cli.add_section_flags(parser, "sections")
     cli.add_scale_flags(parser)
+    cli.add_prefer_flag(parser)
     cli.add_ledger_flags(parser, "savedir")
     cli.add_job_flags(parser)
     return parser

@@ -225,6 +225,38 @@ def test_an_interrupt_shows_the_table_so_far(small_corpus, tmp_path, capsys, mon
     assert "run the same command again" in captured.err
 
 
+def test_a_second_run_into_one_directory_says_so_and_stops_whichever_stage_the_first_is_at(
+    small_corpus, tmp_path, capsys, monkeypatch
+):
+    out = tmp_path / "out"
+    command = [*inputs(small_corpus), "--out", str(out), "--until", "cleanup2d", "-p", "1"]
+    said = []
+
+    def start_another(step):
+        before = snapshot(out)
+        script = [sys.executable, curate.__file__, *command, "--rescale", "minmax"]
+        said.append(subprocess.run(script, capture_output=True, text=True))
+        assert snapshot(out) == before
+        return real(step)
+
+    real = curate.run_step
+    monkeypatch.setattr(curate, "run_step", start_another)
+    assert curate.main(command) == 0
+    assert len(said) == 3
+    for done in said:
+        assert done.returncode == 1
+        assert f"{out}: expected no other run that writes there, found another that is under way" in done.stderr
+    monkeypatch.setattr(curate, "run_step", real)
+    assert curate.main(command) == 0  # the lock has ended with its run
+
+
+def test_mrc_files_are_judged_in_as_many_processes_as_asked_for(small_corpus, tmp_path, capsys):
+    command = ["--volumes", str(small_corpus / "volumes"), "--out", str(tmp_path / "out"), "--until", "mrc2byte"]
+    assert curate.main([*command, "-p", "1", "--rescale", "minmax"]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("$ python preprocess/mrc2byte"))
+    assert line.endswith("volumes --processes 1 --dry-run")
+
+
 def test_every_flag_of_a_stage_is_known_here_or_decided_here():
     known = {name for action in curate.build_parser()._actions for name in action.option_strings}
     for stage in curate.SCRIPTS:

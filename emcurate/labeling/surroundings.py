@@ -11,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from emcurate import naming
+from emcurate.addresses import Address, Place
 from emcurate.errors import InputError
+from emcurate.files import is_there
 from emcurate.images.pixels import needs_measuring
 from emcurate.images.resampling import resample, resampled_shape
 from emcurate.images.sections import read_section
@@ -22,7 +24,9 @@ from emcurate.running.claims import Notes
 from emcurate.running.report import Report
 from emcurate.volumes.again import Spot, locate, read_window
 from emcurate.volumes.corpus import list_volumes
+from emcurate.volumes.formats import file_of
 from emcurate.volumes.sections import section_shape
+from emcurate.volumes.views import View
 from emcurate.volumes.volume import Volume, dataset_name, open_volume
 
 # How far a view reaches beyond the patch on each side, in sides of the patch: it shows five times as much a side.
@@ -49,7 +53,7 @@ class Scene:
 
     pixels: UInt8Array
     box: tuple[float, float, float, float]
-    source: Path
+    source: Place
 
 
 class Surroundings:
@@ -66,7 +70,7 @@ class Surroundings:
         self._sources = sources
         self._notes: dict[Path, Notes] = {}
         self._spots: dict[str, Spot | None] = {}
-        self._volumes: dict[str, Path] | None = None
+        self._volumes: dict[str, Place] | None = None
 
     def missing(self, path: str, shape: tuple[int, int]) -> str:
         """Return why a patch's surroundings cannot be shown, or nothing if they seem to be there."""
@@ -101,7 +105,7 @@ class Surroundings:
     def _find(self, path: str, shape: tuple[int, int]) -> list[Spot]:
         """Return where a patch may have been found, in files that are there: one at least."""
         spots = list(self._candidates(path, shape))
-        present = [spot for spot in spots if spot.path.exists()]
+        present = [spot for spot in spots if isinstance(spot.path, Address) or is_there(file_of(spot.path))]
         if present:
             return present
         if spots:
@@ -132,7 +136,8 @@ class Surroundings:
         if volume is not None and isinstance(patch.section, naming.VolumeSection):
             limits = noted.limits if noted is not None else None
             resampled = noted.resampled if noted is not None else None
-            yield Spot(volume, patch.section, *place, fingerprint="", limits=limits, resampled=resampled)
+            view = noted.view if noted is not None else View()
+            yield Spot(volume, patch.section, *place, fingerprint="", limits=limits, resampled=resampled, view=view)
 
     def _look_up(self, path: str) -> Spot | None:
         """Return where a patch was found, as its table tells."""
@@ -145,7 +150,7 @@ class Surroundings:
             self._spots[path] = spots.get(name)
         return self._spots[path]
 
-    def _list_volumes(self) -> dict[str, Path]:
+    def _list_volumes(self) -> dict[str, Place]:
         if self._volumes is None:
             self._volumes = {}
             if self._sources is not None and self._sources.is_dir():
@@ -157,7 +162,7 @@ class Surroundings:
         return self._volumes
 
 
-def _make_scene(pixels: UInt8Array, box: tuple[int, int, int, int], source: Path) -> Scene:
+def _make_scene(pixels: UInt8Array, box: tuple[int, int, int, int], source: Place) -> Scene:
     factor = -(-max(pixels.shape) // LARGEST_SIDE)
     row, column, height, width = (side / factor for side in box)
     return Scene(np.ascontiguousarray(reduce_pixels(pixels, factor)), (row, column, height, width), source)
@@ -169,8 +174,9 @@ def _read_around(spot: Spot) -> tuple[UInt8Array, int, int]:
     rows = slice(max(spot.rows[0] - reach, 0), spot.rows[1] + reach)
     columns = slice(max(spot.columns[0] - reach, 0), spot.columns[1] + reach)
     if spot.fingerprint is None:
-        return resample(read_section(spot.path), spot.factors())[rows, columns], rows.start, columns.start
-    return _read_plane(open_volume(spot.path), spot, rows, columns), rows.start, columns.start
+        section = resample(read_section(Path(spot.path)), spot.factors())
+        return section[rows, columns], rows.start, columns.start
+    return _read_plane(open_volume(spot.path, view=spot.view), spot, rows, columns), rows.start, columns.start
 
 
 def _read_plane(volume: Volume, spot: Spot, rows: slice, columns: slice) -> UInt8Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -79,11 +79,13 @@ class DirectoryOfSections:
     """
 
     is_renewed = True
+    named = None  # a directory shows what there is
 
     def __init__(self, imdir: Path, report: Report, scale: Scale = Scale()) -> None:
         self.root = imdir
         self._scale = scale
         self.known_limits: dict[str, tuple[float, float]] = {}  # what cut the sections noted them
+        self.thin: dict[str, list[tuple[int, tuple[int, int]]]] = {}  # no section that is there is left out
         self._paths = _list_sections(imdir, report)
         self.sections = {stem: naming.parse_section(stem) for stem in self._paths}
         if not self.sections and not report.failures:
@@ -150,7 +152,7 @@ class DirectoryOfSections:
         """Return a section's height and width in pixels."""
         return resampled_shape(read_size(self._paths[stem]), self._factors.get(stem))
 
-    def ready(self, datasets: Collection[str], report: Report, workers: Workers) -> Iterator[list[str]]:
+    def ready(self, datasets: Mapping[str, Sequence[str]], report: Report, workers: Workers) -> Iterator[list[str]]:
         """Yield datasets that can be cut now: here all of them."""
         yield list(datasets)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from emcurate import naming
+from emcurate.addresses import Address, Place
 from emcurate.errors import InputError
 from emcurate.files import (
     Output,
@@ -19,6 +21,8 @@ from emcurate.files import (
 )
 from emcurate.running.ledger_file import DONE, Line, read_headers, read_ledgers, read_outputs
 from emcurate.running.report import Report
+
+Input = TypeVar("Input", Path, Address, Place)
 
 
 def list_raw(directory: Path, report: Report | None = None, *, take: Collection[str] = ()) -> list[Path]:
@@ -70,6 +74,11 @@ def refuse_other_makers(directory: Path, stage: str, products: Collection[str]) 
         if any((directory / output.name).is_file() for output in outputs):
             found = f"results of {header.stage}"
             raise InputError(directory, f"a directory of its own for what {stage} makes", found, "name another one")
+
+
+def is_result_directory(directory: Path) -> bool:
+    """Return whether a directory is an output directory of any stage."""
+    return _find_maker(directory) is not None
 
 
 def _find_maker(directory: Path) -> str | None:
@@ -128,16 +137,22 @@ def describe_raw(directory: Path) -> str:
     return f"{found}, results of {' and '.join(makers)}" if makers else found
 
 
-def refuse_bad_names(claims: Mapping[Path, Sequence[tuple[str, Path]]], report: Report) -> list[Path]:
+def name_directory(directory: Path) -> str:
+    """Return the name of the dataset that lies in a directory; see `emcurate.naming.name_of_directory`."""
+    path = directory.absolute()
+    return naming.name_of_directory(path.relative_to(path.anchor).parts or (path.name,))
+
+
+def refuse_bad_names(claims: Mapping[Input, Sequence[tuple[str, Input]]], report: Report) -> list[Input]:
     """Return the inputs whose names can be used and are theirs alone; report the others, each with its rivals.
 
     Parameters
     ----------
-    claims : mapping of Path to (name, owner) pairs
+    claims : mapping of Path, or Address, to (name, owner) pairs
         For each input the names it would take, and for whom: an input claims for itself, or, with others, for the
         group directory they lie in. A name may have one owner, whatever its case: not all disks tell cases apart.
     """
-    owners: dict[str, set[Path]] = defaultdict(set)
+    owners: dict[str, set[Input]] = defaultdict(set)
     for claimed in claims.values():
         for name, owner in claimed:
             owners[naming.fold(name)].add(owner)
@@ -149,7 +164,7 @@ def refuse_bad_names(claims: Mapping[Path, Sequence[tuple[str, Path]]], report: 
         except naming.GrammarError as error:
             report.fail(InputError(path, error.expected, error.found, "rename it"))
             continue
-        rivals = sorted({rival for name, owner in claimed for rival in owners[naming.fold(name)] - {owner}})
+        rivals = sorted({rival for name, owner in claimed for rival in owners[naming.fold(name)] - {owner}}, key=str)
         if rivals:
             found = f"{', '.join(map(str, rivals))} of the same name{_but_for_case(path, rivals)}"
             report.fail(InputError(path, "a name of its own", found, "rename one"))
@@ -158,7 +173,7 @@ def refuse_bad_names(claims: Mapping[Path, Sequence[tuple[str, Path]]], report: 
     return good
 
 
-def _but_for_case(path: Path, rivals: Iterable[Path]) -> str:
+def _but_for_case(path: Place, rivals: Iterable[Place]) -> str:
     stem = naming.strip_extension(path.name)
     if all(naming.strip_extension(rival.name) != stem for rival in rivals):
         return " but for upper and lower case"

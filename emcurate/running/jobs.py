@@ -179,6 +179,21 @@ def progress(iterable: Any, *, total: int | None, label: str, unit: str) -> tqdm
     )
 
 
+def byte_progress(total: int, label: str) -> tqdm[Any]:
+    """Return a progress bar of bytes, to be told of those that are there."""
+    seconds = BAR_SECONDS_TERMINAL if sys.stderr.isatty() else BAR_SECONDS_LOG
+    return tqdm(
+        total=total,
+        desc=label,
+        unit="B",
+        unit_scale=True,
+        unit_divisor=1024,
+        mininterval=seconds,
+        dynamic_ncols=True,
+        disable=total == 0,
+    )
+
+
 def _set_aside(outcomes: Iterable[tuple[int, Outcome]], suspects: list[int]) -> Iterator[tuple[int, Outcome]]:
     """Yield the outcomes of inputs, but add the index of each that its worker died with to the suspects."""
     for index, outcome in outcomes:

@@ -30,6 +30,7 @@ from typing import Any
 import msgspec
 
 from emcurate import __version__, naming
+from emcurate.addresses import Address, Place, parse_address
 from emcurate.errors import InputError
 from emcurate.files import Output, find_damaged
 from emcurate.partials import remove_stale_partials
@@ -45,6 +46,7 @@ from emcurate.running.ledger_file import (
     digest_parameters,
     ledger_path,
     ledger_paths,
+    lock_path,
     read_outputs,
 )
 from emcurate.running.locks import before_release, hold_lock, holds_alone
@@ -68,8 +70,8 @@ class Source:
 
     Parameters
     ----------
-    path : Path
-        Where it lies: a file or directory that is there as long as the input is.
+    path : Path or Address
+        Where it lies: a file or directory that is there as long as the input is, or an address.
     fingerprint : str
         What changes when it does.
     dataset : str
@@ -89,10 +91,10 @@ class Source:
         What else, noted as `wanted`, holds all that is wanted; one that ends in ``*`` stands for all that begin so.
     """
 
-    path: Path
+    path: Place
     fingerprint: str
     dataset: str
-    owner: Path | None = None
+    owner: Place | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     is_part: bool = False
     is_renewed: bool = False
@@ -164,7 +166,7 @@ class Ledger:
             stage=stage, product=product, version=__version__, parameters=self._parameters, among_inputs=among_inputs
         )
         path = ledger_path(directory, stage)
-        lock = path.with_suffix(".lock")
+        lock = lock_path(directory, stage)
         hold_lock(lock, directory)
         for swept in (directory, path.parent):
             remove_stale_partials(swept, alone=holds_alone(lock))
@@ -177,6 +179,7 @@ class Ledger:
         self._root = ""
         self._report = Report(stage)
         self._overwrite = False
+        self._named: Collection[str] | None = None
         self._ours: dict[str, set[str]] = {}
         self._strangers: dict[str, set[str]] = {}
         self._settings: tuple[Mapping[str, Any], dict[str, Any]] = ({}, {})
@@ -191,7 +194,8 @@ class Ledger:
         sources: Mapping[str, Source],
         report: Report,
         *,
-        root: Path,
+        root: Place,
+        named: Collection[str] | None = None,
         overwrite: bool = False,
         prune: bool = False,
         renew: bool = False,
@@ -204,8 +208,10 @@ class Ledger:
             The inputs by key, in the order in which they are to be worked on.
         report : Report
             Receives what is refused and what is gone.
-        root : Path
-            The input directory: results of other directories' inputs are left alone.
+        root : Path or Address
+            The input directory, or the list of inputs: results of other directories' inputs are left alone.
+        named : collection of str, optional
+            All inputs that a list names, which are there as long as it does. Of a directory it can be seen.
         overwrite : bool
             Replace results of changed inputs and other parameters, so that the directory becomes that of a fresh run.
         prune : bool
@@ -219,7 +225,8 @@ class Ledger:
             If there are results of other parameters and neither `overwrite` nor `renew` is set.
         """
         self._sources, self._report, self._overwrite = sources, report, overwrite
-        self._root = path_as_text(os.path.realpath(root))
+        self._root = path_as_text(root if isinstance(root, Address) else os.path.realpath(root))
+        self._named = named
         unnoted = self._find_unnoted()
         self._refuse_other_roots()
         self._refuse_other_parameters(unnoted, overwrite or renew)
@@ -413,8 +420,11 @@ class Ledger:
         roots = self._roots_looked_through()
         candidates = [key for key, line in self.entries.items() if key not in self._sources and line.root in roots]
         datasets = {source.dataset for source in self._sources.values()}
+        renamed = self._find_renamed(candidates)
         gone = [
-            key for key in candidates if self._is_divided_otherwise(key, datasets) or _is_gone(self.entries[key].source)
+            key
+            for key in candidates
+            if key in renamed or self._is_divided_otherwise(key, datasets) or self._has_gone(key)
         ]
         # An input that failed, or of which nothing came, leaves nothing when it goes.
         traceless = [k for k in gone if not self.entries[k].made_anything and not self._own_leftovers(k, unnoted)]
@@ -441,13 +451,30 @@ class Ledger:
                     "use another output directory, or --overwrite to make them again (--prune only removes these)",
                 )
             )
-        lost = [line.input for line in lines if line.dataset not in cut]
+        for old, new in sorted({(self.entries[key].dataset, renamed[key]) for key in gone if key in renamed}):
+            what = f"results under the name {old} are of what is now called {new}"
+            self._report.warn(f"{self.directory}: {what}; they are still there, and --prune removes them")
+        lost = [line.input for line in lines if line.dataset not in cut and line.input not in renamed]
         if lost:
             self._report.warn(
                 f"{self.directory}: what {_some(lost)} came of is gone from {self._root}; the results are still there, "
                 "and --prune removes them"
             )
         return set(cut)
+
+    def _has_gone(self, key: str) -> bool:
+        """Return whether an input is no longer there, or no longer named by the list that is the root."""
+        source = self.entries[key].source
+        return _is_gone(source) if self._named is None else source not in self._named
+
+    def _find_renamed(self, candidates: Iterable[str]) -> dict[str, str]:
+        """Return the dataset's name by the keys of results whose input is here under another one.
+
+        Those are of inputs in directories called ``slices`` and the like, which were once named after them.
+        """
+        old = [key for key in candidates if naming.tells_no_name(self.entries[key].dataset)]
+        names = {path_as_text(source.path): source.dataset for source in self._sources.values()} if old else {}
+        return {key: names[self.entries[key].source] for key in old if self.entries[key].source in names}
 
     def _is_divided_otherwise(self, key: str, datasets: Collection[str]) -> bool:
         """Return whether a part that this run does not have is of an input that it has, all of which is replaced."""
@@ -520,12 +547,12 @@ class Ledger:
         if entry.made_with != self._made_with:
             old, new = self._spell_change(entry)
             return _Reason(f"parameters changed, from {old} to {new}", is_change=True)
-        if entry.fingerprint != source.fingerprint:
-            return _Reason("its input has changed", is_change=True)
         wanted = self._settings_of(source)
         if entry.settings != wanted:
             old, new = _spell(_changed(entry.settings, wanted)), _spell(_changed(wanted, entry.settings))
             return _Reason(f"made with {old}, now {new}", is_change=True)
+        if entry.fingerprint != source.fingerprint:
+            return _Reason("its input has changed", is_change=True)
         if entry.state == BEGUN:
             return _Reason("interrupted")
         if entry.state == SPOILT:
@@ -676,16 +703,18 @@ def _is_gone(text: str) -> bool:
     return False
 
 
-def _same_place(text: str, path: Path) -> bool:
+def _same_place(text: str, path: Place) -> bool:
     if text == path_as_text(path):
         return True
+    if isinstance(path, Address):
+        return False
     try:
         return Path(path_of_text(text)).samefile(path)
     except OSError:
         return False
 
 
-def path_as_text(path: str | Path) -> str:
+def path_as_text(path: str | Place) -> str:
     """Return a path as it can stand in JSON; one with bytes that are no UTF-8 as the numbers of all its bytes."""
     try:
         str(path).encode()
@@ -694,8 +723,15 @@ def path_as_text(path: str | Path) -> str:
     return str(path)
 
 
+def place_of_text(text: str) -> Place:
+    """Return the path or address of a text, the inverse of `path_as_text`."""
+    with contextlib.suppress(naming.GrammarError):
+        return parse_address(text) or Path(path_of_text(text))
+    return Path(path_of_text(text))
+
+
 def path_of_text(text: str) -> str:
-    """Return the path of a text, the inverse of `_text`."""
+    """Return the path of a text, the inverse of `path_as_text`."""
     with contextlib.suppress(ValueError):
         if text.startswith(_BYTES):
             return os.fsdecode(bytes.fromhex(text.removeprefix(_BYTES)))

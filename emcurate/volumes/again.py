@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emcurate import naming
+from emcurate.addresses import Place
 from emcurate.errors import InputError
 from emcurate.images.pixels import Limits, convert
 from emcurate.images.resampling import (
@@ -27,11 +28,12 @@ from emcurate.images.resampling import (
 )
 from emcurate.images.sections import read_section, read_size
 from emcurate.running.claims import Notes
-from emcurate.running.ledger import path_of_text
+from emcurate.running.ledger import path_of_text, place_of_text
 from emcurate.running.ledger_file import Line
 from emcurate.volumes.corpus import fingerprint_volume
 from emcurate.volumes.scratch import unpacked
 from emcurate.volumes.sections import section_shape
+from emcurate.volumes.views import View
 from emcurate.volumes.volume import Volume, open_volume
 
 Reader = Callable[[Path], npt.NDArray[Any]]
@@ -41,11 +43,12 @@ Reader = Callable[[Path], npt.NDArray[Any]]
 class Spot:
     """Where a patch is: in which section of which file, from and up to which rows and columns, in pixels.
 
-    `path` is the section's file, or the volume, whose `fingerprint` and grey `limits` are then given. `stored` is the
-    patch itself where it lies in a shard. Rows and columns are those of the section as it was `resampled`.
+    `path` is the section's file, or the volume, whose `fingerprint` and grey `limits` are then given, and of which
+    `view` is read. `stored` is the patch itself where it lies in a shard. Rows and columns are those of the section as
+    it was `resampled`.
     """
 
-    path: Path
+    path: Place
     section: naming.Section
     rows: tuple[int, int]
     columns: tuple[int, int]
@@ -53,13 +56,14 @@ class Spot:
     limits: Limits | None = None
     stored: Path | None = None
     resampled: Resampled | None = None
+    view: View = field(default_factory=View)
 
     def factors(self) -> Factors | None:
         """Return how many pixels of the section's file, or of the volume's section, along (y, x) make one."""
         if self.resampled is None:
             return None
         if self.fingerprint is None:
-            return _find_section_factors(self.path, self.section, self.resampled.pixel_size_nm)
+            return _find_section_factors(Path(self.path), self.section, self.resampled.pixel_size_nm)
         plane = self.section.plane if isinstance(self.section, naming.VolumeSection) else 0
         return self.resampled.factors(plane)
 
@@ -82,8 +86,10 @@ def find_spots(rows: Iterable[Mapping[str, Any]], patchdir: Path, noted: Line) -
         place = (row["y"], row["y"] + row["height"]), (row["x"], row["x"] + row["width"])
         stored = patchdir / row["shard"] / f"{row['patch']}.tiff" if row["shard"] else None
         if "spacing" in noted.settings:
-            path, limits = Path(path_of_text(row["source"])), Limits(row["lo"], row["hi"])
-            spot = Spot(path, patch.section, *place, row["source_fingerprint"], limits, stored, row.get("resampled"))
+            volume, limits, resampled = place_of_text(row["source"]), Limits(row["lo"], row["hi"]), row.get("resampled")
+            said = noted.settings
+            view = View(**{item.name: said[item.name] for item in fields(View) if item.name in said})
+            spot = Spot(volume, patch.section, *place, row["source_fingerprint"], limits, stored, resampled, view)
         else:
             path = Path(path_of_text(noted.root)) / f"{patch.section.stem}.tiff"
             spot = Spot(path, patch.section, *place, stored=stored, resampled=row.get("resampled"))
@@ -146,19 +152,20 @@ class ReadOrCutAgain:
         if spot.stored is not None:
             return self.read(spot.stored)
         if spot.fingerprint is None:
-            return resample(read_section(spot.path), spot.factors())[slice(*spot.rows), slice(*spot.columns)]
+            section = resample(read_section(Path(spot.path)), spot.factors())
+            return section[slice(*spot.rows), slice(*spot.columns)]
         return _cut_volume(
             spot.path, tuple(s for s in self.spots.values() if s.path == spot.path and s.stored is None), self.scratch
         )[spot]
 
 
 @functools.lru_cache(maxsize=8)
-def _cut_volume(path: Path, spots: tuple[Spot, ...], scratch: Path) -> dict[Spot, npt.NDArray[np.uint8]]:
+def _cut_volume(path: Place, spots: tuple[Spot, ...], scratch: Path) -> dict[Spot, npt.NDArray[np.uint8]]:
     """Return the pixels of several patches of one volume, which is opened, and if need be unpacked, once."""
-    if {spot.fingerprint for spot in spots} != {fingerprint_volume(path)}:
+    if {spot.fingerprint for spot in spots} != {fingerprint_volume(path, spots[0].view)}:
         raise InputError(path, "the volume that patches were found in", "one that has changed", "cut its patches again")
     found = {}
-    with unpacked(open_volume(path), scratch) as volume:
+    with unpacked(open_volume(path, view=spots[0].view), scratch) as volume:
         for spot in spots:
             assert isinstance(spot.section, naming.VolumeSection) and spot.limits is not None
             found[spot] = read_window(volume, spot, spot.rows, spot.columns, spot.limits)

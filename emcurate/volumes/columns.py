@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from emcurate import naming
 from emcurate.errors import InputError
 from emcurate.images.resampling import Resampled
+from emcurate.running.ledger_file import LedgerFile, read_ledgers
 from emcurate.running.report import Report
 from emcurate.volumes.boxes import Box, Column, find_candidates, score_stretches, suppress_overlapping
+from emcurate.volumes.views import View
 from emcurate.volumes.volume import Volume
 
 IOU_THRESHOLD = 0.1  # boxes that share more than this are taken for one
@@ -136,6 +139,65 @@ def account_for(choices: Iterable[Choice], nz: int) -> str:
     if candidates < FEW_CANDIDATES * stretches:
         line += "; for more, cut sections with a smaller --spacing, deduplicate with a smaller -d, or use a smaller -nz"
     return line
+
+
+class NotedViews:
+    """What was read of volumes that patches were cut from, as far as the directories on the way tell."""
+
+    def __init__(self) -> None:
+        self._ledgers: dict[Path, list[LedgerFile]] = {}
+
+    def complete(self, informative: Informative, view: View) -> View:
+        """Return a view with the pixel size, by which a level was chosen when patches were cut, if none is given."""
+        if view.level is not None or not informative.example:
+            return view
+        noted = self._find(informative.first) or {}
+        return replace(view, pixel_size_nm=noted.get("pixel_size_nm")) if "level" not in noted else view
+
+    def refuse_other(self, informative: Informative, volume: Volume, view: View) -> None:
+        """Raise `InputError` if a volume's patches were cut from another level, channel or time than is read of it.
+
+        Nothing in a patch's name tells which, and a box at its place in another level would be one of something else.
+        """
+        if not informative.example or (volume.levels == 1 and not view.settings()):
+            return
+        noted = self._find(informative.first)
+        if noted is None:
+            return
+        cut, read = _spell_view(noted), _spell_view(view.settings())
+        if cut != read:
+            advice = "give the --level, --channel and --time that the patches were cut with"
+            raise InputError(volume.path, f"what its patches were cut from ({cut})", read, advice)
+
+    def _find(self, patch: str) -> dict[str, Any] | None:
+        """Return what was said of the volume that a patch was cut from."""
+        path = Path(patch)
+        directory = path.parent.parent if path.parent.suffix == ".tar" else path.parent
+        section = naming.parse_patch(path.stem).section
+        for _ in range(2):  # where it was cut, and where its section was
+            if directory not in self._ledgers:
+                self._ledgers[directory] = list(read_ledgers(directory))
+            lines = [
+                ledger.entries[key]
+                for ledger in self._ledgers[directory]
+                for key in (section.stem, section.dataset)
+                if key in ledger.entries
+            ]
+            for line in lines:
+                if "axes" in line.settings:
+                    return line.settings
+            if not lines:
+                return None
+            directory = Path(lines[0].root)
+        return None
+
+
+def _spell_view(settings: Mapping[str, Any]) -> str:
+    """Return what a view chooses as words; the full resolution is read where no level is named."""
+    chosen = [f"{name} {settings[name]}" for name in ("channel", "time") if name in settings]
+    size = settings.get("pixel_size_nm") if "level" not in settings else None
+    level = f"level {settings.get('level', 0)}" if size is None else f"the level for pixels of {size:g} nm"
+    return ", ".join([level, *chosen])
 
 
 def find_column(

@@ -19,12 +19,14 @@ from typing import Any, BinaryIO, Protocol, cast
 import numpy as np
 import numpy.typing as npt
 
+from emcurate.addresses import Place
 from emcurate.errors import InputError
 from emcurate.files import open_regular
 from emcurate.images.pixels import to_grey
 
 AnyArray = npt.NDArray[Any]
 Shape = tuple[int, int, int]
+SizeNm = tuple[float, float, float]
 
 # Voxels mapped or decoded at a time. Mapped pages count as this process's memory until they are unmapped.
 CHUNK_BYTES = 1 << 26
@@ -62,10 +64,14 @@ class Voxels(Protocol):
 
 @dataclass(frozen=True)
 class Opened:
-    """An opened file: its voxels, and the voxel size (z, y, x) in nm or None where the file does not say."""
+    """An opened file: its voxels, and the voxel size (z, y, x) in nm or None where the file does not say.
+
+    `levels` is how many resolutions of it there are.
+    """
 
     voxels: Voxels
-    voxel_size_nm: tuple[float, float, float] | None
+    voxel_size_nm: SizeNm | None
+    levels: int = 1
 
 
 @dataclass(frozen=True)
@@ -280,6 +286,40 @@ class Scaled:
         return np.asarray(values.astype(np.float64) * self.slope + self.intercept)
 
 
+@dataclass(frozen=True)
+class Inverted:
+    """Voxels whose black and white have changed places: the lowest value of an integer type became its highest."""
+
+    stored: Voxels
+
+    @property
+    def shape(self) -> Shape:
+        return self.stored.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.stored.dtype
+
+    @property
+    def random_access(self) -> bool:
+        return self.stored.random_access
+
+    @property
+    def sequential(self) -> bool:
+        return self.stored.sequential
+
+    def read(self, z: slice, y: slice, x: slice) -> AnyArray:
+        """Return the inverted voxels of a box, (z, y, x)."""
+        return self._invert(self.stored.read(z, y, x))
+
+    def iter_planes(self, start: int, stop: int) -> Iterator[AnyArray]:
+        return map(self._invert, self.stored.iter_planes(start, stop))
+
+    def _invert(self, values: AnyArray) -> AnyArray:
+        # Of two's complement, and of bool, this is lowest + highest - value, without overflow.
+        return np.asarray(-values if values.dtype.kind == "f" else ~values)
+
+
 def read_by_planes(voxels: Voxels, z: slice, y: slice, x: slice) -> AnyArray:
     """Return a box of voxels of which only whole planes can be had."""
     planes = range(voxels.shape[0])[z]
@@ -310,7 +350,7 @@ def open_packed(path: Path, compression: str, start: int = 0) -> Iterator[Binary
         raise _damaged(path, compression, error) from None
 
 
-def check_side_lengths(path: Path, shape: tuple[int, ...]) -> Shape:
+def check_side_lengths(path: Place, shape: tuple[int, ...]) -> Shape:
     """Return a (z, y, x) shape from a header, or raise `InputError` if a side is not at least 1."""
     z, y, x = (int(side) for side in shape)
     if min(z, y, x) < 1:

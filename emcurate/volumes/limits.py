@@ -5,8 +5,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
+from emcurate.addresses import Place
 from emcurate.errors import DataWarning
 from emcurate.images.pixels import (
     Limits,
@@ -34,7 +34,7 @@ class MeasureJob:
     sample_step: int
 
     @property
-    def path(self) -> Path:
+    def path(self) -> Place:
         return self.volume.path
 
 
@@ -78,7 +78,7 @@ class _Block:
     whole: bool
 
     @property
-    def path(self) -> Path:
+    def path(self) -> Place:
         return self.job.path
 
 
@@ -87,15 +87,15 @@ def find_limits(
     rescale: Rescale,
     report: Report,
     workers: Workers = Workers(),
-) -> dict[Path, Limits]:
+) -> dict[Place, Limits]:
     """Measure volumes, the work divided over processes, and return the limits of each by its path.
 
     A volume that cannot be read is reported and left out. Statistics are held only of volumes under way: a volume of
     one block has its limits chosen where it is measured, those of another are dropped when its limits are known.
     """
     blocks: list[_Block] = []
-    under_way: dict[Path, _UnderWay] = {}
-    found: dict[Path, FoundLimits] = {}
+    under_way: dict[Place, _UnderWay] = {}
+    found: dict[Place, FoundLimits] = {}
     for volume in volumes:
         jobs = measuring_jobs(volume, rescale)
         blocks += [_Block(job, rescale, whole=len(jobs) == 1) for job in jobs]

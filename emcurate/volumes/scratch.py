@@ -1,20 +1,23 @@
-"""Random access to packed volumes: copies unpacked to scratch files, batch by batch."""
+"""Random access to packed volumes, and to those on servers: copies in scratch files, batch by batch."""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from emcurate.addresses import Place
 from emcurate.errors import InputError, describe_os_error
 from emcurate.partials import partial_path
 from emcurate.running.jobs import Workers
 from emcurate.running.report import Report
+from emcurate.volumes.fetched import all_fetched, is_remote
+from emcurate.volumes.formats.copies import Box
 from emcurate.volumes.layouts import FlatFile
 from emcurate.volumes.volume import Volume, iter_plane_blocks
 
@@ -30,7 +33,8 @@ def ready_to_read(
     report: Report,
     workers: Workers = Workers(),
     *,
-    by_planes: Collection[Path] = (),
+    by_planes: Collection[Place] = (),
+    wanted: Mapping[Place, Sequence[Box]] | None = None,
 ) -> Iterator[list[Volume]]:
     """Give volumes of which any part can be read without reading much else, some of them copies unpacked to scratch.
 
@@ -45,10 +49,17 @@ def ready_to_read(
     by_planes : collection of Path
         Volumes of which only whole (y, x) planes, or few boxes, are wanted: these are unpacked only where every plane
         costs all that lies before it in the file.
+    wanted : mapping of Path or Address to sequence of boxes, optional
+        Boxes outside of which nothing is going to be read of volumes on servers, which are fetched first.
     """
-    packed = [volume for volume in volumes if volume.sequential or volume.path not in by_planes]
-    with all_unpacked(packed, scratch_directory, report, workers) as ready:
-        yield ready + [volume for volume in volumes if volume not in packed]
+    remote = [volume for volume in volumes if is_remote(volume)]
+    local = [volume for volume in volumes if volume not in remote]
+    packed = [volume for volume in local if volume.sequential or volume.path not in by_planes]
+    with (
+        all_fetched(remote, scratch_directory, report, wanted) as fetched,
+        all_unpacked(packed, scratch_directory, report, workers) as ready,
+    ):
+        yield ready + [volume for volume in local if volume not in packed] + fetched
 
 
 @contextlib.contextmanager
@@ -81,7 +92,7 @@ def all_unpacked(
 
     A volume that cannot be unpacked is reported and left out.
     """
-    copies: dict[Path, tuple[Volume, Path]] = {}
+    copies: dict[Place, tuple[Volume, Path]] = {}
     jobs: list[UnpackJob] = []
     promised = 0
     try:
@@ -94,7 +105,7 @@ def all_unpacked(
                     continue
                 promised += _unpacked_bytes(volume)
                 jobs += _unpacking_jobs(volume, copies[volume.path][1])
-        waiting: dict[Path, int] = defaultdict(int)
+        waiting: dict[Place, int] = defaultdict(int)
         for job in jobs:
             waiting[job.path] += 1
         if jobs:
@@ -117,7 +128,7 @@ class UnpackJob:
     file: Path
 
     @property
-    def path(self) -> Path:
+    def path(self) -> Place:
         return self.volume.path
 
 

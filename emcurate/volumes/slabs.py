@@ -13,12 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from emcurate import naming
+from emcurate.addresses import Address, Place
 from emcurate.images.origins import VOLUME
-from emcurate.images.pixels import Limits, Rescale, convert
+from emcurate.images.pixels import Limits, Rescale, convert, needs_measuring
 from emcurate.images.resampling import Factors, Scale, resample
 from emcurate.running.claims import Notes
 from emcurate.running.jobs import Workers
+from emcurate.running.ledger_file import Line
 from emcurate.running.report import Report
+from emcurate.volumes.formats.copies import Box
 from emcurate.volumes.layouts import FlatFile
 from emcurate.volumes.limits import find_limits
 from emcurate.volumes.scratch import ready_to_read
@@ -73,12 +76,13 @@ def separate_sections(box: npt.NDArray[np.uint8], plane: int) -> npt.NDArray[np.
 @contextlib.contextmanager
 def ready_to_cut(
     volumes: Sequence[Volume],
-    planes: Mapping[Path, Sequence[int]],
+    planes: Mapping[Place, Sequence[int]],
     rescale: Rescale,
     scratch_directory: Path,
     report: Report,
     workers: Workers,
-    known: Mapping[Path, Limits] | None = None,
+    known: Mapping[Place, Limits] | None = None,
+    wanted: Mapping[Place, Sequence[Box]] | None = None,
 ) -> Iterator[list[tuple[Volume, Limits | None]]]:
     """Give volumes that can be cut now, with their grey limits; those that cannot be read are reported and left out.
 
@@ -94,11 +98,16 @@ def ready_to_cut(
     workers : Workers
     known : mapping of Path to Limits, optional
         Limits that were measured before.
+    wanted : mapping of Path or Address to sequence of boxes, optional
+        What is going to be cut of volumes on servers; all of them by default.
     """
     known = known or {}
+    # What is to be measured is read whole.
+    cut_only = [v.path for v in volumes if not planes[v.path] or v.path in known or not needs_measuring(v.dtype)]
+    wanted = {path: boxes for path, boxes in (wanted or {}).items() if path in cut_only}
     # Whole planes of a TIFF or of a directory of slices are read as they are; anything else is decoded once first.
     by_planes = [volume.path for volume in volumes if not any(planes[volume.path])]
-    with ready_to_read(volumes, scratch_directory, report, workers, by_planes=by_planes) as ready:
+    with ready_to_read(volumes, scratch_directory, report, workers, by_planes=by_planes, wanted=wanted) as ready:
         unknown = [volume for volume in ready if planes[volume.path] and volume.path not in known]
         limits = {**known, **find_limits(unknown, rescale, report, workers)}
         usable = {volume.path: volume for volume in ready if volume.path in limits or not planes[volume.path]}
@@ -111,7 +120,24 @@ def suits_threads(volumes: Sequence[Volume]) -> bool:
     return is_flat and sum(volume.size * volume.dtype.itemsize for volume in volumes) <= THREADED_BYTES
 
 
-def describe_volume(volume: Volume, limits: Limits | None, notes: Notes, scale: Scale = Scale()) -> dict[str, Any]:
+class NotesBeside:
+    """What stages noted of volumes, in whatever directories these lie."""
+
+    def __init__(self) -> None:
+        self._notes: dict[Path, Notes] = {}
+
+    def origin(self, place: Place) -> Line | None:
+        """Return what a volume came of; None if no stage of this computer made it."""
+        if isinstance(place, Address):
+            return None
+        if place.parent not in self._notes:
+            self._notes[place.parent] = Notes(place.parent)
+        return self._notes[place.parent].origin(place)
+
+
+def describe_volume(
+    volume: Volume, limits: Limits | None, notes: NotesBeside, scale: Scale = Scale()
+) -> dict[str, Any]:
     """Return what later stages want to know of a volume that was cut, as the ledger keeps it."""
     made = notes.origin(volume.path)
     resampled = {} if scale.pixel_size_nm is None else {"pixel_size_nm": scale.pixel_size_nm}

@@ -6,22 +6,24 @@ import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from emcurate import naming
+from emcurate.addresses import Address, Place
 from emcurate.errors import DataWarning, InputError
 from emcurate.images.pixels import check_pixel_type
+from emcurate.running.claims import name_directory
+from emcurate.volumes.cut_settings import VoxelSize
 from emcurate.volumes.formats import VOLUME_SUFFIXES, file_of, find_opener, is_slices_directory
-from emcurate.volumes.layouts import Shape, Voxels
+from emcurate.volumes.layouts import Inverted, Shape, Voxels
+from emcurate.volumes.views import View
+from emcurate.volumes.voxel_sizes import ask_about, spell_size
 
 # What stages call volumes that they make, and others read.
 VOLUMES = "volumes"
-
-VoxelSize = tuple[float, float, float]
 
 # Voxels measured or unpacked at a time: enough to be worth a job, little enough for a few dozen processes.
 BLOCK_BYTES = 1 << 27
@@ -37,20 +39,23 @@ class Volume:
 
     Parameters
     ----------
-    path : Path
-        The file, or the directory of slices.
+    path : Path or Address
+        The file, the directory of slices, or where it lies on a server.
     name : str
         The dataset's name.
     voxels : Voxels
         How the voxels lie on disk.
     voxel_size_nm : (z, y, x) or None
         None where it is unknown.
+    levels : int
+        How many resolutions of it there are where it lies.
     """
 
-    path: Path
+    path: Place
     name: str
     voxels: Voxels
     voxel_size_nm: VoxelSize | None
+    levels: int = 1
 
     @property
     def shape(self) -> Shape:
@@ -82,14 +87,17 @@ class Volume:
         return self.voxels.read(z, y, x)
 
 
-def open_volume(path: Path, voxel_size_nm: VoxelSize | None = None) -> Volume:
-    """Open a volume file or a directory of slices; headers only are read.
+def open_volume(path: Place, voxel_size_nm: VoxelSize | None = None, view: View = View()) -> Volume:
+    """Open a volume file, a directory of slices or of chunks, or a volume on a server; headers only are read.
 
     Parameters
     ----------
-    path : Path
+    path : Path or Address
+        A path may end in ``::`` and the name of what is meant in it, as ``file.h5::/volumes/raw``.
     voxel_size_nm : (z, y, x), optional
         Overrides what the file says.
+    view : View, optional
+        What is read of a volume that holds several resolutions, channels or times.
 
     Raises
     ------
@@ -100,16 +108,19 @@ def open_volume(path: Path, voxel_size_nm: VoxelSize | None = None) -> Volume:
     if opener is None:
         known = ", ".join(suffix for suffix in VOLUME_SUFFIXES if not suffix.endswith((".gz", ".bz2")))
         raise InputError(path, f"a volume ({known} or a directory of slices)", "another kind of file", "convert it")
-    opened = opener(path)
-    volume = Volume(path, dataset_name(path), opened.voxels, voxel_size_nm or opened.voxel_size_nm)
+    opened = opener(view)
+    voxels = Inverted(opened.voxels) if view.inverted else opened.voxels
+    volume = Volume(path, dataset_name(path), voxels, voxel_size_nm or opened.voxel_size_nm, opened.levels)
     check_pixel_type(volume.dtype, path)
     return volume
 
 
-def dataset_name(path: Path) -> str:
-    """Return the dataset's name: a file's name without its extension, or the directory's name."""
+def dataset_name(path: Place) -> str:
+    """Return the dataset's name: a file's name without its extension, or that of the directory (`name_directory`)."""
+    if isinstance(path, Address):
+        return path.name
     # A directory of slices may be called "sample 1.5"; what follows its last dot is no extension.
-    return path.name if is_slices_directory(path) else naming.strip_extension(file_of(path).name)
+    return name_directory(path) if is_slices_directory(path) else naming.strip_extension(file_of(path).name)
 
 
 def is_anisotropic(voxel_size_nm: VoxelSize | None, threshold: float) -> bool:
@@ -127,8 +138,16 @@ def warn_of_unknown_voxel_size(volume: Volume) -> None:
     """Warn, with a `DataWarning`, where a volume's voxel size is unknown and therefore taken as isotropic."""
     if volume.voxel_size_nm is None:
         message = (
-            f"{volume.path}: the voxel size is unknown and taken as isotropic; give it with --voxel-size Z Y X (nm)"
+            f"{volume.path}: the voxel size is unknown and taken as isotropic; give it with --voxel-size Z Y X (nm), "
+            "or those of many with --voxel-sizes FILE"
         )
+        warnings.warn(message, DataWarning, stacklevel=2)
+
+
+def warn_of_odd_voxel_size(volume: Volume) -> None:
+    """Warn, with a `DataWarning`, where a volume's voxel size looks like one in another unit or order."""
+    if volume.voxel_size_nm is not None and (question := ask_about(volume.voxel_size_nm)):
+        message = f"{volume.path}: its voxel size is {spell_size(volume.voxel_size_nm)}: {question}"
         warnings.warn(message, DataWarning, stacklevel=2)
 
 

@@ -103,7 +103,7 @@ def _parse_name(data, _):
     with contextlib.suppress(names.EscapeError):
         if ".." in Path(names.check_relative(text)).parts or Path(names.check_relative(text)).is_absolute():
             raise AssertionError(f"{text!r} leads out")
-    _module("emcurate.volumes.units").nanometres_per(text)
+    _module("emcurate.images.units").nanometres_per(text)
     _module("emcurate.patches.shards").dataset_of_shard(text)
     _module("emcurate.patches.list_names").patch_name(text)
 
@@ -190,7 +190,7 @@ _FORMATS = "emcurate.volumes.formats"
 
 TARGETS = {
     "names": Target(
-        ("emcurate.naming", "emcurate.fetching.safe_names", "emcurate.volumes.units", "emcurate.patches.list_names"),
+        ("emcurate.naming", "emcurate.fetching.safe_names", "emcurate.images.units", "emcurate.patches.list_names"),
         _parse_name,
         lambda: [
             b"fly-LOC-0_042_224_0",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 
@@ -12,6 +13,7 @@ import pytest
 from emcurate.errors import InputError
 from emcurate.running.report import Report
 from emcurate.volumes.corpus import list_volumes
+from emcurate.volumes.views import View
 from emcurate.volumes.volume import open_volume
 
 VOXELS = np.random.default_rng(6).integers(0, 256, (11, 20, 27)).astype(np.uint8)
@@ -88,8 +90,10 @@ def test_imaris_voxels_come_without_padding_and_with_their_size(tmp_path):
 
 
 def test_several_imaris_channels_are_refused(tmp_path):
-    with pytest.raises(InputError, match="found 1 times and 2 channels"):
-        open_volume(write_imaris(tmp_path / "a.ims", channels=2))
+    path = write_imaris(tmp_path / "a.ims", channels=2)
+    with pytest.raises(InputError, match=r"found 2 along axis Channel; choose one with --channel 0 to 1"):
+        open_volume(path)
+    np.testing.assert_array_equal(open_volume(path, view=View(channel=1)).read(), VOXELS)
 
 
 def test_of_a_bigdataviewer_file_the_full_resolution_is_read_and_several_views_are_listed(tmp_path):
@@ -99,8 +103,10 @@ def test_of_a_bigdataviewer_file_the_full_resolution_is_read_and_several_views_a
     np.testing.assert_array_equal(open_volume(path).read(), VOXELS)
     with h5py.File(path, "a") as file:
         file["t00001/s00/0/cells"] = VOXELS
-    with pytest.raises(InputError, match=r"found 2: /t00000/s00/0/cells .*, /t00001/s00/0/cells"):
+        file["t00001/s00/1/cells"] = VOXELS[:3]
+    with pytest.raises(InputError, match=r"found 2 along axis timepoint; choose one with --time 0 to 1"):
         open_volume(path)
+    np.testing.assert_array_equal(open_volume(path, view=View(time=1, level=1)).read(), VOXELS[:3])
 
 
 def test_several_datasets_are_listed_with_their_shapes_and_one_can_be_named(tmp_path):
@@ -201,3 +207,80 @@ def test_a_handle_holds_no_file_open(tmp_path):
 def test_a_corpus_holds_hdf5_files(tmp_path):
     paths = [write(tmp_path / name, {"raw": VOXELS}) for name in ("a.h5", "b.HDF5", "c.ims")]
     assert list_volumes(tmp_path, Report("test")) == paths
+
+
+def axistags(names):
+    return json.dumps({"axes": [{"key": name, "typeFlags": 1, "resolution": 0, "description": ""} for name in names]})
+
+
+@pytest.mark.parametrize("names", ["zyxc", "tzyxc", "xyz", "cxzyt"])
+def test_of_ilastiks_arrays_the_axes_are_as_they_are_named(tmp_path, names):
+    sides = {"z": 11, "y": 20, "x": 27, "c": 2, "t": 3}
+    array = np.random.default_rng(1).integers(0, 256, [sides[name] for name in names]).astype(np.uint8)
+    path = write(tmp_path / "a.h5", {"data": array}, {"axistags": axistags(names)})
+    view = View(channel=1 if "c" in names else None, time=2 if "t" in names else None)
+    index = tuple({"c": 1, "t": 2}.get(name, slice(None)) for name in names)
+    expected = array[index].transpose([[n for n in names if n in "zyx"].index(name) for name in "zyx"])
+    volume = open_volume(path, view=view)
+    np.testing.assert_array_equal(volume.read(), expected)
+    np.testing.assert_array_equal(
+        volume.read(slice(1, 9, 3), slice(4, 5), slice(0, 20, 2)), expected[1:9:3, 4:5, 0:20:2]
+    )
+    if view != View():
+        with pytest.raises(InputError, match="choose one with --"):
+            open_volume(path)
+
+
+@pytest.mark.parametrize("tags", ["{", "[]", '{"axes": 3}', axistags("yxc"), axistags("zy"), "[" * 100_000])
+def test_names_of_axes_that_make_no_sense_are_passed_over(tmp_path, tags):
+    path = write(tmp_path / "a.h5", {"data": VOXELS}, {"axistags": tags})
+    if tags == axistags("yxc"):
+        with pytest.raises(InputError, match="a 3D dataset of numbers"):
+            open_volume(path)
+    else:
+        np.testing.assert_array_equal(open_volume(path).read(), VOXELS)
+
+
+def write_bigdataviewer_xml(path, unit="um", size="0.004 0.008 0.03"):
+    voxel = f"<voxelSize><unit>{unit}</unit><size>{size}</size></voxelSize>"
+    setups = "".join(f"<ViewSetup><id>{number}</id><size>27 20 11</size>{voxel}</ViewSetup>" for number in (1, 0))
+    path.write_text(
+        f"<SpimData><SequenceDescription><ViewSetups>{setups}</ViewSetups></SequenceDescription></SpimData>"
+    )
+
+
+def test_bigdataviewers_voxel_sizes_come_from_the_xml_beside(tmp_path):
+    levels = {f"t00000/s00/{level}/cells": VOXELS[:: level + 1] for level in range(2)}
+    path = write(tmp_path / "a.h5", {**levels, "s00/resolutions": np.array([[1.0, 1, 1], [1, 1, 2]])})
+    assert open_volume(path).voxel_size_nm is None
+    write_bigdataviewer_xml(tmp_path / "a.xml")
+    assert open_volume(path).voxel_size_nm == pytest.approx((30, 8, 4))
+    assert open_volume(path, view=View(level=1)).voxel_size_nm == pytest.approx((60, 8, 4))
+    assert open_volume(path, view=View(pixel_size_nm=60)).shape == VOXELS[::2].shape
+    for text in ("<", "<!DOCTYPE x [<!ENTITY e SYSTEM 'file:///etc/passwd'>]><x>&e;</x>", "<x/>", ""):
+        (tmp_path / "a.xml").write_text(text)
+        assert open_volume(path).voxel_size_nm is None
+
+
+def test_levels_of_imaris_have_their_own_sides_and_sizes(tmp_path):
+    path = write_imaris(tmp_path / "a.ims")
+    assert open_volume(path).levels == 2
+    with h5py.File(path, "a") as file:
+        attributes = file["DataSet/ResolutionLevel 1/TimePoint 0/Channel 0"].attrs
+        for name, side in zip("ZYX", VOXELS[::2, ::2, ::2].shape, strict=True):
+            attributes[f"ImageSize{name}"] = np.array([letter.encode() for letter in str(side)], "S1")
+    volume = open_volume(path, view=View(level=1))
+    np.testing.assert_array_equal(volume.read(), VOXELS[::2, ::2, ::2])
+    assert volume.voxel_size_nm == pytest.approx((50 * 11 / 6, 16, 4 * 27 / 14))
+
+
+def test_a_sparse_dataset_whose_chunks_are_spread_over_it_is_believed(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        spread = file.create_dataset("spread", (4 * 64,) * 3, np.uint8, chunks=(4, 4, 4))
+        corner = file.create_dataset("corner", (4 * 64,) * 3, np.uint8, chunks=(4, 4, 4))
+        for at in range(0, 256, 16):
+            spread[at, at, at] = 1
+            corner[0, 0, at // 4 * 4] = 1
+    assert open_volume(tmp_path / "a.h5::/spread").read().sum() == 16
+    with pytest.raises(InputError, match="at least one in 1,000"):
+        open_volume(tmp_path / "a.h5::/corner")

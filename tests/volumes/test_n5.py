@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from emcurate.errors import InputError
+from emcurate.volumes.views import View
 from emcurate.volumes.volume import open_volume
 from tests.volumes.n5_volumes import write_n5_array
+from tests.volumes.test_hdf5 import write_bigdataviewer_xml
 
 VOXELS = np.random.default_rng(7).integers(0, 256, (11, 20, 27)).astype(np.uint8)
 
@@ -100,3 +102,34 @@ def test_a_damaged_block_and_a_directory_without_a_volume_are_errors(tmp_path):
     (tmp_path / "b.n5").mkdir()
     with pytest.raises(InputError, match="one volume, found none"):
         open_volume(tmp_path / "b.n5")
+
+
+def test_levels_setups_and_timepoints_are_chosen(tmp_path):
+    for time, setup, level in [(0, 0, 0), (0, 0, 1), (1, 0, 0), (0, 1, 0)]:
+        array = VOXELS[:: level + 1] if (time, setup) == (0, 0) else VOXELS[time:, setup:]
+        write_n5_array(tmp_path / "a.n5" / f"setup{setup}" / f"timepoint{time}" / f"s{level}", array)
+        about = {"downsamplingFactors": [[1, 1, 1], [1, 1, 2]]}
+        (tmp_path / "a.n5" / f"setup{setup}" / "attributes.json").write_text(json.dumps(about))
+    with pytest.raises(InputError, match="found 2 along axis setup; choose one with --channel 0 to 1"):
+        open_volume(tmp_path / "a.n5")
+    write_bigdataviewer_xml(tmp_path / "a.xml")
+    coarse = open_volume(tmp_path / "a.n5", view=View(channel=0, time=0, level=1))
+    assert coarse.voxel_size_nm == pytest.approx((60, 8, 4))
+    np.testing.assert_array_equal(coarse.read(), VOXELS[::2])
+    np.testing.assert_array_equal(open_volume(tmp_path / "a.n5", view=View(channel=0, time=1)).read(), VOXELS[1:])
+    with pytest.raises(InputError, match="a setup 1 at timepoint 1, found none"):
+        open_volume(tmp_path / "a.n5", view=View(channel=1, time=1))
+    np.testing.assert_array_equal(open_volume(tmp_path / "a.n5::/setup1/timepoint0/s0").read(), VOXELS[:, 1:])
+
+
+def test_a_sparse_array_whose_blocks_are_spread_over_it_is_believed(tmp_path):
+    for name in ("spread.n5", "corner.n5"):
+        write_n5_array(tmp_path / name, np.ones((4, 8, 16), np.uint8), {"dimensions": [16 * 64, 8 * 64, 4 * 64]})
+        for at in range(0, 64, 4):
+            place = (at, at, at) if name == "spread.n5" else (0, 0, at)
+            target = tmp_path.joinpath(name, *map(str, place))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(tmp_path / name / "0" / "0" / "0", target) if any(place) else None
+    assert open_volume(tmp_path / "spread.n5").read().sum() == 16 * 512
+    with pytest.raises(InputError, match="at least one in 1,000"):
+        open_volume(tmp_path / "corner.n5")

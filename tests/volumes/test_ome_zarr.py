@@ -13,7 +13,7 @@ import zarr
 
 from emcurate.errors import InputError
 from emcurate.running.report import Report
-from emcurate.volumes.corpus import fingerprint_volume, list_volumes
+from emcurate.volumes.corpus import find_volumes, fingerprint_volume
 from emcurate.volumes.volume import open_volume
 from tests.volumes.chunked_volumes import write_ome_zarr
 
@@ -91,7 +91,7 @@ def test_the_one_image_of_a_bioformats2raw_directory_is_found_and_several_are_li
     write_ome_zarr(tmp_path / "a.zarr" / "0", VOXELS)
     np.testing.assert_array_equal(open_volume(tmp_path / "a.zarr").read(), VOXELS)
     shutil.copytree(tmp_path / "a.zarr" / "0", tmp_path / "a.zarr" / "1")
-    with pytest.raises(InputError, match=r"expected one image, found 2 \(0, 1\)"):
+    with pytest.raises(InputError, match=r"expected one image, found 2: 0, 1; name one, such as .*a\.zarr::/0"):
         open_volume(tmp_path / "a.zarr")
 
 
@@ -239,8 +239,8 @@ def test_the_fingerprint_changes_with_any_chunk(tmp_path):
     assert len(seen) == 4
 
 
-def test_a_corpus_holds_zarr_directories_as_volumes_and_is_none_itself(tmp_path):
+def test_a_corpus_holds_zarr_directories_as_volumes_and_one_can_be_named_alone(tmp_path):
     path = write_ome_zarr(tmp_path / "a.ome.zarr", VOXELS)
-    assert list_volumes(tmp_path, Report("test")) == [path]
-    with pytest.raises(InputError, match=f"name {tmp_path} instead"):
-        list_volumes(path, Report("test"))
+    for root in (tmp_path, path):
+        corpus = find_volumes(root, Report("test"))
+        assert [(source.name, source.path) for source in corpus.sources] == [("a", path)]

@@ -1,17 +1,22 @@
 """One small reader a volume format.
 
-A reader is a module with ``open_voxels(path) -> Opened``, which reads headers only. To add a format, write such a
-module and enter its suffixes here: in `FILE_READERS`, or in `DIRECTORY_READERS` for one whose volumes are directories.
+A reader is a module with ``open_voxels(path) -> Opened``, which reads headers only; one whose volumes may hold several
+resolutions, channels or times is entered in `VIEWING` and has ``open_voxels(path, view)``. To add a format, write such
+a module and enter its suffixes here: in `FILE_READERS`, or in `DIRECTORY_READERS` for volumes that are directories.
+What lies on a server is opened by `servers`.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable
 from pathlib import Path
 
-from emcurate.files import is_directory
+from emcurate.addresses import SEPARATOR, Address, Place
+from emcurate.files import is_directory, is_there
 from emcurate.volumes.layouts import Opened
+from emcurate.volumes.views import View
 
 # Modules by name, imported when a file of theirs turns up: nibabel alone takes longer to load than most headers.
 FILE_READERS = {
@@ -25,37 +30,61 @@ FILE_READERS = {
 }
 
 # Directories that are one volume in a format of their own, by suffix.
-DIRECTORY_READERS = {".zarr": "ome_zarr", ".n5": "n5"}
+DIRECTORY_READERS = {".zarr": "ome_zarr", ".n5": "n5", ".precomputed": "precomputed"}
+
+# What lies in other directories that are one, whatever these are called.
+DIRECTORY_SIGNS = {"zarr.json": "ome_zarr", ".zgroup": "ome_zarr", ".zarray": "ome_zarr", "info": "precomputed"}
+
+# Readers of formats of which a part may be chosen.
+VIEWING = ("ome_zarr", "n5", "precomputed", "hdf5")
 
 # Any other directory is a volume if it holds 2D slices.
 SLICES_READER = "slices"
 
-# What stands between a file and what is meant in it, in a format that holds several.
-SEPARATOR = "::"
-
 VOLUME_SUFFIXES = tuple(FILE_READERS)
 
+Opener = Callable[[View], Opened]
 
-def find_opener(path: Path) -> Callable[[Path], Opened] | None:
-    """Return the function that opens a path, by its suffix in any case; None where no reader knows it."""
-    module = _find_module(path)
-    if module is None:
+
+def find_opener(place: Place) -> Opener | None:
+    """Return what opens a volume by its suffix in any case, given what is to be read; None where no reader knows it."""
+    if isinstance(place, Address):
+        return functools.partial(importlib.import_module(f"{__name__}.servers").open_voxels, place)
+    name = _find_module(place)
+    if name is None:
         return None
-    opener: Callable[[Path], Opened] = importlib.import_module(f"{__name__}.{module}").open_voxels
-    return opener
+    module = importlib.import_module(f"{__name__}.{name}")
+    if name in VIEWING:
+        return functools.partial(module.open_voxels, place)
+    return functools.partial(_open_whole, module.open_voxels, place)
+
+
+def _open_whole(open_voxels: Callable[[Path], Opened], path: Path, view: View) -> Opened:
+    """Open a volume of a format that holds one of them."""
+    importlib.import_module(f"{__name__}.arrays").refuse_choices(path, view)
+    return open_voxels(path)
 
 
 def file_of(path: Path) -> Path:
     """Return the file of an address such as ``file.h5::/volumes/raw``; any other path as it is."""
     file, separator, _ = str(path).partition(SEPARATOR)
     # A directory may have such a name of its own.
-    holds_several = tuple(suffix for suffix, module in FILE_READERS.items() if module == "hdf5")
-    return Path(file) if separator and file.lower().endswith(holds_several) else path
+    return Path(file) if separator and file.lower().endswith(_HOLDS_SEVERAL) else path
 
 
-def is_slices_directory(path: Path) -> bool:
+_HOLDS_SEVERAL = tuple(
+    suffix for suffix, module in [*FILE_READERS.items(), *DIRECTORY_READERS.items()] if module in VIEWING
+)
+
+
+def may_hold_several(place: Place) -> bool:
+    """Return whether a volume may hold several resolutions, channels or times, of which one is chosen."""
+    return isinstance(place, Address) or _find_module(place) in VIEWING
+
+
+def is_slices_directory(place: Place) -> bool:
     """Return whether a path is a directory that is no volume in a format of its own, and so may hold slices."""
-    return _find_module(path) == SLICES_READER
+    return isinstance(place, Path) and _find_module(place) == SLICES_READER
 
 
 def _find_module(path: Path) -> str | None:
@@ -65,6 +94,16 @@ def _find_module(path: Path) -> str | None:
     name = path.name.lower()
     # The longest suffix first: .nii.gz before .gz.
     suffix = max((s for s in readers if name.endswith(s)), key=len, default=None)
-    if suffix is None:
-        return SLICES_READER if directory else None
-    return readers[suffix]
+    if suffix is not None:
+        return readers[suffix]
+    if not directory:
+        return None
+    return next((module for sign, module in DIRECTORY_SIGNS.items() if _is_sign(path, sign)), SLICES_READER)
+
+
+def _is_sign(path: Path, sign: str) -> bool:
+    """Return whether a directory has a file that says of what format it is."""
+    if not is_there(path / sign):
+        return False
+    # Anything may be called info.
+    return sign != "info" or importlib.import_module(f"{__name__}.precomputed").is_info(path / sign)

@@ -1,7 +1,6 @@
-"""Directories of chunks, read by tensorstore: the voxels of Zarr 2 and 3, of which the metadata are read elsewhere.
+"""Arrays in chunks, read by tensorstore: the voxels of Zarr 2 and 3, N5 and Neuroglancer's precomputed format.
 
-Only what lies in the directory is read. Everything below it is looked over once when it is opened: a link that leads
-out of it, or a pipe that would be waited for, is found before tensorstore could follow it.
+Their metadata are read elsewhere, and where their files lie is told by `emcurate.volumes.formats.stores`.
 """
 
 from __future__ import annotations
@@ -9,23 +8,16 @@ from __future__ import annotations
 import functools
 import json
 import math
-import os
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from emcurate.errors import DAMAGE, InputError, describe_damage
-from emcurate.files import leads_into, open_regular
+from emcurate.errors import DAMAGE, InputError
+from emcurate.volumes.formats.stores import Store, context, look_over, tensorstore
 from emcurate.volumes.layouts import COPY_AGAIN, AnyArray, Shape, describe_shape
-
-# Decoded chunks kept by each process, so that neighbouring boxes do not decode the same chunk again.
-CACHE_BYTES = 1 << 27
-
-# Threads that tensorstore may use in a process; there is a process a core already.
-THREADS = 2
 
 # A chunk is decoded whole. Blosc, the usual compressor, cannot make larger ones.
 MOST_CHUNK_BYTES = 1 << 31
@@ -34,8 +26,16 @@ MOST_CHUNK_BYTES = 1 << 31
 # padding are metadata that claim too much.
 MOST_CHUNKS_A_FILE = 1000
 
-# Metadata are a page or a few; a megabyte of JSON is something else.
-MOST_JSON_BYTES = 1 << 24
+# A sparse volume may have more: of the layers of chunks along each axis, one in so many has a chunk that is there.
+# A claim far beyond what is there fails along the axis where it was made. In all it is believed up to this many chunks
+# for one that is there.
+MOST_LAYERS_A_LAYER = 32
+MOST_CHUNKS_A_SPREAD_FILE = 1_000_000
+
+# The places of a chunk along the axes in the name of its file, as Zarr and N5 write them; and as the precomputed format
+# does, in voxels.
+_PLACES = re.compile(r"(?:c[./])?([0-9]{1,18}(?:[./][0-9]{1,18})*)")
+_SPANS = re.compile(r"([0-9]{1,18})-[0-9]{1,18}_([0-9]{1,18})-[0-9]{1,18}_([0-9]{1,18})-[0-9]{1,18}(?:\.gz)?")
 
 
 @dataclass(frozen=True)
@@ -44,31 +44,46 @@ class Chunks:
 
     Parameters
     ----------
-    path : Path
-        The volume, for messages.
-    array : Path
-        The array's directory, in the volume or the volume itself.
+    store : Store
+        Where the volume lies.
+    key : str
+        The array's directory in the store, empty for the store itself.
     driver : str
         Tensorstore's name for the format.
     stored_shape : tuple of int
         All axes of the array, as it has them.
     axes : (int, int, int)
-        Which of them are z, y and x. All others have one index.
+        Which of them are z, y and x.
     stored_dtype : numpy dtype
     has_fill : bool
         Whether the format says what a missing chunk holds; otherwise it is an error.
     state : str
         Changes when the array's metadata do, so that no old handle is used for a new array.
+    index : tuple of int
+        What is read of the other axes, which have one index each if it is empty.
+    origin : tuple of int
+        The index of the first voxel along each axis; empty for zeros.
+    scale : int, optional
+        Which array of the directory it is, for a format that numbers them.
+    directory : str, optional
+        Where in the store the files of its chunks lie, if not in `key`.
+    chunk : (z, y, x)
+        The voxels that are fetched and decoded together, as `check_readable` finds out.
     """
 
-    path: Path
-    array: Path
+    store: Store
+    key: str
     driver: str
     stored_shape: tuple[int, ...]
     axes: tuple[int, int, int]
     stored_dtype: np.dtype[Any]
     has_fill: bool
     state: str = ""
+    index: tuple[int, ...] = ()
+    origin: tuple[int, ...] = ()
+    scale: int | None = None
+    directory: str | None = None
+    chunk: Shape = (1, 1, 1)
 
     random_access = True
     sequential = False
@@ -82,143 +97,164 @@ class Chunks:
     def dtype(self) -> np.dtype[Any]:
         return self.stored_dtype.newbyteorder("=")
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether reading asks a server, so that each chunk is better fetched once."""
+        return self.store.is_remote
+
     def read(self, z: slice, y: slice, x: slice) -> AnyArray:
         """Return the voxels of a box, (z, y, x), of type `dtype`."""
-        index: list[Any] = [0] * len(self.stored_shape)
+        try:
+            return self.arrange(self.ask(z, y, x).result())
+        except DAMAGE as error:
+            raise self.describe(error) from None
+
+    def ask(self, z: slice, y: slice, x: slice) -> Any:
+        """Return a future of the voxels of a box, for `arrange`; its errors are for `describe`."""
+        first = self.origin or (0,) * len(self.stored_shape)
+        index: list[Any] = [start + chosen for start, chosen in zip(first, self.index or first, strict=True)]
+        if not self.index:
+            index = list(first)
         for axis, part, side in zip(self.axes, (z, y, x), self.shape, strict=True):
             start, stop, step = part.indices(side)
-            index[axis] = slice(start, max(start, stop), step)
-        try:
-            found = np.asarray(self._open()[tuple(index)].read().result())
-        except DAMAGE as error:
-            raise describe_damage(error, self.path, "chunks that can be decoded", COPY_AGAIN) from None
+            index[axis] = slice(first[axis] + start, first[axis] + max(start, stop), step)
+        return self.open()[tuple(index)].read()
+
+    def arrange(self, found: Any) -> AnyArray:
+        """Return the answer to `ask` as (z, y, x) voxels of type `dtype`."""
         # Axes of one index are gone; those left are in the array's own order.
         kept = sorted(self.axes)
-        box = found.transpose([kept.index(axis) for axis in self.axes])
+        box = np.asarray(found).transpose([kept.index(axis) for axis in self.axes])
         return np.ascontiguousarray(box.astype(self.dtype, copy=False))
+
+    def describe(self, error: BaseException) -> InputError:
+        """Return what tensorstore said of a chunk as an error for users."""
+        return self.store.describe(error, "chunks that can be decoded", COPY_AGAIN)
 
     def iter_planes(self, start: int, stop: int) -> Iterator[AnyArray]:
         for index in range(start, stop):
             yield self.read(slice(index, index + 1), slice(None), slice(None))[0]
 
     def check_readable(self) -> Chunks:
-        """Return this layout, or raise `InputError` if it cannot be read or claims more than its files can hold."""
-        files = look_over(self.array, self.path)
+        """Return this layout with its `chunk`; raise `InputError` if it cannot be read or claims more than there is.
+
+        What a server has is not listed: there each chunk is asked for when it is wanted.
+        """
+        files = (
+            None if self.is_remote else look_over(self.store, self.key if self.directory is None else self.directory)
+        )
         try:
-            store = self._open()
+            store = self.open()
             found, stored = tuple(store.shape), store.dtype.numpy_dtype
             # The chunk that is decoded, and the file, which is a shard of many of them or the same.
             decoded = tuple(store.chunk_layout.read_chunk.shape or found)
             written = tuple(store.chunk_layout.write_chunk.shape or decoded)
         except DAMAGE as error:
-            raise describe_damage(error, self.path, "an array that tensorstore can read", COPY_AGAIN) from None
+            raise self.store.describe(error, "an array that tensorstore can read", COPY_AGAIN) from None
         if found != self.stored_shape or np.dtype(stored) != self.dtype:
             claimed = f"{describe_shape(found)} of {stored}"
             expected = f"{describe_shape(self.stored_shape)} values of {self.dtype.name}"
-            raise InputError(self.path, expected, claimed, COPY_AGAIN)
+            raise InputError(self.store.place, expected, claimed, COPY_AGAIN)
         chunk_bytes = math.prod(map(min, decoded, found)) * self.dtype.itemsize
         if math.prod(decoded) * self.dtype.itemsize > MOST_CHUNK_BYTES:
             expected = f"chunks of at most {MOST_CHUNK_BYTES:,} bytes"
-            raise InputError(self.path, expected, f"{describe_shape(decoded)} values", "save it in smaller chunks")
-        chunks = math.prod(-(-side // part) for side, part in zip(found, written, strict=True))
-        if files == 0 or chunks > files * MOST_CHUNKS_A_FILE:
-            expected = f"at least one in {MOST_CHUNKS_A_FILE:,} of its {chunks:,} chunks of {chunk_bytes:,} bytes"
-            raise InputError(self.path, expected, f"{files:,} files", "copy it again, with all that lies in it")
-        return self
+            found_chunks = f"{describe_shape(decoded)} values"
+            raise InputError(self.store.place, expected, found_chunks, "save it in smaller chunks")
+        if files is not None:
+            grid = [-(-side // part) for side, part in zip(found, written, strict=True)]
+            if not is_plausible(grid, len(files), lambda: self._places(files, written)):
+                expected = (
+                    f"at least one in {MOST_CHUNKS_A_FILE:,} of its {math.prod(grid):,} chunks of {chunk_bytes:,} bytes"
+                )
+                advice = "copy it again, with all that lies in it"
+                raise InputError(self.store.place, expected, f"{len(files):,} files", advice)
+        z, y, x = (max(1, min(decoded[axis], found[axis])) for axis in self.axes)
+        return replace(self, chunk=(z, y, x))
 
-    def _open(self) -> Any:
-        return _open_store(self.driver, str(self.array.absolute()), self.has_fill, self.state)
-
-
-@functools.lru_cache(maxsize=8)
-def _open_store(driver: str, array: str, has_fill: bool, state: str) -> Any:
-    import tensorstore
-
-    specification = {
-        "driver": driver,
-        "kvstore": {"driver": "file", "path": array + os.sep},
-        "fill_missing_data_reads": has_fill,
-    }
-    return tensorstore.open(specification, open=True, read=True, write=False, context=_context()).result()
-
-
-@functools.cache
-def _context() -> Any:
-    """Return what all handles of a process share."""
-    import tensorstore
-
-    return tensorstore.Context(
-        {
-            "cache_pool": {"total_bytes_limit": CACHE_BYTES},
-            "data_copy_concurrency": {"limit": THREADS},
-            "file_io_concurrency": {"limit": THREADS},
+    def open(self) -> Any:
+        """Return tensorstore's handle, which a process keeps."""
+        specification: dict[str, Any] = {
+            "driver": self.driver,
+            "kvstore": self.store.kvstore(self.key),
+            "fill_missing_data_reads": self.has_fill,
         }
+        if self.is_remote:
+            # Asked for once: chunks and the indices of shards are kept while the handle is.
+            specification |= dict.fromkeys(("recheck_cached_data", "recheck_cached_metadata"), "open")
+        if self.scale is not None:
+            specification["scale_index"] = self.scale
+        return _open(json.dumps(specification, sort_keys=True), self.state)
+
+    def sample_files(self, count: int) -> list[str]:
+        """Return the keys in the store of some files of chunks, spread from one corner of the array to the other.
+
+        Empty where names do not tell which chunk they hold, as of shards of the precomputed format.
+        """
+        store = self.open()
+        metadata = store.spec().to_json()["metadata" if self.scale is None else "scale_metadata"]
+        written = tuple(store.chunk_layout.write_chunk.shape or store.shape)
+        grid = [-(-side // part) for side, part in zip(self.stored_shape, written, strict=True)]
+        places = {tuple((2 * number + 1) * side // (2 * count) for side in grid): None for number in range(count)}
+        directory = self.key if self.directory is None else self.directory
+        if self.scale is not None:
+            if "sharding" in metadata and metadata["sharding"] is not None:
+                return []
+            spans = [
+                [
+                    (first + at * part, first + min((at + 1) * part, side))
+                    for at, part, side, first in zip(place, written, self.stored_shape, self.origin, strict=True)
+                ][:3]
+                for place in places
+            ]
+            names = ["_".join(f"{start}-{stop}" for start, stop in span) for span in spans]
+        else:
+            encoding = metadata.get("chunk_key_encoding") or {}
+            separator = (encoding.get("configuration") or {}).get("separator")
+            usual = {"zarr": metadata.get("dimension_separator") or ".", "n5": "/"}
+            separator = separator or usual.get(self.driver) or ("." if encoding.get("name") == "v2" else "/")
+            prefix = f"c{separator}" if self.driver == "zarr3" and encoding.get("name") != "v2" else ""
+            names = [prefix + separator.join(map(str, place)) for place in places]
+        return [f"{directory}/{name}" if directory else name for name in names]
+
+    def _places(self, files: Sequence[str], written: Sequence[int]) -> list[tuple[int, ...]]:
+        """Return where in the grid of chunks files lie, of those whose names say so."""
+        places = []
+        for name in files:
+            if match := _SPANS.fullmatch(name):
+                spans = [int(start) for start in match.groups()]
+                first = self.origin or (0,) * len(spans)
+                places.append(
+                    tuple((at - start) // part for at, start, part in zip(spans, first, written, strict=False))
+                )
+            elif match := _PLACES.fullmatch(name):
+                places.append(tuple(map(int, re.split(r"[./]", match[1]))))
+        return places
+
+
+def is_plausible(grid: Sequence[int], count: int, places: Any) -> bool:
+    """Return whether an array of so many chunks along each axis is to be believed, of which `count` are there.
+
+    Parameters
+    ----------
+    grid : sequence of int
+    count : int
+    places : callable
+        Returns where in the grid they are; called only where few are there.
+    """
+    chunks = math.prod(grid)
+    if count == 0:
+        return False
+    if chunks <= count * MOST_CHUNKS_A_FILE:
+        return True
+    if chunks > count * MOST_CHUNKS_A_SPREAD_FILE:
+        return False
+    found = [place for place in places() if len(place) >= len(grid)]
+    return all(
+        len({place[axis] for place in found if 0 <= place[axis] < side}) * MOST_LAYERS_A_LAYER >= side
+        for axis, side in enumerate(grid)
     )
 
 
-def look_over(array: Path, store: Path) -> int:
-    """Return how many files of chunks lie in an array's directory.
-
-    Raises
-    ------
-    InputError
-        If a link leads out of `store`, or something is neither a file nor a directory.
-    """
-    count = 0
-    inside = store.resolve()
-    for directory, directories, files in os.walk(array, onerror=_raise):
-        for name in (*directories, *files):
-            found = Path(directory, name)
-            if found.is_symlink():
-                if not leads_into(found, inside):
-                    raise InputError(
-                        store,
-                        "all of it in its own directory",
-                        f"{found.relative_to(store)}, a link that leads out of it",
-                        "put the file itself there",
-                    )
-                if found.is_dir():
-                    raise InputError(
-                        store, "no links to directories", str(found.relative_to(store)), "put the directory there"
-                    )
-        for name in files:
-            found = Path(directory, name)
-            if not found.is_file():
-                raise InputError(
-                    store, "files only", f"{found.relative_to(store)}, a pipe, a socket or a device", "remove it"
-                )
-            count += not name.startswith(".") and not name.endswith(".json")
-    return count
-
-
-def _raise(error: OSError) -> None:
-    raise error
-
-
-def step_into(store: Path, name: object) -> Path:
-    """Return the directory in a store that its metadata name, or raise `InputError` if that is not in the store."""
-    steps = PurePosixPath(str(name).replace("\\", "/"))
-    inside = isinstance(name, str) and not (steps.is_absolute() or PureWindowsPath(name).drive or ".." in steps.parts)
-    if not inside or ":" in str(name) or "\0" in str(name):
-        raise InputError(store, "an array in its own directory", f"path: {name!r}"[:200], "do not trust it")
-    found = store / steps
-    if not leads_into(found, store):
-        raise InputError(store, "an array in its own directory", f"{name}, a link out of it", "put the array there")
-    return found
-
-
-def read_json(path: Path, store: Path) -> dict[str, Any]:
-    """Return the object in a file of JSON, or raise `InputError`."""
-    if not leads_into(path, store):
-        raise InputError(store, "all of it in its own directory", f"{path.name}, a link out of it", "put it there")
-    with open_regular(path) as file:
-        text = file.read(MOST_JSON_BYTES + 1)
-    if len(text) > MOST_JSON_BYTES:
-        raise InputError(path, f"at most {MOST_JSON_BYTES:,} bytes of metadata", "more", "check what the file is")
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise describe_damage(error, path, "metadata in JSON", COPY_AGAIN) from None
-    if not isinstance(found, dict):
-        raise InputError(path, "a JSON object", type(found).__name__, COPY_AGAIN)
-    return found
+@functools.lru_cache(maxsize=8)
+def _open(specification: str, state: str) -> Any:
+    return tensorstore().open(json.loads(specification), open=True, read=True, write=False, context=context()).result()

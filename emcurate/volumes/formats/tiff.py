@@ -17,7 +17,7 @@ import numpy.typing as npt
 import tifffile
 
 from emcurate.errors import InputError, describe_damage
-from emcurate.files import check_regular
+from emcurate.files import check_regular, create_for_arrays
 from emcurate.images.calibration import resolution_steps
 from emcurate.images.reading import check_plausible
 from emcurate.images.tiff_directories import TYPE_BYTES, Directories, Numbers, follow_pages, read_directories
@@ -148,7 +148,8 @@ def write_stack(
         writer: Any = None
         for plane in planes:
             if writer is None:
-                writer = stack.enter_context(tifffile.TiffWriter(path, bigtiff=big))
+                file = stack.enter_context(create_for_arrays(path))
+                writer = stack.enter_context(tifffile.TiffWriter(file, bigtiff=big))
             writer.write(
                 plane,
                 contiguous=True,
