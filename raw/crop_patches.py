@@ -114,9 +114,8 @@ def refuse_other_cut(selection: Selection, crop_size: int, scale: Scale) -> None
             raise InputError(selection.path, f"patches of {crop_size} pixels a side", found, advice)
         if size != scale.pixel_size_nm:
             wanted, found = (f"--pixel-size {nm:g}" if nm else "no --pixel-size" for nm in (scale.pixel_size_nm, size))
-            raise InputError(
-                selection.path, f"patches cut with {wanted}", f"those in {directory}, with {found}", advice
-            )
+            found = f"those in {directory}, with {found}"
+            raise InputError(selection.path, f"patches cut with {wanted}", found, advice)
 
 
 def check_arguments(parser: argparse.ArgumentParser, arguments: dict[str, Any]) -> None:

@@ -7,8 +7,11 @@ module and enter its suffixes here: in `FILE_READERS`, or in `DIRECTORY_READERS`
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
 
 from emcurate.files import is_directory
 from emcurate.volumes.layouts import Opened
@@ -35,6 +38,9 @@ SEPARATOR = "::"
 
 VOLUME_SUFFIXES = tuple(FILE_READERS)
 
+# What volumes are written as, by their suffixes.
+FORMATS = ("tif", "nrrd", "mrc")
+
 
 def find_opener(path: Path) -> Callable[[Path], Opened] | None:
     """Return the function that opens a path, by its suffix in any case; None where no reader knows it."""
@@ -43,6 +49,43 @@ def find_opener(path: Path) -> Callable[[Path], Opened] | None:
         return None
     opener: Callable[[Path], Opened] = importlib.import_module(f"{__name__}.{module}").open_voxels
     return opener
+
+
+def write_stack(
+    path: Path,
+    planes: Iterable[npt.NDArray[Any]],
+    format: str,
+    voxel_size_nm: tuple[float, float, float] | None,
+    label: str,
+    expected_bytes: int | None,
+) -> int:
+    """Write (y, x) planes as they come as a volume; return how many there were. Without any, no file is made.
+
+    Parameters
+    ----------
+    path : Path
+    planes : iterable of (y, x) array
+        All of one shape and type: uint8, int16, uint16 or float32.
+    format : str
+        One of `FORMATS`.
+    voxel_size_nm : (z, y, x), optional
+    label : str
+        Says how it was made, where the format has room for that.
+    expected_bytes : int, optional
+        How large it will be, where that is known.
+    """
+    # Here, as the readers are: each loads a library of its own.
+    if format == "tif":
+        from emcurate.volumes.formats import tiff
+
+        return tiff.write_stack(path, planes, voxel_size_nm, expected_bytes)
+    if format == "nrrd":
+        from emcurate.volumes.formats import nrrd
+
+        return nrrd.write_stack(path, planes, voxel_size_nm)
+    from emcurate.volumes.formats import mrc
+
+    return mrc.write_stack(path, planes, voxel_size_nm, label)
 
 
 def file_of(path: Path) -> Path:
