@@ -117,6 +117,7 @@ COMMANDS = {
     "mrc2byte in place": Command(
         "preprocess/mrc2byte.py", lambda c, out: [out], ("--overwrite",), prepare=_copy_volumes, among_inputs=True
     ),
+    "binvol": Command("preprocess/binvol.py", lambda c, out: [c.volumes, out], ("--factor", "3")),
     "cleanup2d": Command("raw/cleanup2d.py", lambda c, out: [c.images, out], ("--rescale", "minmax")),
     "cross_section3d": Command(
         "raw/cross_section3d.py", lambda c, out: [c.volumes, out, *SPACING], ("--rescale", "minmax")
