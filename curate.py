@@ -286,7 +286,7 @@ def run(a: argparse.Namespace) -> Report:
 
 def account_for_patches(a: argparse.Namespace, report: Report) -> None:
     """Write the table of all patches, as far as the stages have come; what is wrong with it stops nothing."""
-    results = Results(a.out / "crop_patches", a.out / "deduplicate", a.out / "classify_nn" / DECIDED_FILE)
+    results = Results((a.out / "crop_patches",), a.out / "deduplicate", a.out / "classify_nn" / DECIDED_FILE)
     if results.files():
         among_inputs = any(getattr(a, kind) == a.out for kind in KINDS)
         try:

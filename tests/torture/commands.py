@@ -141,6 +141,16 @@ COMMANDS = {
     "reconstruct3d": Command(
         "3d/reconstruct3d.py", lambda c, out: [c.listed, c.volumes, out, "-nz", "12"], ("-nz", "8")
     ),
+    "export": Command(
+        "data_prep/export.py",
+        lambda c, out: [c.listed, out, "--format", "imagefolder", "--shard-size", "40"],
+        ("--budget", "50"),
+    ),
+    "export to zarr": Command(
+        "data_prep/export.py",
+        lambda c, out: [c.listed, out, "--format", "zarr", "--shard-size", "40"],
+        ("--format", "h5"),
+    ),
     "trim_coco": Command(
         "data_prep/trim_coco.py",
         lambda c, out: [*_coco(c, out), "--train-samples", "12", "--val-samples", "8"],
