@@ -30,6 +30,7 @@ from emcurate.reporting.thumbnails import Thumbnails, encode_sheet
 REPORT_NAME = "report.html"
 GENERATOR = b'<meta name="generator" content="emcurate'
 TEMPLATE = "report.html.jinja"
+HEAD_BYTES = 1000  # in which a page says whose it is
 
 # Datasets with pictures, the largest ones, and with a line in the table; the table of all patches has every one.
 CARDS = 40
@@ -92,6 +93,8 @@ class Run:
         Path lists that say where patches are.
     next_steps : list of str
         What the user may do now.
+    state : str
+        What changes when there is something new to tell; the page keeps it.
     """
 
     out: Path
@@ -101,6 +104,7 @@ class Run:
     sheets: dict[str, Path] = field(default_factory=dict)
     lists: list[Path] = field(default_factory=list)
     next_steps: list[str] = field(default_factory=list)
+    state: str = ""
 
 
 def write_page(run: Run, summary: Summary, threshold: float | None = None) -> Path:
@@ -121,13 +125,14 @@ def write_page(run: Run, summary: Summary, threshold: float | None = None) -> Pa
     return path
 
 
-def is_report(path: Path) -> bool:
-    """Return whether a file is a report that this project has written."""
+def is_report(path: Path, state: str = "") -> bool:
+    """Return whether a file is a report that this project has written, of a certain state if one is given."""
     try:
         with open_regular(path) as file:
-            return GENERATOR in file.read(1000)
+            head = file.read(HEAD_BYTES)
     except (OSError, InputError):
         return False
+    return GENERATOR in head and f'content="{state}"'.encode() in head if state else GENERATOR in head
 
 
 def render(run: Run, summary: Summary, threshold: float | None = None) -> str:
