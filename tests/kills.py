@@ -10,6 +10,7 @@ import os
 import pytest
 
 from emcurate import files
+from emcurate.reporting.page import REPORT_NAME
 from emcurate.running.ledger_file import LedgerFile
 from emcurate.running.locks import release_locks
 
@@ -55,11 +56,16 @@ def killed_after(changes, end=Killed, of=CHANGES):
 
 
 def tree(directory):
-    """The bytes of every file below a directory, whatever was left of unfinished ones too; not the ledgers."""
+    """The bytes of every file below a directory, whatever was left of unfinished ones too.
+
+    Not the ledgers, nor the report, which says how long all took.
+    """
     return {
         path.relative_to(directory).as_posix(): path.read_bytes()
         for path in directory.rglob("*")
-        if path.is_file() and (path.parent.name != ".emcurate" or path.suffix == ".partial")
+        if path.is_file()
+        and (path.parent.name != ".emcurate" or path.suffix == ".partial")
+        and path.name != REPORT_NAME
     }
 
 
