@@ -1,9 +1,9 @@
 """Let every change of a file, in every stage, be the last one or fail; run the stage again, and say where that differs.
 
 At each change that a command makes below its output directory, one after another: the process dies there, half of what
-it was writing written; the power is cut, and of all it wrote there is only what it had waited for the disk to have, or
-the names of the rest too, as of empty files; the disk is full from there on; the disk fails there once; nothing may be
-changed in directories any more.
+it was writing written, and perhaps its ledgers are lost; the power is cut, and of all it wrote there is only what it had
+waited for the disk to have, or the names of the rest too, as of empty files; the disk is full from there on; the disk
+fails there once; nothing may be changed in directories any more.
 
 Whatever it is, what can be seen under a final name is whole (but after a power cut), and a run that goes on says in a
 line what is wrong. The same command, given again, must then end well, with the bytes of a run that nothing happened to
@@ -27,13 +27,14 @@ from collections import Counter
 from pathlib import Path
 
 from emcurate.running import ledger as ledgers
+from emcurate.running.ledger_file import LEDGER_DIRECTORY
 from tests.kills import differing
 from tests.power import Disk, check_noted
+from tests.quick import make_stages_quick
 from tests.torture import children, syscalls
 from tests.torture.commands import SMALL_COMMANDS, SmallCorpus
 from tests.torture.faulty_runs import DIE, FAULTS, run_watched
 from tests.torture.kills import FORBIDDEN, names_in, results, some
-from tests.torture.small_network import make_networks_small
 from tests.torture.watching import Watcher
 
 RUN_SECONDS = 60  # that a run may take; the longest takes a few
@@ -161,6 +162,9 @@ class Torture:
                 self.find(f"{where}: noted as done what the disk does not have: {error}")
         elif problems := self.look():
             self.find(f"{where}: {problems[0]}")
+        if fault.loses_ledgers:
+            for ledger in self.out.rglob(f"{LEDGER_DIRECTORY}/*.jsonl"):
+                ledger.unlink()
         self.conclude(where)
 
     def learn_other(self):
@@ -270,7 +274,7 @@ def main(argv=None):
         print("this system does not ask about changes of files (seccomp_unotify, Linux on x86-64): nothing was tried")
         return 0
     ledgers.NOTED_SECONDS = -1.0  # every input is noted at once, which makes more moments
-    make_networks_small()
+    make_stages_quick()
     with tempfile.TemporaryDirectory(prefix="faults-") as work:
         torture = Torture(a.seed, work)
         for name in names_of(torture.commands):
