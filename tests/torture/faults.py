@@ -1,9 +1,9 @@
 """Let every change of a file, in every stage, be the last one or fail; run the stage again, and say where that differs.
 
 At each change that a command makes below its output directory, one after another: the process dies there, half of what
-it was writing written, and perhaps its ledgers are lost; the power is cut, and of all it wrote there is only what it had
-waited for the disk to have, or the names of the rest too, as of empty files; the disk is full from there on; the disk
-fails there once; nothing may be changed in directories any more.
+it was writing written, and perhaps its ledgers are lost; the power is cut, and of all it wrote there is only what it
+had waited for the disk to have, or the names of the rest too, as of empty files; the disk is full from there on; the
+disk fails there once; nothing may be changed in directories any more.
 
 Whatever it is, what can be seen under a final name is whole (but after a power cut), and a run that goes on says in a
 line what is wrong. The same command, given again, must then end well, with the bytes of a run that nothing happened to
