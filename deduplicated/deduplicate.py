@@ -34,7 +34,6 @@ from emcurate.files import (
     note_output,
     note_outputs,
     refuse_same_directory,
-    taken_by_other,
     write_pieces,
 )
 from emcurate.patches.datasets import PATCH_EXTENSION, Dataset, list_datasets, read_hashes
@@ -117,10 +116,9 @@ def draw_sheets(
     for key, sheet in sheets.items():
         if notes is None or (readable := find_shown(sheet, notes, ledger.directory)) is None:
             continue
-        if sheet.path.exists() and not ledger.replaces(key):
-            report.fail(taken_by_other(sheet.path, "the picture this run would draw"))
-        elif key not in incomplete or ledger.replaces(key):
-            todo.append(readable)
+        replaces = ledger.replaces(key)
+        if key not in incomplete or replaces:
+            todo.append(replace(readable, replaces=replaces))
         undrawn.add(key)
     if sheets and not undrawn:
         report.note("the patches are not written yet: no picture of groups is drawn")

@@ -16,6 +16,9 @@ from emcurate import durability
 from emcurate.running.ledger_file import DONE, LedgerFile, ledger_paths, read_outputs
 
 
+EMPTY = b"", 0  # content and time of a file of which only the name is there
+
+
 class Disk:
     """What a disk is certain to have of a directory.
 
@@ -46,13 +49,13 @@ class Disk:
             for known in gone:
                 del self.contents[known]
             for entry in names - self.contents.keys():
-                self.contents[entry] = b""
+                self.contents[entry] = EMPTY
         elif path.exists():
             self.contents[path] = self._read(path)
 
     def _read(self, path):
         self._written_out.add(_state(path))
-        return path.read_bytes()
+        return path.read_bytes(), path.stat().st_mtime_ns
 
     def meet(self, name, path):
         """Take notice of a call that is about to be made, by its name: what it waits for was written before."""
@@ -67,13 +70,14 @@ class Disk:
             there = {path for path in self.directory.rglob("*") if path.is_file()}
             for path in there:
                 if _state(path) in self._written_out:
-                    self.contents[path] = path.read_bytes()
-            self.contents = {path: self.contents.get(path, b"") for path in there}
+                    self.contents[path] = self._read(path)
+            self.contents = {path: self.contents.get(path, EMPTY) for path in there}
         shutil.rmtree(self.directory)
         self.directory.mkdir(parents=True)
-        for path, content in self.contents.items():
+        for path, (content, time) in self.contents.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
+            os.utime(path, ns=(time, time))
 
 
 def _state(path):

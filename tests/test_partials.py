@@ -32,6 +32,18 @@ def test_a_later_process_of_the_same_number_is_another(tmp_path):
     assert mine.exists() and not left.exists()
 
 
+def test_what_was_left_where_a_stage_keeps_things_for_itself_goes_too(tmp_path):
+    for place in (tmp_path / ".emcurate", tmp_path / ".emcurate" / "test", tmp_path / ".emcurate" / "test" / "deeper"):
+        place.mkdir()
+        mine = partial_path(place)
+        mine.touch()
+        mine.with_name(mine.name.replace(f"-{os.getpid()}-", f"-{os.getpid()}-1")).touch()
+    Ledger(tmp_path, "test", {}, product="things", owner_of=lambda name: None)
+    release_locks()
+    left = list(tmp_path.rglob("*.partial"))
+    assert len(left) == 3 and all(f"-{os.getpid()}-" in path.name for path in left)
+
+
 def test_what_another_machine_left_goes_once_nobody_else_can_be_writing(tmp_path):
     elsewhere = tmp_path / ".emcurate-other.0a1b2c3d-1-5.ffff.0.partial"
     of_an_older_version = tmp_path / ".emcurate-otherhost-1-0.partial"

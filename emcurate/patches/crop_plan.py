@@ -126,6 +126,8 @@ class CropPlan:
         plan = self.ledger.plan(
             sources, report, root=self.material.root, named=self.material.named, overwrite=overwrite, prune=prune
         )
+        if self.how.store == NOTHING:
+            self._warn_of_strangers(report)
         unfinished = {sources[key].dataset for key in plan.todo}
         states = {stem: self._state_of_rows(stem) for name in unfinished for stem in self.datasets[name]}
         self.tables.plan(plan, self.material.sections, states, self._has_rows, self._complete)
@@ -137,6 +139,16 @@ class CropPlan:
         for dataset in self.datasets:
             if shards_key(dataset) in self._todo and self.how.store != TAR:
                 self.ledger.finish(shards_key(dataset), [])
+
+    def _warn_of_strangers(self, report: Report) -> None:
+        """Warn of files of patches that nobody noted, which hashing leaves as they are."""
+        entries = (self.ledger.entries[stem] for stem in self.material.sections if stem in self.ledger.entries)
+        strangers = [name for line in entries for name in line.strangers if (self.how.patchdir / name).exists()]
+        if strangers:
+            report.warn(
+                f"{self.how.patchdir}: {len(strangers):,} files, such as {strangers[0]}, of which nobody knows how "
+                "they were made; they are left, and --only takes them for its own where it would write the same"
+            )
 
     def chosen(self, stem: str) -> Corners | None:
         """Return the patches wanted of a section, None for all."""
@@ -335,7 +347,9 @@ class CropPlan:
                 stem: self.ledger.outputs_of(stem) if stem in self._stays else outputs
                 for stem, outputs in done.sections.items()
                 if stem in self._todo
-            }
+            },
+            # Rows of a table are not in anybody's way.
+            beside_strangers=self.how.store == NOTHING,
         )
         report.count("sections cut", len(done.sections))
         report.count("shards written" if self.how.store == TAR else "files written", done.new)

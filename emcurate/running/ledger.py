@@ -168,7 +168,7 @@ class Ledger:
         path = ledger_path(directory, stage)
         lock = lock_path(directory, stage)
         hold_lock(lock, directory)
-        for swept in (directory, path.parent):
+        for swept in (directory, *_walk(path.parent)):
             remove_stale_partials(swept, alone=holds_alone(lock))
         before_release(lock, self.note)
         remember_room(directory)
@@ -288,10 +288,19 @@ class Ledger:
         """
         self.finish_all({key: outputs}, details)
 
-    def finish_all(self, made: Mapping[str, Iterable[Output]], details: Mapping[str, Any] | None = None) -> None:
-        """Note that several inputs are done, as `finish` would."""
+    def finish_all(
+        self,
+        made: Mapping[str, Iterable[Output]],
+        details: Mapping[str, Any] | None = None,
+        *,
+        beside_strangers: bool = False,
+    ) -> None:
+        """Note that several inputs are done, as `finish` would.
+
+        With `beside_strangers` they are even where others' files of their names lie, which stay others' files.
+        """
         for key, outputs in made.items():
-            line = self._finished(key, list(outputs), details or {})
+            line = self._finished(key, list(outputs), details or {}, beside_strangers)
             if line is not None:
                 self._file.take(line)
         if time.monotonic() - self._noted > NOTED_SECONDS:
@@ -308,11 +317,13 @@ class Ledger:
         self._file.write_taken()
         self._noted = time.monotonic()
 
-    def _finished(self, key: str, outputs: list[Output], details: Mapping[str, Any]) -> Line | None:
+    def _finished(
+        self, key: str, outputs: list[Output], details: Mapping[str, Any], beside_strangers: bool
+    ) -> Line | None:
         """Remove what else there is of an input, and return its line; None if others' files of its name are there."""
         entries = {output.name.partition("/")[0] for output in outputs}
         strangers = sorted(name for name in self._strangers.get(key, ()) if name.rstrip("/") not in entries)
-        if strangers:
+        if strangers and not beside_strangers:
             found = f"{len(strangers):,} other files of its name, of which nobody knows how they were made"
             advice = "use another output directory, or --overwrite to remove them"
             wanted = f"only what this run makes of {self._sources[key].path}"
@@ -323,7 +334,7 @@ class Ledger:
             if name not in names and name.rstrip("/") not in entries:
                 _remove(self.directory, name.rstrip("/"))
         line = self._describe(key, DONE)
-        line.details = _as_json(details)
+        line.details, line.strangers = _as_json(details), strangers
         line.outputs = msgspec.Raw(msgspec.json.encode(outputs))
         return line
 
@@ -358,7 +369,7 @@ class Ledger:
         The directory is only looked through where some input may have such files.
         """
         unsure = {key for key in self._sources if self._overwrite or self._state(key) not in (DONE, SPOILT)}
-        unsure |= {key for key, line in self.entries.items() if line.state in (BEGUN, STRANGE)}
+        unsure |= {key for key, line in self.entries.items() if line.state in (BEGUN, STRANGE) or line.strangers}
         if not unsure:
             return {}
         noted = {
@@ -621,6 +632,7 @@ class Ledger:
             if entry.root != self._root or entry.source != path_as_text(self._sources[key].path):
                 line = self._describe(key, DONE)
                 line.details, line.outputs, line.wanted = entry.details, entry.outputs, entry.wanted
+                line.strangers = entry.strangers
                 yield line
 
     def _settings_of(self, source: Source) -> dict[str, Any]:
@@ -670,6 +682,13 @@ def _entries_of_others(path: Path, product: str) -> Iterator[Line]:
             ledger = LedgerFile(other)
             if ledger.header is not None and ledger.header.product == product:
                 yield from ledger.entries.values()
+
+
+def _walk(directory: Path) -> Iterator[Path]:
+    """Yield a directory and all below it, hidden ones left out: where stages keep what is only for themselves."""
+    for place, directories, _ in os.walk(directory):
+        directories[:] = [name for name in directories if not name.startswith(".")]
+        yield Path(place)
 
 
 def _names_in(directory: Path) -> Iterator[str]:

@@ -707,3 +707,48 @@ def test_a_list_of_patches_that_would_be_left_out_is_refused(tmp_path, ways, cap
     error = capsys.readouterr().err
     assert f"patches of at least 8 pixels a side, found those in {tmp_path / 'all'}, cut with --min-size 1" in error
     assert not tree(tmp_path / "some")
+
+
+def lose_ledgers(directory):
+    for path in (directory / ".emcurate").glob("*.jsonl"):
+        path.unlink()
+
+
+@pytest.mark.parametrize("store", [(), IN_SHARDS], ids=["files", "shards"])
+def test_the_short_way_goes_on_as_if_nothing_had_happened_when_its_ledger_is_lost(short, store):
+    assert short.crop("--only", short.fpaths, *store) == 0
+    before = tree(short.patches)
+    lose_ledgers(short.patches)
+    assert short.crop("--hashes-only") == 0
+    assert short.crop("--only", short.fpaths, *store) == 0
+    assert tree(short.patches) == before
+    assert short.crop("--verify") == 0
+    written = times(short.patches)
+    assert short.crop("--hashes-only") == 0
+    assert short.crop("--only", short.fpaths, *store) == 0
+    assert times(short.patches) == written
+
+
+@pytest.mark.parametrize("what", ["another's patch", "one more"])
+def test_files_that_nobody_noted_are_left_by_hashing_and_refused_by_what_would_mix_with_them(short, capsys, what):
+    listed = [path.rpartition("/")[2] for path in PathList(short.fpaths)]
+    assert short.crop("--only", short.fpaths) == 0
+    patch = min(short.patches.glob("fly*.tiff"))
+    if what == "one more":
+        patch = short.patches / min(
+            f"{stem}.tiff"
+            for stem in read_tables(short.patches)["fly_patches.parquet"]["patch"]
+            if f"{stem}.tiff" not in listed
+        )
+    patch.write_bytes(b"mine")
+    lose_ledgers(short.patches)
+    capsys.readouterr()
+    for _ in range(2):
+        assert short.crop("--hashes-only") == 0
+        assert "of which nobody knows how they were made; they are left" in capsys.readouterr().err
+        assert short.crop("--only", short.fpaths) == 1
+        assert patch.name in capsys.readouterr().err
+        assert patch.read_bytes() == b"mine"
+    assert short.crop("--hashes-only", "--overwrite") == 0
+    assert short.crop("--only", short.fpaths) == 0
+    assert sorted(path.name for path in short.patches.glob("*.tiff")) == sorted(listed)

@@ -345,6 +345,28 @@ def test_the_picture_of_all_is_the_same_whether_groups_are_found_or_read(patchdi
     assert (whole / "groups.png").exists()
 
 
+@pytest.mark.parametrize("pictures", ["few", "all"])
+def test_when_the_ledger_is_lost_the_same_results_are_found_in_place(patchdir, tmp_path, capsys, pictures):
+    savedir = tmp_path / "results"
+    command = [str(patchdir), str(savedir), "--pictures", pictures]
+    assert deduplicate.main(command) == 0
+    before = read_results(savedir)
+    pictures = sorted(savedir.glob("*.png"))
+    assert pictures
+    (savedir / ".emcurate" / "deduplicate.jsonl").unlink()
+    assert deduplicate.main(command) == 0
+    assert read_results(savedir) == before
+    assert deduplicate.main([*command, "--verify"]) == 0
+    for picture in pictures:
+        (savedir / ".emcurate" / "deduplicate.jsonl").unlink()
+        picture.write_bytes(b"mine")
+        capsys.readouterr()
+        assert deduplicate.main(command) == 1
+        assert f"{picture}: expected no such file, or the very bytes" in capsys.readouterr().err
+        assert picture.read_bytes() == b"mine"
+        picture.write_bytes(before[picture.relative_to(savedir)])
+
+
 def test_a_name_that_is_no_text_is_named(patchdir, tmp_path, capsys):
     odd = os.fsdecode(b"grid-LOC-2d-\xe9_0_0")
     try:

@@ -1,9 +1,9 @@
 """Let every change of a file, in every stage, be the last one or fail; run the stage again, and say where that differs.
 
 At each change that a command makes below its output directory, one after another: the process dies there, half of what
-it was writing written; the power is cut, and of all it wrote there is only what it had waited for the disk to have, or
-the names of the rest too, as of empty files; the disk is full from there on; the disk fails there once; nothing may be
-changed in directories any more.
+it was writing written, and perhaps its ledgers are lost; the power is cut, and of all it wrote there is only what it
+had waited for the disk to have, or the names of the rest too, as of empty files; the disk is full from there on; the
+disk fails there once; nothing may be changed in directories any more.
 
 Whatever it is, what can be seen under a final name is whole (but after a power cut), and a run that goes on says in a
 line what is wrong. The same command, given again, must then end well, with the bytes of a run that nothing happened to
@@ -12,7 +12,7 @@ and with nothing left over.
 Each command is also run with --overwrite where results of other parameters lie. And at each change the same command
 with other parameters comes, while the first waits: one of the two must end well, as if alone, the other say why not.
 
-Example: python -m tests.torture.faults --seed 1 --only crop_patches --moments 20
+Example: python -m tests.torture.faults --seed 1 --only crop_patches --trials 100
 """
 
 import argparse
@@ -27,13 +27,14 @@ from collections import Counter
 from pathlib import Path
 
 from emcurate.running import ledger as ledgers
+from emcurate.running.ledger_file import LEDGER_DIRECTORY
 from tests.kills import differing
 from tests.power import Disk, check_noted
+from tests.quick import make_stages_quick
 from tests.torture import children, syscalls
 from tests.torture.commands import SMALL_COMMANDS, SmallCorpus
 from tests.torture.faulty_runs import DIE, FAULTS, run_watched
 from tests.torture.kills import FORBIDDEN, names_in, results, some
-from tests.torture.small_network import make_networks_small
 from tests.torture.watching import Watcher
 
 RUN_SECONDS = 60  # that a run may take; the longest takes a few
@@ -56,30 +57,35 @@ class Torture:
         (self.work / "corpus").mkdir()
         self.corpus = SmallCorpus(self.work / "corpus")
 
-    def torture(self, name, moments=None, kinds=KINDS):
-        """Do everything to one command, at so many moments of each kind, all if not told; return how that went."""
+    def torture(self, name, trials=None, kinds=KINDS):
+        """Do everything to one command, or so many of all trials that there are, drawn; return how that went."""
         self.name = name
         self.command = self.commands[name.removesuffix(OVER_OTHERS)]
         self.more = (OVERWRITE,) if name.endswith(OVER_OTHERS) else ()
         if not self.learn():
             return "not tried"
-        counts = Counter()
-        for kind in kinds:
-            if kind == SECOND and (self.more or not self.command.other):
-                continue
-            number = len(self.changes) if kind == SECOND else sum(map(FAULTS[kind].can_hit, self.changes))
-            rng = random.Random(f"{self.seed} {name} {kind}")
-            chosen = range(number) if moments is None else sorted(rng.sample(range(number), min(moments, number)))
-            if kind == SECOND and chosen:
-                self.learn_other()
-            for moment in chosen:
-                counts[kind] += 1
-                if kind == SECOND:
-                    self.meet(moment)
-                else:
-                    self.try_one(kind, FAULTS[kind], moment)
-        tried = ", ".join(f"{number:,} x {kind}" for kind, number in counts.items())
+        chosen = [(kind, moment) for kind in kinds for moment in range(self.count_moments(kind))]
+        if trials is not None:
+            chosen = random.Random(f"{self.seed} {name}").sample(chosen, min(trials, len(chosen)))
+        if any(kind == SECOND for kind, _ in chosen):
+            self.learn_other()
+        for kind, moment in chosen:
+            if kind == SECOND:
+                self.meet(moment)
+            else:
+                self.try_one(kind, FAULTS[kind], moment)
+        counts = Counter(kind for kind, _ in chosen)
+        tried = ", ".join(f"{number:,} times {kind}" for kind, number in counts.items())
         return f"{len(self.changes):,} changes; {tried}"
+
+    def count_moments(self, kind):
+        """Return how many changes something can happen at."""
+        if kind == SECOND:
+            return len(self.changes) if self.command.other and not self.more else 0
+        # What a ledger knew of other results is then lost: their files are somebody else's.
+        if self.more and FAULTS[kind].loses_ledgers:
+            return 0
+        return sum(map(FAULTS[kind].can_hit, self.changes))
 
     def find(self, what, said=""):
         tail = "".join(f"\n    | {line}" for line in said.splitlines()[-8:])
@@ -107,24 +113,18 @@ class Torture:
                 self.find("the run with other parameters ends badly")
                 return False
             shutil.copytree(self.out, self.before, symlinks=True)
-        trees = []
-        for _ in range(2):
-            self.afresh()
-            answer = self.run(self.call)
-            if answer.status != 0:
-                self.find(f"a run without harm ends with status {answer.status}", answer.out + answer.err)
-                return False
-            trees.append(results(self.out))
-            load(answer.loaded)
-        self.expected, self.names = trees[0], names_in(self.out)
         self.afresh()
-        course = run_watched(self.call, self.out, RUN_SECONDS)
-        trees.append(results(self.out))
-        for tree in trees:
-            if different := differing(tree, self.expected):
-                self.find(f"runs without harm differ in {some(different)}")
-                return False
-        self.changes = course.changes
+        answer = self.run(self.call)
+        if answer.status != 0:
+            self.find(f"a run without harm ends with status {answer.status}", answer.out + answer.err)
+            return False
+        load(answer.loaded)
+        self.expected, self.names = results(self.out), names_in(self.out)
+        self.afresh()
+        self.changes = run_watched(self.call, self.out, RUN_SECONDS).changes
+        if different := differing(results(self.out), self.expected):
+            self.find(f"runs without harm differ in {some(different)}")
+            return False
         return True
 
     def run(self, *calls):
@@ -161,6 +161,9 @@ class Torture:
                 self.find(f"{where}: noted as done what the disk does not have: {error}")
         elif problems := self.look():
             self.find(f"{where}: {problems[0]}")
+        if fault.loses_ledgers:
+            for ledger in self.out.rglob(f"{LEDGER_DIRECTORY}/*.jsonl"):
+                ledger.unlink()
         self.conclude(where)
 
     def learn_other(self):
@@ -263,20 +266,20 @@ def main(argv=None):
     parser.add_argument("--seed", default="0", metavar="N", help="of all that is left to chance (default: 0)")
     parser.add_argument("--only", default="", metavar="WORDS", help="only commands with these words in their names")
     parser.add_argument("--kind", default="", metavar="WORDS", help="only what has these words in its name")
-    parser.add_argument("--moments", type=int, metavar="N", help="of each command and kind (default: all)")
+    parser.add_argument("--trials", type=int, metavar="N", help="of each command, drawn from all (default: all)")
     a = parser.parse_args(argv)
     print(f"seed {a.seed}")
     if not syscalls.are_seen():
         print("this system does not ask about changes of files (seccomp_unotify, Linux on x86-64): nothing was tried")
         return 0
     ledgers.NOTED_SECONDS = -1.0  # every input is noted at once, which makes more moments
-    make_networks_small()
+    make_stages_quick()
     with tempfile.TemporaryDirectory(prefix="faults-") as work:
         torture = Torture(a.seed, work)
         for name in names_of(torture.commands):
             if a.only in name:
                 begun, before = time.monotonic(), len(torture.findings)
-                said = torture.torture(name, a.moments, [kind for kind in KINDS if a.kind in kind])
+                said = torture.torture(name, a.trials, [kind for kind in KINDS if a.kind in kind])
                 print(f"{name}: {said}; {time.monotonic() - begun:.0f} s", flush=True)
                 print("".join(f"  FOUND {line}\n" for line in torture.findings[before:]), end="", flush=True)
     print(f"{len(torture.findings)} findings")

@@ -31,6 +31,8 @@ class Fault:
         Whether all of them end so from then on.
     cuts_power, names_stay : bool
         Whether the disk loses what it was not made to keep, and whether names are not among that.
+    loses_ledgers : bool
+        Whether the ledgers are deleted then.
     """
 
     error: int = DIE
@@ -39,6 +41,7 @@ class Fault:
     lasts: bool = False
     cuts_power: bool = False
     names_stay: bool = False
+    loses_ledgers: bool = False
 
     def can_hit(self, change):
         """Return whether a change can end so."""
@@ -49,6 +52,7 @@ TAKING_ROOM = frozenset({"open", "write", "allocate", "truncate", "mkdir", "link
 OF_DIRECTORIES = frozenset({"open", "mkdir", "rmdir", "link", "unlink", "rename"})
 FAULTS = {
     "the process dies": Fault(),
+    "the process dies, ledgers are lost": Fault(loses_ledgers=True),
     "the power is cut": Fault(cuts_power=True),
     "the power is cut, names stay": Fault(cuts_power=True, names_stay=True),
     "the disk is full": Fault(errno.ENOSPC, ("no space left",), TAKING_ROOM, lasts=True),
