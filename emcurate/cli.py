@@ -22,7 +22,7 @@ from emcurate.errors import FEWER_PROCESSES, InputError, TooLittleMemoryError, d
 from emcurate.files import describe_kinds, is_there
 from emcurate.images.pixels import Rescale
 from emcurate.images.resampling import Scale
-from emcurate.running.disk import NO_ROOM, describe_no_room
+from emcurate.running.disk import NO_ROOM, describe_no_room, forget_room
 from emcurate.running.jobs import Workers, default_processes
 from emcurate.running.locks import held_locks, release_locks
 from emcurate.running.report import LeftOut, Report, begin, take_report
@@ -402,6 +402,7 @@ def attempt(stage: Callable[[], Report], name: str) -> tuple[Report, bool]:
     """Run a stage; return its report, and whether it came to its end. What broke it off is among the failures."""
     failure: InputError | str
     begin(name)
+    forget_room()
     outer = held_locks()  # of what runs one stage after another
     try:
         try:

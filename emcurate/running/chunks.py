@@ -13,7 +13,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 from emcurate.errors import FEWER_PROCESSES, InputError, TooLittleMemoryError, describe_os_error
-from emcurate.running.disk import NO_ROOM
+from emcurate.running.disk import NO_PLACE, NO_ROOM
 from emcurate.running.hearing import hear
 
 # Set to see where an unexpected error came from.
@@ -34,14 +34,15 @@ class WorkerDiedError(Exception):
 class Outcome:
     """What becomes of an input: a value or an error in words, and the warnings emitted on the way.
 
-    `alone` tells that it is to be tried once more by itself: its worker died, or memory was not to be had.
+    `alone` tells that it is to be tried once more by itself: its worker died, or memory was not to be had. `no_place`
+    is what the system answered where it may answer the same to every other job.
     """
 
     value: Any = None
     error: str | None = None
     warnings: tuple[str, ...] = ()
     alone: bool = False
-    no_room: OSError | None = None
+    no_place: OSError | None = None
 
 
 @dataclass(frozen=True)
@@ -162,16 +163,16 @@ def run_chunk(function: Callable[[Any], Any], jobs: Sequence[Any], seconds: floa
 def run_job(function: Callable[[Any], Any], job: Any) -> Outcome:
     """Do one job, whatever comes of it."""
     with hear() as heard:
-        value, error, no_room, alone = None, None, None, False
+        value, error, no_place, alone = None, None, None, False
         try:
             value = function(job)
         except InputError as problem:
             error, alone = str(problem), isinstance(problem, TooLittleMemoryError)
         except Exception as problem:
             error, alone = _describe_unexpected(function, job, problem), _is_for_want_of_memory(problem)
-            if isinstance(problem, OSError) and problem.errno in NO_ROOM:
-                no_room = problem
-    return Outcome(value, error, tuple(heard), alone, no_room)
+            if isinstance(problem, OSError) and problem.errno in (*NO_ROOM, *NO_PLACE):
+                no_place = problem
+    return Outcome(value, error, tuple(heard), alone, no_place)
 
 
 def _is_for_want_of_memory(problem: Exception) -> bool:

@@ -1,4 +1,4 @@
-"""The room on the disk that results go to: that there is none is said once, with how much more is wanted."""
+"""The place that results go to: that there is no room, or that it is gone, is said once, and ends the run."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from emcurate.errors import InputError
 # What a system answers when there is no room, for anybody or for this user.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
+# What it answers, too, when the directory of the results was moved away, or its disk is gone or read-only now.
+NO_PLACE = (errno.ENOENT, errno.ENOTDIR, errno.EROFS, errno.EACCES, errno.EIO, errno.ESTALE, errno.ENODEV, errno.ENXIO)
+
 UNITS = ("bytes", "KB", "MB", "GB", "TB", "PB")
 
 # Where the present stage's results go, and how much room there was, by where that disk is mounted.
-_directory = Path()
+_directory: Path | None = None
 _free_at_first: dict[Path, int] = {}
 
 
@@ -30,13 +33,41 @@ def remember_room(directory: Path) -> None:
     _free_at_first[find_mount(directory)] = shutil.disk_usage(directory).free
 
 
+def forget_room() -> None:
+    """Have no directory for results, until the next stage says which."""
+    global _directory
+    _directory = None
+
+
+def find_no_place(error: OSError, done: int, total: int, unit: str) -> InputError | None:
+    """Return why no other job can do its work either, after one that met an error; None if others may.
+
+    There may be no room, or nothing can be written into the directory of the results any more.
+    """
+    if error.errno in NO_ROOM:
+        return describe_no_room(error, done, total, unit)
+    if error.errno not in NO_PLACE or _directory is None:
+        return None
+    if os.access(_directory, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+        return None
+    gone = not os.path.lexists(_directory)
+    found = "that it is gone" if gone else f"that it is not any more ({error.strerror})"
+    advice = "put it back" if gone else "have it be writable"
+    return InputError(
+        _directory,
+        "a directory that can be written to",
+        f"{found}, with {done:,} of {total:,} {unit}s done",
+        f"{advice} and run the same command again: it goes on where it stopped",
+    )
+
+
 def describe_no_room(error: OSError, done: int = 0, total: int = 0, unit: str = "job") -> NoRoomError:
     """Return the error of a disk without room, met when so many jobs of all were done.
 
     Where the error names no file, as of one that is open already, the directory of the results is meant.
     """
     named = isinstance(error.filename, str) and os.path.isabs(error.filename)  # noqa: PTH117 - may be a number
-    mount = find_mount(Path(error.filename) if named else _directory)
+    mount = find_mount(Path(error.filename) if named else _directory or Path())
     usage = shutil.disk_usage(mount)
     used = max(0, _free_at_first.get(mount, usage.free) - usage.free)
     quota = (

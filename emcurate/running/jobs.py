@@ -22,7 +22,7 @@ from tqdm import tqdm
 from emcurate.partials import sweep_again
 from emcurate.running.chunks import Answer, Outcome, Pace, feed, run_chunk, run_job
 from emcurate.running.crew import Crew, warm_up
-from emcurate.running.disk import describe_no_room
+from emcurate.running.disk import find_no_place
 from emcurate.running.hearing import start_threads
 from emcurate.running.report import Report
 
@@ -104,7 +104,8 @@ class Workers:
         ------
         InputError
             If there is no scheduler at the address given, or it is lost, or its workers cannot do the work; or if the
-            disk is full, so that no other job could do its work either.
+            disk is full, or the directory of the results is gone or may not be written to any more, so that no other
+            job could do its work either.
         """
         done = 0
         # Closed here, not when its last reference goes: an error's traceback may hold that for long.
@@ -112,8 +113,8 @@ class Workers:
             for index, outcome in progress(outcomes, total=len(inputs), label=report.stage, unit=unit):
                 for message in outcome.warnings:
                     report.warn(message)
-                if outcome.no_room is not None:
-                    raise describe_no_room(outcome.no_room, done, len(inputs), unit)
+                if outcome.no_place and (stop := find_no_place(outcome.no_place, done, len(inputs), unit)):
+                    raise stop
                 if outcome.error is None:
                     done += 1
                     yield inputs[index], outcome.value

@@ -4,16 +4,19 @@ import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 
 from emcurate import cli
+from emcurate.errors import InputError
 from emcurate.running.disk import NoRoomError, describe_no_room, find_mount, remember_room
 from emcurate.running.jobs import Workers
 from emcurate.running.report import Report
 from tests.kills import differing, tree
+from tests.torture.children import give_up_override
 
 
 def fill(number):
@@ -38,6 +41,56 @@ def test_the_first_job_without_room_ends_the_run(tmp_path, processes, in_threads
 def test_a_quota_is_named_as_one(tmp_path):
     remember_room(tmp_path)
     assert "your quota is used up" in str(describe_no_room(OSError(errno.EDQUOT, "Disk quota exceeded")))
+
+
+def lose(job):
+    """Write a result; with the fifth the directory goes, or may not be written to any more."""
+    number, out, how = job
+    if number == 5 and how == "gone":
+        out.rename(out.with_name("elsewhere"))
+    elif number == 5:
+        out.chmod(0o500)
+    give_up_override()
+    (out / str(number)).write_text("x")
+    return number
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(
+    ("how", "found"), [("gone", "found that it is gone"), ("read-only", "found that it is not any more")]
+)
+def test_a_directory_that_is_lost_ends_the_run_with_one_line(root, tmp_path, processes, how, found):
+    out = tmp_path / "out"
+    out.mkdir()
+    # In a process of its own, which gives up what only the superuser may do.
+    code = f"from tests.running.test_disk import *; print(lose_in_a_run({str(out)!r}, {processes}, {how!r}))"
+    said = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    (tmp_path / "elsewhere" if how == "gone" else out).chmod(0o700)
+    (line,) = said.stdout.splitlines()
+    assert line.startswith(f"{out}: expected a directory that can be written to, {found}"), said
+    assert "of 300 files done" in line
+    assert line.endswith("and run the same command again: it goes on where it stopped")
+
+
+def lose_in_a_run(out, processes, how):
+    out = Path(out)
+    give_up_override()
+    remember_room(out)
+    report = Report("test")
+    try:
+        list(Workers(processes).run(lose, [(number, out, how) for number in range(300)], report))
+    except InputError as error:
+        return error if not report.failures else report.failures
+    return report.failures
+
+
+def test_one_file_that_is_missing_ends_no_run(tmp_path):
+    remember_room(tmp_path)
+    report = Report("test")
+    jobs = [tmp_path / name for name in "abc"]
+    (tmp_path / "b").touch()
+    assert [job.name for job, _ in Workers(1).run(os.stat, jobs, report)] == ["b"]
+    assert len(report.failures) == 2
 
 
 @pytest.fixture

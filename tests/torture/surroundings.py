@@ -79,6 +79,14 @@ class OddCorpus(Corpus):
         super().__init__(directory / "größe \udcff\udcfe")
         self.directory.mkdir()
 
+    def _make(self, name):
+        # OpenCV, which writes them, ends the process for names that are no UTF-8.
+        if name != "videos":
+            return super()._make(name)
+        path = self.directory.parent / name
+        path.mkdir()
+        return path
+
     def _renamed(self, directory):
         for number, path in enumerate(sorted(directory.iterdir())):
             name = self.NAMES[number % len(self.NAMES)].format(number)
