@@ -264,6 +264,8 @@ def look_over(store: Store, key: str) -> list[str]:
     root, place = Path(store.root), store.place
     array, inside = root / key, root.resolve()
     chunks: list[str] = []
+    if not is_there(array):
+        return chunks
     for directory, directories, files in os.walk(array, onerror=_raise):
         for name in (*directories, *files):
             found = Path(directory, name)
