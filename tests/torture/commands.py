@@ -88,6 +88,11 @@ COMMANDS = {
         "preprocess/mrc2byte.py", lambda c, out: [out], prepare=_copy_volumes, among_inputs=True
     ),
     "cleanup2d": Command("raw/cleanup2d.py", lambda c, out: [c.images, out], ("--rescale", "minmax")),
+    "sample_rois": Command(
+        "preprocess/sample_rois.py",
+        lambda c, out: [c.volumes, out, "--size", "12", "--count", "40"],
+        ("--seed", "5"),
+    ),
     "cross_section3d": Command(
         "raw/cross_section3d.py", lambda c, out: [c.volumes, out, *SPACING], ("--rescale", "minmax")
     ),
