@@ -17,7 +17,7 @@ import emcurate.start  # noqa: F401 - before all that takes its time to load
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,17 @@ from emcurate.running.report import Report
 from emcurate.volumes.corpus import find_volumes, fingerprint_sources, refuse_results_among
 from emcurate.volumes.formats.nrrd import encode_box
 from emcurate.volumes.layouts import invert
-from emcurate.volumes.regions import Survey, SurveyJob, read_region, survey
-from emcurate.volumes.sampling import Region, as_settings, region_name, share_bytes, share_evenly
+from emcurate.volumes.regions import (
+    SPARE_CUBES,
+    Survey,
+    SurveyJob,
+    choose_cubes,
+    next_cubes,
+    read_region,
+    share,
+    survey,
+)
+from emcurate.volumes.sampling import Region, as_settings
 from emcurate.volumes.scratch import all_unpacked
 from emcurate.volumes.sources import VolumeSource
 from emcurate.volumes.views import View
@@ -47,13 +56,9 @@ SIZE = 256  # voxels a side: room for a patch of 224 along any axis
 COUNT = 100  # cubes in all
 MIN_FRACTION = 0.7  # of a cube that is no padding
 PADDING = (0.0,)  # grey values that stand for nothing
-GIGABYTE = 10**9
 
 # What the names of cubes have more than those of their volumes, at most.
 MOST_ADDED = "-ROI-000000_000000_000000"
-
-# Cubes surveyed beyond those wanted, since what a coarse level shows as tissue may turn out to be padding.
-SPARE_CUBES = 16
 
 
 @dataclass(frozen=True)
@@ -82,16 +87,6 @@ def save_cube(job: CubeJob) -> tuple[Output, bool] | None:
     data = encode_box(invert(voxels) if job.inverted else voxels, size, job.region.start)
     written = write_once(job.file, data, overwrite=job.replace)
     return note_output(job.file, job.file.parent, data), written
-
-
-def share(surveys: Sequence[Survey], count: int, gigabytes: float | None) -> dict[str, int]:
-    """Return how many cubes each volume is to give, by its name."""
-    most = [len(found.regions) for found in surveys]
-    if gigabytes is None:
-        shares = share_evenly(count, most)
-    else:
-        shares = share_bytes(int(gigabytes * GIGABYTE), [found.cube_bytes for found in surveys], most)
-    return {found.volume.name: number for found, number in zip(surveys, shares, strict=True)}
 
 
 def key_of(name: str) -> str | None:
@@ -137,9 +132,7 @@ def run(
             fingerprints.pop(source.name, None)
     of_name = {source.name: source for source in corpus.sources if source.name in fingerprints}
     jobs = [
-        SurveyJob(
-            source, size, seed, min_fraction, source.padding or tuple(padding), count + SPARE_CUBES, gb, SPARE_CUBES
-        )
+        SurveyJob(source, size, seed, min_fraction, source.padding or tuple(padding), count + SPARE_CUBES, gb)
         for source in of_name.values()
     ]
     surveys = [found for _, found in workers.run(survey, jobs, report, unit="volume")]
@@ -193,43 +186,6 @@ def run(
             f"{sum(shares.values()):,} cubes of the {count:,} wanted: there are no more of {size} voxels a side"
         )
     return report
-
-
-def choose_cubes(found: Survey, wanted: int, made: Mapping[str, bool]) -> dict[str, Region]:
-    """Return the first regions of a volume, and some to spare, by the names of what they become.
-
-    `made` tells of those that earlier runs have looked at whether a cube came of them: it is taken as one of those
-    wanted, and none to spare.
-    """
-    chosen: dict[str, Region] = {}
-    left, spare = wanted, SPARE_CUBES
-    for region in found.regions:
-        key = region_name(found.volume.name, region, found.volume.shape)
-        if left:
-            left -= made.get(key, True)
-        elif made.get(key) or not spare:
-            continue
-        else:
-            spare -= 1
-        chosen[key] = region
-    return chosen
-
-
-def next_cubes(
-    waiting: Sequence[str],
-    cubes: Mapping[str, tuple[str, Region]],
-    shares: Mapping[str, int],
-    accepted: Mapping[str, int],
-) -> list[str]:
-    """Return the first of those that wait, as many of each volume as it still lacks."""
-    missing = {name: number - accepted[name] for name, number in shares.items()}
-    todo = []
-    for key in waiting:
-        name = cubes[key][0]
-        if missing[name] > 0:
-            missing[name] -= 1
-            todo.append(key)
-    return todo
 
 
 def describe(source: VolumeSource, fingerprint: str, found: Survey) -> Source:

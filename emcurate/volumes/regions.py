@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from emcurate.addresses import Place
 from emcurate.volumes.formats.chunked import Chunks
 from emcurate.volumes.layouts import AnyArray, Shape
-from emcurate.volumes.sampling import Region, coarse_box, draw_regions, fraction_inside, is_fine_enough
+from emcurate.volumes.sampling import (
+    Region,
+    coarse_box,
+    draw_regions,
+    fraction_inside,
+    is_fine_enough,
+    region_name,
+    share_bytes,
+    share_evenly,
+)
 from emcurate.volumes.sources import VolumeSource
 from emcurate.volumes.volume import Volume
 
@@ -20,6 +29,9 @@ WHOLE_LEVEL_BYTES = 1 << 27
 # Regions that may turn out to be padding in a row before a volume is taken for nothing but that.
 MOST_IN_VAIN = 10_000
 
+# Cubes surveyed beyond those wanted, since what a coarse level shows as tissue may turn out to be padding.
+SPARE_CUBES = 16
+
 GIGABYTE = 10**9
 
 
@@ -27,7 +39,8 @@ GIGABYTE = 10**9
 class SurveyJob:
     """A volume to draw regions from.
 
-    `most` regions are wanted, or, if `gigabytes` is given, as many as have so many bytes and some to `spare`.
+    `most` regions are wanted, or, if `gigabytes` is given, as many as have so many bytes and
+    some to spare.
     """
 
     source: VolumeSource
@@ -37,7 +50,6 @@ class SurveyJob:
     padding: tuple[float, ...]
     most: int
     gigabytes: float | None
-    spare: int
 
     @property
     def path(self) -> Place:
@@ -63,7 +75,7 @@ def survey(job: SurveyJob) -> Survey:
     volume = replace(job.source, view=view).open()
     drawn = draw_regions(job.seed, job.source.name, volume.shape, job.size, chunk_of(volume))
     cube_bytes = math.prod(min(job.size, side) for side in volume.shape) * volume.dtype.itemsize
-    most = job.most if job.gigabytes is None else int(job.gigabytes * GIGABYTE) // cube_bytes + job.spare
+    most = job.most if job.gigabytes is None else int(job.gigabytes * GIGABYTE) // cube_bytes + SPARE_CUBES
     coarse = _coarse_level(job, volume)
     kept = drawn if coarse is None else _leave_out_padding(job, drawn, volume.shape, coarse)
     return Survey(volume, tuple(itertools.islice(kept, most)), job.padding, cube_bytes)
@@ -109,3 +121,50 @@ def _reader_of(coarse: Volume) -> Callable[[tuple[slice, slice, slice]], AnyArra
         return lambda box: coarse.read(*box)
     whole = coarse.read()
     return lambda box: whole[box]
+
+
+def share(surveys: Sequence[Survey], count: int, gigabytes: float | None) -> dict[str, int]:
+    """Return how many cubes each volume is to give, by its name."""
+    most = [len(found.regions) for found in surveys]
+    if gigabytes is None:
+        shares = share_evenly(count, most)
+    else:
+        shares = share_bytes(int(gigabytes * GIGABYTE), [found.cube_bytes for found in surveys], most)
+    return {found.volume.name: number for found, number in zip(surveys, shares, strict=True)}
+
+
+def choose_cubes(found: Survey, wanted: int, made: Mapping[str, bool]) -> dict[str, Region]:
+    """Return the first regions of a volume, and some to spare, by the names of what they become.
+
+    `made` tells of those that earlier runs have looked at whether a cube came of them: it is taken as one of those
+    wanted, and none to spare.
+    """
+    chosen: dict[str, Region] = {}
+    left, spare = wanted, SPARE_CUBES
+    for region in found.regions:
+        key = region_name(found.volume.name, region, found.volume.shape)
+        if left:
+            left -= made.get(key, True)
+        elif made.get(key) or not spare:
+            continue
+        else:
+            spare -= 1
+        chosen[key] = region
+    return chosen
+
+
+def next_cubes(
+    waiting: Sequence[str],
+    cubes: Mapping[str, tuple[str, Region]],
+    shares: Mapping[str, int],
+    accepted: Mapping[str, int],
+) -> list[str]:
+    """Return the first of those that wait, as many of each volume as it still lacks."""
+    missing = {name: number - accepted[name] for name, number in shares.items()}
+    todo = []
+    for key in waiting:
+        name = cubes[key][0]
+        if missing[name] > 0:
+            missing[name] -= 1
+            todo.append(key)
+    return todo

@@ -84,6 +84,7 @@ def test_a_password_in_a_list_is_not_told(tmp_path, report):
         ("a.txt", b""),
         ("a.txt", b"# nothing\n"),
         ("a.txt", b"a\0b"),
+        ("a.txt", b"A page\n\n| of text | that is no list |\n"),
         ("a.csv", b"path,name\nx,y\n"),
         ("a.csv", b"address,nmae\nx,y\n"),
         ("a.csv", b"address,address\nx,y\n"),
