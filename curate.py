@@ -3,7 +3,8 @@
 Reads:   2D images (--images), volumes (--volumes), videos (--videos): directories, at least one of them; volumes also
          as a text file of their addresses and paths, a line each.
 Writes:  OUT/{stage}/, each stage's results in a directory of its own;
-         OUT/patches.parquet, a row for every patch: where it came from, what became of it and why.
+         OUT/patches.parquet, a row for every patch: where it came from, what became of it and why;
+         OUT/report.html, all that in pictures and numbers, for people.
 Example: python curate.py --images corpus/images --volumes corpus/volumes --out work --until deduplicate
          (label patches in labeling.ipynb, then)
          python curate.py --images corpus/images --volumes corpus/volumes --out work --labels patch_quality_labels.npy
@@ -33,13 +34,16 @@ from typing import Any
 from emcurate import cli
 from emcurate.addresses import Address, Place, hide_secrets
 from emcurate.errors import InputError
-from emcurate.files import list_files
+from emcurate.files import list_files, make_output_directory
 from emcurate.patches.cutting import TAR
 from emcurate.patches.decided import DECIDED_FILE
 from emcurate.patches.joined import Results
 from emcurate.reporting.account import open_ledger, write_account
-from emcurate.running.ledger_file import LedgerFile, ledger_path
-from emcurate.running.report import Report
+from emcurate.reporting.page import Run, StageRun
+from emcurate.reporting.whole import write_report
+from emcurate.running.ledger_file import LedgerFile, ledger_path, lock_path
+from emcurate.running.locks import hold_lock
+from emcurate.running.report import LeftOut, Report
 
 NAME = "curate"
 
@@ -62,13 +66,23 @@ KINDS = (IMAGES, VOLUMES, VIDEOS) = ("images", "volumes", "videos")
 DECIDED_HERE = {"help", "outdir", "format", "dry_run", "reroot", "labels", "weights", "resume", "verify"} | {
     *("from_volumes", "hashes_only", "only")
 }
-NOT_HANDED_ON = {("vid2stack", "voxel_size"), ("train_nn", "threshold")}
+NOT_HANDED_ON = {("vid2stack", "voxel_size"), ("vid2stack", "voxel_sizes"), ("train_nn", "threshold")}
 
-# Flags that say what is read of volumes, which frames of videos do not have; flags of crop_patches.py that only say how
-# volumes are cut, and that only say how patches are stored.
-OF_VIEW = {"level", "channel", "time"}
-OF_VOLUMES = {"axes", "spacing", "anisotropy", "voxel_size", "rescale", "percentiles"} | OF_VIEW
+# Flags of what is read of volumes and what those of a name are, which are nothing to videos; flags of crop_patches.py
+# that only say how volumes are cut, and that only say how patches are stored.
+NOT_OF_VIDEOS = {"level", "channel", "time", "voxel_sizes"}
+OF_VOLUMES = {"axes", "spacing", "anisotropy", "voxel_size", "rescale", "percentiles", "prefer"} | NOT_OF_VIDEOS
 OF_STORING = {"store", "shard_size"}
+
+# MRC files are only judged, for which no other flag matters.
+OF_AUDIT = {"processes"}
+
+# Pictures that stages draw, for the report: their titles, and where they are in OUT.
+SHEETS = {
+    "The largest groups of near-duplicates": "deduplicate/groups.png",
+    "How well the classifier tells patches apart (ROC)": "train_nn/patch_quality_nn_roc_curve.png",
+    "What the classifier got wrong": "train_nn/patch_quality_nn_mistakes.png",
+}
 
 # What is kept of the patches on the way to the exemplars.
 KEPT = (EXEMPLARS, EVERYTHING) = ("exemplars", "all")
@@ -117,7 +131,8 @@ def plan_steps(a: argparse.Namespace) -> list[Step]:
         last: str = "",
         less: Set[str] = frozenset(),
     ) -> None:
-        flags = [] if stage == "mrc2byte" else forwarded_flags(stage, vars(a), less)
+        unused = less if stage != "mrc2byte" else {action.dest for action in flags_of(stage)} - OF_AUDIT
+        flags = forwarded_flags(stage, vars(a), unused)
         words = [path.full if isinstance(path, Address) else str(path) for path in paths]
         source = paths[0] if isinstance(paths[0], Address) else Path(paths[0])
         steps.append(Step(stage, source, to, (*words, *flags, *shlex.split(last)), frozenset(of)))
@@ -128,8 +143,8 @@ def plan_steps(a: argparse.Namespace) -> list[Step]:
         if a.volumes:
             add("crop_patches", a.volumes, patches, to=patches, of=[VOLUMES], last=f"--from-volumes {last}", less=less)
         if a.videos:
-            words = f"--from-volumes {frames} {last}"
-            add("crop_patches", out["vid2stack"], patches, to=patches, of=[VIDEOS], last=words, less=less | OF_VIEW)
+            words, less = f"--from-volumes {frames} {last}", less | NOT_OF_VIDEOS
+            add("crop_patches", out["vid2stack"], patches, to=patches, of=[VIDEOS], last=words, less=less)
 
     if a.videos:
         add("vid2stack", a.videos, "-o", out["vid2stack"], to=out["vid2stack"], of=[VIDEOS])
@@ -143,7 +158,8 @@ def plan_steps(a: argparse.Namespace) -> list[Step]:
         if a.volumes:
             add("cross_section3d", a.volumes, sections, to=sections, of=[VOLUMES])
         if a.videos:
-            add("cross_section3d", out["vid2stack"], sections, to=sections, of=[VIDEOS], last=frames, less=OF_VIEW)
+            less = NOT_OF_VIDEOS
+            add("cross_section3d", out["vid2stack"], sections, to=sections, of=[VIDEOS], last=frames, less=less)
         if a.images:
             add("crop_patches", out["cleanup2d"], patches, to=patches, of=[IMAGES], less=OF_VOLUMES)
         if a.volumes or a.videos:
@@ -164,7 +180,7 @@ def plan_steps(a: argparse.Namespace) -> list[Step]:
     add("classify_nn", deduplicated, out["classify_nn"], *chosen, to=out["classify_nn"])
     for kind, volumes in ((VOLUMES, a.volumes), (VIDEOS, a.videos and out["vid2stack"])):
         if volumes:
-            less = OF_VIEW if kind == VIDEOS else frozenset()
+            less = NOT_OF_VIDEOS if kind == VIDEOS else frozenset()
             add("reconstruct3d", filtered, volumes, out["reconstruct3d"], to=out["reconstruct3d"], of=[kind], less=less)
     order = list(SCRIPTS)
     return [step for step in steps if order.index(step.stage) <= order.index(a.until)]
@@ -247,21 +263,28 @@ def run(a: argparse.Namespace) -> Report:
     total = Report(NAME)
     rows: dict[str, Row] = {}
     stopped: set[str] = set()
+    told: set[LeftOut] = set()
+    ran: list[StageRun] = []
     steps = plan_steps(a)
     check_flags(steps, a.out)
+    # Each stage locks its own directory, but only while it runs: another run could come between two.
+    hold_lock(lock_path(make_output_directory(a.out), NAME), a.out)
     try:
         for step in steps:
             if step.kinds <= stopped:
                 continue
-            print(f"\n$ python {SCRIPTS[step.stage]} {shlex.join(map(hide_secrets, step.argv))}", flush=True)
+            command = f"python {SCRIPTS[step.stage]} {shlex.join(map(hide_secrets, step.argv))}"
+            print(f"\n$ {command}", flush=True)
             start = time.monotonic()
             row = rows.setdefault(step.stage, Row())
             row.inputs += count_entries(step.source)
             report, ended = run_step(step)
             total.fail_all(report.failures)
-            cli.print_outcome(report)
+            cli.print_outcome(report, told)
             row.outputs = f"{count_entries(step.destination):,}" if step.destination else "audit only"
-            row.seconds += time.monotonic() - start
+            seconds = time.monotonic() - start
+            row.seconds += seconds
+            ran.append(StageRun(step.stage, command, seconds, report.spell_counts(), tuple(report.warnings)))
             if not ended and step.destination is not None:
                 stopped |= step.kinds
                 total.note(f"{', '.join(sorted(step.kinds))}: stopped at {step.stage}")
@@ -271,13 +294,14 @@ def run(a: argparse.Namespace) -> Report:
         raise
     total.count("stages run", len(rows))
     account_for_patches(a, total)
+    draw_report(a, ran, total)
     total.notes += ["", *format_table(rows), "", f"results: {a.out}"]
     return total
 
 
 def account_for_patches(a: argparse.Namespace, report: Report) -> None:
     """Write the table of all patches, as far as the stages have come; what is wrong with it stops nothing."""
-    results = Results(a.out / "crop_patches", a.out / "deduplicate", a.out / "classify_nn" / DECIDED_FILE)
+    results = Results((a.out / "crop_patches",), a.out / "deduplicate", a.out / "classify_nn" / DECIDED_FILE)
     if results.files():
         among_inputs = any(getattr(a, kind) == a.out for kind in KINDS)
         try:
@@ -285,6 +309,21 @@ def account_for_patches(a: argparse.Namespace, report: Report) -> None:
             write_account(ledger, results, report, overwrite=bool(a.stage_overwrite))
         except InputError as error:
             report.fail(error)
+
+
+def draw_report(a: argparse.Namespace, ran: list[StageRun], report: Report) -> None:
+    """Write the report of this run beside the table of all patches; what is wrong with it stops nothing."""
+    exemplars = a.out / "deduplicate" / "deduplicated_fpaths.npz"
+    kept = a.out / "classify_nn" / "nn_filtered_fpaths.npz"
+    command = shlex.join(["python", "curate.py", *map(hide_secrets, a.words)])
+    try:
+        decided = a.out / "classify_nn" / DECIDED_FILE
+        page = write_report(Run(a.out, command, ran, report.failures), exemplars, kept, decided, SHEETS)
+    except InputError as error:
+        report.fail(error)
+    else:
+        if page is not None:
+            report.note(f"look at {page}")
 
 
 def verify(out: Path) -> Report:
@@ -359,7 +398,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the script; return its exit status."""
     parser = build_parser()
-    a = parser.parse_args(argv)
+    a = parser.parse_args(argv, argparse.Namespace(words=list(sys.argv[1:] if argv is None else argv)))
     if a.verify:
         return cli.close(lambda: verify(a.out), NAME)
     if not (a.images or a.volumes or a.videos):

@@ -128,6 +128,7 @@ def run(
     nz: int = NZ,
     cross_plane: bool = False,
     view: View = View(),
+    prefer: str | None = None,
     reroot: tuple[str, str] | None = None,
     overwrite: bool = False,
     prune: bool = False,
@@ -137,7 +138,7 @@ def run(
     report = Report(STAGE)
     report.count("subvolumes written", 0)
     datasets = group_patches(PathList(filtered, reroot), report)
-    corpus = find_volumes(voldir, report, exclude=[savedir], view=view)
+    corpus = find_volumes(voldir, report, exclude=[savedir], view=view, prefer=prefer)
     volumes = {source.name: source for source in corpus.sources}
     if not volumes and not report.failures and isinstance(voldir, Path):
         raise InputError(voldir, "volumes", describe_content(voldir), "name the directory the sections were cut from")
@@ -220,6 +221,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--cross-plane", action="store_true", help="store each box with its shortest axis first; the name tells how"
     )
     cli.add_view_flags(parser)
+    cli.add_prefer_flag(parser)
     cli.add_reroot_flag(parser)
     cli.add_ledger_flags(parser, "savedir")
     cli.add_job_flags(parser)

@@ -76,7 +76,7 @@ class Pipeline:
 
     def __init__(self, work: Path, voldir: Path, crop: int, processes: int) -> None:
         self.work, self.voldir = work, voldir
-        cut, end = ["-cs", crop], ["-p", processes]
+        cut, end = ["-cs", crop, "--min-size", 1], ["-p", processes]
         out = {name: work / name.replace(" ", "-") for name in PUBLISHED + OURS}
         self.out = out
 

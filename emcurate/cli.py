@@ -18,23 +18,26 @@ from typing import Any
 
 from emcurate import durability, naming
 from emcurate.addresses import Place, parse_address
-from emcurate.errors import InputError, describe_os_error
-from emcurate.files import is_there
+from emcurate.errors import FEWER_PROCESSES, InputError, TooLittleMemoryError, describe_os_error
+from emcurate.files import describe_kinds, is_there
 from emcurate.images.pixels import Rescale
 from emcurate.images.resampling import Scale
 from emcurate.running.disk import NO_ROOM, describe_no_room
 from emcurate.running.jobs import Workers, default_processes
-from emcurate.running.locks import release_locks
-from emcurate.running.report import Report, begin, take_report
+from emcurate.running.locks import held_locks, release_locks
+from emcurate.running.report import LeftOut, Report, begin, take_report
 from emcurate.running.signals import Stopped, stop_when_told
 from emcurate.running.streams import speak
 from emcurate.running.verification import verify
-from emcurate.volumes.cut_settings import ANISOTROPY, PLANES, HowToCut
+from emcurate.volumes.cut_settings import ANISOTROPY, PLANES, HowToCut, VoxelSize
 from emcurate.volumes.formats import file_of
 from emcurate.volumes.views import View
 
 STATUS_DONE = 0
 STATUS_FAILED = 1
+
+# Lines of one kind that are shown before the rest is only counted.
+LINES_SHOWN = 20
 
 
 def make_parser(docstring: str | None, name: str) -> argparse.ArgumentParser:
@@ -89,6 +92,16 @@ def add_ledger_flags(parser: argparse.ArgumentParser, output: str, also: str = "
         "--verify", action="store_true", help="only compare all results with the digests noted when they were written"
     )
     parser.set_defaults(output_arguments=(output, or_else))
+
+
+def add_prefer_flag(parser: argparse.ArgumentParser) -> None:
+    """Add ``--prefer``, which of several files of one name to take; see `emcurate.running.doubles`."""
+    parser.add_argument(
+        "--prefer",
+        type=file_extension,
+        metavar="EXTENSION",
+        help="of files that differ in their extension only, such as cell.jpg and cell.tif, take the one with this",
+    )
 
 
 def add_dry_run_flag(parser: argparse.ArgumentParser) -> None:
@@ -159,6 +172,13 @@ def add_voxel_size_flag(parser: argparse.ArgumentParser) -> None:
         type=positive_float,
         metavar=("Z", "Y", "X"),
         help="voxel size in nm of every volume, instead of what the files say",
+    )
+    parser.add_argument(
+        "--voxel-sizes",
+        type=voxel_size_file,
+        default=(),
+        metavar="FILE",
+        help="voxel sizes of some by name, before --voxel-size: a csv of name,z,y,x in nm",
     )
 
 
@@ -246,7 +266,8 @@ def pop_sections(arguments: dict[str, Any]) -> HowToCut:
     axes, size = tuple(sorted(set(arguments.pop("axes")))), arguments.pop("voxel_size")
     voxel_size = None if size is None else (size[0], size[1], size[2])
     spacing, anisotropy = arguments.pop("spacing"), arguments.pop("anisotropy")
-    return HowToCut(axes, spacing, anisotropy, voxel_size, arguments.pop("rescale"), pop_view(arguments))
+    rescale, view, by_name = arguments.pop("rescale"), pop_view(arguments), arguments.pop("voxel_sizes")
+    return HowToCut(axes, spacing, anisotropy, voxel_size, rescale, view, by_name)
 
 
 def add_reroot_flag(parser: argparse.ArgumentParser) -> None:
@@ -381,18 +402,19 @@ def attempt(stage: Callable[[], Report], name: str) -> tuple[Report, bool]:
     """Run a stage; return its report, and whether it came to its end. What broke it off is among the failures."""
     failure: InputError | str
     begin(name)
+    outer = held_locks()  # of what runs one stage after another
     try:
         try:
             report = stage()
         finally:
-            release_locks()
+            release_locks(outer)
         return report, True
     except InputError as error:
         failure = error
     except OSError as error:
         failure = describe_no_room(error) if error.errno in NO_ROOM else describe_os_error(error, name)
     except MemoryError as error:
-        failure = f"{name}: out of memory ({error}); try fewer processes with -p"
+        failure = TooLittleMemoryError(name, "enough memory for the work", f"too little ({error})", FEWER_PROCESSES)
     report = take_report(name)
     report.fail(failure)
     return report, False
@@ -412,14 +434,29 @@ def print_stopped(stopped: Stopped, name: str) -> int:
     return stopped.status
 
 
-def print_outcome(report: Report) -> None:
-    """Print a stage's warnings, its notes and its line of counts."""
+def print_outcome(report: Report, told: set[LeftOut] | None = None) -> None:
+    """Print a stage's warnings, what it did not read, its notes and its line of counts.
+
+    What is not read and was `told` before is not told again.
+    """
     for warning in report.warnings:
         print(f"warning: {in_one_line(warning)}", file=sys.stderr)
     sys.stderr.flush()
+    for line in describe_left_out([item for item in report.left_out if told is None or item not in told]):
+        print(in_one_line(line))
+    if told is not None:
+        told.update(report.left_out)
     for note in report.notes:
         print(in_one_line(note))
     print(f"{report.stage}: {report.spell_counts() or 'nothing to do'}.", flush=True)
+
+
+def describe_left_out(items: Sequence[LeftOut]) -> list[str]:
+    """Return lines that name what was not read: the first `LINES_SHOWN`, and of the rest how many of which kind."""
+    lines = [f"not read: {item.path}: {item.reason}; {item.advice}" for item in items[:LINES_SHOWN]]
+    if rest := items[LINES_SHOWN:]:
+        lines.append(f"not read: ... and {len(rest):,} more: {describe_kinds(item.path for item in rest)}")
+    return lines
 
 
 def print_failures(failures: Sequence[str]) -> int:
@@ -490,6 +527,24 @@ def output_directory(text: str) -> Path:
     if path.exists() and not path.is_dir():
         raise argparse.ArgumentTypeError(f"{text}: expected a directory to write to, found a file")
     return _absolute(path)
+
+
+def voxel_size_file(text: str) -> tuple[tuple[str, VoxelSize], ...]:
+    """Argument type: a csv of voxel sizes by name, as what it says."""
+    from emcurate.volumes.voxel_sizes import read_voxel_sizes  # here, since hardly any run has one
+
+    try:
+        return read_voxel_sizes(existing_file(text))
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def file_extension(text: str) -> str:
+    """Argument type: a file's extension, with or without its dot, in any case."""
+    extension = text.lower().removeprefix(".")
+    if not extension or not all(part.isalnum() for part in extension.split(".")):
+        raise argparse.ArgumentTypeError(f"expected an extension such as tif, found {text!r}")
+    return extension
 
 
 def positive_int(text: str) -> int:

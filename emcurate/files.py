@@ -374,6 +374,22 @@ def atomic_path(destination: Path) -> Iterator[Path]:
         raise
 
 
+class _Unnumbered(io.FileIO):
+    """A file that does not tell the system's number of it."""
+
+    def fileno(self) -> int:
+        raise io.UnsupportedOperation("fileno")
+
+
+def create_for_arrays(path: Path) -> BinaryIO:
+    """Open a new file for a library to write arrays to, such that no failure of that goes unheard.
+
+    Into a file whose number it knows, `numpy.ndarray.tofile` writes by way of C's own buffers: it loses why a write
+    failed, and of the last one even that it did. Here it has to write as everybody does.
+    """
+    return io.BufferedWriter(_Unnumbered(path, "w"))
+
+
 def write_bytes(path: Path, data: bytes | memoryview, *, durable: bool = False) -> None:
     """Write a file atomically; `durable` waits until the disk has it, for what a person typed in."""
     with atomic_path(path) as partial, open(partial, "wb") as file:

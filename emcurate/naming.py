@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 MARK = "-LOC-"
@@ -36,6 +37,13 @@ _SUBVOLUME_PLACE = re.compile(
 )
 
 
+# Names of directories that say what is in them, not of what it is: such a directory bears the name of the one above.
+_TELLS_NO_NAME = re.compile(
+    r"slices?|raw|images?|imgs?|frames?|planes?|sections?|tiffs?|tifs?|pngs?|jpe?gs?|data|volumes?|videos?",
+    re.IGNORECASE,
+)
+
+
 class GrammarError(ValueError):
     """A name that does not follow the grammar; `expected` and `found` say how."""
 
@@ -53,6 +61,25 @@ def strip_extension(filename: str) -> str:
     """
     stem = _EXTENSION.sub("", filename)
     return stem or filename
+
+
+def name_of_directory(steps: Sequence[str]) -> str:
+    """Return the name of the dataset in a directory, of which the names on the way to it are given: mostly the last.
+
+    Of one called ``slices``, ``raw``, ``images`` and the like it is that of the directory above, so that those of two
+    specimens differ.
+
+    >>> name_of_directory(["corpus", "fly 1"]), name_of_directory(["corpus", "fly 2", "raw", "Slices"])
+    ('fly 1', 'fly 2')
+    >>> name_of_directory(["images", "raw"])
+    'raw'
+    """
+    return next((name for name in reversed(steps) if not tells_no_name(name)), steps[-1])
+
+
+def tells_no_name(directory: str) -> bool:
+    """Return whether a directory's name says what is in it, not of what it is, such as ``slices``."""
+    return _TELLS_NO_NAME.fullmatch(directory) is not None
 
 
 def check_dataset_name(name: str) -> str:

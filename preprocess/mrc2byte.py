@@ -19,12 +19,22 @@ from pathlib import Path
 
 from emcurate import cli
 from emcurate.errors import InputError
-from emcurate.files import Output, describe_content, fingerprint, list_files, make_output_directory, note_output
+from emcurate.files import (
+    Output,
+    describe_content,
+    fingerprint,
+    is_directory,
+    list_files,
+    make_output_directory,
+    note_output,
+)
 from emcurate.images.pixels import Rescale
-from emcurate.running.claims import refuse_bad_names, refuse_odd_files
+from emcurate.running.claims import list_raw, refuse_bad_names, refuse_odd_files
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger, Source
+from emcurate.running.locks import hold_lock
 from emcurate.running.report import Report
+from emcurate.running.unread import walk
 from emcurate.volumes.formats.mrc import read_header
 from emcurate.volumes.unsigned import judge, refuse_in_place, write_unsigned
 from emcurate.volumes.volume import VOLUMES
@@ -64,6 +74,7 @@ class Outcome:
 
 def make_unsigned(job: ByteJob) -> Outcome:
     """Judge one file and do what it needs; with `dry_run`, only say so."""
+    state = fingerprint(job.path)
     header = read_header(job.path)
     need = judge(header)
     pixels = {"nothing": "unsigned bytes", "shift": "signed bytes"}.get(need, f"{header.type_name} voxels")
@@ -82,7 +93,7 @@ def make_unsigned(job: ByteJob) -> Outcome:
         refuse_in_place(header, need, overwrite=job.overwrite)
     label = f"emcurate {STAGE}: " + LABELS.get(need, f"mode {header.mode} converted to unsigned bytes")
     overwrite = job.in_place or job.overwrite
-    written = write_unsigned(header, need, job.destination, job.rescale, label, overwrite=overwrite)
+    written = write_unsigned(header, need, job.destination, job.rescale, label, state, overwrite=overwrite)
     output = None if job.in_place else note_output(job.destination, job.destination.parent)
     return Outcome("files made unsigned" if written else "already there", f"{line}; {plan}", output)
 
@@ -107,6 +118,10 @@ def run(
     """Make the MRC files of `mrcdir` unsigned; see the module's docstring."""
     report = Report(STAGE)
     paths = list_files(mrcdir, ALL_SUFFIXES)
+    for directory in filter(is_directory, list_raw(mrcdir)):
+        for path in walk(directory, lambda _: False, report):
+            if path.name.lower().endswith(ALL_SUFFIXES):
+                report.leave_out(path, "in a sub-directory", f"name {path.parent} itself, or move it up")
     if not paths:
         expected = f"MRC files ({', '.join(MRC_SUFFIXES)}, also with .gz or .bz2)"
         raise InputError(mrcdir, expected, describe_content(mrcdir), "name the directory that holds them")
@@ -119,6 +134,8 @@ def run(
     todo = [ByteJob(path, destinations[path], rescale, overwrite, dry_run) for path in paths]
     if not dry_run:
         make_output_directory(outdir or mrcdir)
+    if outdir is None and not dry_run:
+        hold_lock(mrcdir, mrcdir)
     # In place, an unsigned file says itself that it is done; in OUTDIR the ledger does.
     ledger = None
     if outdir is not None and not dry_run:

@@ -27,6 +27,7 @@ from emcurate.files import (
     Output,
     describe_content,
     fingerprint,
+    is_directory,
     list_files,
     make_output_directory,
     move_once,
@@ -34,17 +35,19 @@ from emcurate.files import (
 )
 from emcurate.images.pixels import to_grey
 from emcurate.partials import partial_path
-from emcurate.running.claims import refuse_bad_names, refuse_odd_files
+from emcurate.running.claims import list_raw, refuse_bad_names, refuse_odd_files
+from emcurate.running.doubles import settle_doubles
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger, Source
 from emcurate.running.report import Report
-from emcurate.volumes.containers import find_missing
-from emcurate.volumes.formats import mrc, nrrd, tiff
-from emcurate.volumes.volume import VOLUMES, VoxelSize
+from emcurate.running.unread import Unread
+from emcurate.volumes.containers import VIDEO_SUFFIXES, find_missing
+from emcurate.volumes.cut_settings import HowToCut, VoxelSize
+from emcurate.volumes.formats import FORMATS, VOLUME_SUFFIXES, write_stack
+from emcurate.volumes.volume import VOLUMES
+from emcurate.volumes.voxel_sizes import ask_about_given
 
 STAGE = "vid2stack"
-VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".m4v")
-FORMATS = ("tif", "nrrd", "mrc")
 
 # FFmpeg writes what it thinks of a file to the terminal; what matters is said here. Read at the first opening.
 QUIET_FFMPEG = {"OPENCV_FFMPEG_LOGLEVEL": "-8"}
@@ -102,7 +105,9 @@ def convert_video(job: VideoJob) -> tuple[bool, Output]:
     try:
         announced = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
         frames = read_frames(capture, job.path)
-        count = write_volume(partial, frames, job, expected_bytes(capture, announced))
+        label = f"emcurate {STAGE}: frames of a video as unsigned bytes"
+        expected = expected_bytes(capture, announced)
+        count = write_stack(partial, frames, job.format, job.voxel_size, label, expected)
         if not count:
             found = f"none that OpenCV can decode in {job.path.stat().st_size:,} bytes"
             raise InputError(job.path, "a video with frames", found, "check that it plays, or export it again as .mp4")
@@ -128,13 +133,18 @@ def expected_bytes(capture: Any, announced: int) -> int | None:
     return announced * int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)) * int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
 
 
-def write_volume(path: Path, frames: Iterator[npt.NDArray[np.uint8]], job: VideoJob, expected_bytes: int | None) -> int:
-    """Write frames as they come as a volume of the job's format; return how many there were."""
-    if job.format == "tif":
-        return tiff.write_stack(path, frames, job.voxel_size, expected_bytes)
-    if job.format == "nrrd":
-        return nrrd.write_stack(path, frames, job.voxel_size)
-    return mrc.write_stack(path, frames, job.voxel_size, f"emcurate {STAGE}: frames of a video as unsigned bytes")
+def list_videos(viddir: Path, prefer: str | None, report: Report) -> list[Path]:
+    """List the videos of a directory; whatever else lies in it, however deep, is noted in the report."""
+    videos = list_files(viddir, VIDEO_SUFFIXES)
+    elsewhere = {"give its directory to raw/cross_section3d.py": VOLUME_SUFFIXES}
+    unread = Unread("a video", lambda path: path.suffix.lower() in VIDEO_SUFFIXES, elsewhere, report, ".mp4")
+    for entry in list_raw(viddir):
+        if is_directory(entry):
+            reason = "in a sub-directory, where no videos are read"
+            unread.note_below(entry, reason, lambda path: f"name {path.parent} itself, or move it up")
+        elif entry not in videos:
+            unread.note(entry)
+    return settle_doubles(videos, prefer, report)
 
 
 def run(
@@ -143,17 +153,20 @@ def run(
     outdir: Path | None = None,
     format: str = "tif",
     voxel_size: Sequence[float] | None = None,
+    voxel_sizes: tuple[tuple[str, VoxelSize], ...] = (),
+    prefer: str | None = None,
     overwrite: bool = False,
     prune: bool = False,
     workers: Workers = Workers(),
 ) -> Report:
     """Convert every video of `viddir`; see the module's docstring."""
     report = Report(STAGE)
-    videos = list_files(viddir, VIDEO_SUFFIXES)
-    if not videos:
+    videos = list_videos(viddir, prefer, report)
+    if not videos and not report.failures:
         expected = f"videos ({', '.join(VIDEO_SUFFIXES)})"
         raise InputError(viddir, expected, describe_content(viddir), "name the directory that holds them")
     size = None if voxel_size is None else (voxel_size[0], voxel_size[1], voxel_size[2])
+    how = HowToCut(voxel_size=size, voxel_sizes=voxel_sizes)
     outdir = make_output_directory(outdir or viddir)
     names = {path: naming.strip_extension(path.name) for path in videos}
     volumes = {
@@ -162,8 +175,10 @@ def run(
             refuse_bad_names({path: [(name, path)] for path, name in names.items()}, report), report
         )
     }
+    ask_about_given(how, dict.fromkeys(names.values()), report)
+    sizes = {key: how.of(names[path]).voxel_size for key, path in volumes.items()}
     sources = {
-        key: Source(path, fingerprint(path), key, settings={"voxel_size": size}) for key, path in volumes.items()
+        key: Source(path, fingerprint(path), key, settings={"voxel_size": sizes[key]}) for key, path in volumes.items()
     }
     among_inputs = outdir.samefile(viddir)
     # Any file beside a video may bear the name of its volume.
@@ -178,7 +193,7 @@ def run(
     plan = ledger.plan(sources, report, root=viddir, overwrite=overwrite, prune=prune)
     report.count("volumes written", 0)
     report.count("already done", len(plan.done))
-    todo = [VideoJob(volumes[key], outdir / key, format, size, ledger.replaces(key)) for key in plan.todo]
+    todo = [VideoJob(volumes[key], outdir / key, format, sizes[key], ledger.replaces(key)) for key in plan.todo]
     for job, (written, output) in workers.run(convert_video, todo, report, unit="video"):
         ledger.finish(job.key, [output], {"kind": "video"})
         report.count("volumes written" if written else "already done")
@@ -200,6 +215,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--format", choices=FORMATS, default="tif", help="format of the volumes (default: %(default)s, for ImageJ)"
     )
     cli.add_voxel_size_flag(parser)
+    cli.add_prefer_flag(parser)
     cli.add_ledger_flags(parser, "outdir", or_else="viddir")
     cli.add_job_flags(parser)
     return parser

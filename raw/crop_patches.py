@@ -9,7 +9,8 @@ Writes:  PATCHDIR/{section}_{y}_{x}.tiff, the patch whose top-left pixel is row 
 Example: python raw/crop_patches.py work/sections work/patches
 
 The grid starts at the top-left corner and has max(1, round(side / crop_size)) patches a side: a remainder under half
-a patch is dropped, and the last patch of a row or column may be smaller than the others.
+a patch is dropped, and the last patch of a row or column may be smaller than the others. Patches with a side under
+--min-size are left out and counted; a volume that is too thin for them in one direction is only cut across it.
 
 The short way to the exemplars alone: --hashes-only, then deduplicate.py, then --only with the list that made.
 """
@@ -31,6 +32,7 @@ from emcurate.files import make_output_directory
 from emcurate.images.resampling import Scale
 from emcurate.patches.crop_plan import CropPlan, Material, key_of
 from emcurate.patches.cutting import FILES, NOTHING, TAR, Cutting, cut
+from emcurate.patches.grid import least_side
 from emcurate.patches.hashing import HASHES, WAVELET_HASH
 from emcurate.patches.section_files import DirectoryOfSections
 from emcurate.patches.selection import Selection
@@ -55,9 +57,11 @@ def run(
     from_volumes: bool = False,
     sections: HowToCut = HowToCut(),
     scale: Scale = Scale(),
+    prefer: str | None = None,
     crop_size: int = CROP_SIZE,
     hash_size: int = HASH_SIZE,
     hash: str = HASHES[0],
+    min_size: int | None = None,
     hashes_only: bool = False,
     only: Path | None = None,
     store: str = FILES,
@@ -68,11 +72,12 @@ def run(
 ) -> Report:
     """Cut every section of `imdir`; see the module's docstring."""
     report = Report(STAGE)
+    min_size = least_side(crop_size) if min_size is None else min_size
     refuse_results_among(imdir, patchdir)
     selection = None if only is None else Selection(only)
     material: Material
     if from_volumes:
-        material = DirectoryOfVolumes(imdir, sections, patchdir, report, workers, scale)
+        material = DirectoryOfVolumes(imdir, sections, patchdir, report, workers, scale, prefer, min_size)
     else:
         workers.warm_up()
         material = DirectoryOfSections(Path(imdir), report, scale)
@@ -80,11 +85,12 @@ def run(
         found, advice = "only patches of others", "name the directory that the list's patches were cut from"
         raise InputError(only, f"patches of what {imdir} holds", found, advice)
     if selection is not None:
-        refuse_other_cut(selection, crop_size, scale)
+        refuse_other_cut(selection, crop_size, min_size, scale)
     make_output_directory(patchdir)
-    how = Cutting(patchdir, crop_size, hash_size, hash, NOTHING if hashes_only else store, scale)
+    how = Cutting(patchdir, crop_size, hash_size, hash, min_size, NOTHING if hashes_only else store, scale)
     ledger = Ledger(patchdir, STAGE, how.settings, product="patches", owner_of=key_of)
     plan = CropPlan(material, how, ledger, selection, shard_size)
+    plan.refuse_too_large()
     plan.check_selection(report)
     plan.settle(report, overwrite=overwrite, prune=prune)
     report.count("sections cut", 0)
@@ -99,23 +105,29 @@ def run(
         for dataset in ready:
             plan.close(dataset)
     report.count("patches", plan.count_patches())
+    if selection is None and (small := plan.count_small()):
+        report.count(f"left out, with a side under {min_size} pixels", small)
     return report
 
 
-def refuse_other_cut(selection: Selection, crop_size: int, scale: Scale) -> None:
+def refuse_other_cut(selection: Selection, crop_size: int, min_size: int, scale: Scale) -> None:
     """Raise `InputError` if a list's patches were cut with another side or scale: many names are on both grids."""
     advice = "cut with that, or name the list of other patches"
     for directory in selection.directories:
         header = LedgerFile(ledger_path(directory, STAGE)).header
-        parameters = None if header is None else header.parameters
-        if not parameters:
+        noted = None if header is None else header.parameters
+        if not noted:
             continue
-        side, size = parameters.get("crop_size", crop_size), parameters.get("pixel_size")
+        side, least = noted.get("crop_size", crop_size), noted.get("min_size", min_size)
         if side != crop_size:
-            found = f"those in {directory}, cut with --crop_size {side}"
+            found = f"those in {directory}, cut with --crop-size {side}"
             raise InputError(selection.path, f"patches of {crop_size} pixels a side", found, advice)
-        if size != scale.pixel_size_nm:
-            wanted, found = (f"--pixel-size {nm:g}" if nm else "no --pixel-size" for nm in (scale.pixel_size_nm, size))
+        if least < min_size:
+            found = f"those in {directory}, cut with --min-size {least}"
+            raise InputError(selection.path, f"patches of at least {min_size} pixels a side", found, advice)
+        sizes = scale.pixel_size_nm, noted.get("pixel_size")
+        if sizes[0] != sizes[1]:
+            wanted, found = (f"--pixel-size {nm:g}" if nm else "no --pixel-size" for nm in sizes)
             raise InputError(
                 selection.path, f"patches cut with {wanted}", f"those in {directory}, with {found}", advice
             )
@@ -126,9 +138,13 @@ def check_arguments(parser: argparse.ArgumentParser, arguments: dict[str, Any]) 
     size = arguments["hash_size"]
     if arguments["hash"] == WAVELET_HASH and size & (size - 1):
         parser.error(f"argument --hash_size: expected a power of 2 for --hash {WAVELET_HASH}, found {size}")
-    if not arguments["from_volumes"] and arguments["sections"] != HowToCut():
-        flags = "--axes, --spacing, --anisotropy, --level, --channel, --time, --voxel-size, --rescale"
-        parser.error(f"arguments {flags}: expected --from-volumes too")
+    least, side = arguments["min_size"], arguments["crop_size"]
+    if least is not None and least > side:
+        parser.error(f"argument --min-size: expected at most the --crop-size, {side}, found {least}")
+    of_volumes = arguments["sections"] != HowToCut() or arguments["prefer"] is not None
+    if not arguments["from_volumes"] and of_volumes:
+        flags = "--axes, --spacing, --anisotropy, --level, --channel, --time, --voxel-size, --voxel-sizes, --rescale"
+        parser.error(f"arguments {flags}, --prefer: expected --from-volumes too")
     imdir = arguments["imdir"]
     if not arguments["from_volumes"] and not (isinstance(imdir, Path) and imdir.is_dir()):
         parser.error(f"argument IMDIR: {imdir}: expected a directory of sections, or --from-volumes too")
@@ -156,6 +172,12 @@ def build_parser() -> argparse.ArgumentParser:
         default=CROP_SIZE,
         metavar="PIXELS",
         help="side of a patch (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--min-size",
+        type=cli.positive_int,
+        metavar="PIXELS",
+        help="leave patches out of which a side has fewer pixels than this (default: half of --crop-size)",
     )
     parser.add_argument(
         "-hs",
@@ -200,6 +222,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     cli.add_section_flags(parser, "with --from-volumes: sections")
     cli.add_scale_flags(parser)
+    cli.add_prefer_flag(parser)
     cli.add_ledger_flags(parser, "patchdir")
     parser.set_defaults(check_arguments=check_arguments)
     cli.add_job_flags(parser)

@@ -31,7 +31,7 @@ from emcurate.running.report import Report
 from emcurate.volumes.corpus import fingerprint_sources, refuse_results_among
 from emcurate.volumes.cut_settings import HowToCut
 from emcurate.volumes.scratch import make_batches
-from emcurate.volumes.section_source import OpenJob, find_volumes_to_cut, open_volume_to_cut, view_at
+from emcurate.volumes.section_source import OpenJob, find_volumes_to_cut, open_volume_to_cut
 from emcurate.volumes.sections import choose_planes, dataset_of, divide, find_plane_factors, wanted_boxes
 from emcurate.volumes.slabs import NotesBeside, Slab, describe_volume, ready_to_cut, suits_threads
 
@@ -68,6 +68,7 @@ def run(
     *,
     sections: HowToCut = HowToCut(),
     scale: Scale = Scale(),
+    prefer: str | None = None,
     overwrite: bool = False,
     prune: bool = False,
     workers: Workers = Workers(),
@@ -75,11 +76,11 @@ def run(
     """Cut every volume of `voldir`; see the module's docstring."""
     report = Report(STAGE)
     refuse_results_among(voldir, savedir)
-    corpus = find_volumes_to_cut(voldir, savedir, report, view_at(sections.view, scale))
+    corpus = find_volumes_to_cut(voldir, savedir, report, sections, scale, prefer)
     make_output_directory(savedir)
     notes = NotesBeside()
     volumes = {source.name: source for source in corpus.sources}
-    said_of_all = {"axes": sections.axes, "voxel_size": sections.voxel_size}
+    said_of_all = {"axes": sections.axes, "voxel_size": None}
     sources = {
         name: Source(volumes[name].path, found, name, settings={**said_of_all, **volumes[name].settings()})
         for name, found in fingerprint_sources(corpus.sources, report).items()
@@ -135,6 +136,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("savedir", type=cli.output_directory, metavar="SAVEDIR", help="directory for the sections")
     cli.add_section_flags(parser, "sections")
     cli.add_scale_flags(parser)
+    cli.add_prefer_flag(parser)
     cli.add_ledger_flags(parser, "savedir")
     cli.add_job_flags(parser)
     return parser

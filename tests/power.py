@@ -1,7 +1,8 @@
-"""A power cut, played inside this process: the directory becomes what the disk was certain to have at that moment.
+"""A power cut that is played: a directory becomes what the disk was certain to have at that moment.
 
 What a real file system keeps of the rest is its own affair. Here it keeps none of it: names that were given since the
-last time they were written out are gone, contents that were not are empty.
+last time they were written out are gone, contents that were not are empty. Or it keeps the names, as many do, and of
+contents no more than that.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from emcurate import durability
+from emcurate.running.ledger_file import DONE, LedgerFile, ledger_paths, read_outputs
 
 
 class Disk:
@@ -21,19 +23,18 @@ class Disk:
     ----------
     syncs : int
         How often it was waited for.
-    cuts : dict of int to dict
-        What it had, by path, before each time the ledger was written to.
     """
 
     def __init__(self, directory):
         self.directory = Path(directory)
         self.contents = {}
         self.syncs = 0
+        self._written_out = set()
 
     def keep_all(self, *_):
         """Have everything below the directory: syncfs(2)."""
         self.syncs += 1
-        self.contents = {path: path.read_bytes() for path in self.directory.rglob("*") if path.is_file()}
+        self.contents = {path: self._read(path) for path in self.directory.rglob("*") if path.is_file()}
 
     def keep(self, path):
         """Have the content of one file, or the names in one directory, whose contents may be missing: fsync(2)."""
@@ -47,15 +48,38 @@ class Disk:
             for entry in names - self.contents.keys():
                 self.contents[entry] = b""
         elif path.exists():
-            self.contents[path] = path.read_bytes()
+            self.contents[path] = self._read(path)
 
-    def cut_power(self):
+    def _read(self, path):
+        self._written_out.add(_state(path))
+        return path.read_bytes()
+
+    def meet(self, name, path):
+        """Take notice of a call that is about to be made, by its name: what it waits for was written before."""
+        if name == "syncfs":
+            self.keep_all()
+        elif name == "fsync":
+            self.keep(path)
+
+    def cut_power(self, *, names_stay=False):
         """Make the directory what the disk has of it."""
+        if names_stay:
+            there = {path for path in self.directory.rglob("*") if path.is_file()}
+            for path in there:
+                if _state(path) in self._written_out:
+                    self.contents[path] = path.read_bytes()
+            self.contents = {path: self.contents.get(path, b"") for path in there}
         shutil.rmtree(self.directory)
         self.directory.mkdir(parents=True)
         for path, content in self.contents.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
+
+
+def _state(path):
+    """Return what tells a file with its content from others, whatever it is called."""
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 @contextlib.contextmanager
@@ -73,3 +97,12 @@ def on_disk(directory):
         patch.setattr(durability, "_syncfs", lambda: lambda place: disk.keep_all() or 0)
         patch.setattr(os, "fsync", fsync)
         yield disk
+
+
+def check_noted(directory):
+    """Check that every file that is noted of a finished input is there with the size it was noted with."""
+    for path in ledger_paths(directory):
+        for line in LedgerFile(path).entries.values():
+            if line.state == DONE:
+                for output in read_outputs(line):
+                    assert (directory / output.name).stat().st_size == output.size

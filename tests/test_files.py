@@ -1,4 +1,5 @@
 import csv
+import errno
 import io
 import os
 import stat
@@ -6,9 +7,11 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 from emcurate import files, partials
 from emcurate.errors import InputError
@@ -36,6 +39,16 @@ def test_atomic_path_leaves_nothing_when_writing_fails(tmp_path):
         raise RuntimeError
     assert target.read_text() == "before"
     assert os.listdir(tmp_path) == ["result"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a disk that is always full is Linux'")  # noqa: PTH110
+@pytest.mark.parametrize("count", [10, 100_000])
+def test_an_array_that_a_full_disk_does_not_take_is_heard_of(count):
+    with pytest.raises(OSError, match="No space left") as caught, files.create_for_arrays(Path("/dev/full")) as file:
+        np.save(file, np.zeros(count))
+    assert caught.value.errno == errno.ENOSPC
+    with pytest.raises(OSError, match="No space left"), files.create_for_arrays(Path("/dev/full")) as file:
+        tifffile.imwrite(file, np.zeros((count, 1), np.uint8))
 
 
 def test_atomic_path_replaces_a_directory(tmp_path):

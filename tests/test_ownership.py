@@ -285,14 +285,13 @@ def test_images_of_one_name_from_two_directories_do_not_share_a_section(tmp_path
     assert tree(tmp_path / "out") == kept
 
 
-@pytest.mark.parametrize("names", [("Cell.png", "cell.png"), ("cell.png", "cell.tif")])
-def test_names_that_differ_only_in_case_or_format_are_refused(tmp_path, capsys, names):
+def test_names_that_differ_only_in_case_are_refused(tmp_path, capsys):
     (tmp_path / "images").mkdir()
-    for name in names:
+    for name in ("Cell.png", "cell.png"):
         Image.fromarray(make_texture((1, 40, 40))[0]).save(tmp_path / "images" / name)
     assert main(cleanup2d, tmp_path / "images", tmp_path / "out") == 1
     error = capsys.readouterr().err
-    assert all(str(tmp_path / "images" / name) in error for name in names)
+    assert all(str(tmp_path / "images" / name) in error for name in ("Cell.png", "cell.png"))
     assert not tree(tmp_path / "out")
 
 

@@ -75,6 +75,33 @@ def test_from_raw_files_to_subvolumes_and_again(small_corpus, tmp_path, capsys):
     assert "0 sections written" in capsys.readouterr().out
 
 
+def test_the_report_tells_what_has_been_done_so_far(small_corpus, tmp_path, capsys):
+    out = tmp_path / "out"
+    (small_corpus / "volumes" / "broken.mrc").write_bytes(b"no")
+    common = [*inputs(small_corpus), "--out", str(out), "--crop-size", str(CROP), "--spacing", "3"]
+    assert curate.main([*common, "--until", "deduplicate"]) == 1
+    page = (out / "report.html").read_text()
+    assert f"look at {out / 'report.html'}" in capsys.readouterr().out
+    exemplars = len(PathList(out / "deduplicate" / "deduplicated_fpaths.npz"))
+    assert f"<b>{exemplars:,}</b>" in page
+    for words in (
+        "block",
+        "film",
+        "micrograph 3",
+        "broken.mrc",
+        "labeling.ipynb",
+        "--until deduplicate",
+        "crop_patches",
+    ):
+        assert words in page, words
+    assert page.count("data:image/webp") > 10
+    (out / "report.html").write_text("mine")
+    assert curate.main([*common, "--until", "deduplicate"]) == 1
+    assert (out / "report.html").read_text() == "mine"
+    said = capsys.readouterr()
+    assert "another file, which was left" in said.out + said.err
+
+
 def test_exemplars_are_the_same_whether_all_patches_are_kept_or_none_but_them(small_corpus, tmp_path):
     common = [*inputs(small_corpus), "--crop-size", str(CROP), "--spacing", "3", "--until", "deduplicate"]
     assert curate.main([*common, "--out", str(tmp_path / "short")]) == 0
@@ -212,7 +239,7 @@ def test_failures_and_the_table_survive_what_breaks_a_later_stage_off(
     captured = capsys.readouterr()
     failed = captured.err.split("Failed:\n")[1].splitlines()
     assert "bad.png" in failed[0]
-    assert "no space left" in failed[1] or "out of memory" in failed[1]
+    assert "no space left" in failed[1] or "enough memory" in failed[1]
     assert "\ncrop_patches " in captured.out and "images: stopped at crop_patches" in captured.out
 
 
@@ -223,6 +250,38 @@ def test_an_interrupt_shows_the_table_so_far(small_corpus, tmp_path, capsys, mon
     captured = capsys.readouterr()
     assert "\ncleanup2d " in captured.out
     assert "run the same command again" in captured.err
+
+
+def test_a_second_run_into_one_directory_says_so_and_stops_whichever_stage_the_first_is_at(
+    small_corpus, tmp_path, capsys, monkeypatch
+):
+    out = tmp_path / "out"
+    command = [*inputs(small_corpus), "--out", str(out), "--until", "cleanup2d", "-p", "1"]
+    said = []
+
+    def start_another(step):
+        before = snapshot(out)
+        script = [sys.executable, curate.__file__, *command, "--rescale", "minmax"]
+        said.append(subprocess.run(script, capture_output=True, text=True))
+        assert snapshot(out) == before
+        return real(step)
+
+    real = curate.run_step
+    monkeypatch.setattr(curate, "run_step", start_another)
+    assert curate.main(command) == 0
+    assert len(said) == 3
+    for done in said:
+        assert done.returncode == 1
+        assert f"{out}: expected no other run that writes there, found another that is under way" in done.stderr
+    monkeypatch.setattr(curate, "run_step", real)
+    assert curate.main(command) == 0  # the lock has ended with its run
+
+
+def test_mrc_files_are_judged_in_as_many_processes_as_asked_for(small_corpus, tmp_path, capsys):
+    command = ["--volumes", str(small_corpus / "volumes"), "--out", str(tmp_path / "out"), "--until", "mrc2byte"]
+    assert curate.main([*command, "-p", "1", "--rescale", "minmax"]) == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("$ python preprocess/mrc2byte"))
+    assert line.endswith("volumes --processes 1 --dry-run")
 
 
 def test_every_flag_of_a_stage_is_known_here_or_decided_here():

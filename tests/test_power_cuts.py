@@ -14,9 +14,8 @@ from PIL import Image
 
 from emcurate import partials
 from emcurate.running import ledger as ledgers
-from emcurate.running.ledger_file import DONE, LedgerFile, ledger_paths, read_outputs
 from tests.kills import killed_after, tree
-from tests.power import on_disk
+from tests.power import check_noted, on_disk
 from tests.textures import make_texture
 
 MOMENTS = 6  # of each stage's dozens, at which the power is cut here
@@ -103,12 +102,3 @@ def test_without_waiting_the_disk_is_never_waited_for(corpus, tmp_path, monkeypa
         before = disk.syncs
         assert main("raw.cleanup2d", corpus / "images", out, "-p", "1", "--no-sync") == 0
         assert disk.syncs == before
-
-
-def check_noted(directory):
-    """Check that every file that is noted of a finished input is there with the size it was noted with."""
-    for path in ledger_paths(directory):
-        for line in LedgerFile(path).entries.values():
-            if line.state == DONE:
-                for output in read_outputs(line):
-                    assert (directory / output.name).stat().st_size == output.size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from emcurate.fetching.archives import make_parents, open_zip
 from emcurate.fetching.downloads import MOST_FAILURES, Download, fetch_all
 from emcurate.fetching.placing import Link, Placement, place_all
 from emcurate.fetching.safe_names import EscapeError, check_length, join_inside
-from emcurate.files import taken_by_other, write_bytes
+from emcurate.files import TakenError, taken_by_other, write_bytes
 from emcurate.images.whole import check_whole_image
 from emcurate.partials import remove_stale_partials
 from emcurate.running.jobs import Workers, progress
@@ -99,6 +100,7 @@ def find_way(
     link: Link = "copy",
     overwrite: bool = False,
     damaged: Collection[str] = (),
+    begun: Collection[str] = (),
 ) -> Way:
     """Return how chosen images can be brought to a directory, without touching it; see `gather`.
 
@@ -127,10 +129,12 @@ def find_way(
         way.names[path] = name
         replace = overwrite or name in damaged
         if name in located and source is not None:
+            # One that is there is compared with the one to be placed in any case.
+            ours = replace or name in begun
             if source.is_dir():
-                way.placements.append(Placement(path, source / located[name], None, link, replace))
+                way.placements.append(Placement(path, source / located[name], None, link, ours))
             else:
-                way.placements.append(Placement(path, source, located[name], link, replace))
+                way.placements.append(Placement(path, source, located[name], link, ours))
         elif download and image.url:
             way.downloads.append(Download(image.url, path, image.check, replace))
         else:
@@ -173,6 +177,7 @@ def gather(
     link: Link = "copy",
     overwrite: bool = False,
     damaged: Collection[str] = (),
+    begun: Collection[str] = (),
     intact: Collection[str] = (),
     most_failures: int = MOST_FAILURES,
     workers: Workers = Workers(),
@@ -193,14 +198,24 @@ def gather(
         Fetch what `source` does not hold.
     overwrite : bool
         Replace files that are there: those that differ from those in `source`, and those to be fetched.
-    damaged, intact : collection of str
-        Names of files that an earlier run wrote, and that are not what it wrote: replaced in any case; or still are:
-        not fetched again even with `overwrite`. One to be fetched of which neither is known stays if it is whole.
+    damaged, begun, intact : collection of str
+        Names of files that an earlier run wrote, and that are not what it wrote: replaced in any case; that one which
+        was broken off was about to write: replaced if they are not whole, as after a power cut; or that still are what
+        was written: not fetched again even with `overwrite`. One to be fetched of which nothing is known stays if it is
+        whole, and is somebody else's if it is not.
     most_failures : int
         After so many downloads that failed in one way, the others are not tried; 0 tries all.
     """
     way = find_way(
-        wanted, directory, source, report, download=download, link=link, overwrite=overwrite, damaged=damaged
+        wanted,
+        directory,
+        source,
+        report,
+        download=download,
+        link=link,
+        overwrite=overwrite,
+        damaged=damaged,
+        begun=begun,
     )
     for parent in {path.parent for path in way.names}:
         remove_stale_partials(parent)
@@ -211,10 +226,12 @@ def gather(
         whole = progress(pool.map(_is_there_whole, unsure), total=len(unsure), label="check", unit="file")
         states = list(zip(unsure, whole, strict=True))
     there |= {item.path for item, state in states if state is True}
-    report.fail_all(state for _, state in states if isinstance(state, InputError))
+    ours = {item.path for item, state in states if isinstance(state, TakenError) and way.names[item.path] in begun}
+    report.fail_all(state for item, state in states if isinstance(state, InputError) and item.path not in ours)
     if known := sum(item.path in there for item in way.downloads):
         report.count("images already there", known)
     todo = [item for item, state in states if state is False]
+    todo += [dataclasses.replace(item, replace=True) for item, _ in states if item.path in ours]
     for item in fetch_all(todo, report, most_failures=most_failures):
         report.count("images downloaded")
         there.add(item.path)

@@ -41,6 +41,7 @@ class Material(Protocol):
     sections: Mapping[str, naming.Section]
     is_renewed: bool
     known_limits: dict[str, tuple[float, float]]
+    thin: Mapping[str, list[tuple[int, tuple[int, int]]]]
 
     def source(self, stem: str) -> Source: ...
     def state(self, stem: str) -> str: ...
@@ -96,6 +97,7 @@ class CropPlan:
         self.tables = TableUpdates(how.patchdir, ledger, how.settings)
         self._complete: set[str] = set()  # datasets of which some patches are wanted, and whose tables get all
         self._stays: set[str] = set()
+        self._sizes: dict[str, tuple[int, int]] = {}
         self._shards: dict[str, dict[str, Output | None]] = {}
 
     def check_selection(self, report: Report) -> None:
@@ -110,7 +112,7 @@ class CropPlan:
         for dataset, stems in strange.items():
             expected = f"patches of the sections of {dataset} in {self.material.root}"
             found = f"some of {len(stems):,} others, such as {min(stems)}"
-            advice = "cut from what the list's patches were cut from, with the same --axes and --spacing"
+            advice = "cut from what the list's patches were cut from, with the same --axes, --spacing and --min-size"
             report.fail(InputError(self.selection.path, expected, found, advice))
 
     def settle(self, report: Report, *, overwrite: bool, prune: bool) -> None:
@@ -126,7 +128,7 @@ class CropPlan:
         )
         unfinished = {sources[key].dataset for key in plan.todo}
         states = {stem: self._state_of_rows(stem) for name in unfinished for stem in self.datasets[name]}
-        self.tables.plan(plan, self.material.sections, states, self.has_any, self._complete)
+        self.tables.plan(plan, self.material.sections, states, self._has_rows, self._complete)
         self._todo = {*plan.todo, *self.tables.lost}
         # Of these nothing is wanted: what an earlier list named goes.
         nothing = [stem for stem in self.material.sections if stem in self._todo and not self.has_any(stem)]
@@ -141,8 +143,37 @@ class CropPlan:
         return None if self.selection is None else self.selection.corners(stem)
 
     def has_any(self, stem: str) -> bool:
-        """Return whether any patch of a section is wanted."""
-        return self.selection is None or len(self.selection.corners(stem)) > 0
+        """Return whether any patch of a section is wanted, as far as is known before it is cut."""
+        return self._fits(stem) if self.selection is None else self.selection.has_any(stem)
+
+    def _has_rows(self, stem: str) -> bool:
+        """Return whether a dataset's table has any row of a section."""
+        return self.has_any(stem) or (self.material.sections[stem].dataset in self._complete and self._fits(stem))
+
+    def _fits(self, stem: str) -> bool:
+        """Return whether a section is large enough for a patch that is not left out."""
+        return min(self._size(stem)) >= self.how.min_size
+
+    def _size(self, stem: str) -> tuple[int, int]:
+        """Return a section's height and width; of one that cannot be read, for cutting to report, those of a patch."""
+        if stem not in self._sizes:
+            try:
+                self._sizes[stem] = self.material.size(stem)
+            except (InputError, OSError):
+                self._sizes[stem] = (self.how.crop_size, self.how.crop_size)
+        return self._sizes[stem]
+
+    def refuse_too_large(self) -> None:
+        """Raise `InputError` if no section is large enough for any patch: nothing would come of it."""
+        sections = self.material.sections
+        sizes = [size for dataset in self.material.thin for _, size in self.material.thin[dataset]]
+        if not (sections or sizes) or any(map(self.has_any, sections)):
+            return
+        largest = max([*sizes, *map(self._size, sections)], key=lambda size: (min(size), max(size)))
+        least = self.how.min_size
+        expected = f"sections of at least {least:,} pixels a side (--min-size; half of --crop-size if not given)"
+        found = f"none; the largest has {largest[0]:,} x {largest[1]:,}"
+        raise InputError(self.material.root, expected, found, "give a smaller --crop-size, or --min-size 1")
 
     def _state_of_rows(self, stem: str) -> str:
         """Return what changes when a section's rows do."""
@@ -286,7 +317,7 @@ class CropPlan:
         held = 0
         for stem in stems:
             corners = self.chosen(stem)
-            count = count_patches(*self.material.size(stem), self.how.crop_size) if corners is None else len(corners)
+            count = self._count(*self._size(stem)) if corners is None else len(corners)
             if shard and held + count > self.shard_size:
                 yield shard
                 shard, held = [], 0
@@ -311,7 +342,7 @@ class CropPlan:
         if done.shard is not None and not done.problems:
             self._shards[job.dataset][job.shard_state] = done.shard
         if job.table is not None and job.states is None and not done.problems and done.table is not None:
-            details = {**self.material.details(job.dataset), "patches": done.patches}
+            details = {**self._details(job.dataset), "patches": done.patches}
             self.tables.finish(job.dataset, [done.table], details)
 
     def close(self, dataset: str) -> None:
@@ -322,7 +353,20 @@ class CropPlan:
             self.ledger.finish(shards_key(dataset), finished)
         if self.tables.is_wanted(dataset):
             states = [state for state, output in shards.items() if output is not None]
-            self.tables.write(dataset, self.material.origin, self.material.details(dataset), states)
+            self.tables.write(dataset, self.material.origin, self._details(dataset), states)
+
+    def _details(self, dataset: str) -> dict[str, Any]:
+        """Return what the ledger keeps of a dataset's table, but for its rows: with how many patches were left out."""
+        sizes = [(1, self._size(stem)) for stem in self.datasets[dataset]] + self.material.thin.get(dataset, [])
+        small = sum(number * (count_patches(*size, self.how.crop_size) - self._count(*size)) for number, size in sizes)
+        return {**self.material.details(dataset), "small": small}
+
+    def _count(self, height: int, width: int) -> int:
+        return count_patches(height, width, self.how.crop_size, self.how.min_size)
+
+    def count_small(self) -> int:
+        """Return how many patches of the datasets here were left out for their size."""
+        return sum(self.ledger.details_of(table_key(dataset)).get("small", 0) for dataset in self.datasets)
 
     def count_patches(self) -> int:
         """Return how many of the patches wanted there are now."""

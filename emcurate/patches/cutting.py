@@ -51,6 +51,8 @@ class Cutting:
         Sides of a patch in pixels and of a hash in bits.
     hash : str
         One of `emcurate.patches.hashing.HASHES`.
+    min_size : int
+        Pixels that both sides of a patch have at least; smaller ones are left out.
     store : str
         One of `STORES`.
     scale : Scale
@@ -61,13 +63,20 @@ class Cutting:
     crop_size: int
     hash_size: int
     hash: str
+    min_size: int
     store: str = FILES
     scale: Scale = field(default_factory=Scale)
 
     @property
     def settings(self) -> dict[str, Any]:
         """What decides over patches and hashes, as the ledger and the tables keep it."""
-        return {"crop_size": self.crop_size, "hash_size": self.hash_size, "hash": self.hash, **self.scale.settings}
+        return {
+            "crop_size": self.crop_size,
+            "hash_size": self.hash_size,
+            "hash": self.hash,
+            "min_size": self.min_size,
+            **self.scale.settings,
+        }
 
 
 @dataclass(frozen=True)
@@ -205,7 +214,7 @@ def find_patches(
     InputError
         If a patch is wanted that is not on the section's grid.
     """
-    places = list_places(pixels.shape[0], pixels.shape[1], how.crop_size)
+    places = list_places(pixels.shape[0], pixels.shape[1], how.crop_size, how.min_size)
     if chosen is None:
         return places, np.ones(len(places), np.bool_)
     on_grid = set(map(tuple, places[:, :2].tolist()))
@@ -213,18 +222,22 @@ def find_patches(
     if not corners <= on_grid:
         y, x = min(corners - on_grid)
         found = f"a grid without it, of patches of {how.crop_size} pixels on {pixels.shape[0]} x {pixels.shape[1]}"
-        advice = "cut with the --crop_size that the list was made with, from the same sections or volumes"
+        advice = "cut with the --crop-size and --min-size of the list, from the same sections or volumes"
         raise InputError(f"{section}_{y}_{x}", f"a patch of {section}", found, advice)
     return places, np.array([(y, x) in corners for y, x in places[:, :2].tolist()], np.bool_)
 
 
 @functools.lru_cache
-def list_places(height: int, width: int, crop_size: int) -> npt.NDArray[np.int32]:
-    """Return row, column, height and width of each patch of a section, (n, 4), in the order of the patches' names."""
+def list_places(height: int, width: int, crop_size: int, min_size: int) -> npt.NDArray[np.int32]:
+    """Return row, column, height and width of each patch of a section, (n, 4), in the order of the patches' names.
+
+    Those with a side under ``min_size`` are left out.
+    """
     places = [
         (rows.start, columns.start, rows.stop - rows.start, columns.stop - columns.start)
         for rows, columns in iter_grid(height, width, crop_size)
     ]
+    places = [place for place in places if min(place[2:]) >= min_size]
     places.sort(key=lambda place: f"{place[0]}_{place[1]}")
     found = np.array(places, np.int32).reshape(-1, 4)
     found.flags.writeable = False  # shared by all sections of this size

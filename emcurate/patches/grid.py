@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 
@@ -12,9 +13,15 @@ def iter_grid(height: int, width: int, crop_size: int) -> Iterator[tuple[slice, 
             yield rows, columns
 
 
-def count_patches(height: int, width: int, crop_size: int) -> int:
-    """Return how many patches a section has; sizes in pixels."""
-    return len(cut_side(height, crop_size)) * len(cut_side(width, crop_size))
+def count_patches(height: int, width: int, crop_size: int, min_size: int = 1) -> int:
+    """Return how many patches a section has whose sides are at least ``min_size``; sizes in pixels."""
+    pieces = [[piece.stop - piece.start for piece in cut_side(side, crop_size)] for side in (height, width)]
+    return math.prod(sum(side >= min_size for side in sides) for sides in pieces)
+
+
+def least_side(crop_size: int) -> int:
+    """Return the side that a patch has at least if nothing else is said: half of a full one's, in pixels."""
+    return -(-crop_size // 2)
 
 
 def cut_side(length: int, crop_size: int) -> list[slice]:

@@ -24,6 +24,7 @@ from emcurate.files import (
     Output,
     atomic_path,
     check_regular,
+    create_for_arrays,
     foresee,
     npy_bytes,
     open_regular,
@@ -151,7 +152,8 @@ def write_path_list(directory: Path, paths: Iterable[str] | Paths, chunk_paths: 
         dtype, sizes = _plan_chunks(source, chunk_paths)
         (partial / INFO).write_bytes(_info(dtype, sizes))
         for number, chunk in enumerate(_divide(source.read(), sizes, dtype)):
-            np.save(partial / f"{number}.npy", chunk, allow_pickle=False)
+            with create_for_arrays(partial / f"{number}.npy") as file:
+                np.save(file, chunk, allow_pickle=False)
     return source.count
 
 

@@ -85,6 +85,7 @@ class DirectoryOfSections:
         self.root = imdir
         self._scale = scale
         self.known_limits: dict[str, tuple[float, float]] = {}  # what cut the sections noted them
+        self.thin: dict[str, list[tuple[int, tuple[int, int]]]] = {}  # no section that is there is left out
         self._paths = _list_sections(imdir, report)
         self.sections = {stem: naming.parse_section(stem) for stem in self._paths}
         if not self.sections and not report.failures:

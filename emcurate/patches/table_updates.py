@@ -63,7 +63,7 @@ class TableUpdates:
         plan: Plan,
         sections: Mapping[str, naming.Section],
         states: Mapping[str, str],
-        is_wanted: Callable[[str], bool],
+        has_rows: Callable[[str], bool],
         complete: Collection[str],
     ) -> None:
         """Take in what is to be done.
@@ -75,10 +75,10 @@ class TableUpdates:
             All sections of the run, by the ledger's key, their name.
         states : mapping of str to str
             By their names: what changes when a section's rows do.
-        is_wanted : callable
-            Whether any patch of a section, by its name, is wanted.
+        has_rows : callable
+            Whether the table is to have any row of a section, by its name.
         complete : collection of str
-            The datasets whose tables have the rows of all sections all the same, if they are noted as done.
+            The datasets whose tables have the rows of all sections whichever are wanted, if they are noted as done.
         """
         unfinished = {
             key.removesuffix(TABLE_KEY)
@@ -89,7 +89,7 @@ class TableUpdates:
         self._todo = {key.removesuffix(TABLE_KEY) for key in plan.todo if key.endswith(TABLE_KEY)}
         self._sections: dict[str, list[str]] = defaultdict(list)
         for stem, section in sections.items():
-            if section.dataset in complete or is_wanted(stem):
+            if section.dataset in self._todo and has_rows(stem):
                 self._sections[section.dataset].append(stem)
         done = {key for key in plan.done if key in sections}
         self._refused = sections.keys() - done - plan.todo.keys()

@@ -76,6 +76,11 @@ def refuse_other_makers(directory: Path, stage: str, products: Collection[str]) 
             raise InputError(directory, f"a directory of its own for what {stage} makes", found, "name another one")
 
 
+def is_result_directory(directory: Path) -> bool:
+    """Return whether a directory is an output directory of any stage."""
+    return _find_maker(directory) is not None
+
+
 def _find_maker(directory: Path) -> str | None:
     """Return which stages a directory is an output directory of, None if it is none."""
     try:
@@ -130,6 +135,12 @@ def describe_raw(directory: Path) -> str:
     makers = sorted({ledger.header.stage for ledger in read_ledgers(directory) if ledger.header is not None})
     found = describe_content(directory)
     return f"{found}, results of {' and '.join(makers)}" if makers else found
+
+
+def name_directory(directory: Path) -> str:
+    """Return the name of the dataset that lies in a directory; see `emcurate.naming.name_of_directory`."""
+    path = directory.absolute()
+    return naming.name_of_directory(path.relative_to(path.anchor).parts or (path.name,))
 
 
 def refuse_bad_names(claims: Mapping[Input, Sequence[tuple[str, Input]]], report: Report) -> list[Input]:

@@ -46,6 +46,7 @@ from emcurate.running.ledger_file import (
     digest_parameters,
     ledger_path,
     ledger_paths,
+    lock_path,
     read_outputs,
 )
 from emcurate.running.locks import before_release, hold_lock, holds_alone
@@ -165,7 +166,7 @@ class Ledger:
             stage=stage, product=product, version=__version__, parameters=self._parameters, among_inputs=among_inputs
         )
         path = ledger_path(directory, stage)
-        lock = path.with_suffix(".lock")
+        lock = lock_path(directory, stage)
         hold_lock(lock, directory)
         for swept in (directory, path.parent):
             remove_stale_partials(swept, alone=holds_alone(lock))
@@ -419,7 +420,12 @@ class Ledger:
         roots = self._roots_looked_through()
         candidates = [key for key, line in self.entries.items() if key not in self._sources and line.root in roots]
         datasets = {source.dataset for source in self._sources.values()}
-        gone = [key for key in candidates if self._is_divided_otherwise(key, datasets) or self._has_gone(key)]
+        renamed = self._find_renamed(candidates)
+        gone = [
+            key
+            for key in candidates
+            if key in renamed or self._is_divided_otherwise(key, datasets) or self._has_gone(key)
+        ]
         # An input that failed, or of which nothing came, leaves nothing when it goes.
         traceless = [k for k in gone if not self.entries[k].made_anything and not self._own_leftovers(k, unnoted)]
         leftovers = {key: self._own_leftovers(key, unnoted) for key in gone}
@@ -445,7 +451,10 @@ class Ledger:
                     "use another output directory, or --overwrite to make them again (--prune only removes these)",
                 )
             )
-        lost = [line.input for line in lines if line.dataset not in cut]
+        for old, new in sorted({(self.entries[key].dataset, renamed[key]) for key in gone if key in renamed}):
+            what = f"results under the name {old} are of what is now called {new}"
+            self._report.warn(f"{self.directory}: {what}; they are still there, and --prune removes them")
+        lost = [line.input for line in lines if line.dataset not in cut and line.input not in renamed]
         if lost:
             self._report.warn(
                 f"{self.directory}: what {_some(lost)} came of is gone from {self._root}; the results are still there, "
@@ -457,6 +466,15 @@ class Ledger:
         """Return whether an input is no longer there, or no longer named by the list that is the root."""
         source = self.entries[key].source
         return _is_gone(source) if self._named is None else source not in self._named
+
+    def _find_renamed(self, candidates: Iterable[str]) -> dict[str, str]:
+        """Return the dataset's name by the keys of results whose input is here under another one.
+
+        Those are of inputs in directories called ``slices`` and the like, which were once named after them.
+        """
+        old = [key for key in candidates if naming.tells_no_name(self.entries[key].dataset)]
+        names = {path_as_text(source.path): source.dataset for source in self._sources.values()} if old else {}
+        return {key: names[self.entries[key].source] for key in old if self.entries[key].source in names}
 
     def _is_divided_otherwise(self, key: str, datasets: Collection[str]) -> bool:
         """Return whether a part that this run does not have is of an input that it has, all of which is replaced."""

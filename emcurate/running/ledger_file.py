@@ -181,6 +181,11 @@ def ledger_path(directory: Path, stage: str) -> Path:
     return directory / LEDGER_DIRECTORY / f"{stage}.jsonl"
 
 
+def lock_path(directory: Path, stage: str) -> Path:
+    """Return the file that a run of a stage locks while it writes into a directory."""
+    return ledger_path(directory, stage).with_suffix(".lock")
+
+
 def ledger_paths(directory: Path) -> list[Path]:
     """Return the ledgers of all stages in a directory."""
     return sorted((directory / LEDGER_DIRECTORY).glob("*.jsonl"))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,17 +16,18 @@ try:
 except ImportError:  # not on Windows, where two runs at once are simply not told apart
     fcntl = None  # type: ignore[assignment]
 
-# What file systems answer that know no locks, such as some network ones: there, runs are not told apart either.
-_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
+# What file systems answer that know no locks, such as some network ones: there, runs are not told apart either. The
+# last is what NFS says of a directory.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EBADF)
 
-_held: dict[Path, IO[Any]] = {}
+_held: dict[Path, int] = {}
 
 # What is done before locks are released, each with the lock that it belongs to.
 _ends: list[tuple[Path, Callable[[], None]]] = []
 
 
 def hold_lock(path: Path, directory: Path) -> None:
-    """Lock a file until `release_locks`, or until this process ends, however it ends.
+    """Lock a file, or an existing directory itself, until `release_locks` or this process ends, however it ends.
 
     Raises
     ------
@@ -34,12 +36,15 @@ def hold_lock(path: Path, directory: Path) -> None:
     """
     if fcntl is None or path in _held:
         return
-    path.parent.mkdir(exist_ok=True)
-    file = open(path, "ab")  # noqa: SIM115 - held open on purpose
+    if path.is_dir():
+        file = os.open(path, os.O_RDONLY)
+    else:
+        path.parent.mkdir(exist_ok=True)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        file.close()
+        os.close(file)
         if error.errno in _NO_LOCKS:
             return
         if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
@@ -83,18 +88,24 @@ def before_release(path: Path, end: Callable[[], None]) -> None:
     _ends.append((path, end))
 
 
-def release_locks() -> None:
-    """Let other processes write where this one did.
+def release_locks(but: Collection[Path] = ()) -> None:
+    """Let other processes write where this one did, except where it holds the locks named.
 
     Raises
     ------
     OSError
         If what was to be done before could not be; the locks are released in any case.
     """
+    ends = [end for path, end in _ends if path not in but]
+    _ends[:] = [(path, end) for path, end in _ends if path in but]
     try:
-        while _ends:
-            _ends.pop()[1]()
+        while ends:
+            ends.pop()()
     finally:
-        _ends.clear()
-        while _held:
-            _held.popitem()[1].close()
+        for path in [path for path in _held if path not in but]:
+            os.close(_held.pop(path))
+
+
+def held_locks() -> frozenset[Path]:
+    """Return the locks that this process holds."""
+    return frozenset(_held)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
 
 from emcurate.errors import InputError
 
@@ -22,9 +24,17 @@ def take_report(stage: str) -> Report:
     return _first.pop(stage, None) or Report(stage)
 
 
+class LeftOut(NamedTuple):
+    """Something in a corpus that is not read: why, and what to do if it should be."""
+
+    path: Path
+    reason: str
+    advice: str
+
+
 @dataclass
 class Report:
-    """What a run did: counts by noun, warnings, notes and failures, each a line for the user.
+    """What a run did: counts by noun, warnings, notes, failures and what was not read, each a line for the user.
 
     A warning or a failure is kept once, however many jobs meet it.
     """
@@ -34,6 +44,7 @@ class Report:
     warnings: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
     _told: set[str] = field(default_factory=set, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -49,8 +60,9 @@ class Report:
 
     def spell_counts(self) -> str:
         """Return the counts as words."""
-        failed = {"failed": len(self.failures)} if self.failures else {}
-        return ", ".join(f"{number:,} {noun}" for noun, number in {**self.counts, **failed}.items())
+        more = {"not read": len(self.left_out), "failed": len(self.failures)}
+        told = self.counts | {noun: number for noun, number in more.items() if number}
+        return ", ".join(f"{number:,} {noun}" for noun, number in told.items())
 
     def fail(self, error: InputError | str) -> None:
         """Note a failure; the run goes on and ends with status 1."""
@@ -68,6 +80,10 @@ class Report:
     def note(self, message: str) -> None:
         """Add a line to the closing report, such as where a picture was written."""
         self.notes.append(message)
+
+    def leave_out(self, path: Path, reason: str, advice: str) -> None:
+        """Note a file or directory of a corpus that is not read."""
+        self.left_out.append(LeftOut(path, reason, advice))
 
     def _tell(self, lines: list[str], message: str) -> None:
         if message not in self._told:

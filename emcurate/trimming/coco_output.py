@@ -175,6 +175,7 @@ def bring_images(choice: Choice, part: Part, how: Bringing, report: Report) -> N
             link=how.link,
             overwrite=how.overwrite,
             damaged={images[name].file_name for name in part.damaged(images)},
+            begun={images[name].file_name for name in part.expected if name in images},
             intact={images[name].file_name for name in part.kept if name in images},
             most_failures=how.most_failures,
             workers=how.workers,

@@ -16,6 +16,8 @@ from typing import BinaryIO
 from emcurate.errors import InputError
 from emcurate.files import open_regular
 
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".m4v")
+
 # How files of each kind begin. ISO media (MP4, MOV) is a list of boxes, each its length and a name of four letters.
 _BOX = re.compile(rb".{4}(ftyp|moov|mdat|free|skip|wide|pnot|udta|uuid)", re.DOTALL)
 _RIFF = b"RIFF"

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from emcurate import naming
 from emcurate.addresses import Address, Place
-from emcurate.errors import InputError
+from emcurate.errors import InputError, describe_os_error
 from emcurate.files import (
-    describe_kinds,
     fingerprint,
     fingerprint_files,
     fingerprint_tree,
@@ -20,16 +19,26 @@ from emcurate.files import (
     is_there,
     refuse_same_directory,
 )
+from emcurate.images.reading import IMAGE_SUFFIXES
 from emcurate.running import claims
 from emcurate.running.claims import list_raw
+from emcurate.running.doubles import settle_doubles
 from emcurate.running.report import Report
-from emcurate.volumes.formats import file_of, find_opener, is_slices_directory, servers
+from emcurate.running.unread import Unread
+from emcurate.volumes.containers import VIDEO_SUFFIXES
+from emcurate.volumes.formats import VOLUME_SUFFIXES, file_of, find_opener, is_slices_directory, servers
 from emcurate.volumes.formats.nrrd import data_file
 from emcurate.volumes.formats.slices import list_slices
 from emcurate.volumes.formats.tiff import is_single_image
 from emcurate.volumes.sources import VolumeSource, make_source, read_sources
 from emcurate.volumes.views import View
 from emcurate.volumes.volume import VOLUMES, dataset_name
+
+# Where in other corpora files that are no volumes belong.
+_ELSEWHERE = {
+    "single images go to raw/cleanup2d.py, the slices of a volume into a directory of their own": IMAGE_SUFFIXES,
+    "give its directory to preprocess/vid2stack.py first": VIDEO_SUFFIXES,
+}
 
 # Servers asked at a time for what tells whether a volume has changed.
 SERVERS_AT_ONCE = 16
@@ -55,7 +64,14 @@ class Corpus:
     named: frozenset[str] | None = None
 
 
-def find_volumes(root: Place, report: Report, *, exclude: Iterable[Path] = (), view: View = View()) -> Corpus:
+def find_volumes(
+    root: Place,
+    report: Report,
+    *,
+    exclude: Iterable[Path] = (),
+    view: View = View(),
+    prefer: str | None = None,
+) -> Corpus:
     """Return the volumes of a directory, of a list, or the one that is named; those that cannot be used are reported.
 
     Parameters
@@ -68,6 +84,8 @@ def find_volumes(root: Place, report: Report, *, exclude: Iterable[Path] = (), v
         Directories to leave out, such as an output directory that lies among the volumes.
     view : View
         What is read of volumes that hold several resolutions, channels or times.
+    prefer : str, optional
+        See `list_volumes`.
 
     Raises
     ------
@@ -78,9 +96,8 @@ def find_volumes(root: Place, report: Report, *, exclude: Iterable[Path] = (), v
         sources = [make_source(root, view)]
         return Corpus(root, _refuse_bad_sources(sources, report), frozenset([str(root)]))
     if is_directory(root):
-        return Corpus(
-            root, _refuse_bad_sources([make_source(p, view) for p in list_volumes(root, report, exclude)], report)
-        )
+        paths = list_volumes(root, report, exclude, prefer=prefer)
+        return Corpus(root, _refuse_bad_sources([make_source(path, view) for path in paths], report))
     listed = read_sources(root, view, report)
     usable = _refuse_bad_sources(_refuse_results(listed, report), report)
     return Corpus(root, usable, frozenset(str(source.path) for source in listed))
@@ -151,10 +168,13 @@ def _fingerprint_there(source: VolumeSource) -> str | InputError:
         return error
 
 
-def list_volumes(directory: Path, report: Report, exclude: Iterable[Path] = ()) -> list[Path]:
-    """List the volumes directly in a directory, in natural order: volume files, and sub-directories of slices.
+def list_volumes(
+    directory: Path, report: Report, exclude: Iterable[Path] = (), *, prefer: str | None = None
+) -> list[Path]:
+    """List the volumes of a directory, in natural order: volume files in it, and its sub-directories of slices.
 
-    Results of stages are no volumes, but for those of stages that make volumes; what is left alone is noted.
+    Slices may also lie in ``name/slices/`` and the like. Results of stages are no volumes, but for those of stages that
+    make volumes. Whatever else there is, however deep, is noted in the report.
 
     Parameters
     ----------
@@ -162,6 +182,8 @@ def list_volumes(directory: Path, report: Report, exclude: Iterable[Path] = ()) 
     report : Report
     exclude : iterable of Path
         Directories to leave out, such as an output directory that lies among the volumes.
+    prefer : str, optional
+        The extension of which to take one of files that differ in nothing else; see `settle_doubles`.
 
     Raises
     ------
@@ -170,18 +192,74 @@ def list_volumes(directory: Path, report: Report, exclude: Iterable[Path] = ()) 
     """
     left_out = set(exclude)
     entries = [path for path in list_raw(directory, report, take=[VOLUMES]) if path not in left_out]
-    found = [path for path in entries if _may_be_volume(path)]
+    files = {path for path in entries if _is_volume(path)}
     slices = [path for path in list_slices(directory) if path in set(entries)]
-    if len(slices) >= 2 and all(path in slices and is_single_image(path) for path in found):
+    if len(slices) >= 2 and all(path in slices and is_single_image(path) for path in files):
         raise InputError(
             directory,
             "volume files, or a sub-directory of slices for each volume",
             f"{len(slices)} 2D images directly in it",
             f"name {directory.parent} instead, if they are the slices of one volume",
         )
-    if ignored := [path for path in entries if path not in set(found)]:
-        report.note(f"left alone, not volumes by their extension or content: {describe_kinds(ignored)}")
-    return claims.refuse_odd_files(found, report)
+    unread = Unread("a volume", _is_of_volumes, _ELSEWHERE, report, is_one=_is_one)
+    found = []
+    for entry in entries:
+        if entry in files:
+            found.append(entry)
+        elif is_directory(entry):
+            found += _list_slices_directories(entry, directory, unread)
+    parts = {data for path in found if path.suffix.lower() == ".nhdr" and (data := _data_of(path))}
+    for entry in entries:
+        if not (is_directory(entry) or entry in files or entry in parts):
+            unread.note(entry)
+    return claims.refuse_odd_files(settle_doubles(found, prefer, report), report)
+
+
+def _list_slices_directories(entry: Path, directory: Path, unread: Unread) -> list[Path]:
+    """Return a sub-directory of a corpus if it holds slices, or those in it that do and bear its name.
+
+    What else there is below it is noted.
+    """
+    try:
+        if list_slices(entry):
+            found = [entry]
+        else:
+            inside = [path for path in list_raw(entry) if naming.tells_no_name(path.name) and is_slices_directory(path)]
+            found = [path for path in inside if list_slices(path)]
+    except PermissionError:
+        return [entry]  # for opening it to report
+    except OSError as error:
+        unread.report.fail(describe_os_error(error, entry))
+        return []
+    taken = {slice for volume in found for slice in list_slices(volume)}
+    unread.note_below(entry, "in a sub-directory, where only slices are read", _advise_on_deeper, taken)
+    return found
+
+
+def _is_of_volumes(path: Path) -> bool:
+    return path.name.lower().endswith((*VOLUME_SUFFIXES, *IMAGE_SUFFIXES)) or _is_one(path)
+
+
+def _is_one(path: Path) -> bool:
+    """Return whether a directory is a volume in a format of its own."""
+    return is_directory(path) and _is_volume(path)
+
+
+def _advise_on_deeper(path: Path) -> str:
+    """Say which directory of volumes would hold a volume, or a slice of one, that lies too deep in another."""
+    as_file, as_slice = f"name {path.parent} itself", f"name {path.parent.parent} itself"
+    is_volume, is_slice = path.name.lower().endswith(VOLUME_SUFFIXES), path.name.lower().endswith(IMAGE_SUFFIXES)
+    if is_volume and is_slice:
+        return f"{as_file}, or {path.parent.parent} if it is one slice of many"
+    return as_file if is_volume or _is_one(path) else as_slice
+
+
+def _data_of(header: Path) -> Path | None:
+    """Return the file with the voxels that an ``.nhdr`` tells of, None where opening it reports that there is none."""
+    try:
+        return data_file(header)
+    except (InputError, OSError):
+        return None
 
 
 def fingerprint_volume(path: Place, view: View = View()) -> str:
@@ -226,12 +304,3 @@ def refuse_bad_names(paths: Iterable[Place], report: Report, names: Mapping[Plac
                 report.fail(InputError(path, "slices of a volume", found, "move results out of the raw data"))
                 good.remove(path)
     return good
-
-
-def _may_be_volume(path: Path) -> bool:
-    if find_opener(path) is None:
-        return False
-    try:
-        return not is_slices_directory(path) or bool(list_slices(path))
-    except PermissionError:
-        return True  # for opening it to report

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from emcurate.addresses import Place
 from emcurate.errors import InputError
 from emcurate.images.origins import Origin
 from emcurate.images.pixels import Limits
-from emcurate.images.resampling import Scale, resampled_shape
+from emcurate.images.resampling import Factors, Scale, resampled_shape
 from emcurate.running.claims import describe_raw
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Source, path_as_text
@@ -25,14 +25,15 @@ from emcurate.volumes.sections import (
     choose_planes,
     find_plane_factors,
     find_planes,
+    leave_out_thin,
     section_indices,
     section_shape,
     sections_at_once,
 )
 from emcurate.volumes.slabs import NotesBeside, Slab, describe_volume, ready_to_cut, suits_threads
 from emcurate.volumes.sources import VolumeSource
-from emcurate.volumes.views import View
-from emcurate.volumes.volume import Volume, warn_of_unknown_voxel_size
+from emcurate.volumes.volume import Volume, warn_of_odd_voxel_size, warn_of_unknown_voxel_size
+from emcurate.volumes.voxel_sizes import ask_about_given
 
 
 @dataclass(frozen=True)
@@ -50,31 +51,41 @@ class OpenJob:
 
 def open_volume_to_cut(job: OpenJob) -> Volume:
     """Open a volume; warn if its voxel size is unknown and that matters, and refuse it if it cannot be resampled."""
-    volume = job.source.open(job.how.voxel_size)
+    volume = job.source.open()
     find_plane_factors(volume, find_planes(volume, job.how.axes, job.how.anisotropy), job.scale)
     if any(plane != 0 for plane in job.how.axes):
         warn_of_unknown_voxel_size(volume)
+    if job.source.voxel_size_nm is None:
+        warn_of_odd_voxel_size(volume)
     return volume
 
 
-def view_at(view: View, scale: Scale) -> View:
-    """Return what is read of volumes whose sections are brought to a scale: of several levels the nearest finer one."""
-    return view if scale.pixel_size_nm is None else replace(view, pixel_size_nm=scale.pixel_size_nm)
+def find_volumes_to_cut(
+    voldir: Place, savedir: Path, report: Report, how: HowToCut, scale: Scale = Scale(), prefer: str | None = None
+) -> Corpus:
+    """Return the volumes in a directory or a list, with all that was said of each; results may lie in `savedir`.
 
-
-def find_volumes_to_cut(voldir: Place, savedir: Path, report: Report, view: View) -> Corpus:
-    """Return the volumes in a directory or a list; results may lie among them in `savedir`.
+    As `find_volumes`. Of volumes of several levels whose sections are brought to a scale, the nearest finer one is
+    read, unless a voxel size is given: that is the size of one level, and says nothing of the others.
 
     Raises
     ------
     InputError
         If there are none.
     """
-    corpus = find_volumes(voldir, report, exclude=[savedir], view=view)
+    corpus = find_volumes(voldir, report, exclude=[savedir], view=how.view, prefer=prefer)
     if not corpus.sources and not report.failures and isinstance(voldir, Path):
         expected = "volumes (tif, mrc, map, rec, nrrd, nii, h5, zarr, ... or sub-directories of slices)"
         raise InputError(voldir, expected, describe_raw(voldir), "name the directory that holds the volumes")
-    return corpus
+    ask_about_given(how, {source.name: source.voxel_size_nm for source in corpus.sources}, report)
+    return replace(corpus, sources=[_complete(source, how, scale) for source in corpus.sources])
+
+
+def _complete(source: VolumeSource, how: HowToCut, scale: Scale) -> VolumeSource:
+    size, view = source.voxel_size_nm or how.of(source.name).voxel_size, source.view
+    if size is None and scale.pixel_size_nm is not None:
+        view = replace(view, pixel_size_nm=scale.pixel_size_nm)
+    return replace(source, voxel_size_nm=size, view=view)
 
 
 class DirectoryOfVolumes:
@@ -91,6 +102,10 @@ class DirectoryOfVolumes:
     workers : Workers
     scale : Scale
         The pixel size that sections are brought to.
+    prefer : str, optional
+        See `list_volumes`.
+    least_side : int
+        Pixels that sections have at least a side; planes of smaller ones are left out.
 
     Attributes
     ----------
@@ -102,6 +117,8 @@ class DirectoryOfVolumes:
         See `Corpus`.
     known_limits : dict of str to (float, float)
         Grey limits by dataset that were measured before, to be filled by the caller.
+    thin : dict of str to list of (number, (height, width))
+        By dataset: the sections that were left out for their size.
 
     Raises
     ------
@@ -112,25 +129,36 @@ class DirectoryOfVolumes:
     is_renewed = False
 
     def __init__(
-        self, voldir: Place, how: HowToCut, scratch: Path, report: Report, workers: Workers, scale: Scale = Scale()
+        self,
+        voldir: Place,
+        how: HowToCut,
+        scratch: Path,
+        report: Report,
+        workers: Workers,
+        scale: Scale = Scale(),
+        prefer: str | None = None,
+        least_side: int = 1,
     ) -> None:
         self.root, self._how, self._scratch, self._scale = voldir, how, scratch, scale
-        values = asdict(how)
-        said_of_all: dict[str, Any] = {**values, **values.pop("rescale")}
-        del said_of_all["view"]
-        corpus = find_volumes_to_cut(voldir, scratch, report, view_at(how.view, scale))
+        corpus = find_volumes_to_cut(voldir, scratch, report, how, scale, prefer)
         self.named = corpus.named
-        self._settings = {source.name: {**said_of_all, **source.settings()} for source in corpus.sources}
+        self._settings = {source.name: {**how.settings, **source.settings()} for source in corpus.sources}
         self._fingerprints = fingerprint_sources(corpus.sources, report)
         jobs = [OpenJob(source, how, scale) for source in corpus.sources if source.name in self._fingerprints]
         opened = {job.path: volume for job, volume in workers.run(open_volume_to_cut, jobs, report, unit="volume")}
         self._volumes = {job.source.name: opened[job.path] for job in jobs if job.path in opened}
-        self._planes = {
-            name: choose_planes(volume, how.axes, how.anisotropy, report) for name, volume in self._volumes.items()
-        }
-        self._factors = {
-            name: find_plane_factors(volume, self._planes[name], scale) for name, volume in self._volumes.items()
-        }
+        self._factors: dict[str, dict[int, Factors | None]] = {}
+        self._planes: dict[str, tuple[int, ...]] = {}
+        self.thin: dict[str, list[tuple[int, tuple[int, int]]]] = {}
+        for name, volume in self._volumes.items():
+            planes = choose_planes(volume, how.axes, how.anisotropy, report)
+            self._factors[name] = find_plane_factors(volume, planes, scale)
+            self._planes[name] = leave_out_thin(volume, planes, least_side, report, self._factors[name])
+            self.thin[name] = [
+                (sum(map(len, section_indices(volume.shape[plane], how.spacing))), self._size_of(name, plane))
+                for plane in planes
+                if plane not in self._planes[name]
+            ]
         self._notes = NotesBeside()
         self._ready: dict[str, tuple[Volume, Limits]] = {}
         self.known_limits: dict[str, tuple[float, float]] = {}
@@ -162,8 +190,10 @@ class DirectoryOfVolumes:
         """Return a section's height and width in pixels."""
         section = self.sections[stem]
         assert isinstance(section, naming.VolumeSection)
-        shape = section_shape(self._volumes[section.dataset], section.plane)
-        return resampled_shape(shape, self._factors[section.dataset][section.plane])
+        return self._size_of(section.dataset, section.plane)
+
+    def _size_of(self, name: str, plane: int) -> tuple[int, int]:
+        return resampled_shape(section_shape(self._volumes[name], plane), self._factors[name][plane])
 
     def ready(self, datasets: Mapping[str, Sequence[str]], report: Report, workers: Workers) -> Iterator[list[str]]:
         """Yield datasets that can be cut until the next are asked for: their voxels unpacked, their limits known.

@@ -55,13 +55,16 @@ class VolumeSource:
     voxel_size_nm: SizeNm | None = None
     padding: tuple[float, ...] = ()
 
-    def open(self, voxel_size_nm: SizeNm | None = None) -> Volume:
+    def open(self) -> Volume:
         """Open it, under its name; see `open_volume`."""
-        return replace(open_volume(self.path, self.voxel_size_nm or voxel_size_nm, self.view), name=self.name)
+        return replace(open_volume(self.path, self.voxel_size_nm, self.view), name=self.name)
 
     def settings(self) -> dict[str, Any]:
         """Return what was said of it alone, as a ledger keeps it."""
-        return {**self.view.settings(), **({"padding": list(self.padding)} if self.padding else {})}
+        said: dict[str, Any] = self.view.settings()
+        if self.voxel_size_nm is not None:
+            said["voxel_size"] = self.voxel_size_nm
+        return {**said, **({"padding": list(self.padding)} if self.padding else {})}
 
 
 def make_source(place: Place, view: View = View()) -> VolumeSource:

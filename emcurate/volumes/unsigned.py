@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emcurate.errors import InputError
-from emcurate.files import move_once, open_regular
+from emcurate.files import fingerprint, move_once, open_regular
 from emcurate.images.pixels import Rescale, convert
 from emcurate.partials import partial_path
 from emcurate.volumes.formats.mrc import (
@@ -82,13 +82,19 @@ def refuse_in_place(header: MrcHeader, need: Need, *, overwrite: bool) -> None:
 
 
 def write_unsigned(
-    header: MrcHeader, need: Need, destination: Path, rescale: Rescale, label: str, *, overwrite: bool
+    header: MrcHeader, need: Need, destination: Path, rescale: Rescale, label: str, state: str, *, overwrite: bool
 ) -> bool:
     """Write the unsigned version of a file plane by plane; return whether it was not there yet.
 
     Everything but the voxels and what the header says of them is kept, also what some programs append after the
     voxels. `destination` may be the file itself, which needs `overwrite`; a link stays one, and the file it leads to
     is replaced. `label` is added to the header's.
+
+    Raises
+    ------
+    InputError
+        If the file is no longer as it was when its `emcurate.files.fingerprint` was `state`, which the header is read
+        after: somebody else has made it unsigned meanwhile, perhaps, and 128 would be added twice.
     """
     path = header.path
     if destination == path:
@@ -111,6 +117,8 @@ def write_unsigned(
             file.flush()
             os.fsync(file.fileno())  # it may be about to replace the only copy
         shutil.copymode(path, partial)
+        if fingerprint(path) != state:
+            raise InputError(path, "a file that nobody else writes", "one that has changed meanwhile", "run it again")
         return move_once(partial, destination, overwrite=overwrite)
     finally:
         partial.unlink(missing_ok=True)

@@ -15,14 +15,15 @@ from emcurate import naming
 from emcurate.addresses import Address, Place
 from emcurate.errors import DataWarning, InputError
 from emcurate.images.pixels import check_pixel_type
+from emcurate.running.claims import name_directory
+from emcurate.volumes.cut_settings import VoxelSize
 from emcurate.volumes.formats import VOLUME_SUFFIXES, file_of, find_opener, is_slices_directory
 from emcurate.volumes.layouts import Inverted, Shape, Voxels
 from emcurate.volumes.views import View
+from emcurate.volumes.voxel_sizes import ask_about, spell_size
 
 # What stages call volumes that they make, and others read.
 VOLUMES = "volumes"
-
-VoxelSize = tuple[float, float, float]
 
 # Voxels measured or unpacked at a time: enough to be worth a job, little enough for a few dozen processes.
 BLOCK_BYTES = 1 << 27
@@ -115,11 +116,11 @@ def open_volume(path: Place, voxel_size_nm: VoxelSize | None = None, view: View 
 
 
 def dataset_name(path: Place) -> str:
-    """Return the dataset's name: a file's name without its extension, or the directory's name."""
+    """Return the dataset's name: a file's name without its extension, or that of the directory (`name_directory`)."""
     if isinstance(path, Address):
         return path.name
     # A directory of slices may be called "sample 1.5"; what follows its last dot is no extension.
-    return path.name if is_slices_directory(path) else naming.strip_extension(file_of(path).name)
+    return name_directory(path) if is_slices_directory(path) else naming.strip_extension(file_of(path).name)
 
 
 def is_anisotropic(voxel_size_nm: VoxelSize | None, threshold: float) -> bool:
@@ -137,8 +138,16 @@ def warn_of_unknown_voxel_size(volume: Volume) -> None:
     """Warn, with a `DataWarning`, where a volume's voxel size is unknown and therefore taken as isotropic."""
     if volume.voxel_size_nm is None:
         message = (
-            f"{volume.path}: the voxel size is unknown and taken as isotropic; give it with --voxel-size Z Y X (nm)"
+            f"{volume.path}: the voxel size is unknown and taken as isotropic; give it with --voxel-size Z Y X (nm), "
+            "or those of many with --voxel-sizes FILE"
         )
+        warnings.warn(message, DataWarning, stacklevel=2)
+
+
+def warn_of_odd_voxel_size(volume: Volume) -> None:
+    """Warn, with a `DataWarning`, where a volume's voxel size looks like one in another unit or order."""
+    if volume.voxel_size_nm is not None and (question := ask_about(volume.voxel_size_nm)):
+        message = f"{volume.path}: its voxel size is {spell_size(volume.voxel_size_nm)}: {question}"
         warnings.warn(message, DataWarning, stacklevel=2)
 
 

@@ -37,7 +37,7 @@ def test_images_and_groups_become_sections(corpus, tmp_path, capsys):
     assert np.array_equal(tifffile.imread(out / "grids-LOC-2d-8.tiff"), GREY)
     text = capsys.readouterr().out
     assert "3 sections written" in text
-    assert "left alone, not images by their extension: 1 .txt files" in text
+    assert "notes.txt: not an image by its extension" in text
 
 
 def test_a_second_run_does_nothing_and_says_so(corpus, tmp_path, capsys):
@@ -98,7 +98,7 @@ def test_bad_images_are_named_and_the_others_done(corpus, tmp_path, capsys):
     assert len(read_all(out)) == 3
 
 
-@pytest.mark.parametrize("rivals", [("a.png", "a.tif"), ("a.png", "a/1.png"), ("g/1.png", "g/1.tif")])
+@pytest.mark.parametrize("rivals", [("a.png", "a.tif"), ("a.png", "a/1.png"), ("A/1.png", "a/2.png")])
 def test_two_inputs_of_one_name_are_refused(tmp_path, capsys, rivals):
     corpus, out = tmp_path / "corpus", tmp_path / "out"
     for name in (*rivals, "other.png"):
@@ -108,6 +108,133 @@ def test_two_inputs_of_one_name_are_refused(tmp_path, capsys, rivals):
     error = capsys.readouterr().err
     assert all(name in error for name in rivals)
     assert list(read_all(out)) == ["other-LOC-2d.tiff"]
+
+
+def save(path, pixels=GREY):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+def test_whatever_is_not_read_is_named_with_what_to_do_however_deep_it_lies(tmp_path, capsys):
+    corpus = tmp_path / "corpus"
+    save(corpus / "good.png")
+    save(corpus / "group" / "1.png")
+    save(corpus / "group" / "before" / "2.png")
+    save(corpus / "a" / "b" / "c" / "3.png")
+    save(corpus / ".hidden" / "4.png")
+    for name in ("x.dm4", "noext", "v.mrc", "f.mp4", "q.xyz", "group/notes.txt", "a/y.czi", "z.zarr/0.0"):
+        (corpus / name).parent.mkdir(exist_ok=True)
+        (corpus / name).write_bytes(b"x")
+    (corpus / "a" / "link").symlink_to(corpus / "group")
+    assert cleanup2d.main([str(corpus), str(tmp_path / "out")]) == 0
+    assert sorted(read_all(tmp_path / "out")) == ["good-LOC-2d.tiff", "group-LOC-2d-1.tiff"]
+    out = capsys.readouterr().out
+    start = f"not read: {corpus}/"
+    told = dict(line.removeprefix(start).split(": ", 1) for line in out.splitlines() if line.startswith(start))
+    deeper = "deeper than one sub-directory; name "
+    assert told == {
+        "a/b/c/3.png": f"{deeper}{corpus / 'a' / 'b'} itself, or move it up",
+        "a/link": f"a link to a directory, below others; name {corpus / 'group'} itself",
+        "a/y.czi": "not an image by its extension; save it as OME-TIFF, for example with bfconvert of Bio-Formats",
+        "f.mp4": "not an image by its extension; give its directory to preprocess/vid2stack.py",
+        "group/before/2.png": f"{deeper}{corpus / 'group'} itself, or move it up",
+        "group/notes.txt": "not an image by its extension; nothing is to be done where it is a note",
+        "noext": "not an image: it has no extension; give it the extension of its format, or leave it",
+        "q.xyz": "not an image by its extension; convert it to TIFF, or leave it",
+        "v.mrc": "not an image by its extension; give its directory to raw/cross_section3d.py",
+        "x.dm4": "not an image by its extension; save it as TIFF in ImageJ or DigitalMicrograph, or as MRC with IMOD's "
+        "dm2mrc",
+        "z.zarr": "not an image by its extension; give its directory to raw/cross_section3d.py",
+    }
+    assert out.splitlines()[-1] == "cleanup2d: 2 sections written, 0 already done, 11 not read."
+
+
+def test_many_that_are_not_read_are_counted(tmp_path, capsys):
+    corpus = tmp_path / "corpus"
+    save(corpus / "good.png")
+    for number in range(1, 31):
+        (corpus / f"{number}.txt").touch()
+    assert cleanup2d.main([str(corpus), str(tmp_path / "out")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    told = [line for line in lines if line.startswith("not read: ")]
+    assert len(told) == 21
+    assert told[19].startswith(f"not read: {corpus}/20.txt: ")
+    assert told[20] == "not read: ... and 10 more: 10 .txt files"
+    assert lines[-1].endswith("30 not read.")
+
+
+def test_a_microscopes_text_file_beside_an_image_is_read_however_deep_and_a_note_is_not(tmp_path, capsys):
+    corpus = tmp_path / "corpus"
+    text = "[SemImageFile]\r\nDataSize={1}x{0}\r\nPixelSize=5\r\n".format(*GREY.shape)
+    for place in ("a", "group/b", "worm/raw/c"):
+        save(corpus / f"{place}.png")
+        (corpus / f"{place}.txt").write_text(text)
+        (corpus / f"{place}.jpg.txt").write_text("seen on Monday")
+    save(corpus / "d.png")
+    save(corpus / "d.jpg")
+    (corpus / "d.txt").write_text(text)
+    assert cleanup2d.main([str(corpus), str(tmp_path / "out"), "--prefer", "jpg"]) == 0
+    out = capsys.readouterr().out
+    unread = sorted(line.split(": ")[1] for line in out.splitlines() if line.startswith("not read: "))
+    named = ("a.jpg.txt", "d.png", "group/b.jpg.txt", "worm/raw/c.jpg.txt")
+    assert unread == [str(corpus / name) for name in named]
+    assert "pixel size of 4 images, such as a.png: Hitachi" in out
+
+
+def test_a_directory_called_raw_or_the_like_bears_the_name_of_the_one_above(tmp_path, capsys):
+    for specimen in ("fly", "mouse"):
+        save(tmp_path / specimen / "Images" / "1.png")
+        assert cleanup2d.main([str(tmp_path / specimen), str(tmp_path / "out")]) == 0
+    save(tmp_path / "corpus" / "worm" / "raw" / "1.png")
+    assert cleanup2d.main([str(tmp_path / "corpus"), str(tmp_path / "out")]) == 0
+    assert sorted(read_all(tmp_path / "out")) == [f"{name}-LOC-2d-1.tiff" for name in ("fly", "mouse", "worm")]
+    assert "not read" not in capsys.readouterr().out
+
+
+def test_results_under_the_name_of_such_a_directory_are_named_and_pruned(tmp_path, capsys, monkeypatch):
+    save(tmp_path / "fly" / "raw" / "1.png")
+    arguments = [str(tmp_path / "fly"), str(tmp_path / "out")]
+    with monkeypatch.context() as before:  # as the first version did
+        before.setattr(cleanup2d, "name_directory", lambda path: path.name)
+        assert cleanup2d.main(arguments) == 0
+    assert list(read_all(tmp_path / "out")) == ["raw-LOC-2d-1.tiff"]
+    assert cleanup2d.main(arguments) == 0
+    assert "results under the name raw are of what is now called fly" in capsys.readouterr().err
+    assert cleanup2d.main([*arguments, "--prune"]) == 0
+    assert list(read_all(tmp_path / "out")) == ["fly-LOC-2d-1.tiff"]
+
+
+def test_files_of_one_name_are_one_line_a_folder_and_one_of_each_can_be_preferred(tmp_path, capsys):
+    corpus, out = tmp_path / "corpus", tmp_path / "out"
+    for name in ("a", "b", "c", "group/d"):
+        for extension in ("jpg", "tiff"):
+            save(corpus / f"{name}.{extension}")
+    save(corpus / "e.jpg")
+    assert cleanup2d.main([str(corpus), str(out)]) == 1
+    failed = capsys.readouterr().err.split("Failed:\n")[1].splitlines()
+    advice = "take one of each with --prefer jpg or --prefer tiff, or move the others away"
+    assert failed == [
+        f"  {corpus}: expected one file of a name, found 3 names with several, such as a.jpg and a.tiff; {advice}",
+        f"  {corpus / 'group'}: expected one file of a name, found one name with several, such as d.jpg and d.tiff; "
+        f"{advice}",
+    ]
+    assert list(read_all(out)) == ["e-LOC-2d.tiff"]
+    # Any spelling of the extension chooses.
+    assert cleanup2d.main([str(corpus), str(out), "--prefer", ".TIF"]) == 0
+    assert len(read_all(out)) == 5
+    told = capsys.readouterr().out
+    assert told.count("a second file of the name of ") == 4
+    assert f"{corpus / 'a.jpg'}: a second file of the name of a.tiff; --prefer tif takes that one" in told
+    ledger = (out / ".emcurate" / "cleanup2d.jsonl").read_text()
+    assert "a.tiff" in ledger and "a.jpg" not in ledger
+
+
+@pytest.mark.parametrize("word", ["", ".", "a b", "*"])
+def test_what_is_no_extension_cannot_be_preferred(tmp_path, capsys, word):
+    with pytest.raises(SystemExit) as caught:
+        cleanup2d.main([str(tmp_path), str(tmp_path / "out"), "--prefer", word])
+    assert caught.value.code == 2
+    assert "expected an extension such as tif" in capsys.readouterr().err
 
 
 def test_a_name_that_holds_the_mark_is_refused(tmp_path, capsys):

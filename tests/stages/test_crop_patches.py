@@ -30,7 +30,8 @@ def files_of(directory):
 def test_patches_and_hashes(tmp_path, crop, hash_size):
     sections = write_sections(tmp_path / "s", a=(230, 260), **{"ö b_1": (90, 150)})
     out = tmp_path / "p"
-    assert crop_patches.main([str(tmp_path / "s"), str(out), "-cs", str(crop), "-hs", str(hash_size)]) == 0
+    sides = ["-cs", str(crop), "-hs", str(hash_size), "--min-size", "1"]
+    assert crop_patches.main([str(tmp_path / "s"), str(out), *sides]) == 0
     expected = set()
     for name, section in sections.items():
         expected.add(f"{name}_patches.parquet")

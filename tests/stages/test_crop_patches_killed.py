@@ -23,7 +23,7 @@ from tests.textures import make_texture
 
 crop_patches = importlib.import_module("raw.crop_patches")
 
-FLAGS = ("-cs", "16", "--from-volumes", "-s", "16", "-p", "1")
+FLAGS = ("-cs", "16", "--min-size", "1", "--from-volumes", "-s", "16", "-p", "1")
 IN_SHARDS = ("--store", "tar", "--shard-size", "9")
 MOMENTS = 8  # of each way's 30 to 180, at which it is killed here
 

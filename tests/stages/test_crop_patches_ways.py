@@ -3,6 +3,7 @@
 import gzip
 import importlib
 import random
+import re
 import shutil
 import tarfile
 
@@ -76,7 +77,7 @@ def write_volume(path, array, voxel_size_nm=(10, 10, 10)):
 def write_corpus(directory):
     """Two volumes: an isotropic one, cut along three planes, and one of 16 bits that is cut along one."""
     directory.mkdir()
-    write_volume(directory / "fly.tif", make_texture((5, 40, 70)))
+    write_volume(directory / "fly.tif", make_texture((9, 40, 70)))
     write_volume(directory / "wing.tif", make_texture((4, 33, 50)).astype(np.uint16) * 200, (40, 10, 10))
 
 
@@ -87,11 +88,12 @@ def volumes(tmp_path):
 
 
 class Ways:
-    """The two volumes, as sections too, and what every way gives that starts in an empty directory."""
+    """The volumes, as sections too, and what every way gives that starts in an empty directory."""
 
     def __init__(self, root):
         self.root = root
         write_corpus(root / "volumes")
+        write_volume(root / "volumes" / "leg.tif", make_texture((2, 20, 30)))  # too thin for two of its planes
         assert main(cross_section3d, root / "volumes", root / "sections", "-s", 3) == 0
         sections = root / "whole"
         assert main(crop_patches, root / "sections", sections, "-cs", CROP) == 0
@@ -189,7 +191,7 @@ def test_any_number_of_processes_gives_the_same_bytes_from_volumes_and_in_shards
 def test_hashing_alone_makes_the_tables_of_a_full_run_and_nothing_else(ways, tmp_path, material):
     out = tmp_path / "out"
     assert ways.run(material, out, "--hashes-only") == 0
-    assert set(tree(out)) == {"fly_patches.parquet", "wing_patches.parquet"}
+    assert set(tree(out)) == {f"{name}_patches.parquet" for name in ("fly", "leg", "wing")}
     assert_same_tables(read_tables(out), ways.tables)
 
 
@@ -319,7 +321,7 @@ def test_a_shard_holds_whole_sections_and_no_more_patches_than_it_may(ways, tmp_
             assert len(names) <= size or len(sections) == 1
             assert not sections & seen
             seen |= sections
-        assert len(list(out.glob("*.tar"))) == {1: len(seen), 10000: 2}.get(size, len(list(out.glob("*.tar"))))
+        assert len(list(out.glob("*.tar"))) == {1: len(seen), 10000: 3}.get(size, len(list(out.glob("*.tar"))))
 
 
 @both_materials
@@ -542,7 +544,7 @@ def test_a_directory_that_was_moved_or_copied_between_the_steps_goes_on(short, t
 
 def test_a_list_of_patches_of_another_size_is_refused_though_their_names_are_on_the_grid(short, tmp_path, capsys):
     assert short.crop("--only", short.fpaths, out=tmp_path / "other", crop=CROP // 2) == 1
-    assert f"cut with --crop_size {CROP}" in capsys.readouterr().err
+    assert f"cut with --crop-size {CROP}" in capsys.readouterr().err
     assert not (tmp_path / "other").exists()
     assert short.crop("--only", short.fpaths, *IN_SHARDS) == 0
     assert main(deduplicate, short.patches, tmp_path / "e", "-d", 6, "--overwrite") == 0
@@ -554,7 +556,7 @@ def test_listed_patches_of_sections_that_are_not_cut_are_named_and_the_others_wr
     error = capsys.readouterr().err
     assert "fly-LOC-0_1" in error and "--spacing" in error
     listed = {path.rpartition("/")[2] for path in PathList(short.fpaths)}
-    sections = {f"fly-LOC-0_{index}" for index in (0, 3, 4)} | {f"wing-LOC-0_{index}" for index in (0, 3)}
+    sections = {f"fly-LOC-0_{index}" for index in (0, 3, 6, 8)} | {f"wing-LOC-0_{index}" for index in (0, 3)}
     expected = {name for name in listed if name.rsplit("_", 2)[0] in sections}
     assert {path.name for path in (tmp_path / "other").glob("*.tiff")} == expected
 
@@ -608,3 +610,100 @@ def test_files_that_outlived_hashing_go_when_shards_replace_them(ways, tmp_path,
     written = times(tmp_path / "p")
     assert ways.run(material, tmp_path / "p", *SHARDS) == 0
     assert times(tmp_path / "p") == written
+
+
+def left_out(out):
+    """How many patches a run said that it left out."""
+    found = re.search(r"(\d+) left out, with a side under", out)
+    return int(found[1]) if found else 0
+
+
+@pytest.mark.parametrize("least", [1, 8, 12])
+def test_patches_with_a_side_under_the_least_are_left_out_and_counted(tmp_path, ways, capsys, least):
+    every = tmp_path / "every"
+    assert main(crop_patches, ways.root / "sections", every, "-cs", CROP, "--min-size", 1) == 0
+    capsys.readouterr()
+    large = {
+        name: data
+        for name, data in tree(every).items()
+        if name.endswith(".tiff") and min(tifffile.imread(every / name).shape) >= least
+    }
+    small = len(list(every.glob("*.tiff"))) - len(large)
+    assert len(large) > 0 and (small > 0) == (least > 2)
+    for material in ("sections", "volumes"):
+        for flags in ([], ["--hashes-only"], IN_SHARDS):
+            out = tmp_path / f"{material} {' '.join(map(str, flags))}"
+            assert ways.run(material, out, "--min-size", least, *flags) == 0
+            assert left_out(capsys.readouterr().out) == small
+            tables = read_tables(out)
+            assert {f"{name}.tiff" for table in tables.values() for name in table["patch"]} == set(large)
+            if not flags:
+                assert {n: data for n, data in tree(out).items() if n.endswith(".tiff")} == large
+            before = times(out)
+            assert ways.run(material, out, "--min-size", least, *flags) == 0
+            again = capsys.readouterr().out
+            assert left_out(again) == small and "crop_patches: 0 sections cut" in again
+            assert times(out) == before
+
+
+def test_half_a_patch_is_the_least_if_nothing_is_said(tmp_path, ways):
+    for side, half in ((16, 8), (17, 9)):
+        assert main(crop_patches, ways.root / "sections", tmp_path / "usual", "-cs", side, "--overwrite") == 0
+        out = tmp_path / str(side)
+        assert main(crop_patches, ways.root / "sections", out, "-cs", side, "--min-size", half) == 0
+        assert tree(tmp_path / "usual") == tree(out)
+
+
+def test_a_thin_volume_is_cut_only_across_it_and_that_is_said(tmp_path, capsys):
+    (tmp_path / "volumes").mkdir()
+    for name, shape in (("z", (6, 40, 50)), ("y", (40, 6, 50)), ("x", (40, 50, 6)), ("two", (6, 6, 50))):
+        write_volume(tmp_path / "volumes" / f"{name}.tif", make_texture(shape))
+    assert main(crop_patches, tmp_path / "volumes", tmp_path / "out", "-cs", 16, "--from-volumes", "-s", 4) == 0
+    out = capsys.readouterr().out
+    for name, plane in (("z", "0 (xy)"), ("y", "1 (xz)"), ("x", "2 (yz)")):
+        said = f"{tmp_path / 'volumes' / name}.tif: 6 along {name} voxels are too few for patches of 8 pixels"
+        assert f"{said} (--min-size); only plane {plane} is cut\n" in out
+        assert read_tables(tmp_path / "out")[f"{name}_patches.parquet"]["plane"].unique().tolist() == [int(plane[0])]
+    assert "6 along z and 6 along y voxels are too few for patches of 8 pixels (--min-size); nothing is cut" in out
+    assert not list((tmp_path / "out").glob("two*"))
+
+
+@both_materials
+def test_a_crop_size_larger_than_everything_is_refused_before_anything_is_written(tmp_path, ways, capsys, material):
+    more = ("--from-volumes",) if material == "volumes" else ()
+    assert main(crop_patches, ways.root / material, tmp_path / "out", "-cs", 5000, *more) == 1
+    error = capsys.readouterr().err
+    assert "expected sections of at least 2,500 pixels a side (--min-size; half of --crop-size if not given), " in error
+    assert "found none; the largest has 40 x 70; give a smaller --crop-size, or --min-size 1" in error
+    assert not tree(tmp_path / "out")
+
+
+def test_a_least_side_above_the_crop_size_is_a_wrong_argument(tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(crop_patches, tmp_path, tmp_path / "out", "-cs", 16, "--min-size", 17)
+    assert caught.value.code == 2
+    assert "argument --min-size: expected at most the --crop-size, 16, found 17" in capsys.readouterr().err
+
+
+@both_materials
+def test_another_least_side_is_refused_and_replaces_all_with_overwrite(tmp_path, ways, capsys, material):
+    out = tmp_path / "out"
+    assert ways.run(material, out, "--min-size", 1) == 0
+    small = tree(out)
+    assert ways.run(material, out) == 1
+    assert "min_size 8" in capsys.readouterr().err and tree(out) == small
+    assert ways.run(material, out, "--overwrite") == 0
+    assert ways.run(material, tmp_path / "fresh") == 0
+    assert tree(out) == tree(tmp_path / "fresh") != small
+    write_path_list(tmp_path / "list", [str(out / name) for name in small if name.endswith(".tiff")])
+    assert ways.run(material, tmp_path / "only", "--only", tmp_path / "list") == 1
+    assert "a grid without it" in capsys.readouterr().err or material == "volumes"
+
+
+def test_a_list_of_patches_that_would_be_left_out_is_refused(tmp_path, ways, capsys):
+    assert ways.run("sections", tmp_path / "all", "--min-size", 1) == 0
+    write_path_list(tmp_path / "list", [str(path) for path in (tmp_path / "all").glob("*.tiff")])
+    assert ways.run("sections", tmp_path / "some", "--only", tmp_path / "list") == 1
+    error = capsys.readouterr().err
+    assert f"patches of at least 8 pixels a side, found those in {tmp_path / 'all'}, cut with --min-size 1" in error
+    assert not tree(tmp_path / "some")

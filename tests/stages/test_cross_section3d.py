@@ -10,10 +10,12 @@ import sys
 import mrcfile
 import nibabel
 import numpy as np
+import pandas as pd
 import pytest
 import SimpleITK as sitk
 import tifffile
 
+from emcurate import naming
 from emcurate.volumes import scratch, sections
 from emcurate.volumes.volume import open_volume
 
@@ -274,17 +276,16 @@ def test_bad_volumes_are_named_and_the_others_are_cut(voldir, savedir, capsys):
         "zero.mrc",
         "text.nrrd",
         "cut.tif",
-        "twice.tif",
-        "twice.tiff",
         "x-LOC-y.tif",
         "flat.tif",
         "half.nii.gz",
     ):
         assert f"{voldir / name}: expected" in failed
     assert f"{voldir / 'gone.mrc'}: expected a file, found a link that leads nowhere" in failed
-    assert len(failed.splitlines()) == 9
+    assert f"{voldir}: expected one file of a name, found one name with several, such as twice.tif and twice" in failed
+    assert len(failed.splitlines()) == 8
     assert {name.split("-LOC-")[0] for name in contents(savedir)} == {"good ö"}
-    assert "1 volumes cut, 9 failed." in captured.out
+    assert "1 volumes cut, 1 not read, 8 failed." in captured.out
 
 
 @pytest.mark.parametrize(
@@ -295,6 +296,56 @@ def test_a_directory_without_volumes(voldir, savedir, capsys, fill, found):
     fill(voldir)
     assert run(voldir, savedir) == 1
     assert f"{voldir}: expected volumes" in (error := capsys.readouterr().err) and found in error
+
+
+def test_voxel_sizes_come_by_name_from_a_file_and_concern_only_the_volumes_named(voldir, savedir, tmp_path, capsys):
+    for name in ("fly", "wing", "leg"):
+        tifffile.imwrite(voldir / f"{name}.tif", BYTES, photometric="minisblack")
+    sizes = tmp_path / "sizes.csv"
+    sizes.write_text("name,x,y,z\nfly,4,4,40\nwing.tif,4,4,4\nnobody,1,1,1\n")
+    assert run(voldir, savedir, "-s", 50, "--voxel-sizes", sizes) == 0
+    planes = {name: {naming.parse_section(n[:-5]).plane for n in names(savedir) if n.startswith(name)} for name in
+              ("fly", "wing", "leg")}  # fmt: skip
+    assert planes == {"fly": {0}, "wing": {0, 1, 2}, "leg": {0, 1, 2}}
+    error = capsys.readouterr().err
+    assert "--voxel-sizes: nothing here is called nobody; the names here are fly, leg, wing" in error
+    assert "leg.tif: the voxel size is unknown" in error and "wing.tif: the voxel size is unknown" not in error
+    before = {path: path.stat().st_mtime_ns for path in savedir.iterdir()}
+    # Another size of one is a change to that one, and to no other.
+    sizes.write_text("fly,40,4,4\nwing,4,4,4\nleg,4,4,4\n")
+    assert run(voldir, savedir, "-s", 50, "--voxel-sizes", sizes) == 1
+    failed = capsys.readouterr().err.split("Failed:\n")[1]
+    assert "leg.tif" in failed and "fly" not in failed and "wing" not in failed
+    assert {path: path.stat().st_mtime_ns for path in savedir.iterdir()} == before
+
+
+def test_patches_from_volumes_have_the_voxel_size_of_their_name(voldir, tmp_path):
+    for name in ("fly", "wing"):
+        write(voldir / f"{name}.tif")
+    (tmp_path / "sizes.csv").write_text("fly,9,9,9\n")
+    flags = ["--from-volumes", "-cs", "32", "--min-size", "1", "-a", "0", "-p", "1"]
+    flags += ["--voxel-size", "7", "7", "7", "--voxel-sizes", str(tmp_path / "sizes.csv")]
+    crop_patches = importlib.import_module("raw.crop_patches")
+    assert crop_patches.main([str(voldir), str(tmp_path / "out"), *flags, "--hashes-only"]) == 0
+    tables = {name: pd.read_parquet(tmp_path / "out" / f"{name}_patches.parquet") for name in ("fly", "wing")}
+    assert {name: set(table["step_nm"]) for name, table in tables.items()} == {"fly": {9.0}, "wing": {7.0}}
+
+
+def test_odd_voxel_sizes_of_files_are_asked_about(voldir, savedir, capsys):
+    write(voldir / "turned.tif", voxel_size=(4, 40, 40))
+    write(voldir / "fine.tif")
+    assert run(voldir, savedir, "-s", 100) == 0
+    error = capsys.readouterr().err
+    assert f"{voldir / 'turned.tif'}: its voxel size is 4 x 40 x 40 nm (z, y, x): is the order x, y, z?" in error
+    assert "fine.tif" not in error
+
+
+def test_a_wrong_file_of_voxel_sizes_is_a_wrong_argument(voldir, savedir, tmp_path, capsys):
+    (tmp_path / "sizes.json").write_text('{"fly": [40, 4, 4]}')
+    with pytest.raises(SystemExit) as caught:
+        run(voldir, savedir, "--voxel-sizes", tmp_path / "sizes.json")
+    assert caught.value.code == 2
+    assert "sizes.json: expected a csv of name,z,y,x, found JSON; write a csv" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flags", [["-a", "3"], ["-s", "0"], ["--voxel-size", "1", "2"], ["--anisotropy", "-1"]])

@@ -292,9 +292,43 @@ def test_a_failure_half_way_leaves_the_original(mrcdir, monkeypatch, capsys):
 
     monkeypatch.setattr(unsigned, "shift_to_unsigned", fail)
     assert run(mrcdir) == 1
-    assert "out of memory" in capsys.readouterr().err
+    assert "enough memory" in capsys.readouterr().err
     assert path.read_bytes() == before
     assert [entry.name for entry in mrcdir.iterdir()] == ["a.mrc"]
+
+
+def test_a_file_that_another_run_has_made_unsigned_meanwhile_is_not_shifted_twice(mrcdir, monkeypatch, capsys):
+    path = write(mrcdir / "a.mrc")
+    real = stage.read_header
+
+    def read_and_be_overtaken(path):
+        header = real(path)
+        with monkeypatch.context() as patch:
+            patch.setattr(stage, "read_header", real)
+            stage.make_unsigned(stage.ByteJob(path, path, stage.Rescale(), False, False))
+        return header
+
+    monkeypatch.setattr(stage, "read_header", read_and_be_overtaken)
+    assert run(mrcdir) == 1
+    assert f"{path}: expected a file that nobody else writes, found one that has changed" in capsys.readouterr().err
+    assert_unsigned(path, SIGNED.astype(int) + 128)
+    assert [entry.name for entry in mrcdir.iterdir()] == ["a.mrc"]
+
+
+def test_two_runs_in_place_are_told_apart(mrcdir, root, monkeypatch, capsys):
+    write(mrcdir / "a.mrc")
+    real, said = stage.make_unsigned, []
+
+    def start_another(job):
+        command = [sys.executable, str(root / "preprocess" / "mrc2byte.py"), str(mrcdir), "-p", "1"]
+        said.append(subprocess.run(command, capture_output=True, text=True))
+        return real(job)
+
+    monkeypatch.setattr(stage, "make_unsigned", start_another)
+    assert run(mrcdir) == 0
+    assert said[0].returncode == 1
+    assert f"{mrcdir}: expected no other run that writes there" in said[0].stderr
+    assert_unsigned(mrcdir / "a.mrc", SIGNED.astype(int) + 128)
 
 
 def test_bad_files_are_named_and_the_others_done(mrcdir, capsys):

@@ -250,3 +250,17 @@ def test_a_resampled_patch_is_shown_in_its_surroundings(volumes, tmp_path, way):
         row, column, height, width = map(int, scene.box)
         assert np.array_equal(scene.pixels[row : row + height, column : column + width], patch)
         assert scene.pixels.size > patch.size
+
+
+def test_a_volume_that_is_thin_at_the_scale_is_cut_across_and_what_is_left_out_is_counted(tmp_path, volumes, capfd):
+    scaled = ["--pixel-size", 10, "-s", 9, "-cs", 24]  # 46 x 60 x 81 voxels become 20 x 24 x 40 pixels
+    run(crop_patches, volumes, tmp_path / "p", "--from-volumes", *scaled, "--min-size", 22)
+    said = capfd.readouterr().out
+    assert "20 along z pixels are too few for patches of 22 pixels (--min-size); only plane 0 (xy) is cut" in said
+    made = rows_of(tmp_path / "p", "cell")
+    assert set(made["plane"]) == {0} and made["width"].min() >= 22
+    run(crop_patches, volumes, tmp_path / "all", "--from-volumes", *scaled, "--min-size", 1)
+    whole = rows_of(tmp_path / "all", "cell")
+    small = int((whole[["height", "width"]].min(axis=1) < 22).sum())
+    assert len(whole) - small == len(made) and small > 0
+    assert f"{small} left out" in said

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from tests.coco_sets import jpeg, make_content, run, write
+from tests.coco_sets import break_off_after_gathering, jpeg, make_content, run, write
 from tests.results import contents
 from tests.web import serve
 
@@ -338,3 +338,21 @@ def test_a_killed_download_with_a_name_that_no_file_can_have_goes_on(tmp_path, c
             assert run(*command, tmp_path / "o") == 1
             assert "4 failed" in capsys.readouterr().out
             assert images_in(tmp_path / "o") == {name_of(i): jpeg(i) for i in range(5, 9)}
+
+
+def test_an_image_that_a_power_cut_emptied_is_fetched_again_and_no_other(tmp_path, quick, monkeypatch):
+    asked = []
+
+    def answer(handler, number):
+        asked.append(number)
+        respond(handler, jpeg(number))
+
+    with a_set(tmp_path, answer) as command:
+        with monkeypatch.context() as patch:
+            break_off_after_gathering(patch)
+            assert run(*command, tmp_path / "o") == 130
+        (tmp_path / "o" / "train2017" / name_of(3)).write_bytes(b"")
+        asked.clear()
+        assert run(*command, tmp_path / "o") == 0
+    assert asked == [3]
+    assert images_in(tmp_path / "o") == {name_of(i): jpeg(i) for i in range(1, 9)}

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from tests.coco_sets import image_directory, jpeg, make_content, run, small, write
+from tests.coco_sets import break_off_after_gathering, image_directory, jpeg, make_content, run, small, write
 from tests.results import check_each_selection_after_another, contents
 
 
@@ -326,3 +326,19 @@ def test_a_list_of_the_users_own_stays_after_a_run_that_was_broken_off_too(tmp_p
         assert run(*command) == 1
         assert "1 other files of its name, of which nobody knows how they were made" in capsys.readouterr().err
         assert mine.read_text() == "mine"
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["directory", "zip"])
+def test_an_image_that_a_power_cut_emptied_is_brought_again(tmp_path, monkeypatch, packed):
+    source = image_directory(tmp_path / "all", range(1, 13))
+    if packed:
+        source = shutil.make_archive(tmp_path / "images", "zip", source)
+    command = ["--train-annotations", small(tmp_path), "--targets", 3, "--train-samples", 8, "--train-images", source]
+    with monkeypatch.context() as patch:
+        break_off_after_gathering(patch)
+        assert run(*command, "-o", tmp_path / "o") == 130
+    (emptied, *_) = sorted((tmp_path / "o" / "train2017").iterdir())
+    emptied.write_bytes(b"")
+    assert run(*command, "-o", tmp_path / "o") == 0
+    assert run(*command, "-o", tmp_path / "whole") == 0
+    assert contents(tmp_path / "o") == contents(tmp_path / "whole")

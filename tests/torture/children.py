@@ -8,27 +8,32 @@ import json
 import os
 import select
 import signal
+import sys
 import time
 import traceback
 from dataclasses import dataclass
 
-# What a child sends after each command, and what stands for a child that had to be killed or died.
 # From linux/capability.h.
 CAPABILITIES_VERSION, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 0x20080522, 1, 2
 
+# What stands for the answer of a child that had to be killed, or died.
 HUNG = "did not end within {limit:g} s"
 DIED = "died of signal {signal}"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of a command: its exit status, or None with the reason in `err`; its output; the child's memory."""
+    """What came of a command: its exit status, or None with the reason in `err`; its output; the child's memory.
+
+    `loaded` are the names of the modules that the child had to load for it.
+    """
 
     status: int | None
     out: str
     err: str
     seconds: float
     peak_bytes: int = 0
+    loaded: tuple[str, ...] = ()
 
 
 def run_all(commands, limit):
@@ -45,15 +50,7 @@ def run_all(commands, limit):
 
 def _run_child(commands, limit):
     """Yield the answers of commands up to the first that hangs or dies, that one included."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if not child:
-        os.close(reader)
-        try:
-            _serve(commands, writer)
-        finally:
-            os._exit(0)
-    os.close(writer)
+    child, reader = start(commands)
     waiting = b""
     started = time.monotonic()
     answered = 0
@@ -75,7 +72,7 @@ def _run_child(commands, limit):
             waiting += data
             *lines, waiting = waiting.split(b"\n")
             for line in lines:
-                yield Answer(**json.loads(line))
+                yield read_answer(line)
                 answered += 1
                 started = time.monotonic()
     finally:
@@ -86,15 +83,39 @@ def _run_child(commands, limit):
             os.waitpid(child, 0)
 
 
-def _serve(commands, writer):
+def read_answer(line):
+    """Return an answer from what a child wrote."""
+    return Answer(**json.loads(line))
+
+
+def start(commands, enter=None):
+    """Have a child run commands; return it and a pipe to which it writes the answers, each a line of JSON.
+
+    `enter` is what the child does first.
+    """
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(reader)
+        try:
+            _serve(commands, writer, enter)
+        finally:
+            os._exit(0)
+    os.close(writer)
+    return child, reader
+
+
+def _serve(commands, writer, enter):
     nowhere = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):  # what C libraries say is no matter here
         os.dup2(nowhere, descriptor)
     give_up_override()
+    if enter is not None:
+        enter()
     before = _peak_bytes()
     for module, argv in commands:
         out, err = io.StringIO(), io.StringIO()
-        start = time.monotonic()
+        start, known = time.monotonic(), set(sys.modules)
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
                 status = importlib.import_module(module).main(argv)
@@ -103,7 +124,8 @@ def _serve(commands, writer):
             except BaseException:  # noqa: BLE001 - it is what is looked for
                 traceback.print_exc()
                 status = None
-        answer = Answer(status, out.getvalue(), err.getvalue(), time.monotonic() - start, _peak_bytes() - before)
+        seconds, loaded = time.monotonic() - start, tuple(sys.modules.keys() - known)
+        answer = Answer(status, out.getvalue(), err.getvalue(), seconds, _peak_bytes() - before, loaded)
         data = json.dumps(vars(answer)).encode() + b"\n"
         while data:
             data = data[os.write(writer, data) :]

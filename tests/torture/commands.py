@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -21,11 +21,14 @@ from PIL import Image
 from emcurate.patches.labels import INFORMATIVE, UNINFORMATIVE
 from emcurate.patches.pathlists import PathList
 from tests.textures import make_texture, write_sections
+from tests.torture import children
 
 ROOT = Path(__file__).resolve().parents[2]
 
 CROP = ("-cs", "20")
 SPACING = ("-s", "4")
+MAKING_SECONDS = 120  # that making inputs may take
+
 LEARNING = ("--init", "random", "--image-size", "32", "--epochs", "1", "--batch-size", "16")
 
 
@@ -60,10 +63,25 @@ class Command:
         script = script if script.is_absolute() else ROOT / script
         return [sys.executable, str(script), *map(str, self.words(corpus, out)), "-p", "2", *more]
 
+    def call(self, corpus, out, *more):
+        """Return the module and the arguments for its `main`, in one process."""
+        return self._module, [*map(str, self.words(corpus, out)), "-p", "1", *more]
+
     def spell_verify(self, corpus, out):
         """Return the command line that verifies the results."""
+        return [sys.executable, str(ROOT / self.script), *self._verifying(corpus, out)]
+
+    def call_verify(self, corpus, out):
+        """Return the module and the arguments for its `main` that verify the results."""
+        return self._module, self._verifying(corpus, out)
+
+    @property
+    def _module(self):
+        return self.script.removesuffix(".py").replace("/", ".")
+
+    def _verifying(self, corpus, out):
         words = self.verify(corpus, out) if self.verify else [*self.words(corpus, out), "--verify"]
-        return [sys.executable, str(ROOT / self.script), *map(str, words)]
+        return [*map(str, words)]
 
 
 def environment():
@@ -81,12 +99,25 @@ def _curate(corpus, out):
     return [*kinds, "--out", out, *CROP, *SPACING, "-nz", "12"]
 
 
+def _coco(corpus, out):
+    coco = corpus.sets / "coco"
+    annotations, images = coco / "annotations", {"train": coco / "train2017.zip", "val": coco / "val2017"}
+    words = [(f"--{part}-annotations", annotations / f"instances_{part}2017.json") for part in images]
+    words += [(f"--{part}-images", path) for part, path in images.items()]
+    return [*(word for pair in words for word in pair), "-o", out]
+
+
+def _siim(corpus, out):
+    return ["--metadata", corpus.sets / "siim" / "train.csv", "-o", out]
+
+
 COMMANDS = {
     "vid2stack": Command("preprocess/vid2stack.py", lambda c, out: [c.videos, "-o", out], ("--format", "mrc")),
     "mrc2byte": Command("preprocess/mrc2byte.py", lambda c, out: [c.volumes, "-o", out], ("--rescale", "minmax")),
     "mrc2byte in place": Command(
-        "preprocess/mrc2byte.py", lambda c, out: [out], prepare=_copy_volumes, among_inputs=True
+        "preprocess/mrc2byte.py", lambda c, out: [out], ("--overwrite",), prepare=_copy_volumes, among_inputs=True
     ),
+    "binvol": Command("preprocess/binvol.py", lambda c, out: [c.volumes, out], ("--factor", "3")),
     "cleanup2d": Command("raw/cleanup2d.py", lambda c, out: [c.images, out], ("--rescale", "minmax")),
     "sample_rois": Command(
         "preprocess/sample_rois.py",
@@ -115,19 +146,24 @@ COMMANDS = {
     "reconstruct3d": Command(
         "3d/reconstruct3d.py", lambda c, out: [c.listed, c.volumes, out, "-nz", "12"], ("-nz", "8")
     ),
+    "export": Command(
+        "data_prep/export.py",
+        lambda c, out: [c.listed, out, "--format", "imagefolder", "--shard-size", "40"],
+        ("--budget", "50"),
+    ),
+    "export to zarr": Command(
+        "data_prep/export.py",
+        lambda c, out: [c.listed, out, "--format", "zarr", "--shard-size", "40"],
+        ("--format", "h5"),
+    ),
     "trim_coco": Command(
         "data_prep/trim_coco.py",
-        lambda c, out: [
-            *("--train-annotations", c.sets / "coco" / "annotations" / "instances_train2017.json"),
-            *("--val-annotations", c.sets / "coco" / "annotations" / "instances_val2017.json"),
-            *("--train-images", c.sets / "coco" / "train2017.zip", "--val-images", c.sets / "coco" / "val2017"),
-            *("--train-samples", "12", "--val-samples", "8", "-o", out),
-        ],
+        lambda c, out: [*_coco(c, out), "--train-samples", "12", "--val-samples", "8"],
         ("--seed", "5"),
     ),
     "trim_siim": Command(
         "data_prep/trim_siim.py",
-        lambda c, out: ["--metadata", c.sets / "siim" / "train.csv", "-o", out],
+        lambda c, out: _siim(c, out),
         ("--order", "stable"),
     ),
     "curate": Command(
@@ -139,8 +175,37 @@ COMMANDS = {
 }
 
 
+def _small(name, words, **changed):
+    """Return a command with fewer inputs or results than the one of that name."""
+    return replace(COMMANDS[name], words=words, **changed)
+
+
+# Where every change of a file is a moment to be tried.
+SMALL_COMMANDS = {
+    **COMMANDS,
+    "train_nn": _small("train_nn", lambda c, out: [c.listed, c.labels, out, *LEARNING, "--epochs", "2"]),
+    "trim_coco": _small(
+        "trim_coco",
+        lambda c, out: [*_coco(c, out), "--targets", "3", "6", "--train-samples", "6", "--val-samples", "4"],
+    ),
+    "trim_siim": _small(
+        "trim_siim",
+        lambda c, out: [*_siim(c, out), "--images", c.sets / "siim" / "jpeg", "--benign", "0:4", "--malignant", "0:3"],
+    ),
+    "crop_patches, only those listed": _small(
+        "crop_patches", lambda c, out: [c.volumes, out, *CROP, *SPACING, "--from-volumes", "--only", c.listed]
+    ),
+}
+
+
 class Corpus:
     """Inputs of the commands, each made when it is first wanted."""
+
+    images_made, image_shape = 12, (120, 160)
+    volume_shape, signed_made, signed_shape = (24, 80, 88), 3, (12, 48, 48)
+    videos_made, video_shape = 3, (12, 64, 96)
+    sections_made = 24
+    processes = "2"
 
     def __init__(self, directory):
         self.directory = directory
@@ -153,35 +218,35 @@ class Corpus:
     @cached_property
     def images(self):
         path = self._make("images")
-        for number in range(12):
-            Image.fromarray(make_texture((1, 120, 160), seed=number)[0]).save(path / f"image {number}.png")
+        for number in range(self.images_made):
+            Image.fromarray(make_texture((1, *self.image_shape), seed=number)[0]).save(path / f"image {number}.png")
         return path
 
     @cached_property
     def volumes(self):
         path = self._make("volumes")
         for number, name in enumerate(("fly", "worm")):
-            tifffile.imwrite(path / f"{name}.tif", make_texture((24, 80, 88), seed=number), imagej=True)
-        for number in range(3):
+            tifffile.imwrite(path / f"{name}.tif", make_texture(self.volume_shape, seed=number), imagej=True)
+        for number in range(self.signed_made):
             with mrcfile.new(path / f"signed{number}.mrc") as mrc:
-                mrc.set_data((make_texture((12, 48, 48), seed=number).astype(np.int16) - 128).astype(np.int8))
+                mrc.set_data((make_texture(self.signed_shape, seed=number).astype(np.int16) - 128).astype(np.int8))
                 mrc.voxel_size = 100.0
         return path
 
     @cached_property
     def videos(self):
         path = self._make("videos")
-        for number in range(3):
+        for number in range(self.videos_made):
             code = cv2.VideoWriter_fourcc(*"MJPG")
-            writer = cv2.VideoWriter(str(path / f"film{number}.avi"), code, 5, (96, 64))
-            for frame in make_texture((12, 64, 96), seed=number):
+            writer = cv2.VideoWriter(str(path / f"film{number}.avi"), code, 5, self.video_shape[:0:-1])
+            for frame in make_texture(self.video_shape, seed=number):
                 writer.write(np.repeat(frame[..., None], 3, axis=-1))
             writer.release()
         return path
 
     @cached_property
     def sections(self):
-        return write_sections(self._make("sections"), 24, (120, 160), ["a", "b"])
+        return write_sections(self._make("sections"), self.sections_made, self.image_shape, ["a", "b"])
 
     @cached_property
     def patches(self):
@@ -213,7 +278,7 @@ class Corpus:
         return out
 
     def _run(self, script, *words, of=1):
-        self._call(script, *words, "-p", "2")
+        self._call(script, *words, "-p", self.processes)
         return words[of]
 
     def _call(self, script, *words):
@@ -226,3 +291,19 @@ class Corpus:
         )
         if done.returncode:
             raise SystemExit(f"{script} ended with status {done.returncode}: {done.stdout}{done.stderr}")
+
+
+class SmallCorpus(Corpus):
+    """A corpus that gives few results, made without starting processes by what this one has loaded."""
+
+    images_made, image_shape = 3, (44, 64)
+    volume_shape, signed_made, signed_shape = (12, 40, 44), 2, (12, 40, 24)
+    videos_made, video_shape = 2, (3, 64, 96)
+    sections_made = 4
+    processes = "1"
+
+    def _call(self, script, *words):
+        command = script.removesuffix(".py").replace("/", "."), [*map(str, words)]
+        ((_, answer),) = children.run_all([command], MAKING_SECONDS)
+        if answer.status != 0:
+            raise SystemExit(f"{script} ended with status {answer.status}: {answer.out}{answer.err}")

@@ -27,7 +27,7 @@ import pyarrow.parquet
 
 from emcurate.patches.tables import TABLE_SUFFIX
 from emcurate.running.ledger_file import LedgerFile, ledger_paths, read_outputs
-from tests.kills import tree
+from tests.kills import differing, tree
 from tests.torture.commands import COMMANDS, Corpus, environment
 from tests.torture.processes import GROUP, KINDS, POLL_SECONDS, STOP, Run
 from tests.torture.watching import Watcher
@@ -109,7 +109,7 @@ class Torture:
                 return False
             trees.append(results(self.out))
         if trees[0] != trees[1]:
-            self.find(f"two runs without harm differ in {_some(_differing(*trees))}")
+            self.find(f"two runs without harm differ in {some(differing(*trees))}")
             return False
         self.expected, self.names = trees[0], names_in(self.out)
         return True
@@ -171,10 +171,10 @@ class Torture:
 
     def compare(self, where, run=None):
         """Find what differs from an uninterrupted run."""
-        if different := _differing(results(self.out), self.expected):
-            self.find(f"{where}: status 0, but {_some(different)} differ from a run without harm", run)
+        if different := differing(results(self.out), self.expected):
+            self.find(f"{where}: status 0, but {some(different)} differ from a run without harm", run)
         elif left := sorted(names_in(self.out) ^ self.names):
-            self.find(f"{where}: left over or missing: {_some(left)}")
+            self.find(f"{where}: left over or missing: {some(left)}")
 
     def meet(self):
         """Start the command a second and a third time, with other parameters, while it is under way."""
@@ -182,8 +182,9 @@ class Torture:
             where = f"a second run with {' '.join(more) or 'the same parameters'}"
             self.afresh()
             first = self.start()
-            while first.is_running() and not any(name.endswith(".jsonl") for name in names_in(self.out)):
+            while first.is_running() and not any(name.endswith(".lock") for name in names_in(self.out)):
                 time.sleep(POLL_SECONDS)
+            time.sleep(POLL_SECONDS)  # it is locked a moment after it is made
             first.send(signal.SIGSTOP)  # so that it is still under way
             if not first.is_running():
                 return "two at once: the first was over before"
@@ -288,11 +289,8 @@ def harm(path, what, rng):
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
-def _differing(found, expected):
-    return sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
-
-
-def _some(names):
+def some(names):
+    """Return the first names of a list, and how many more there are."""
     return ", ".join(names[:3]) + (f" and {len(names) - 3:,} more" if len(names) > 3 else "")
 
 

@@ -49,7 +49,8 @@ def test_a_table_says_more_of_each(tmp_path, report):
     assert (first.name, first.view) == ("cell", View(2, 1, 0, True))
     assert (first.padding, first.voxel_size_nm) == ((0.0, 255.0), (30.0, 8.0, 8.0))
     assert (second.name, second.view, second.padding) == ("b", View(level=1), ())
-    assert first.settings() == {"level": 2, "channel": 1, "time": 0, "inverted": True, "padding": [0.0, 255.0]}
+    view, said = {"level": 2, "channel": 1, "time": 0, "inverted": True}, {"padding": [0.0, 255.0]}
+    assert first.settings() == {**view, **said, "voxel_size": (30.0, 8.0, 8.0)}
 
 
 @pytest.mark.parametrize(

@@ -201,6 +201,57 @@ def test_list_volumes_takes_files_and_slice_directories_in_natural_order(tmp_pat
     assert listed == ["v1.nii.gz", "v2.TIF", "v3", "v10.mrc"]
 
 
+def test_slices_are_found_one_directory_deeper_and_whatever_else_is_there_is_named(tmp_path):
+    report = Report("test")
+    for name in ("fly/slices", "mouse/Raw", "worm/data", "worm/slices", "other/deep", "plain", "plain/more"):
+        (tmp_path / name).mkdir(parents=True)
+        Image.fromarray(BYTES[0]).save(tmp_path / name / "0.png")
+    for name in ("fly/a.mrc", "fly/read me.md", "b.dm3", "c.png", "plain/d.tif.txt", "e.h5.xml", "f.mp4", "g.raw"):
+        (tmp_path / name).write_bytes(b"x")
+    nrrd.write(str(tmp_path / "v.nhdr"), BYTES, detached_header=True)
+    paths = list_volumes(tmp_path, report)
+    found = {path.relative_to(tmp_path).as_posix(): dataset_name(path) for path in paths}
+    assert found == {
+        "fly/slices": "fly",
+        "mouse/Raw": "mouse",
+        "plain": "plain",
+        "v.nhdr": "v",
+        "worm/data": "worm",
+        "worm/slices": "worm",
+    }
+    assert not report.failures
+    told = {item.path.relative_to(tmp_path).as_posix(): item for item in report.left_out}
+    # The data file of an .nhdr is a part of it.
+    assert set(told) == {"b.dm3", "c.png", "e.h5.xml", "f.mp4", "fly/a.mrc", "fly/read me.md", "g.raw"} | {
+        *("other/deep/0.png", "plain/d.tif.txt", "plain/more/0.png")
+    }
+    assert told["fly/a.mrc"].advice == f"name {tmp_path / 'fly'} itself"
+    assert told["other/deep/0.png"].advice == f"name {tmp_path / 'other'} itself"
+    assert "vid2stack" in told["f.mp4"].advice and "cleanup2d" in told["c.png"].advice
+    # What bears one name twice is refused, and both are named.
+    good = refuse_bad_names(paths, report)
+    assert [path for path in paths if path not in good] == [tmp_path / "worm" / "data", tmp_path / "worm" / "slices"]
+    assert len(report.failures) == 2
+    # What its advice says is read there.
+    (tmp_path / "other" / "deep" / "0.png").rename(tmp_path / "other" / "deep" / "1.png")
+    assert list_volumes(tmp_path / "other", Report("test")) == [tmp_path / "other" / "deep"]
+
+
+def test_volumes_of_one_name_are_refused_in_one_line_or_one_is_preferred(tmp_path):
+    for name in ("a.tif", "a.mrc", "a.nii.gz", "b.mrc"):
+        (tmp_path / name).write_bytes(b"x")
+    report = Report("test")
+    assert list_volumes(tmp_path, report) == [tmp_path / "b.mrc"]
+    (failure,) = report.failures
+    assert "a.mrc and a.nii.gz and a.tif" in failure and "--prefer mrc or --prefer nii.gz or --prefer tif" in failure
+    for extension, name in (("nii.gz", "a.nii.gz"), ("tiff", "a.tif"), ("mrc", "a.mrc")):
+        report = Report("test")
+        assert list_volumes(tmp_path, report, prefer=extension) == [tmp_path / name, tmp_path / "b.mrc"]
+        assert len(report.left_out) == 2 and not report.failures
+    report = Report("test")
+    assert list_volumes(tmp_path, report, prefer="rec") == [tmp_path / "b.mrc"] and report.failures
+
+
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_a_directory_of_slices_named_itself_is_explained(tmp_path, suffix):
     directory = tmp_path / "sample"
