@@ -123,12 +123,12 @@ def parse_address(text: str) -> Address | None:
     if separator and prefix.lower() in FORMATS:
         format, rest = FORMATS[prefix.lower()], after
     url, _, inner = rest.partition(SEPARATOR)
-    for piece in url.split("|")[1:]:
+    for piece in url.split("|")[1:] if "://" in url else ():
         kind = piece.rstrip("/").rstrip(":").lower()
         if kind not in FORMATS:
             raise naming.GrammarError(f"one of |{', |'.join(FORMATS)} after an address", f"|{kind}")
         format = FORMATS[kind]
-    url = url.partition("|")[0]
+    url = url.partition("|")[0] if "://" in url else url
     if "://" not in url:
         if format:
             raise naming.GrammarError(f"an address after {prefix}:// (of a directory here, its path alone)", "none")

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 MARK = "-LOC-"
+REGION_MARK = "-ROI-"
 PLANES = ("xy", "xz", "yz")  # plane p is cut at a fixed index of axis p of a (z, y, x) volume
 
 # A dataset's name at most, with that of an image in it: file systems take 255 bytes, and of these the names of results
@@ -29,6 +30,7 @@ _EXTENSION = re.compile(
 _NUMBER, _PADDED = "(0|[1-9][0-9]{0,17})", "[0-9]{1,18}"
 _PATCH = re.compile(rf"(?P<section>.+)_(?P<y>{_NUMBER})_(?P<x>{_NUMBER})", re.DOTALL)
 _VOLUME_PLACE = re.compile(rf"(?P<plane>[012])_(?P<index>{_PADDED})")
+_REGION = re.compile(rf"(?P<dataset>.+){REGION_MARK}(?P<z>{_PADDED})_(?P<y>{_PADDED})_(?P<x>{_PADDED})", re.DOTALL)
 _SUBVOLUME_PLACE = re.compile(
     rf"3d-(?P<kind>ISO|ANISO)-(?P<z>{_PADDED})_(?P<y>{_PADDED})_(?P<x>{_PADDED})_(?P<axes>[xyz]{{3}})"
     rf"(_(?P<depth>{_NUMBER})x(?P<height>{_NUMBER})x(?P<width>{_NUMBER}))?",
@@ -194,6 +196,40 @@ class Subvolume:
         place = "_".join(f"{at:0{width}d}" for at, width in zip(self.start, self.widths, strict=True))
         extent = "" if self.extent is None else "_" + "x".join(map(str, self.extent))
         return f"{self.dataset}{MARK}3d-{kind}-{place}_{self.axes}{extent}"
+
+
+@dataclass(frozen=True, order=True)
+class Region:
+    """A box cut from a volume that became a volume of its own, and so a dataset: the voxel (z, y, x) it begins with.
+
+    `widths` are the digits each coordinate is padded to, so that names sort by place.
+    """
+
+    dataset: str
+    start: tuple[int, int, int]
+    widths: tuple[int, int, int] = (1, 1, 1)
+
+    @property
+    def stem(self) -> str:
+        place = "_".join(f"{at:0{width}d}" for at, width in zip(self.start, self.widths, strict=True))
+        return f"{self.dataset}{REGION_MARK}{place}"
+
+
+def parse_region(name: str) -> Region:
+    """Parse the name of a dataset that is a region of another.
+
+    >>> parse_region("fly-ROI-000_0256_1024").start
+    (0, 256, 1024)
+    """
+    match = _REGION.fullmatch(name)
+    if match is None:
+        raise GrammarError(f"a region's name such as 'name{REGION_MARK}000_256_512'", f"{name!r}")
+    texts = match["z"], match["y"], match["x"]
+    return Region(
+        match["dataset"],
+        (int(texts[0]), int(texts[1]), int(texts[2])),
+        (len(texts[0]), len(texts[1]), len(texts[2])),
+    )
 
 
 def parse_section(stem: str) -> Section:

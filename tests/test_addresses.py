@@ -36,7 +36,9 @@ def test_an_address_tells_where_what_and_which_dataset(text, shown, format, inne
     assert naming.check_dataset_name(address.name)
 
 
-@pytest.mark.parametrize("text", ["corpus/a.zarr", "/a/b.h5::/x", "C:\\a", "a b.n5", "s3:/x", "zarr:x"])
+@pytest.mark.parametrize(
+    "text", ["corpus/a.zarr", "/a/b.h5::/x", "C:\\a", "a b.n5", "s3:/x", "zarr:x", "a|b.tif", "| a |"]
+)
 def test_a_path_is_no_address(text):
     assert parse_address(text) is None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from emcurate import naming
 from emcurate.images.resampling import Resampled
@@ -27,6 +28,9 @@ class Origin:
         The values that became 0 and 255.
     pixel_size_nm : float, optional
         Of the sections of a volume, or of an image's section, where that has been resampled since.
+    region_of : dict, optional
+        Of a volume that is a region of another one: the `source` of that, and the voxel, (z, y, x), at which it
+        `start`s there; JSON values.
     """
 
     kind: str
@@ -36,6 +40,7 @@ class Origin:
     limits: tuple[float, float] | None = None
     # Not in the text that tells whether an origin has changed, which stands in directories of earlier versions.
     pixel_size_nm: float | None = field(default=None, repr=False)
+    region_of: dict[str, Any] | None = field(default=None, repr=False)
 
     def sizes(self, section: naming.Section) -> tuple[float | None, float | None, float | None]:
         """Return the pixel size along rows and columns and the distance of neighbouring sections, in nm."""

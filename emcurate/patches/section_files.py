@@ -193,6 +193,7 @@ def _trace_origin(path: Path, section: naming.Section, notes: Notes) -> Origin:
         size and (size[0], size[1], size[2]),
         limits and (limits[0], limits[1]),
         line.details.get("pixel_size_nm"),
+        line.details.get("region_of"),
     )
 
 

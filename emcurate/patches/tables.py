@@ -74,6 +74,9 @@ HASH_SIZE_KEY, HASH_KIND_KEY, CROP_SIZE_KEY = b"emcurate.hash_size", b"emcurate.
 # In the metadata of a table whose patches have been resampled: `emcurate.images.resampling.Resampled`.
 RESAMPLED_KEY = b"emcurate.resampled"
 
+# In the metadata of a table of patches of a region of a volume: see `Origin.region_of`.
+REGION_KEY = b"emcurate.region_of"
+
 # Rows of which what was needed to read them is left to Arrow, for those to be read next.
 ROWS_KEPT = 100_000
 
@@ -138,8 +141,13 @@ def write_cuts(
     cuts = iter(cuts)
     first = next(cuts, None)
     cuts = itertools.chain([] if first is None else [first], cuts)
-    resampled = None if origins is None or first is None else origins(first.section.stem).resampled
-    said = {} if resampled is None else {RESAMPLED_KEY: msgspec.json.encode(resampled)}
+    said: dict[bytes, bytes] = {}
+    if origins is not None and first is not None:
+        origin = origins(first.section.stem)
+        if origin.resampled is not None:
+            said[RESAMPLED_KEY] = msgspec.json.encode(origin.resampled)
+        if origin.region_of is not None:
+            said[REGION_KEY] = msgspec.json.encode(origin.region_of)
     schema = columns.with_metadata(_as_metadata(settings) | said | dict(more or {}))
     rows = 0
     # By way of a file that is open: Arrow takes names in UTF-8 only.

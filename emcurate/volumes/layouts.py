@@ -310,14 +310,20 @@ class Inverted:
 
     def read(self, z: slice, y: slice, x: slice) -> AnyArray:
         """Return the inverted voxels of a box, (z, y, x)."""
-        return self._invert(self.stored.read(z, y, x))
+        return invert(self.stored.read(z, y, x))
 
     def iter_planes(self, start: int, stop: int) -> Iterator[AnyArray]:
-        return map(self._invert, self.stored.iter_planes(start, stop))
+        return map(invert, self.stored.iter_planes(start, stop))
 
-    def _invert(self, values: AnyArray) -> AnyArray:
-        # Of two's complement, and of bool, this is lowest + highest - value, without overflow.
-        return np.asarray(-values if values.dtype.kind == "f" else ~values)
+
+def invert(values: AnyArray) -> AnyArray:
+    """Return voxels with black and white exchanged: floats negated, of integers lowest + highest - value.
+
+    >>> invert(np.array([0, 9], np.uint8)).tolist(), invert(np.array([-128, 0], np.int8)).tolist()
+    ([255, 246], [127, -1])
+    """
+    # Of two's complement, and of bool, the complement is that sum, without overflow.
+    return np.asarray(-values if values.dtype.kind == "f" else ~values)
 
 
 def read_by_planes(voxels: Voxels, z: slice, y: slice, x: slice) -> AnyArray:

@@ -254,7 +254,8 @@ class DirectoryOfVolumes:
         pair = None if limits is None else (limits.low, limits.high)
         source = path_as_text(volume.path)
         size, pixel_size = volume.voxel_size_nm, self._scale.pixel_size_nm
-        return Origin(said["kind"], source, self._fingerprints[name], size, pair, pixel_size)
+        region = said.get("region_of")
+        return Origin(said["kind"], source, self._fingerprints[name], size, pair, pixel_size, region)
 
     def limits(self, name: str) -> Limits | None:
         """Return the grey limits of a dataset, None if they are not known."""

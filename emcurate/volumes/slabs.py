@@ -141,8 +141,13 @@ def describe_volume(
     """Return what later stages want to know of a volume that was cut, as the ledger keeps it."""
     made = notes.origin(volume.path)
     resampled = {} if scale.pixel_size_nm is None else {"pixel_size_nm": scale.pixel_size_nm}
-    return resampled | {
-        "kind": VOLUME if made is None else made.details.get("kind", VOLUME),
-        "voxel_size_nm": volume.voxel_size_nm,
-        "limits": limits and (limits.low, limits.high),
-    }
+    region = {} if made is None or "region_of" not in made.details else {"region_of": made.details["region_of"]}
+    return (
+        resampled
+        | region
+        | {
+            "kind": VOLUME if made is None else made.details.get("kind", VOLUME),
+            "voxel_size_nm": volume.voxel_size_nm,
+            "limits": limits and (limits.low, limits.high),
+        }
+    )

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from emcurate import naming
-from emcurate.addresses import Place, parse_address
+from emcurate.addresses import Address, Place, parse_address
 from emcurate.errors import InputError
-from emcurate.files import open_regular
+from emcurate.files import is_there, open_regular
 from emcurate.running.report import Report
+from emcurate.volumes.formats import file_of
 from emcurate.volumes.layouts import SizeNm
 from emcurate.volumes.views import View
 from emcurate.volumes.volume import Volume, dataset_name, open_volume
@@ -23,6 +24,8 @@ MOST_LIST_BYTES = 1 << 24
 
 TABLE_SUFFIXES = (".csv", ".tsv")
 _COMMENT = "#"
+
+CHECK_LIST = "name a directory of volumes, or a list of them"
 
 # The columns of a table of sources: where a volume lies, and what may be said of it.
 ADDRESS = "address"
@@ -92,11 +95,12 @@ def read_sources(path: Path, view: View, report: Report) -> list[VolumeSource]:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise InputError(path, expected, "bytes that are no text", "name a directory of volumes, or a list") from None
+        raise InputError(path, expected, "bytes that are no text", CHECK_LIST) from None
     if len(data) > MOST_LIST_BYTES or "\0" in text:
-        raise InputError(path, expected, "something larger, or no text", "name a directory of volumes, or a list")
+        raise InputError(path, expected, "something larger, or no text", CHECK_LIST)
     rows = _read_table(path, text) if path.suffix.lower() in TABLE_SUFFIXES else _read_lines(text)
     found: dict[Place, VolumeSource] = {}
+    wrong: list[InputError] = []
     for number, row in rows:
         try:
             source = _read_row(path, row, view)
@@ -104,12 +108,19 @@ def read_sources(path: Path, view: View, report: Report) -> list[VolumeSource]:
                 raise naming.GrammarError("each volume once", f"{source.path} again")
         except naming.GrammarError as error:
             advice = "correct the line; README.md tells what may stand there"
-            report.fail(InputError(f"{path}, line {number}", error.expected, error.found, advice))
+            wrong.append(InputError(f"{path}, line {number}", error.expected, error.found, advice))
             continue
         found[source.path] = source
-    if not found and not report.failures:
+    if found and not any(map(_is_somewhere, found)):
+        raise InputError(path, expected, "text of which no line is an address, or a path where anything is", CHECK_LIST)
+    if not found and not wrong:
         raise InputError(path, expected, "none in it", "write the addresses of volumes into it")
+    report.fail_all(wrong)
     return list(found.values())
+
+
+def _is_somewhere(place: Place) -> bool:
+    return isinstance(place, Address) or is_there(file_of(place))
 
 
 def _read_lines(text: str) -> Iterator[tuple[int, Mapping[str, str]]]:

@@ -119,6 +119,11 @@ COMMANDS = {
     ),
     "binvol": Command("preprocess/binvol.py", lambda c, out: [c.volumes, out], ("--factor", "3")),
     "cleanup2d": Command("raw/cleanup2d.py", lambda c, out: [c.images, out], ("--rescale", "minmax")),
+    "sample_rois": Command(
+        "preprocess/sample_rois.py",
+        lambda c, out: [c.volumes, out, "--size", "12", "--count", "40"],
+        ("--seed", "5"),
+    ),
     "cross_section3d": Command(
         "raw/cross_section3d.py", lambda c, out: [c.volumes, out, *SPACING], ("--rescale", "minmax")
     ),

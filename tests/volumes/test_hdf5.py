@@ -257,7 +257,8 @@ def test_bigdataviewers_voxel_sizes_come_from_the_xml_beside(tmp_path):
     assert open_volume(path).voxel_size_nm == pytest.approx((30, 8, 4))
     assert open_volume(path, view=View(level=1)).voxel_size_nm == pytest.approx((60, 8, 4))
     assert open_volume(path, view=View(pixel_size_nm=60)).shape == VOXELS[::2].shape
-    for text in ("<", "<!DOCTYPE x [<!ENTITY e SYSTEM 'file:///etc/passwd'>]><x>&e;</x>", "<x/>", ""):
+    declaring = (tmp_path / "a.xml").read_text().replace("<SpimData>", "<!DOCTYPE x [<!ENTITY e 'x'>]><SpimData>")
+    for text in ("<", declaring, "<x/>", ""):
         (tmp_path / "a.xml").write_text(text)
         assert open_volume(path).voxel_size_nm is None
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from emcurate.addresses import Address
 from emcurate.errors import InputError
 from emcurate.running.ledger import Ledger
 from emcurate.running.report import Report
@@ -84,6 +85,7 @@ def test_a_password_in_a_list_is_not_told(tmp_path, report):
         ("a.txt", b""),
         ("a.txt", b"# nothing\n"),
         ("a.txt", b"a\0b"),
+        ("a.txt", b"A page\n\n| of text | that is no list |\n"),
         ("a.csv", b"path,name\nx,y\n"),
         ("a.csv", b"address,nmae\nx,y\n"),
         ("a.csv", b"address,address\nx,y\n"),
@@ -159,3 +161,11 @@ def test_choices_that_a_format_does_not_have_are_refused(tmp_path):
     ):
         with pytest.raises(InputError, match=said):
             open_volume(tmp_path / "b.tif", view=view)
+
+
+def test_the_public_volumes_of_the_docs_can_be_read_as_a_list(root, report):
+    """None of them is fetched."""
+    sources = read_sources(root / "docs" / "public_volumes.csv", View(), report)
+    assert len(sources) >= 5 and not report.failures
+    assert all(isinstance(source.path, Address) for source in sources)
+    assert len({source.name for source in sources}) == len(sources)

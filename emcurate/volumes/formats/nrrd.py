@@ -139,15 +139,28 @@ def write_stack(
     return depth
 
 
+def encode_box(
+    voxels: npt.NDArray[Any], voxel_size_nm: tuple[float, float, float] | None, start: tuple[int, int, int]
+) -> bytes:
+    """Return (z, y, x) voxels of any type of number as the bytes of a file, with where they begin in another volume."""
+    values = voxels.astype(np.uint8) if voxels.dtype.kind == "b" else voxels
+    if values.dtype == np.float16:
+        values = values.astype(np.float32)  # NRRD has no such type
+    little = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("<"), copy=False))
+    header = _format_header(len(little), little.shape[1:], voxel_size_nm, values.dtype, start)
+    return header + little.tobytes()
+
+
 def _format_header(
     depth: int,
     plane_shape: tuple[int, ...],
     voxel_size_nm: tuple[float, float, float] | None,
-    dtype: np.dtype[Any],
+    dtype: np.dtype[Any] = np.dtype(np.uint8),
+    start: tuple[int, int, int] | None = None,
 ) -> bytes:
-    """Return a header whose length does not depend on the depth."""
+    """Return a header whose length does not depend on the depth; `start` is the first voxel's place in a larger one."""
     height, width = plane_shape
-    kind = "float" if dtype.kind == "f" else dtype.name
+    kind = {"float32": "float", "float64": "double"}.get(dtype.name, dtype.name)
     lines = ["NRRD0004", f"type: {kind}", "dimension: 3", f"sizes: {width} {height} {depth:>10}", "encoding: raw"]
     if dtype.itemsize > 1:
         lines.append("endian: little")
@@ -158,6 +171,8 @@ def _format_header(
             f"space directions: ({x!r},0,0) (0,{y!r},0) (0,0,{z!r})",
             'space units: "nm" "nm" "nm"',
         ]
+        if start is not None:
+            lines.append(f"space origin: ({start[2] * x!r},{start[1] * y!r},{start[0] * z!r})")
     return "\n".join([*lines, "", ""]).encode("ascii")
 
 

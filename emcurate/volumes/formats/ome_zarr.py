@@ -52,12 +52,15 @@ class _Image:
     def array(self, files: Files, level: int) -> str:
         return files.store.join(self.group, self.multiscale["datasets"][level]["path"])
 
-    def axes(self) -> list[Axis]:
+    def axes(self, files: Files) -> list[Axis]:
+        if "coordinateSystems" in self.multiscale and "axes" not in self.multiscale:
+            found = "coordinate systems, as of version 0.6"
+            raise InputError(files.store.place, "the axes of an OME-Zarr image", found, _EXPORT_AGAIN)
         return [_read_axis(axis) for axis in self.multiscale.get("axes") or _FIRST_AXES]
 
     def voxel_size(self, files: Files, level: int) -> SizeNm | None:
         """Return a level's voxel size (z, y, x) in nm; None where it is not known."""
-        axes, own = self.axes(), self.multiscale["datasets"][level].get("coordinateTransformations")
+        axes, own = self.axes(files), self.multiscale["datasets"][level].get("coordinateTransformations")
         common = self.multiscale.get("coordinateTransformations")
         if own is None and common is None:
             return None
@@ -237,7 +240,7 @@ def _open_level(files: Files, image: _Image, view: View) -> Opened:
     level = pick_level(files.store.place, view, sizes, [str(dataset["path"]) for dataset in datasets])
     key = image.array(files, level)
     header = read_array_header(files, key)
-    voxels = take_volume(files, key, header, image.axes(), view, _EXPORT_AGAIN)
+    voxels = take_volume(files, key, header, image.axes(files), view, _EXPORT_AGAIN)
     return Opened(voxels, sizes[level], len(datasets))
 
 

@@ -52,6 +52,9 @@ S3_ENDPOINT = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 GS_ENDPOINT = "STORAGE_EMULATOR_HOST"
 GOOGLE = "https://storage.googleapis.com"
 
+# What no name of an array has: marks of other addresses, and of parts of one that are no path.
+_MARKS = (":", "\0", "?", "#")
+
 # Letters of an error that a message shows; tensorstore's end in all that it was told.
 _MOST_SAID = 300
 _SPECIFICATION = re.compile(r"\s*\[tensorstore_spec=.*", re.DOTALL)
@@ -100,7 +103,7 @@ class Store:
         inside = isinstance(name, str) and not (
             steps.is_absolute() or PureWindowsPath(name).drive or ".." in steps.parts
         )
-        if not inside or ":" in str(name) or "\0" in str(name) or "?" in str(name) or "#" in str(name):
+        if not inside or any(mark in str(name) for mark in _MARKS):
             raise InputError(self.place, "an array in its own directory", f"path: {name!r}"[:200], "do not trust it")
         key = "/".join(part for part in PurePosixPath(directory, steps).parts if part != ".")
         if isinstance(self.root, Path) and not leads_into(self.root / key, self.root):
@@ -261,6 +264,8 @@ def look_over(store: Store, key: str) -> list[str]:
     root, place = Path(store.root), store.place
     array, inside = root / key, root.resolve()
     chunks: list[str] = []
+    if not is_there(array):
+        return chunks
     for directory, directories, files in os.walk(array, onerror=_raise):
         for name in (*directories, *files):
             found = Path(directory, name)
