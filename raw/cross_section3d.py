@@ -1,7 +1,7 @@
 """Cut every volume of a directory into sections: grey uint8 TIFFs along its planes xy (0), xz (1) and yz (2).
 
-Reads:   volumes in VOLDIR: TIFF stacks, MRC (.mrc .map .rec .st .mrcs, also .gz .bz2), NRRD, NIfTI, and each
-         sub-directory of equally sized 2D slices, taken in natural order.
+Reads:   volumes in VOLDIR: TIFF stacks, MRC (.mrc .map .rec .st .mrcs, also .gz .bz2), NRRD, NIfTI, HDF5, OME-Zarr, N5,
+         DM3, DM4, SER, EMD, and each sub-directory of equally sized 2D slices, taken in natural order.
 Writes:  SAVEDIR/{volume}-LOC-{plane}_{index}.tiff, the index padded with zeros so that names sort by place; with
          --pixel-size, rows and columns are brought to it, and indices stay those of the volume.
 Example: python raw/cross_section3d.py corpus/volumes work/sections
