@@ -1,6 +1,7 @@
 """Turn every 2D image of a directory into a section: a grey uint8 TIFF.
 
-Reads:   images (tif, png, jpg, bmp, webp, gif, jp2, ...) in IMDIR and in its sub-directories, one level deep.
+Reads:   images (tif, png, jpg, bmp, webp, gif, jp2, dm3, dm4, ser, emd, ...) in IMDIR and in its sub-directories, one
+         level deep.
          A sub-directory is a group: its images belong to one dataset, named after the directory, or after the one
          above if it is called raw, images, slices or the like.
 Writes:  SAVEDIR/{image}-LOC-2d.tiff, or SAVEDIR/{group}-LOC-2d-{image}.tiff for an image of a group.
@@ -40,7 +41,7 @@ from emcurate.images.calibration import (
     read_calibration,
 )
 from emcurate.images.pixels import Rescale, convert, find_limits
-from emcurate.images.reading import IMAGE_SUFFIXES, read_image
+from emcurate.images.reading import IMAGE_SUFFIXES, RECORDED_SUFFIXES, read_image
 from emcurate.images.resampling import Scale, find_factors, resample
 from emcurate.images.sections import encode_section
 from emcurate.images.sidecars import SIDECAR_SUFFIX, is_sidecar
@@ -129,7 +130,7 @@ def find_images(
             found[entry] = naming.ImageSection(naming.strip_extension(entry.name))
         elif entry not in texts:
             unread.note(entry)
-    return {path: found[path] for path in settle_doubles(found, prefer, report)}, sidecars
+    return {path: found[path] for path in settle_doubles(found, prefer, report, yielding=RECORDED_SUFFIXES)}, sidecars
 
 
 def find_group(entry: Path, unread: Unread) -> tuple[dict[Path, naming.ImageSection], dict[Path, Path]]:

@@ -1,8 +1,8 @@
 """Cut every volume of a directory into sections: grey uint8 TIFFs along its planes xy (0), xz (1) and yz (2).
 
 Reads:   volumes in VOLDIR: TIFF stacks, MRC (.mrc .map .rec .st .mrcs, also .gz .bz2), NRRD, NIfTI, HDF5, OME-Zarr, N5,
-         precomputed, and each sub-directory of equally sized 2D slices, taken in natural order; or those on servers
-         and elsewhere that VOLDIR, a text or csv file, names a line each.
+         precomputed, DM3, DM4, SER, EMD, and each sub-directory of equally sized 2D slices, taken in natural order; or
+         those on servers and elsewhere that VOLDIR, a text or csv file, names a line each.
 Writes:  SAVEDIR/{volume}-LOC-{plane}_{index}.tiff, the index padded with zeros so that names sort by place; with
          --pixel-size, rows and columns are brought to it, and indices stay those of the volume.
 Example: python raw/cross_section3d.py corpus/volumes work/sections

@@ -15,7 +15,6 @@ import pytest
 from emcurate import durability
 from emcurate.running.ledger_file import DONE, LedgerFile, ledger_paths, read_outputs
 
-
 EMPTY = b"", 0  # content and time of a file of which only the name is there
 
 

@@ -20,7 +20,7 @@ from emcurate.errors import DAMAGE, InputError
 from emcurate.files import open_regular
 from emcurate.images.instruments import INSTRUMENTS, Said, checked_size
 from emcurate.images.png_chunks import PNG_SIGNATURE
-from emcurate.images.reading import TIFF_STARTS, TIFF_SUFFIXES
+from emcurate.images.reading import RECORDED_SUFFIXES, TIFF_STARTS, TIFF_SUFFIXES, open_recorded
 from emcurate.images.sidecars import read_sidecar
 from emcurate.images.tiff_files import TIFF_DAMAGE, open_tiff, parse_ome
 from emcurate.images.tiff_pages import is_auxiliary_page
@@ -77,7 +77,9 @@ def read_calibration(path: Path, shape: tuple[int, int], sidecar: Path | None = 
     try:
         with open_regular(path) as file:
             head = file.read(len(PNG_SIGNATURE))
-        if path.suffix.lower() in TIFF_SUFFIXES or head.startswith(TIFF_STARTS):
+        if path.suffix.lower() in RECORDED_SUFFIXES:
+            found = _read_recorded(path)
+        elif path.suffix.lower() in TIFF_SUFFIXES or head.startswith(TIFF_STARTS):
             found = _read_tiff(path)
         elif sidecar is None and head.startswith(PNG_SIGNATURE):
             found = _read_png(path)
@@ -131,6 +133,14 @@ def _hold_against(found: Said, shape: tuple[int, int]) -> Calibration:
         return Calibration(said=why)
     bar = rows - scan_rows
     return Calibration(found.size_nm, found.by, bar if 0 < bar <= rows * LARGEST_BAR else None)
+
+
+def _read_recorded(path: Path) -> Said:
+    recorded = open_recorded(path)
+    _, y, x = recorded.size_nm
+    if y is None or x is None:
+        return Said(f"{recorded.by} without a length: uncalibrated, or a diffraction pattern")
+    return Said(recorded.by, (y, x))
 
 
 def _read_tiff(path: Path) -> Said | None:

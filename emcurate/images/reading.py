@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,18 +16,25 @@ from PIL import Image, UnidentifiedImageError
 
 from emcurate.errors import DAMAGE, InputError, describe_damage
 from emcurate.files import open_regular, read_regular
+from emcurate.images.digital_micrograph import DM_SUFFIXES, open_dm
+from emcurate.images.emd import EMD_SUFFIX, EmdImages, open_emd
 from emcurate.images.netpbm import MOST_HEADER_BYTES, is_deep_netpbm, read_deep_netpbm
 from emcurate.images.pixels import to_grey
 from emcurate.images.png_chunks import PNG_SIGNATURE, check_png
+from emcurate.images.recorded import Recorded
+from emcurate.images.tia import SER_SUFFIX, open_ser
 from emcurate.images.tiff_files import TIFF_DAMAGE, open_tiff
 from emcurate.images.tiff_pages import check_tiff_complete, is_auxiliary_page, read_grey_page
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".tf8", ".btf")
-IMAGE_SUFFIXES = (
+# Of files that a microscope's program recorded, and of those that any program exports.
+RECORDED_SUFFIXES = (*DM_SUFFIXES, SER_SUFFIX, EMD_SUFFIX)
+EXPORTED_SUFFIXES = (
     *TIFF_SUFFIXES,
     *(".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".dib", ".webp", ".gif"),
     *(".jp2", ".j2k", ".jpx", ".jpf", ".pgm", ".ppm", ".pbm", ".pnm", ".tga"),
 )
+IMAGE_SUFFIXES = (*EXPORTED_SUFFIXES, *RECORDED_SUFFIXES)
 
 # Micrographs of 30,000 x 30,000 pixels are ordinary; Pillow takes anything beyond 179 million pixels for an attack.
 Image.MAX_IMAGE_PIXELS = None
@@ -93,6 +101,8 @@ def read_image(path: Path, content: bytes | None = None) -> npt.NDArray[Any]:
 
 
 def _read_pixels(path: Path, content: bytes | None, head: bytes) -> npt.NDArray[Any]:
+    if content is None and path.suffix.lower() in RECORDED_SUFFIXES:
+        return _read_recorded(path)
     if path.suffix.lower() in TIFF_SUFFIXES or head.startswith(TIFF_STARTS):
         return _read_tiff(path, content)
     if head.startswith(PNG_SIGNATURE):
@@ -103,6 +113,30 @@ def _read_pixels(path: Path, content: bytes | None, head: bytes) -> npt.NDArray[
         pixels = _decode(path, content, read_deep_netpbm)
         return to_grey(pixels) if pixels.ndim > 2 else pixels
     return _decode(path, content, _read_with_pillow)
+
+
+def open_recorded(path: Path) -> Recorded | EmdImages:
+    """Return where the images of a file that a microscope's program wrote are: one of `RECORDED_SUFFIXES`.
+
+    Raises
+    ------
+    InputError
+        If it is damaged, or holds no image or several kinds.
+    """
+    suffix = path.suffix.lower()
+    return open_dm(path) if suffix in DM_SUFFIXES else open_ser(path) if suffix == SER_SUFFIX else open_emd(path)
+
+
+def _read_recorded(path: Path) -> npt.NDArray[Any]:
+    found = open_recorded(path)
+    if found.shape[0] > 1:
+        advice = "move it to the 3D corpus and run raw/cross_section3d.py, or save its images one by one"
+        raise SeveralImagesError(path, "a 2D image", f"a stack of {found.shape[0]:,}", advice)
+    if isinstance(found, Recorded):
+        return found.read_first()
+    check_plausible(path, math.prod(found.shape) * found.dtype.itemsize)
+    pixels: npt.NDArray[Any] = found.read_box(slice(None), slice(None), slice(None))[0]
+    return pixels
 
 
 def check_plausible(path: Path, claimed_bytes: int, content: bytes | None = None) -> None:

@@ -18,11 +18,14 @@ SAME_EXTENSIONS = {
 }
 
 
-def settle_doubles(paths: Iterable[Path], prefer: str | None, report: Report) -> list[Path]:
+def settle_doubles(
+    paths: Iterable[Path], prefer: str | None, report: Report, *, yielding: tuple[str, ...] = ()
+) -> list[Path]:
     """Return the inputs but for files of one name and several formats, such as ``cell.jpg`` beside ``cell.tif``.
 
     Of those one is taken where `prefer`, an extension, chooses it, and the others are noted as not read; else all of
-    them are reported in one line a folder.
+    them are reported in one line a folder. `yielding` are extensions, with their dots, of what programs record and
+    others export: where an export lies beside, and `prefer` does not choose, that is taken.
     """
     paths = list(paths)
     alike: dict[tuple[Path, str], list[Path]] = defaultdict(list)
@@ -36,6 +39,15 @@ def settle_doubles(paths: Iterable[Path], prefer: str | None, report: Report) ->
             continue
         settled |= set(files)
         taken = _choose(files, prefer)
+        exports = [path for path in files if not path.name.lower().endswith(yielding)]
+        if taken is None and yielding and 0 < len(exports) < len(files):
+            for path in set(files) - set(exports):
+                kind = _extension(path)
+                report.leave_out(path, f"{exports[0].name} was exported of it", f"--prefer {kind} takes this one")
+            if len(exports) == 1:
+                settled.remove(exports[0])
+                continue
+            files = exports
         if taken is None:
             undecided[folder].append(files)
             continue

@@ -19,7 +19,7 @@ from emcurate.files import (
     is_there,
     refuse_same_directory,
 )
-from emcurate.images.reading import IMAGE_SUFFIXES
+from emcurate.images.reading import IMAGE_SUFFIXES, RECORDED_SUFFIXES
 from emcurate.running import claims
 from emcurate.running.claims import list_raw
 from emcurate.running.doubles import settle_doubles
@@ -212,7 +212,7 @@ def list_volumes(
     for entry in entries:
         if not (is_directory(entry) or entry in files or entry in parts):
             unread.note(entry)
-    return claims.refuse_odd_files(settle_doubles(found, prefer, report), report)
+    return claims.refuse_odd_files(settle_doubles(found, prefer, report, yielding=RECORDED_SUFFIXES), report)
 
 
 def _list_slices_directories(entry: Path, directory: Path, unread: Unread) -> list[Path]:

@@ -326,6 +326,40 @@ def invert(values: AnyArray) -> AnyArray:
     return np.asarray(-values if values.dtype.kind == "f" else ~values)
 
 
+@dataclass(frozen=True)
+class UpsideDown:
+    """Voxels of planes whose last row is stored first."""
+
+    stored: Voxels
+
+    @property
+    def shape(self) -> Shape:
+        return self.stored.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.stored.dtype
+
+    @property
+    def random_access(self) -> bool:
+        return self.stored.random_access
+
+    @property
+    def sequential(self) -> bool:
+        return self.stored.sequential
+
+    def read(self, z: slice, y: slice, x: slice) -> AnyArray:
+        """Return the voxels of a box, (z, y, x)."""
+        rows = range(self.shape[1])[::-1][y]  # as they are stored, the last of them first
+        if not rows:
+            return self.stored.read(z, slice(0, 0), x)
+        stored = slice(rows[-1], rows[0] + 1, -rows.step)
+        return self.stored.read(z, stored, x)[:, ::-1]
+
+    def iter_planes(self, start: int, stop: int) -> Iterator[AnyArray]:
+        return (plane[::-1] for plane in self.stored.iter_planes(start, stop))
+
+
 def read_by_planes(voxels: Voxels, z: slice, y: slice, x: slice) -> AnyArray:
     """Return a box of voxels of which only whole planes can be had."""
     planes = range(voxels.shape[0])[z]

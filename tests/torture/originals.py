@@ -31,6 +31,7 @@ from emcurate.images.origins import Origin
 from emcurate.images.sections import encode_section
 from emcurate.naming import ImageSection, VolumeSection
 from emcurate.patches import labels, tables
+from tests.recorded_files import dm_bytes, dm_image, ser_bytes, write_ncem, write_velox
 from tests.textures import make_texture
 from tests.volumes.chunked_volumes import write_ome_zarr
 from tests.volumes.n5_volumes import write_n5_array
@@ -91,6 +92,7 @@ def make_originals(root):
         _add_images(made)
         _add_volumes(made, Path(directory))
         _add_chunked(made)
+        _add_recorded(made, Path(directory))
         _add_videos(made, Path(directory))
         _add_patches(made, Path(directory))
         _add_lists(made, root)
@@ -276,6 +278,23 @@ def _add_chunked(made):
         data = buffer.getvalue()
         points = {match.start() for match in re.finditer(rb"\x89HDF|TREE|SNOD|HEAP|OHDR|volumes|raw", data)}
         made.add(f"HDF5, {kind}", "cross_section3d", "CASE00.h5", data, {*points, 8, 13, 24, 40, 96})
+
+
+def _add_recorded(made, directory):
+    """Files of DigitalMicrograph, TIA, Velox and openNCEM."""
+    for reader, array in (("cleanup2d", PIXELS), ("cross_section3d", VOXELS)):
+        planes = array.reshape(-1, *PIXELS.shape)
+        for version in (3, 4):
+            data = dm_bytes(dm_image(array, [(4, "nm")] * array.ndim), version=version)
+            points = [0, 4, 8, 12, 16, *(match.start() for match in re.finditer(rb"%%%%|Data|Dimensions|Units", data))]
+            made.add(f"DM{version}", reader, f"CASE00.dm{version}", data, points)
+        data = ser_bytes(planes)
+        made.add("SER", reader, "CASE00.ser", data, [*range(0, 90, 2), len(data) // 2])
+        for kind, write in (("Velox", write_velox), ("openNCEM", write_ncem)):
+            write(directory / "a.emd", *([planes] if kind == "Velox" else [array, [4] * array.ndim]))
+            data = (directory / "a.emd").read_bytes()
+            points = [match.start() for match in re.finditer(rb"TREE|SNOD|HEAP|OHDR", data)]
+            made.add(f"EMD, {kind}", reader, "CASE00.emd", data, points, ANYTHING)
 
 
 def _riff_points(data):

@@ -30,6 +30,7 @@ FILE_READERS = {
     **dict.fromkeys((".nrrd", ".nhdr"), "nrrd"),
     **dict.fromkeys((".nii", ".nii.gz"), "nifti"),
     **dict.fromkeys((".h5", ".hdf5", ".ims"), "hdf5"),
+    **dict.fromkeys((".dm3", ".dm4", ".ser", ".emd"), "recorded"),
 }
 
 # Directories that are one volume in a format of their own, by suffix.

@@ -7,7 +7,6 @@ there.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import math
@@ -20,8 +19,11 @@ from typing import Any
 import numpy as np
 
 from emcurate.addresses import SEPARATOR
-from emcurate.errors import DAMAGE, InputError, describe_damage
-from emcurate.files import check_regular, natural_key
+from emcurate.errors import DAMAGE, InputError
+from emcurate.files import natural_key
+from emcurate.images.hdf5_files import is_hard as _is_hard
+from emcurate.images.hdf5_files import open_hdf5 as _open_file
+from emcurate.images.hdf5_files import step_to as _step_to
 from emcurate.images.units import nanometres_per
 from emcurate.volumes.formats import file_of
 from emcurate.volumes.formats.arrays import (
@@ -165,39 +167,6 @@ def split_address(path: Path) -> tuple[Path, str | None]:
     """
     file = file_of(path)
     return file, str(path)[len(str(file)) :].removeprefix(SEPARATOR).strip("/") or None
-
-
-@contextlib.contextmanager
-def _open_file(path: Path) -> Iterator[Any]:
-    """Open a file for reading; what is wrong with it is raised as `InputError`."""
-    import h5py
-
-    check_regular(path)
-    try:
-        with h5py.File(path, "r", rdcc_nbytes=CACHE_BYTES, locking=False) as file:
-            yield file
-    except DAMAGE as error:
-        raise describe_damage(error, path, "an HDF5 file of a volume", COPY_AGAIN) from None
-
-
-def _is_hard(group: Any, name: str) -> bool:
-    import h5py
-
-    return isinstance(group.get(name, getlink=True), h5py.HardLink)
-
-
-def _step_to(path: Path, file: Any, name: str) -> Any:
-    """Return an object in a file, to which no link of a name leads."""
-    found = file
-    for step in name.split("/"):
-        if not hasattr(found, "keys") or step not in found.keys():  # noqa: SIM118 - `in` would follow links
-            raise InputError(path, f"a dataset {name} in it", f"no {step}", "list what it holds with h5ls -r")
-        if not _is_hard(found, step):
-            raise InputError(
-                path, f"{name} in the file itself", f"{step}, a link", "copy what it leads to in its place"
-            )
-        found = found[step]
-    return found
 
 
 def _is_dataset(path: Path, file: Any, name: str) -> bool:
@@ -361,14 +330,22 @@ def _check_volume(path: Path, name: str, dataset: Any, view: View) -> ChosenAxes
         axes = choose_axes(path, dataset.shape, names, view, "name its axes t, c, z, y, x")
         view = View(view.level)
     refuse_choices(path, view)
+    check_stored(path, name, dataset)
+    return axes
+
+
+def check_stored(path: Path, name: str, dataset: Any) -> None:
+    """Raise `InputError` unless at least a part of a dataset was written, in chunks that memory holds."""
+    import h5py
+
     if dataset.size == 0:
-        return axes
+        return
     stored, size = dataset.id.get_storage_size(), path.stat().st_size
     if dataset.chunks is None:
         if not 0 < stored <= size:
             expected = f"{dataset.size * dataset.dtype.itemsize:,} bytes of voxels in /{name}"
             raise InputError(path, expected, f"{min(stored, size):,} bytes", COPY_AGAIN)
-        return axes
+        return
     if math.prod(dataset.chunks) * dataset.dtype.itemsize > MOST_CHUNK_BYTES:
         expected = f"chunks of at most {MOST_CHUNK_BYTES:,} bytes"
         raise InputError(path, expected, f"{describe_shape(dataset.chunks)} voxels", "save it in smaller chunks")
@@ -378,7 +355,6 @@ def _check_volume(path: Path, name: str, dataset: Any, view: View) -> ChosenAxes
     if not is_plausible(grid, written, lambda: _chunk_places(dataset)) or (undefined and written < chunks):
         least = "all" if undefined else f"at least one in {MOST_CHUNKS_A_FILE:,}"
         raise InputError(path, f"{least} of the {chunks:,} chunks of /{name}", f"{written:,}", COPY_AGAIN)
-    return axes
 
 
 def _chunk_places(dataset: Any) -> Iterator[tuple[int, ...]]:

@@ -15,7 +15,14 @@ from PIL import Image
 
 from emcurate.errors import InputError
 from emcurate.files import list_files, open_regular
-from emcurate.images.reading import FORMATS, IMAGE_SUFFIXES, TIFF_SUFFIXES, SeveralImagesError, read_image
+from emcurate.images.reading import (
+    EXPORTED_SUFFIXES,
+    FORMATS,
+    RECORDED_SUFFIXES,
+    TIFF_SUFFIXES,
+    SeveralImagesError,
+    read_image,
+)
 from emcurate.images.tiff_files import TIFF_DAMAGE, open_tiff
 from emcurate.volumes.layouts import Opened, Shape, describe_shape, read_by_planes
 
@@ -53,8 +60,8 @@ class SliceFiles:
 
 
 def list_slices(directory: Path) -> list[Path]:
-    """Return the 2D images directly in a directory, in natural order."""
-    return list_files(directory, IMAGE_SUFFIXES)
+    """Return the 2D images directly in a directory, in natural order; of those a microscope recorded only if alone."""
+    return list_files(directory, EXPORTED_SUFFIXES) or list_files(directory, RECORDED_SUFFIXES)
 
 
 def open_voxels(path: Path) -> Opened:
