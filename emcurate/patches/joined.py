@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -143,15 +144,19 @@ class Addition:
     ----------
     columns : mapping of str to pyarrow.DataType
         Those that come after all others.
-    lookup : Lookup
-        Has these; and maybe `outcome` and `why`, which count before what the stages say where they are not null, and
-        columns of the patches' tables, for patches that have no row there.
+    names : StringArray of n
+        The patches that something is said of.
+    describe : callable
+        Gives, for some of them by their places in `names`, these columns; and maybe `outcome` and `why`, which count
+        before what the stages say where they are not null, and columns of the patches' tables, for patches that have
+        no row there.
     name_source : callable, optional
         Gives what the table has for the path of a source.
     """
 
     columns: Mapping[str, pa.DataType]
-    lookup: Lookup
+    names: pa.StringArray
+    describe: Callable[[npt.NDArray[np.int64]], Mapping[str, pa.Array]]
     name_source: Callable[[str], str] | None = None
 
 
@@ -184,18 +189,18 @@ def write_joined(path: Path, results: Results, addition: Addition | None = None)
         open(partial, "wb") as file,
         pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer,
     ):
-        for some, of_groups in _iter_rows(tables, groups, own, addition):
-            joined = _join(some, of_groups, decided, addition, schema)
+        added = None if addition is None else _Added(addition)
+        for some, of_groups in _iter_rows(tables, groups, own, added):
+            joined = _join(some, of_groups, decided, added, schema)
             writer.write_table(joined, row_group_size=max(1, len(joined)))
             rows += len(joined)
     return rows
 
 
 def _iter_rows(
-    tables: Mapping[str, list[Path]], groups: Mapping[str, Path], own: pa.Schema, addition: Addition | None
+    tables: Mapping[str, list[Path]], groups: Mapping[str, Path], own: pa.Schema, added: _Added | None
 ) -> Iterator[tuple[pa.Table, Lookup | None]]:
     """Yield the rows of one dataset after another, some at a time, each with what is known of its groups."""
-    unseen = np.ones(len(addition.lookup.names) if addition else 0, np.bool_)
     for dataset in sorted({*tables, *groups}):
         known = Lookup(read_groups(groups[dataset])) if dataset in groups else None
         if dataset in tables:
@@ -204,14 +209,9 @@ def _iter_rows(
         else:
             assert known is not None
             pieces = (_rows_of_names(known.table.slice(at, ROWS_AT_ONCE)) for at in _starts(len(known.names)))
-        for some in pieces:
-            if addition is not None:
-                unseen[as_numbers(addition.lookup.find(in_one(some["patch"])).drop_null())] = False
-            yield some, known
-    if addition is not None and unseen.any():
-        rest = addition.lookup.table.filter(as_column(unseen.view(np.uint8), pa.uint8()).cast(pa.bool_()))
-        for at in _starts(len(rest)):
-            yield _rows_of_names(rest.slice(at, ROWS_AT_ONCE)), None
+        yield from ((some, known) for some in pieces)
+    if added is not None:
+        yield from ((rest, None) for rest in added.rest())
 
 
 def _starts(count: int) -> range:
@@ -227,23 +227,52 @@ def _rows_of_names(known: pa.Table) -> pa.Table:
     return pa.table({"patch": names, **said, **more, **both})
 
 
+class _Added:
+    """An addition while a table is written: what it says of some patches, and in the end those nobody asked for."""
+
+    def __init__(self, addition: Addition) -> None:
+        self.addition = addition
+        places = as_column(np.arange(len(addition.names)), pa.int64())
+        self._lookup = Lookup(pa.table({"patch": addition.names, "place": places}))
+        self._places = as_numbers(in_one(self._lookup.table["place"]))
+        self._unseen = np.ones(len(places), np.bool_)
+
+    def describe(self, names: pa.Array, kinds: Mapping[str, pa.DataType]) -> dict[str, pa.Array]:
+        """Return what is said of some patches, by column; null where nothing is."""
+        found = self._lookup.find(names)
+        places = self._places[as_numbers(found.drop_null())]
+        self._unseen[places] = False
+        said = self.addition.describe(places)
+        rank = np.cumsum(is_known := found.is_valid().to_numpy(zero_copy_only=False)) - 1
+        where = as_column(rank, pa.int64(), ~is_known)
+        return {name: said[name].take(where) if name in said else pa.nulls(len(names), kinds[name]) for name in kinds}
+
+    def rest(self) -> Iterator[pa.Table]:
+        """Yield rows of the patches that were not asked for."""
+        left = np.flatnonzero(self._unseen)
+        for at in _starts(len(left)):
+            places = left[at : at + ROWS_AT_ONCE]
+            names = self.addition.names.take(as_column(places, pa.int64()))
+            yield _rows_of_names(pa.table({"patch": names, **self.addition.describe(places)}))
+
+
 def _join(
-    rows: pa.Table, groups: Lookup | None, decided: Lookup | None, addition: Addition | None, schema: pa.Schema
+    rows: pa.Table, groups: Lookup | None, decided: Lookup | None, added: _Added | None, schema: pa.Schema
 ) -> pa.Table:
     """Return rows with what the stages made of each patch."""
     names = in_one(rows["patch"])
     columns = {name: in_one(rows[name]) for name in rows.column_names if name in schema.names}
     columns |= _take(groups, names, GROUP_COLUMNS) | _take(decided, names, DECIDED_COLUMNS)
     outcome, why = _judge(columns, decided, names)
-    if addition is not None:
-        columns |= _take(addition.lookup, names, addition.columns)
-        said = _take(addition.lookup, names, OUTCOME_COLUMNS)
+    if added is not None:
+        said = added.describe(names, {**added.addition.columns, **OUTCOME_COLUMNS})
+        columns |= {name: said[name] for name in added.addition.columns}
         # Both or neither: a reason belongs to its outcome.
         counts = pc.is_valid(said["outcome"])
         outcome, why = pc.if_else(counts, said["outcome"], outcome), pc.if_else(counts, said["why"], why)
-        if addition.name_source is not None and "source" in columns:
+        if added.addition.name_source is not None and "source" in columns:
             sources = columns["source"].dictionary_encode()
-            named = as_column([addition.name_source(path) for path in sources.dictionary.to_pylist()], pa.string())
+            named = as_column(list(map(added.addition.name_source, sources.dictionary.to_pylist())), pa.string())
             columns["source"] = named.take(sources.indices)
     columns |= {"outcome": outcome, "why": why}
     arrays = [columns[field.name] if field.name in columns else pa.nulls(len(names), field.type) for field in schema]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from emcurate.patches.joined import Lookup
 from emcurate.patches.names import parse_names, stems_of
 from emcurate.patches.pathlists import PathList
 from emcurate.patches.reading import find_patch_shape, read_patch, stat_patch
-from emcurate.patches.shards import split_member
+from emcurate.patches.shards import SHARD_SUFFIX, split_member
 from emcurate.patches.tables import COLUMNS, TABLE_SUFFIX, read_row_groups
 from emcurate.running.jobs import Workers
 from emcurate.running.report import Report
@@ -32,8 +33,11 @@ PATHS_AT_ONCE = 100_000
 # Patches looked at in a job: a tenth of a second.
 LOOKED_AT_ONCE = 2000
 
-# What a table tells beside what it is kept for here: hashes and places in shards are not handed on.
-KNOWN_COLUMNS = [name for name in COLUMNS if name not in ("patch", "hash", "shard", "offset")]
+# What a table tells of a patch that is handed on with it: neither where in a shard it is, nor on whose disk it was.
+KNOWN_COLUMNS = (
+    *("dataset", "kind", "plane", "index", "y", "x", "height", "width"),
+    *("pixel_size_y_nm", "pixel_size_x_nm", "step_nm"),
+)
 
 
 @dataclass(frozen=True)
@@ -74,23 +78,33 @@ def list_patches(paths: PathList) -> Listing:
     """
     if not len(paths):
         raise InputError(paths.directory, "a path list with patches", "an empty one", "run the stages before first")
-    names, folders, numbers = [], [], []
+    names, said, numbers = [], [], []
     directories: dict[str, int] = {}
     for some in _batched(paths):
-        names.append(stems_of(np.array(some, np.str_)))
-        owners = [_owner_of(path) for path in some]
+        stems = stems_of(np.array(some, np.str_))
+        owners = list(map(_owner_of, some))
         numbers.append(np.array([directories.setdefault(owner, len(directories)) for owner, _ in owners], np.int32))
-        folders.append(as_column([folder for _, folder in owners], pa.string()))
+        parsed = parse_names(stems)
+        # What does not follow the grammar belongs to its directory, or shard.
+        folder = as_column([within for _, within in owners], pa.string())
+        said.append(pa.table(parsed | {"dataset": pc.coalesce(parsed["dataset"], folder)}))
+        names.append(stems)
     patches = in_one(pa.chunked_array(names))
     positions = _first_of_each(patches, paths)
-    first = as_column(positions, pa.int64())
-    patches, folder = patches.take(first), in_one(pa.chunked_array(folders)).take(first)
-    known = _read_known(patches, list(map(Path, directories)), np.concatenate(numbers)[positions])
-    said = parse_names(patches)
-    # What does not follow the grammar belongs to its directory, or shard.
-    said["dataset"] = pc.coalesce(said["dataset"], folder)
-    columns = {name: pc.coalesce(known[name], said[name]) if name in said else known[name] for name in known}
-    return Listing(paths, positions, sorted(map(Path, directories)), pa.table({"patch": patches, **columns}))
+    by_name, owner = pa.concat_tables(said).combine_chunks(), np.concatenate(numbers)
+    del names, said, numbers
+    if len(positions) < len(patches):
+        first = as_column(positions, pa.int64())
+        patches, by_name, owner = patches.take(first), by_name.take(first), owner[positions]
+    known = _read_known(patches, list(map(Path, directories)), owner)
+    columns = {
+        name: pc.coalesce(known[name], in_one(by_name[name])) if name in by_name.column_names else known[name]
+        for name in known
+    }
+    listing = Listing(paths, positions, sorted(map(Path, directories)), pa.table({"patch": patches, **columns}))
+    # Arrow keeps what it has freed, which of many patches is more than is used.
+    pa.default_memory_pool().release_unused()
+    return listing
 
 
 def _batched(paths: Iterable[str]) -> Iterator[list[str]]:
@@ -102,9 +116,11 @@ def _batched(paths: Iterable[str]) -> Iterator[list[str]]:
 def _owner_of(path: str) -> tuple[str, str]:
     """Return the directory of a patch, or of its shard, and the name of what it lies directly in, spelt in UTF-8."""
     member = split_member(path)
-    parent = Path(path if member is None else member[0]).parent
-    within = parent.name if member is None else Path(member[0]).stem
-    return str(parent), within.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    directory, _, _ = (path if member is None else member[0]).rpartition(os.sep)
+    within = (directory if member is None else member[0].removesuffix(SHARD_SUFFIX)).rpartition(os.sep)[2]
+    if not within.isascii():
+        within = within.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return directory or os.sep, within
 
 
 def _first_of_each(names: pa.StringArray, paths: PathList) -> npt.NDArray[np.int64]:
@@ -127,7 +143,7 @@ def _read_known(
     row_of, pieces, found_rows = as_numbers(in_one(lookup.table["row"])), [], []
     for number, directory in enumerate(directories):
         for path in list_files(directory, [TABLE_SUFFIX]) if directory.is_dir() else []:
-            for some in read_row_groups(path, ["patch"], lookup.has_between, KNOWN_COLUMNS, by="patch"):
+            for some in read_row_groups(path, ["patch"], lookup.has_between, KNOWN_COLUMNS, "patch"):
                 places = lookup.find(in_one(some["patch"]))
                 at = np.flatnonzero(places.is_valid().to_numpy(zero_copy_only=False))
                 here = row_of[as_numbers(places.drop_null())]

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
+from emcurate.markdown import make_table
 from emcurate.trimming.coco import Image
 from emcurate.trimming.coco_selection import Choice
-from emcurate.trimming.dataset_card import make_card, make_count_table, make_table, name_size
+from emcurate.trimming.dataset_card import make_card, make_count_table, name_size
 
 # Where COCO's own images are. Other sets come in its format too, and have other owners.
 COCO_HOST = "images.cocodataset.org"

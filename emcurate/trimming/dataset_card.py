@@ -6,14 +6,14 @@ are. The same set gives the same card.
 
 from __future__ import annotations
 
-import html
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from emcurate import __version__
 from emcurate.files import digest_bytes
+from emcurate.markdown import make_table
 from emcurate.running.ledger import Source
 from emcurate.running.report import Report
 from emcurate.trimming.part import Part
@@ -54,21 +54,6 @@ def make_card(stage: str, title: str, about: Mapping[str, object], sections: Map
 def name_size(rows: int) -> str:
     """Return the hub's class of a set of so many rows."""
     return next((name for limit, name in _SIZES if rows < limit), _LARGER)
-
-
-def escape(text: object) -> str:
-    """Return a text from a file so that it is only text in Markdown, in a table too."""
-    plain = html.escape(" ".join(str(text).split()))
-    return "".join(f"\\{letter}" if letter in "\\`*_[]|!" else letter for letter in plain)
-
-
-def make_table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> list[str]:
-    """Return the lines of a table in Markdown; numbers are to the right."""
-    rows = [list(row) for row in rows]
-    first = rows[0] if rows else header
-    rules = ["---:" if isinstance(cell, int) else "---" for cell in first]
-    cells = [[f"{cell:,}" if isinstance(cell, int) else escape(cell) for cell in row] for row in [header, *rows]]
-    return ["| " + " | ".join(row) + " |" for row in [cells[0], rules, *cells[1:]]]
 
 
 def make_count_table(what: str, counts: Mapping[str, int]) -> list[str]:

@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from emcurate.trimming.dataset_card import make_card, make_count_table, make_table, name_size
+from emcurate.markdown import make_table
+from emcurate.trimming.dataset_card import make_card, make_count_table, name_size
 from emcurate.trimming.siim import CLASS_COLUMN, CLASSES
 from emcurate.trimming.table import Table
 

@@ -12,7 +12,7 @@ import tifffile
 from emcurate.errors import InputError
 from emcurate.patches import joined
 from emcurate.patches.decided import DECIDED_FILE, encode_decided
-from emcurate.patches.joined import Addition, Lookup, Results, write_joined
+from emcurate.patches.joined import Addition, Results, write_joined
 from emcurate.patches.labels import CODE_INFORMATIVE, CODE_NONE, CODE_UNINFORMATIVE
 from emcurate.patches.pathlists import PathList
 from emcurate.patches.tables import TABLE_SUFFIX
@@ -155,7 +155,13 @@ def test_an_addition_speaks_last_and_brings_rows_of_its_own(work, tmp_path, piec
     }
     kinds = {"height": pa.int32()}
     table = pa.table({name: pa.array(values, kinds.get(name, pa.string())) for name, values in known.items()})
-    write_joined(tmp_path / "after.parquet", results(work), Addition({"split": pa.string()}, Lookup(table)))
+
+    def describe(places):
+        some = table.take(pa.array(places))
+        return {name: some[name].combine_chunks() for name in some.column_names if name != "patch"}
+
+    addition = Addition({"split": pa.string()}, table["patch"].combine_chunks(), describe)
+    write_joined(tmp_path / "after.parquet", results(work), addition)
     after = pd.read_parquet(tmp_path / "after.parquet")
     assert len(after) == len(before) + 2
     both = after.iloc[: len(before)]

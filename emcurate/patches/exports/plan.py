@@ -20,19 +20,13 @@ from emcurate.patches.exports.choice import NOWHERE, SPLITS, UNREADABLE, Choice,
 from emcurate.patches.exports.formats import FORMATS, describe
 from emcurate.patches.exports.pieces import How, Index, Piece, PieceJobs, Split, piece_key
 from emcurate.patches.fitting import RESIZE
-from emcurate.patches.joined import JOINED_NAME, Addition, Lookup, Results, write_joined
+from emcurate.patches.joined import JOINED_NAME, Addition, Results, write_joined
 from emcurate.patches.joined import UNREADABLE as UNREADABLE_OUTCOME
-from emcurate.patches.listing import Listing, Seen
+from emcurate.patches.listing import KNOWN_COLUMNS, Listing, Seen
 from emcurate.patches.names import bytes_of
 from emcurate.running.ledger import Ledger, Source, path_as_text, path_of_text
 from emcurate.running.ledger_file import read_ledgers
 from emcurate.running.report import Report
-
-# What is handed on of each patch, with its weight and its number in its split.
-HANDED_ON = (
-    *("patch", "dataset", "kind", "plane", "index", "y", "x", "height", "width"),
-    *("pixel_size_y_nm", "pixel_size_x_nm", "step_nm"),
-)
 
 # What the account says beside what became of each patch.
 EXPORT_COLUMNS: dict[str, pa.DataType] = {
@@ -110,7 +104,7 @@ class ExportPlan:
     def _describe(self) -> pa.Table:
         """Return what is handed on of each patch of the listing."""
         count = len(self._listing)
-        known = {name: in_one(self._listing.table[name]) for name in HANDED_ON}
+        known = {name: in_one(self._listing.table[name]) for name in ("patch", *KNOWN_COLUMNS)}
         known["height"], known["width"] = (
             as_column(side, pa.int32(), side == 0) for side in (self._seen.heights, self._seen.widths)
         )
@@ -214,43 +208,34 @@ class ExportPlan:
         path = self._ledger.directory / JOINED_NAME
         if path.exists() and not self._replaces(JOINED_NAME):
             raise taken_by_other(path, "the table this run would write")
-        addition = Addition(EXPORT_COLUMNS, Lookup(self._account()), self._name_source if self._relative else None)
+        name_source = self._name_source if self._relative else None
+        addition = Addition(EXPORT_COLUMNS, in_one(self._known["patch"]), self._account_for, name_source)
         count = write_joined(path, self._results, addition)
         self._ledger.finish(JOINED_NAME, [note_output(path, self._ledger.directory)], {"patches": count})
 
-    def _account(self) -> pa.Table:
-        """Return what the export made of each patch of the listing."""
-        choice, count = self._choice, len(self._listing)
-        nowhere = choice.split == NOWHERE
+    def _account_for(self, rows: npt.NDArray[np.int64]) -> dict[str, pa.Array]:
+        """Return what the export made of some patches of the listing, by column of the account."""
+        known = self._known.take(as_column(rows, pa.int64()))
+        choice, numbers = self._choice, as_numbers(in_one(known["number"])).tolist()
         before = "" if self._relative else f"{spell(self._ledger.directory)}/"
-        files, rows = np.full(count, -1, np.int64), np.full(count, -1, np.int64)
-        names: list[pa.Array] = []
-        start = 0
-        for split in self.splits:
-            for at in range(0, len(split.members), ROWS_AT_ONCE):
-                members = split.members[at : at + ROWS_AT_ONCE]
-                placed = [self._format.place(self._how, split, at + i) for i in range(len(members))]
-                names.append(as_column([f"{before}{file}" for file, _ in placed], pa.string()))
-                files[members] = start + np.arange(len(members))
-                rows[members] = [-1 if row is None else row for _, row in placed]
-                start += len(members)
-        reasons = as_column(choice.reasons, pa.string()).take(as_column(choice.reason, pa.int8()))
-        is_unreadable = pc.equal(reasons, UNREADABLE)
-        left_out = pc.if_else(is_unreadable, UNREADABLE_OUTCOME, LEFT_OUT)
+        splits = {SPLITS.index(split.name): split for split in self.splits}
+        placed = [
+            self._format.place(self._how, splits[split], number) if split != NOWHERE else (None, None)
+            for split, number in zip(choice.split[rows].tolist(), numbers, strict=True)
+        ]
+        nowhere = choice.split[rows] == NOWHERE
+        reasons = as_column(choice.reasons, pa.string()).take(as_column(choice.reason[rows], pa.int8()))
+        left_out = pc.if_else(pc.equal(reasons, UNREADABLE), UNREADABLE_OUTCOME, LEFT_OUT)
         is_exported = as_column((~nowhere).view(np.uint8), pa.uint8()).cast(pa.bool_())
-        known = {name: in_one(self._listing.table[name]) for name in self._listing.table.column_names}
-        return pa.table(
-            known
-            | {name: in_one(self._known[name]) for name in ("height", "width")}
-            | {
-                "split": as_column(list(SPLITS), pa.string()).take(as_column(choice.split, pa.int8(), nowhere)),
-                "file": in_one(pa.chunked_array(names)).take(as_column(files, pa.int64(), nowhere)),
-                "row": as_column(rows, pa.int64(), rows < 0),
-                "weight": as_column(choice.weight, pa.float64(), nowhere),
-                "outcome": pc.if_else(is_exported, EXPORTED, left_out),
-                "why": pc.if_else(is_exported, f"listed in {spell(self._fpaths.name)}", reasons),
-            }
-        )
+        return {
+            **{name: in_one(known[name]) for name in ("dataset", "height", "width")},
+            "split": as_column(list(SPLITS), pa.string()).take(as_column(choice.split[rows], pa.int8(), nowhere)),
+            "file": as_column([file and f"{before}{file}" for file, _ in placed], pa.string()),
+            "row": as_column([row for _, row in placed], pa.int64()),
+            "weight": as_column(choice.weight[rows], pa.float64(), nowhere),
+            "outcome": pc.if_else(is_exported, EXPORTED, left_out),
+            "why": pc.if_else(is_exported, f"listed in {spell(self._fpaths.name)}", reasons),
+        }
 
     def _name_source(self, source: str) -> str:
         """Return the path of a source from OUTDIR on; an address stays as it is."""
