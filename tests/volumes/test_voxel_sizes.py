@@ -47,7 +47,8 @@ def test_a_file_that_says_no_voxel_sizes_is_named_with_what_is_wrong(tmp_path, t
 
 
 def test_a_name_comes_before_the_size_of_all_and_may_be_that_of_the_file():
-    how = HowToCut((0,), 3, 0.2, (9, 9, 9), Rescale("minmax"), (FLY, ("x.ome.tif", (1, 1, 1)), ("s 1.5", (2, 2, 2))))
+    sizes = (FLY, ("x.ome.tif", (1, 1, 1)), ("s 1.5", (2, 2, 2)))
+    how = HowToCut((0,), 3, 0.2, (9, 9, 9), Rescale("minmax"), voxel_sizes=sizes)
     for dataset, size in {"fly": FLY[1], "x": (1, 1, 1), "s 1.5": (2, 2, 2), "s 1": (2, 2, 2), "fl": (9, 9, 9)}.items():
         assert how.of(dataset) == HowToCut((0,), 3, 0.2, size, Rescale("minmax"))
     # What is said of others makes no difference to a dataset.
