@@ -3,7 +3,8 @@
 Reads:   2D images (--images), volumes (--volumes), videos (--videos): directories, at least one of them; volumes also
          as a text file of their addresses and paths, a line each.
 Writes:  OUT/{stage}/, each stage's results in a directory of its own;
-         OUT/patches.parquet, a row for every patch: where it came from, what became of it and why.
+         OUT/patches.parquet, a row for every patch: where it came from, what became of it and why;
+         OUT/report.html, all that in pictures and numbers, for people.
 Example: python curate.py --images corpus/images --volumes corpus/volumes --out work --until deduplicate
          (label patches in labeling.ipynb, then)
          python curate.py --images corpus/images --volumes corpus/volumes --out work --labels patch_quality_labels.npy
@@ -38,6 +39,8 @@ from emcurate.patches.cutting import TAR
 from emcurate.patches.decided import DECIDED_FILE
 from emcurate.patches.joined import Results
 from emcurate.reporting.account import open_ledger, write_account
+from emcurate.reporting.page import Run, StageRun
+from emcurate.reporting.whole import write_report
 from emcurate.running.ledger_file import LedgerFile, ledger_path, lock_path
 from emcurate.running.locks import hold_lock
 from emcurate.running.report import LeftOut, Report
@@ -73,6 +76,13 @@ OF_STORING = {"store", "shard_size"}
 
 # MRC files are only judged, for which no other flag matters.
 OF_AUDIT = {"processes"}
+
+# Pictures that stages draw, for the report: their titles, and where they are in OUT.
+SHEETS = {
+    "The largest groups of near-duplicates": "deduplicate/groups.png",
+    "How well the classifier tells patches apart (ROC)": "train_nn/patch_quality_nn_roc_curve.png",
+    "What the classifier got wrong": "train_nn/patch_quality_nn_mistakes.png",
+}
 
 # What is kept of the patches on the way to the exemplars.
 KEPT = (EXEMPLARS, EVERYTHING) = ("exemplars", "all")
@@ -254,6 +264,7 @@ def run(a: argparse.Namespace) -> Report:
     rows: dict[str, Row] = {}
     stopped: set[str] = set()
     told: set[LeftOut] = set()
+    ran: list[StageRun] = []
     steps = plan_steps(a)
     check_flags(steps, a.out)
     # Each stage locks its own directory, but only while it runs: another run could come between two.
@@ -262,7 +273,8 @@ def run(a: argparse.Namespace) -> Report:
         for step in steps:
             if step.kinds <= stopped:
                 continue
-            print(f"\n$ python {SCRIPTS[step.stage]} {shlex.join(map(hide_secrets, step.argv))}", flush=True)
+            command = f"python {SCRIPTS[step.stage]} {shlex.join(map(hide_secrets, step.argv))}"
+            print(f"\n$ {command}", flush=True)
             start = time.monotonic()
             row = rows.setdefault(step.stage, Row())
             row.inputs += count_entries(step.source)
@@ -270,7 +282,9 @@ def run(a: argparse.Namespace) -> Report:
             total.fail_all(report.failures)
             cli.print_outcome(report, told)
             row.outputs = f"{count_entries(step.destination):,}" if step.destination else "audit only"
-            row.seconds += time.monotonic() - start
+            seconds = time.monotonic() - start
+            row.seconds += seconds
+            ran.append(StageRun(step.stage, command, seconds, report.spell_counts(), tuple(report.warnings)))
             if not ended and step.destination is not None:
                 stopped |= step.kinds
                 total.note(f"{', '.join(sorted(step.kinds))}: stopped at {step.stage}")
@@ -280,13 +294,14 @@ def run(a: argparse.Namespace) -> Report:
         raise
     total.count("stages run", len(rows))
     account_for_patches(a, total)
+    draw_report(a, ran, total)
     total.notes += ["", *format_table(rows), "", f"results: {a.out}"]
     return total
 
 
 def account_for_patches(a: argparse.Namespace, report: Report) -> None:
     """Write the table of all patches, as far as the stages have come; what is wrong with it stops nothing."""
-    results = Results(a.out / "crop_patches", a.out / "deduplicate", a.out / "classify_nn" / DECIDED_FILE)
+    results = Results((a.out / "crop_patches",), a.out / "deduplicate", a.out / "classify_nn" / DECIDED_FILE)
     if results.files():
         among_inputs = any(getattr(a, kind) == a.out for kind in KINDS)
         try:
@@ -294,6 +309,21 @@ def account_for_patches(a: argparse.Namespace, report: Report) -> None:
             write_account(ledger, results, report, overwrite=bool(a.stage_overwrite))
         except InputError as error:
             report.fail(error)
+
+
+def draw_report(a: argparse.Namespace, ran: list[StageRun], report: Report) -> None:
+    """Write the report of this run beside the table of all patches; what is wrong with it stops nothing."""
+    exemplars = a.out / "deduplicate" / "deduplicated_fpaths.npz"
+    kept = a.out / "classify_nn" / "nn_filtered_fpaths.npz"
+    command = shlex.join(["python", "curate.py", *map(hide_secrets, a.words)])
+    try:
+        decided = a.out / "classify_nn" / DECIDED_FILE
+        page = write_report(Run(a.out, command, ran, report.failures), exemplars, kept, decided, SHEETS)
+    except InputError as error:
+        report.fail(error)
+    else:
+        if page is not None:
+            report.note(f"look at {page}")
 
 
 def verify(out: Path) -> Report:
@@ -368,7 +398,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the script; return its exit status."""
     parser = build_parser()
-    a = parser.parse_args(argv)
+    a = parser.parse_args(argv, argparse.Namespace(words=list(sys.argv[1:] if argv is None else argv)))
     if a.verify:
         return cli.close(lambda: verify(a.out), NAME)
     if not (a.images or a.volumes or a.videos):

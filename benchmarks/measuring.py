@@ -44,12 +44,15 @@ class Usage:
         Seconds that cores worked for it and all that came of it: what a busy machine changes little.
     largest, together : int
         Bytes at most in its largest process, and in all of them together; 0 unless it was watched.
+    open_files : int
+        How many files one of its processes had open at most; as above.
     """
 
     seconds: float
     cpu: float
     largest: int = 0
     together: int = 0
+    open_files: int = 0
 
 
 class Table:
@@ -123,21 +126,31 @@ def wait_for_orphans() -> float:
     return cpu
 
 
-def watch_command(command: Sequence[str]) -> Usage:
+def watch_command(command: Sequence[str], look: Callable[[], None] = lambda: None) -> Usage:
     """Run a command line and watch its memory and that of all that comes of it, from /proc: Linux only.
 
     The largest process's is what it ever held (VmHWM), file pages that are mapped included. That of all together is
-    looked at now and then, shared pages counted once (PSS).
+    looked at now and then, shared pages counted once (PSS), and so are open files; `look` is called then too.
     """
-    largest, together = [0], [0]
+    largest, together, open_files = [0], [0], [0]
 
     def watch(pid: int) -> None:
         pids = find_family(pid)
         largest[0] = max(largest[0], *(read_kib(pid, "status", "VmHWM:") for pid in pids))
         together[0] = max(together[0], sum(read_kib(pid, "smaps_rollup", "Pss:") for pid in pids))
+        open_files[0] = max(open_files[0], *map(count_open_files, pids))
+        look()
 
     usage = run_command(command, watch)
-    return replace(usage, largest=largest[0], together=together[0])
+    return replace(usage, largest=largest[0], together=together[0], open_files=open_files[0])
+
+
+def count_open_files(pid: int) -> int:
+    """Return how many files a process has open; 0 if it is gone."""
+    try:
+        return len(os.listdir(f"/proc/{pid}/fd"))
+    except OSError:
+        return 0
 
 
 def find_family(pid: int) -> list[int]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from emcurate import durability, naming
 from emcurate.addresses import Place, parse_address
-from emcurate.errors import InputError, describe_os_error
+from emcurate.errors import FEWER_PROCESSES, InputError, TooLittleMemoryError, describe_os_error
 from emcurate.files import describe_kinds, is_there
 from emcurate.images.pixels import Rescale
 from emcurate.images.resampling import Scale
@@ -414,7 +414,7 @@ def attempt(stage: Callable[[], Report], name: str) -> tuple[Report, bool]:
     except OSError as error:
         failure = describe_no_room(error) if error.errno in NO_ROOM else describe_os_error(error, name)
     except MemoryError as error:
-        failure = f"{name}: out of memory ({error}); try fewer processes with -p"
+        failure = TooLittleMemoryError(name, "enough memory for the work", f"too little ({error})", FEWER_PROCESSES)
     report = take_report(name)
     report.fail(failure)
     return report, False

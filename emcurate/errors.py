@@ -38,9 +38,15 @@ class InputError(Exception):
         return f"{self.path}: expected {self.expected}, found {self.found}; {self.advice}"
 
 
+class TooLittleMemoryError(InputError):
+    """Data that may be fine, but for which memory was not to be had; alone, they may be used."""
+
+
 class DataWarning(UserWarning):
     """Data that can be used but may not be what its owner thinks; the message names the file."""
 
+
+FEWER_PROCESSES = "use fewer processes with -p"
 
 # What a user can do about what the system answers.
 _ADVICE = {
@@ -61,6 +67,8 @@ def describe_os_error(error: OSError, path: str | os.PathLike[str]) -> InputErro
     """Return what the system answered as an error for users; `path` is meant where the answer names none."""
     where = error.filename if isinstance(error.filename, str | os.PathLike) else path
     found = error.strerror or str(error) or type(error).__name__
+    if error.errno == errno.ENOMEM:
+        return TooLittleMemoryError(where, "enough memory for it", f"too little ({found})", FEWER_PROCESSES)
     advice = _ADVICE.get(error.errno or 0, "check it and run the same command again")
     return InputError(where, "a place that can be read or written", found[:1].lower() + found[1:], advice)
 
@@ -75,13 +83,17 @@ DAMAGE = (
 def describe_damage(
     error: BaseException, path: str | os.PathLike[str], expected: str, advice: str, where: str = ""
 ) -> InputError:
-    """Return what a library said of a damaged file as an error for users; what the system said is no damage.
+    """Return what a library said of a damaged file as an error for users; what the system said is no damage, nor is it
+    that memory ran out.
 
     `where` tells, after "damaged or unknown data", in which part of the file.
     """
     if isinstance(error, OSError) and error.errno not in (None, *_ERRORS_OF_NUMBERS):
         return describe_os_error(error, path)
     said = " ".join(str(error).split())[:_MOST_SAID] or type(error).__name__
+    if isinstance(error, MemoryError):
+        advice = f"{FEWER_PROCESSES}; if it should not need so much, {advice}"
+        return TooLittleMemoryError(path, f"enough memory for {expected}{where}", f"too little ({said})", advice)
     return InputError(path, expected, f"damaged or unknown data{where} ({said})", advice)
 
 

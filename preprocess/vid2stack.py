@@ -43,12 +43,11 @@ from emcurate.running.report import Report
 from emcurate.running.unread import Unread
 from emcurate.volumes.containers import VIDEO_SUFFIXES, find_missing
 from emcurate.volumes.cut_settings import HowToCut, VoxelSize
-from emcurate.volumes.formats import VOLUME_SUFFIXES, mrc, nrrd, tiff
+from emcurate.volumes.formats import FORMATS, VOLUME_SUFFIXES, write_stack
 from emcurate.volumes.volume import VOLUMES
 from emcurate.volumes.voxel_sizes import ask_about_given
 
 STAGE = "vid2stack"
-FORMATS = ("tif", "nrrd", "mrc")
 
 # FFmpeg writes what it thinks of a file to the terminal; what matters is said here. Read at the first opening.
 QUIET_FFMPEG = {"OPENCV_FFMPEG_LOGLEVEL": "-8"}
@@ -106,7 +105,9 @@ def convert_video(job: VideoJob) -> tuple[bool, Output]:
     try:
         announced = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
         frames = read_frames(capture, job.path)
-        count = write_volume(partial, frames, job, expected_bytes(capture, announced))
+        label = f"emcurate {STAGE}: frames of a video as unsigned bytes"
+        expected = expected_bytes(capture, announced)
+        count = write_stack(partial, frames, job.format, job.voxel_size, label, expected)
         if not count:
             found = f"none that OpenCV can decode in {job.path.stat().st_size:,} bytes"
             raise InputError(job.path, "a video with frames", found, "check that it plays, or export it again as .mp4")
@@ -130,15 +131,6 @@ def expected_bytes(capture: Any, announced: int) -> int | None:
     if announced <= 0:
         return None
     return announced * int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)) * int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
-
-
-def write_volume(path: Path, frames: Iterator[npt.NDArray[np.uint8]], job: VideoJob, expected_bytes: int | None) -> int:
-    """Write frames as they come as a volume of the job's format; return how many there were."""
-    if job.format == "tif":
-        return tiff.write_stack(path, frames, job.voxel_size, expected_bytes)
-    if job.format == "nrrd":
-        return nrrd.write_stack(path, frames, job.voxel_size)
-    return mrc.write_stack(path, frames, job.voxel_size, f"emcurate {STAGE}: frames of a video as unsigned bytes")
 
 
 def list_videos(viddir: Path, prefer: str | None, report: Report) -> list[Path]:
@@ -183,7 +175,7 @@ def run(
             refuse_bad_names({path: [(name, path)] for path, name in names.items()}, report), report
         )
     }
-    ask_about_given(how, names.values(), report)
+    ask_about_given(how, dict.fromkeys(names.values()), report)
     sizes = {key: how.of(names[path]).voxel_size for key, path in volumes.items()}
     sources = {
         key: Source(path, fingerprint(path), key, settings={"voxel_size": sizes[key]}) for key, path in volumes.items()

@@ -75,6 +75,33 @@ def test_from_raw_files_to_subvolumes_and_again(small_corpus, tmp_path, capsys):
     assert "0 sections written" in capsys.readouterr().out
 
 
+def test_the_report_tells_what_has_been_done_so_far(small_corpus, tmp_path, capsys):
+    out = tmp_path / "out"
+    (small_corpus / "volumes" / "broken.mrc").write_bytes(b"no")
+    common = [*inputs(small_corpus), "--out", str(out), "--crop-size", str(CROP), "--spacing", "3"]
+    assert curate.main([*common, "--until", "deduplicate"]) == 1
+    page = (out / "report.html").read_text()
+    assert f"look at {out / 'report.html'}" in capsys.readouterr().out
+    exemplars = len(PathList(out / "deduplicate" / "deduplicated_fpaths.npz"))
+    assert f"<b>{exemplars:,}</b>" in page
+    for words in (
+        "block",
+        "film",
+        "micrograph 3",
+        "broken.mrc",
+        "labeling.ipynb",
+        "--until deduplicate",
+        "crop_patches",
+    ):
+        assert words in page, words
+    assert page.count("data:image/webp") > 10
+    (out / "report.html").write_text("mine")
+    assert curate.main([*common, "--until", "deduplicate"]) == 1
+    assert (out / "report.html").read_text() == "mine"
+    said = capsys.readouterr()
+    assert "another file, which was left" in said.out + said.err
+
+
 def test_exemplars_are_the_same_whether_all_patches_are_kept_or_none_but_them(small_corpus, tmp_path):
     common = [*inputs(small_corpus), "--crop-size", str(CROP), "--spacing", "3", "--until", "deduplicate"]
     assert curate.main([*common, "--out", str(tmp_path / "short")]) == 0
@@ -212,7 +239,7 @@ def test_failures_and_the_table_survive_what_breaks_a_later_stage_off(
     captured = capsys.readouterr()
     failed = captured.err.split("Failed:\n")[1].splitlines()
     assert "bad.png" in failed[0]
-    assert "no space left" in failed[1] or "out of memory" in failed[1]
+    assert "no space left" in failed[1] or "enough memory" in failed[1]
     assert "\ncrop_patches " in captured.out and "images: stopped at crop_patches" in captured.out
 
 

@@ -1,6 +1,7 @@
 """The README cannot drift: its scripts exist and explain themselves, and its commands run."""
 
 import ast
+import importlib
 import re
 import shlex
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 import curate
 from emcurate.patches.labels import INFORMATIVE, LABELS_FILE, UNINFORMATIVE
@@ -100,6 +102,29 @@ def test_every_question_about_patches_gets_an_answer(small_corpus, tmp_path, mon
     assert answers[3].sum() == (patches["outcome"] == "informative").sum() > 0
     barren = {source for source, rows in patches.groupby("source") if not (rows["outcome"] == "informative").any()}
     assert {source for (source,) in answers[4].fetchall()} == barren
+
+
+def test_the_loader_gives_every_exported_patch_and_draws_datasets_evenly(small_corpus, tmp_path, monkeypatch):
+    pytest.importorskip("zarr")
+    kinds = [word for kind in ("images", "volumes") for word in (f"--{kind}", str(small_corpus / kind))]
+    command = [*kinds, "--out", str(tmp_path / "work"), "-cs", "32", "-s", "3", "-p", "1", "--until", "deduplicate"]
+    assert curate.main(command) == 0
+    fpaths = tmp_path / "work" / "deduplicate" / "deduplicated_fpaths.npz"
+    export = importlib.import_module("data_prep.export")
+    flags = ["--format", "zarr", "--split", "0.7", "--per-dataset", "30", "-p", "1"]
+    assert export.main([str(fpaths), str(tmp_path / "export"), *flags]) == 0
+    monkeypatch.chdir(tmp_path)
+    known = {}
+    exec(re.search(r"<!-- loader -->\n```python\n(.*?)```", README, re.DOTALL)[1], known)
+    rows, loader = known["rows"], known["loader"]
+    assert next(iter(loader)).shape[1:] == (1, 32, 32)
+    for row in rows.iloc[::9].itertuples():
+        patch = tifffile.imread(tmp_path / "work" / "crop_patches" / f"{row.patch}.tiff")
+        loaded = loader.dataset[int(row.row)][0].numpy() * 255
+        assert np.array_equal(np.rint(loaded)[: patch.shape[0], : patch.shape[1]], patch)
+    drawn = rows["dataset"].to_numpy()[[i for _ in range(20) for i in loader.sampler]]
+    names, counts = np.unique(drawn, return_counts=True)
+    assert len(names) >= 2 and counts / len(drawn) == pytest.approx(1 / len(names), abs=0.1)
 
 
 def label(directory):

@@ -22,6 +22,7 @@ from emcurate.patches.labels import CODE_INFORMATIVE, CODE_NONE, CODE_UNINFORMAT
 from emcurate.patches.list_names import ListNames
 from emcurate.patches.pathlists import PathList
 from emcurate.patches.reading import fingerprint_patch
+from emcurate.patches.splits import hold_back
 from emcurate.running.jobs import Workers
 from emcurate.running.report import Report
 
@@ -29,9 +30,6 @@ READ_AT_ONCE = 64
 
 # With fewer validation patches of a class, one patch more or less changes the AUC visibly.
 FEW_FOR_VALIDATION = 10
-
-# Ways to choose the datasets held back that are tried; the best one is taken.
-TRIES = 2000
 
 CodeArray = npt.NDArray[np.uint8]
 BoolArray = npt.NDArray[np.bool_]
@@ -171,7 +169,7 @@ def split_random(truth: BoolArray, part: float, seed: int) -> BoolArray:
 def split_by_dataset(truth: BoolArray, datasets: Sequence[str], part: float, seed: int) -> BoolArray:
     """Return which patches to hold back: whole datasets, so that no near-identical neighbours are on both sides.
 
-    Of many random choices the one is taken that comes closest to `part` of each class.
+    See `emcurate.patches.splits.hold_back`.
 
     Raises
     ------
@@ -180,20 +178,10 @@ def split_by_dataset(truth: BoolArray, datasets: Sequence[str], part: float, see
     """
     names, place = np.unique(np.array(datasets), return_inverse=True)
     sizes = np.stack([np.bincount(place[truth == value], minlength=len(names)) for value in (False, True)], axis=1)
-    totals = sizes.sum(axis=0)
-    rng = np.random.default_rng(seed)
-    best, least = None, np.inf
-    for _ in range(TRIES):
-        order = rng.permutation(len(names))
-        held = np.cumsum(sizes[order], axis=0)
-        both = ((held > 0) & (held < totals)).all(axis=1)
-        distance = np.where(both, np.abs(held / np.maximum(totals, 1) - part).max(axis=1), np.inf)
-        stop = int(distance.argmin())
-        if distance[stop] < least:
-            least, best = float(distance[stop]), order[: stop + 1]
-    if best is None:
+    held = hold_back(sizes, part, seed)
+    if held is None:
         raise ValueError("no choice of datasets leaves both classes on both sides")
-    return np.isin(place, best)
+    return np.isin(place, held)
 
 
 def warn_of_few(patches: LabelledPatches, labels: Path, report: Report) -> None:

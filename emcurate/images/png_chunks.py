@@ -35,7 +35,7 @@ def check_png(path: Path, content: bytes | None = None) -> None:
             if len(stored) < _CHECKSUM.size:
                 break
             if stored != _CHECKSUM.pack(checksum):
-                name = kind.decode("ascii", "backslashreplace")
+                name = ascii(kind.decode("latin-1"))[1:-1]
                 found = f"damaged data, whose checksum is another ({name} chunk)"
                 raise InputError(path, "a complete image", found, _COPY_AGAIN)
             if kind == _LAST_CHUNK:

@@ -312,6 +312,8 @@ def _bytes_of(values: AnyArray) -> npt.NDArray[np.uint8]:
 
 def _groups(values: AnyArray) -> list[Numbers]:
     """Return the indices of equal values, value by value."""
+    if not len(values):
+        return []
     if (values == values[0]).all():
         return [np.arange(len(values))]
     order = np.argsort(values, kind="stable")

@@ -98,4 +98,13 @@ def read_decided(path: Path) -> pa.Table:
         raise InputError(path, "a table of what was decided", f"a damaged or other file ({said})", _ADVICE) from None
 
 
+def read_threshold(path: Path) -> float | None:
+    """Return the score above which patches were kept, as the table notes it; None if it does not."""
+    try:
+        with open_regular(path) as file:
+            return float((pq.read_schema(pa.PythonFile(file)).metadata or {})[THRESHOLD_KEY])
+    except (pa.ArrowException, OSError, ValueError, KeyError):
+        return None
+
+
 _ADVICE = "run filtered/classify_nn.py again"

@@ -6,7 +6,8 @@ nothing wrong of patches that it has not seen. Tables of any size are read and w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from emcurate.files import atomic_path, list_files
+from emcurate.files import atomic_path, digest_bytes, list_files
 from emcurate.patches.columns import as_column, as_numbers, in_one
 from emcurate.patches.decided import DECIDED_COLUMNS, THRESHOLD_KEY, read_decided
 from emcurate.patches.duplicates import GROUPS_SUFFIX, read_groups
 from emcurate.patches.names import parse_names
 from emcurate.patches.tables import COLUMNS, TABLE_SUFFIX, read_row_groups, read_schema
+from emcurate.running.claims import Notes
 
 JOINED_NAME = "patches.parquet"
 
@@ -66,6 +68,10 @@ class Lookup:
         stop = self._place(ends["max"].as_py(), after=True)
         return pc.add(pc.index_in(names, value_set=self.names.slice(start, stop - start)).cast(pa.int64()), start)
 
+    def has_between(self, first: str, last: str) -> bool:
+        """Return whether any patch's name is one of these or between them."""
+        return self._place(first, after=False) < self._place(last, after=True)
+
     def _place(self, name: str, *, after: bool) -> int:
         """Return where a name stands, or would; `after` all of that name, or before them."""
         low, high, wanted = 0, len(self.names), name.encode()  # as Arrow sorts them
@@ -82,7 +88,7 @@ class Results:
 
     Attributes
     ----------
-    patchdir : Path, optional
+    patchdirs : tuple of Path
         Of crop_patches.py, with the tables.
     groups : Path, optional
         Of deduplicate.py.
@@ -90,15 +96,43 @@ class Results:
         The table of what was decided of patches, by classify_nn.py or another filter.
     """
 
-    patchdir: Path | None = None
+    patchdirs: tuple[Path, ...] = ()
     groups: Path | None = None
     decided: Path | None = None
 
+    def tables(self) -> list[tuple[str, Path]]:
+        """Return the tables that are there, each with its dataset's name."""
+        return [found for directory in self.patchdirs for found in _list(directory, TABLE_SUFFIX)]
+
+    def group_tables(self) -> dict[str, Path]:
+        """Return the tables of groups that are there, by dataset."""
+        return dict(_list(self.groups, GROUPS_SUFFIX)) if self.groups is not None else {}
+
+    def decided_table(self) -> Path | None:
+        """Return the table of what was decided, if it is there."""
+        return self.decided if self.decided is not None and self.decided.is_file() else None
+
     def files(self) -> list[Path]:
         """Return the files that the table is made of, as far as they are there."""
-        tables = list_files(self.patchdir, [TABLE_SUFFIX]) if self.patchdir and self.patchdir.is_dir() else []
-        groups = list_files(self.groups, [GROUPS_SUFFIX]) if self.groups and self.groups.is_dir() else []
-        return [*tables, *groups, *([self.decided] if self.decided and self.decided.is_file() else [])]
+        decided = self.decided_table()
+        return [*(path for _, path in self.tables()), *self.group_tables().values(), *([decided] if decided else [])]
+
+    def digest(self) -> str:
+        """Return what changes when the content of any file does; as the stages noted it, where they did."""
+        by_directory: dict[tuple[Path, str], list[Path]] = defaultdict(list)
+        for file in self.files():
+            # Notes on a million patches are in the same ledger: only those on files like these are kept.
+            by_directory[file.parent, file.name[file.name.rindex("_") :]].append(file)
+        lines = []
+        for (directory, ending), some in by_directory.items():
+            notes = Notes(directory, ending)
+            lines += [f"{file.name} {notes.fingerprint(file)}" for file in some]
+        return digest_bytes("\n".join(lines).encode("utf-8", "surrogateescape"))
+
+
+def _list(directory: Path, suffix: str) -> list[tuple[str, Path]]:
+    found = list_files(directory, [suffix]) if directory.is_dir() else []
+    return [(path.name.removesuffix(suffix), path) for path in found]
 
 
 @dataclass(frozen=True)
@@ -112,10 +146,13 @@ class Addition:
     lookup : Lookup
         Has these; and maybe `outcome` and `why`, which count before what the stages say where they are not null, and
         columns of the patches' tables, for patches that have no row there.
+    name_source : callable, optional
+        Gives what the table has for the path of a source.
     """
 
     columns: Mapping[str, pa.DataType]
     lookup: Lookup
+    name_source: Callable[[str], str] | None = None
 
 
 def write_joined(path: Path, results: Results, addition: Addition | None = None) -> int:
@@ -128,17 +165,19 @@ def write_joined(path: Path, results: Results, addition: Addition | None = None)
     InputError
         If a file of a stage is damaged.
     """
-    files = results.files()
-    tables = {file.name.removesuffix(TABLE_SUFFIX): file for file in files if file.name.endswith(TABLE_SUFFIX)}
-    groups = {file.name.removesuffix(GROUPS_SUFFIX): file for file in files if file.name.endswith(GROUPS_SUFFIX)}
+    tables: dict[str, list[Path]] = defaultdict(list)
+    for dataset, table in results.tables():
+        tables[dataset].append(table)
+    groups = results.group_tables()
     fields = dict(COLUMNS)
-    for table in tables.values():
+    for table in (table for some in tables.values() for table in some):
         # Columns that others add, such as measures, come along.
         fields |= {each.name: each.type for each in read_schema(table) if each.name not in fields}
     own = pa.schema(list(fields.items()))
     fields |= {**GROUP_COLUMNS, **DECIDED_COLUMNS, **OUTCOME_COLUMNS, **(addition.columns if addition else {})}
     schema = pa.schema(list(fields.items()))
-    decided = Lookup(read_decided(files[-1])) if files and files[-1] == results.decided else None
+    decided_table = results.decided_table()
+    decided = None if decided_table is None else Lookup(read_decided(decided_table))
     rows = 0
     with (
         atomic_path(path) as partial,
@@ -153,7 +192,7 @@ def write_joined(path: Path, results: Results, addition: Addition | None = None)
 
 
 def _iter_rows(
-    tables: Mapping[str, Path], groups: Mapping[str, Path], own: pa.Schema, addition: Addition | None
+    tables: Mapping[str, list[Path]], groups: Mapping[str, Path], own: pa.Schema, addition: Addition | None
 ) -> Iterator[tuple[pa.Table, Lookup | None]]:
     """Yield the rows of one dataset after another, some at a time, each with what is known of its groups."""
     unseen = np.ones(len(addition.lookup.names) if addition else 0, np.bool_)
@@ -161,7 +200,7 @@ def _iter_rows(
         known = Lookup(read_groups(groups[dataset])) if dataset in groups else None
         if dataset in tables:
             others = [name for name in own.names if name != "patch"]
-            pieces = read_row_groups(tables[dataset], ["patch"], also=others)
+            pieces = (some for table in tables[dataset] for some in read_row_groups(table, ["patch"], also=others))
         else:
             assert known is not None
             pieces = (_rows_of_names(known.table.slice(at, ROWS_AT_ONCE)) for at in _starts(len(known.names)))
@@ -202,6 +241,10 @@ def _join(
         # Both or neither: a reason belongs to its outcome.
         counts = pc.is_valid(said["outcome"])
         outcome, why = pc.if_else(counts, said["outcome"], outcome), pc.if_else(counts, said["why"], why)
+        if addition.name_source is not None and "source" in columns:
+            sources = columns["source"].dictionary_encode()
+            named = as_column([addition.name_source(path) for path in sources.dictionary.to_pylist()], pa.string())
+            columns["source"] = named.take(sources.indices)
     columns |= {"outcome": outcome, "why": why}
     arrays = [columns[field.name] if field.name in columns else pa.nulls(len(names), field.type) for field in schema]
     return pa.Table.from_arrays(arrays, schema=schema)

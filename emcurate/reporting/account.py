@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from pathlib import Path
 
-from emcurate.files import digest_bytes, note_output, taken_by_other
+from emcurate.files import note_output, taken_by_other
 from emcurate.patches.joined import JOINED_NAME, Results, write_joined
-from emcurate.running.claims import Notes
 from emcurate.running.ledger import Ledger, Source
 from emcurate.running.report import Report
 
@@ -32,10 +30,8 @@ def write_account(ledger: Ledger, results: Results, report: Report, *, overwrite
     InputError
         If a file of a stage is damaged, or another file of that name is there.
     """
-    files = results.files()
     path = ledger.directory / JOINED_NAME
-    state = digest_bytes("\n".join(f"{file.name} {digest}" for file, digest in digest_files(files).items()).encode())
-    source = Source(ledger.directory, state, JOINED_NAME, is_renewed=True)
+    source = Source(ledger.directory, results.digest(), JOINED_NAME, is_renewed=True)
     plan = ledger.plan({JOINED_NAME: source}, report, root=ledger.directory, overwrite=overwrite)
     if plan.done:
         report.count(COUNTED, ledger.details_of(JOINED_NAME)["patches"])
@@ -45,18 +41,3 @@ def write_account(ledger: Ledger, results: Results, report: Report, *, overwrite
     count = write_joined(path, results)
     ledger.finish(JOINED_NAME, [note_output(path, ledger.directory)], {"patches": count})
     report.count(COUNTED, count)
-
-
-def digest_files(files: list[Path]) -> dict[Path, str]:
-    """Return the digest of each of several files' contents; as noted by the stages that made them, where it is."""
-    by_directory: dict[Path, list[Path]] = defaultdict(list)
-    for file in files:
-        by_directory[file.parent].append(file)
-    digests: dict[Path, str] = {}
-    for directory, some in by_directory.items():
-        # Notes on a million patches are in the same ledger: only those on files like these are kept.
-        endings = {file.name[file.name.rindex("_") :] for file in some}
-        for ending in sorted(endings):
-            notes = Notes(directory, ending)
-            digests |= {file: notes.fingerprint(file) for file in some if file.name.endswith(ending)}
-    return digests

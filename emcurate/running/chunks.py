@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 import traceback
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
-from emcurate.errors import InputError, describe_os_error
+from emcurate.errors import FEWER_PROCESSES, InputError, TooLittleMemoryError, describe_os_error
 from emcurate.running.disk import NO_ROOM
 from emcurate.running.hearing import hear
 
@@ -31,12 +32,15 @@ class WorkerDiedError(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What becomes of an input: a value or an error in words, and the warnings emitted on the way."""
+    """What becomes of an input: a value or an error in words, and the warnings emitted on the way.
+
+    `alone` tells that it is to be tried once more by itself: its worker died, or memory was not to be had.
+    """
 
     value: Any = None
     error: str | None = None
     warnings: tuple[str, ...] = ()
-    died: bool = False
+    alone: bool = False
     no_room: OSError | None = None
 
 
@@ -136,7 +140,7 @@ def feed(
             elif isinstance(answer, WorkerDiedError):
                 for index in chunk:
                     error = f"{_subject(inputs[index])}: {str(answer) or 'the process working on it was killed'}"
-                    yield index, Outcome(error=f"{error}, perhaps for want of memory", died=True)
+                    yield index, Outcome(error=f"{error}, perhaps for want of memory", alone=True)
             elif len(chunk) > 1:
                 singly.extend(chunk)
                 left += len(chunk)
@@ -158,16 +162,20 @@ def run_chunk(function: Callable[[Any], Any], jobs: Sequence[Any], seconds: floa
 def run_job(function: Callable[[Any], Any], job: Any) -> Outcome:
     """Do one job, whatever comes of it."""
     with hear() as heard:
-        value, error, no_room = None, None, None
+        value, error, no_room, alone = None, None, None, False
         try:
             value = function(job)
         except InputError as problem:
-            error = str(problem)
+            error, alone = str(problem), isinstance(problem, TooLittleMemoryError)
         except Exception as problem:
-            error = _describe_unexpected(function, job, problem)
+            error, alone = _describe_unexpected(function, job, problem), _is_for_want_of_memory(problem)
             if isinstance(problem, OSError) and problem.errno in NO_ROOM:
                 no_room = problem
-    return Outcome(value, error, tuple(heard), no_room=no_room)
+    return Outcome(value, error, tuple(heard), alone, no_room)
+
+
+def _is_for_want_of_memory(problem: Exception) -> bool:
+    return isinstance(problem, MemoryError) or (isinstance(problem, OSError) and problem.errno == errno.ENOMEM)
 
 
 def _describe_unexpected(function: Callable[[Any], Any], job: Any, problem: Exception) -> str:
@@ -176,7 +184,9 @@ def _describe_unexpected(function: Callable[[Any], Any], job: Any, problem: Exce
     if isinstance(problem, OSError) and problem.errno is not None:
         return str(describe_os_error(problem, _subject(job)))
     if isinstance(problem, MemoryError):
-        return f"{_subject(job)}: out of memory ({problem}); try fewer processes with -p"
+        return str(
+            TooLittleMemoryError(_subject(job), "enough memory for it", f"too little ({problem})", FEWER_PROCESSES)
+        )
     name = getattr(function, "__name__", "job")
     return (
         f"{_subject(job)}: {name} failed with {type(problem).__name__}: {problem}; "

@@ -2,7 +2,8 @@
 
 A job is a top-level function of one argument. What it raises is noted against its input and the other inputs go on;
 a `DataWarning` it emits reaches the user whichever process it was emitted in. Whatever dies, every input ends as done
-or as failed: one whose worker was killed is tried once more, alone, and then named.
+or as failed: one whose worker was killed, or for which memory was not to be had, is tried once more, alone, and then
+named.
 """
 
 from __future__ import annotations
@@ -195,9 +196,9 @@ def byte_progress(total: int, label: str) -> tqdm[Any]:
 
 
 def _set_aside(outcomes: Iterable[tuple[int, Outcome]], suspects: list[int]) -> Iterator[tuple[int, Outcome]]:
-    """Yield the outcomes of inputs, but add the index of each that its worker died with to the suspects."""
+    """Yield the outcomes of inputs, but add the index of each that is to be tried once more to the suspects."""
     for index, outcome in outcomes:
-        if outcome.died:
+        if outcome.alone:
             suspects.append(index)
         else:
             yield index, outcome

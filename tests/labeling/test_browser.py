@@ -9,7 +9,6 @@ import json
 import os
 import re
 import secrets
-import shutil
 import socket
 import subprocess
 import sys
@@ -25,22 +24,12 @@ from emcurate.images.sections import write_section
 from emcurate.labeling.tiles import describe_place
 from emcurate.patches.labels import load_labels
 from emcurate.patches.pathlists import PathList, write_path_list
+from tests.browsers import CHROMIUM, FLAGS, needs_chromium
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 pytest.importorskip("jupyterlab", reason="JupyterLab is not installed")
 pytest.importorskip("anywidget", reason="anywidget is not installed")
 
-CHROMIUM = os.environ.get("EMCURATE_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 NOTEBOOK = "labeling.ipynb"
 COUNT = 30
 COLUMNS = 4  # of the pages of those tests that count on 3 x 4
@@ -49,9 +38,7 @@ ORDER = np.random.default_rng(0).permutation(COUNT).tolist()  # the widget's def
 GONE = 7  # the place on the first page of a patch whose file is not there
 
 pytestmark = [
-    pytest.mark.skipif(
-        CHROMIUM is None, reason="no Chromium found; apt-get install chromium, or set EMCURATE_CHROMIUM"
-    ),
+    needs_chromium,
     pytest.mark.timeout(240),
 ]
 

@@ -55,7 +55,7 @@ def work(tmp_path_factory):
 
 
 def results(work):
-    return Results(work / "patches", work / "groups", work / DECIDED_FILE)
+    return Results((work / "patches",), work / "groups", work / DECIDED_FILE)
 
 
 def judge(row):
@@ -103,24 +103,24 @@ def test_every_patch_has_one_row_that_says_what_each_stage_made_of_it(work, tmp_
 
 def test_places_in_a_list_mean_nothing(work, tmp_path):
     for name in (DECIDED_FILE, "backwards.parquet"):
-        write_joined(tmp_path / name, Results(work / "patches", work / "groups", work / name))
+        write_joined(tmp_path / name, Results((work / "patches",), work / "groups", work / name))
     assert (tmp_path / DECIDED_FILE).read_bytes() == (tmp_path / "backwards.parquet").read_bytes()
 
 
 def test_what_a_stage_has_not_seen_yet_is_said_to_be_so(work, tmp_path):
     path = tmp_path / "patches.parquet"
-    write_joined(path, Results(work / "patches"))
+    write_joined(path, Results((work / "patches",)))
     assert set(pd.read_parquet(path)["outcome"]) == {"cut"}
-    write_joined(path, Results(work / "patches", work / "groups"))
+    write_joined(path, Results((work / "patches",), work / "groups"))
     assert set(pd.read_parquet(path)["outcome"]) == {"exemplar", "duplicate"}
 
 
 def test_datasets_without_a_table_have_what_names_and_groups_say(work, tmp_path, piece_rows):
     (tmp_path / "patches").mkdir()
     path = tmp_path / "patches.parquet"
-    write_joined(path, Results(tmp_path / "patches", work / "groups"))
+    write_joined(path, Results((tmp_path / "patches",), work / "groups"))
     rows = pd.read_parquet(path).sort_values("patch").reset_index(drop=True)
-    write_joined(path, Results(work / "patches", work / "groups"))
+    write_joined(path, Results((work / "patches",), work / "groups"))
     whole = pd.read_parquet(path).sort_values("patch").reset_index(drop=True)
     said = ["patch", "dataset", "plane", "index", "y", "x", "exemplar", "distance", "outcome", "why"]
     pd.testing.assert_frame_equal(rows[said], whole[said])
@@ -134,7 +134,7 @@ def test_columns_that_others_add_come_along(work, tmp_path):
         if source.name.startswith("fly"):
             table = table.append_column("blur", pa.array(np.arange(len(table)) / 2, pa.float32()))
         pq.write_table(table, tmp_path / "patches" / source.name)
-    write_joined(tmp_path / "patches.parquet", Results(tmp_path / "patches"))
+    write_joined(tmp_path / "patches.parquet", Results((tmp_path / "patches",)))
     rows = pd.read_parquet(tmp_path / "patches.parquet")
     fly = rows["dataset"] == "fly ö"
     assert rows["blur"][fly].tolist() == (np.arange(fly.sum()) / 2).tolist()

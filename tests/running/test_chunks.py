@@ -95,7 +95,7 @@ def test_a_death_costs_its_own_chunk_only():
     pool = Pool(deadly=[inputs[700]])
     done = drain(pool, inputs)
     (lost,) = [chunk for chunk in pool.chunks if inputs[700] in chunk]
-    assert {i for i, outcome in done.items() if outcome.died} == {inputs.index(job) for job in lost}
+    assert {i for i, outcome in done.items() if outcome.alone} == {inputs.index(job) for job in lost}
     assert len(lost) < 1000
 
 

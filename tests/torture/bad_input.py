@@ -31,7 +31,7 @@ MOST_BYTES = 2 << 30  # that a process may take beyond what it had at its start
 CRAFTED, ODD = "crafted", "odd"
 
 # What no output may hold.
-FORBIDDEN = ("Traceback (most recent call last)", "please report it", "out of memory", "unittest", " failed with ")
+FORBIDDEN = ("Traceback (most recent call last)", "please report it", "enough memory", "unittest", " failed with ")
 
 
 @dataclass

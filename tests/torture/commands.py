@@ -117,6 +117,7 @@ COMMANDS = {
     "mrc2byte in place": Command(
         "preprocess/mrc2byte.py", lambda c, out: [out], ("--overwrite",), prepare=_copy_volumes, among_inputs=True
     ),
+    "binvol": Command("preprocess/binvol.py", lambda c, out: [c.volumes, out], ("--factor", "3")),
     "cleanup2d": Command("raw/cleanup2d.py", lambda c, out: [c.images, out], ("--rescale", "minmax")),
     "cross_section3d": Command(
         "raw/cross_section3d.py", lambda c, out: [c.volumes, out, *SPACING], ("--rescale", "minmax")
@@ -139,6 +140,16 @@ COMMANDS = {
     ),
     "reconstruct3d": Command(
         "3d/reconstruct3d.py", lambda c, out: [c.listed, c.volumes, out, "-nz", "12"], ("-nz", "8")
+    ),
+    "export": Command(
+        "data_prep/export.py",
+        lambda c, out: [c.listed, out, "--format", "imagefolder", "--shard-size", "40"],
+        ("--budget", "50"),
+    ),
+    "export to zarr": Command(
+        "data_prep/export.py",
+        lambda c, out: [c.listed, out, "--format", "zarr", "--shard-size", "40"],
+        ("--format", "h5"),
     ),
     "trim_coco": Command(
         "data_prep/trim_coco.py",

@@ -126,7 +126,7 @@ def _zarr_2_cases():
     yield "metadata twice", {**plain, array: plain[array] + plain[array]}
     yield (
         "a chunk that unpacks to a gigabyte",
-        {**_changed(plain, array, compressor={"id": "zlib", "level": 1}), chunk: _zeros(1 << 30)},
+        {**_changed(plain, array, compressor={"id": "zlib", "level": 1}), chunk: packed_zeros(1 << 30)},
     )
     yield (
         "a chunk of 2^29 bytes",
@@ -134,13 +134,13 @@ def _zarr_2_cases():
             **_changed(
                 plain, array, shape=[512, 1024, 1024], chunks=[512, 1024, 1024], compressor={"id": "zlib", "level": 1}
             ),
-            chunk: _zeros(1 << 29),
+            chunk: packed_zeros(1 << 29),
         },
     )
     yield from _in_place_of(plain, (array, chunk))
 
 
-def _zeros(size, gzipped=False):
+def packed_zeros(size, gzipped=False):
     """Return a stream of deflate, as zlib or gzip frames it, of so many zeros, a multiple of 2^20."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     # After a full flush the next piece is packed like the one before.
@@ -311,7 +311,7 @@ def _zarr_3_cases():
         "a chunk that unpacks to a gigabyte",
         {
             **_changed(plain, name, codecs=[{"name": "bytes"}, {"name": "gzip", "configuration": {"level": 1}}]),
-            chunk: _zeros(1 << 30, gzipped=True),
+            chunk: packed_zeros(1 << 30, gzipped=True),
         },
     )
     yield from _in_place_of(plain, (name, chunk))
@@ -383,7 +383,10 @@ def _n5_cases():
     heads |= {"of 2^31 a side": (">2H3I", 0, 3, BIG, BIG, BIG), "of no side": (">2H3I", 0, 3, 0, 8, 16)}
     for what, numbers in heads.items():
         yield f"a block {what}", {**files, block: struct.pack(*numbers) + files[block][16:]}
-    yield "a block that unpacks to a gigabyte", {**files, block: files[block][:16] + _zeros(1 << 30, gzipped=True)}
+    yield (
+        "a block that unpacks to a gigabyte",
+        {**files, block: files[block][:16] + packed_zeros(1 << 30, gzipped=True)},
+    )
     yield "directories without end", {"CASE00.n5": make_nested}
     yield "no array", {"CASE00.n5/attributes.json": b"{}", "CASE00.n5/a/attributes.json": b'{"dimensions": []}'}
     yield "arrays in arrays", {**files, "CASE00.n5/0/attributes.json": files[name]}

@@ -29,6 +29,9 @@ SECONDS = 60  # for each parser, in the long form
 LARGEST_BYTES = 1 << 14
 INPUT_SECONDS, INPUT_MB = 20, 2048  # that one input may take
 
+# Where the parser's files lie, if there is such a file system, and in it the inputs that lines were reached with.
+MEMORY, CORPUS = "/dev/shm", "corpus"
+
 SKIPPED = "skipped: atheris is not installed (pip install -e .[fuzz]; there are wheels for Linux, CPython 3.11 to 3.13)"
 
 
@@ -316,11 +319,9 @@ def fuzz(name, seconds, seed, work):
     from emcurate.errors import InputError
 
     warnings.simplefilter("ignore")
-    corpus, place, found = work / "corpus", work / "place", work / "found"
-    for directory in (corpus, place, found):
-        directory.mkdir()
-    for number, data in enumerate(target.seeds()):
-        (corpus / f"{number}").write_bytes(data[:LARGEST_BYTES])
+    place, found = work / "place", work / "found"
+    place.mkdir()
+    found.mkdir()
     known = set()
 
     def try_one(data):
@@ -346,14 +347,17 @@ def fuzz(name, seconds, seed, work):
 
     flags = [f"-max_total_time={seconds}", f"-seed={seed}", f"-max_len={LARGEST_BYTES}", f"-timeout={INPUT_SECONDS}"]
     flags += [f"-rss_limit_mb={INPUT_MB}", f"-artifact_prefix={work}/", "-close_fd_mask=0", "-print_final_stats=1"]
-    atheris.Setup([sys.argv[0], *flags, str(corpus)], try_one)
+    atheris.Setup([sys.argv[0], *flags, str(work / CORPUS)], try_one)
     atheris.Fuzz()
 
 
 def run(name, seconds, seed, keep):
     """Fuzz a parser in a process of its own; return what was found, and how many inputs were tried."""
-    with tempfile.TemporaryDirectory(prefix="fuzz-") as directory:
+    with tempfile.TemporaryDirectory(prefix="fuzz-", dir=MEMORY if os.access(MEMORY, os.W_OK) else None) as directory:
         work = Path(directory)
+        (work / CORPUS).mkdir()
+        for number, data in enumerate(TARGETS[name].seeds()):
+            (work / CORPUS / f"{number}").write_bytes(data[:LARGEST_BYTES])
         words = ["--target", name, "--seconds", str(seconds), "--seed", str(seed), "--work", directory]
         command = [sys.executable, "-m", "tests.torture.fuzz", *words]
         limit = seconds + 3 * INPUT_SECONDS + 60

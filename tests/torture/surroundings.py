@@ -309,7 +309,7 @@ class Torture:
         for words in FORBIDDEN:
             if words in run.said:
                 self.find(where, f"said {words!r}", run)
-        reasons = ("expected", "out of memory", "for want of memory")
+        reasons = ("expected", "enough memory", "for want of memory")
         if status == 1 and surrounding.wanted == DONE_OR_REASON and not any(words in run.said for words in reasons):
             self.find(where, "gave no reason", run)
 

@@ -190,6 +190,12 @@ def test_a_list_of_strips_that_many_pages_share_is_not_read_for_each(tmp_path):
         open_volume(tmp_path / "v.tif")
 
 
+def test_a_file_without_pages_is_named(tmp_path):
+    (tmp_path / "v.tif").write_bytes(b"II*\0" + bytes(4))
+    with pytest.raises(InputError, match="a TIFF stack, found no image in it"):
+        open_volume(tmp_path / "v.tif")
+
+
 def test_a_stack_that_changes_while_it_is_read_is_followed_anew(tmp_path):
     path = tmp_path / "v.tif"
     path.write_bytes(chain_of_pages(5))

@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
 
 from emcurate.addresses import SEPARATOR, Address, Place
 from emcurate.files import is_directory, is_there
@@ -45,6 +48,9 @@ VOLUME_SUFFIXES = tuple(FILE_READERS)
 
 Opener = Callable[[View], Opened]
 
+# What volumes are written as, by their suffixes.
+FORMATS = ("tif", "nrrd", "mrc")
+
 
 def find_opener(place: Place) -> Opener | None:
     """Return what opens a volume by its suffix in any case, given what is to be read; None where no reader knows it."""
@@ -63,6 +69,43 @@ def _open_whole(open_voxels: Callable[[Path], Opened], path: Path, view: View) -
     """Open a volume of a format that holds one of them."""
     importlib.import_module(f"{__name__}.arrays").refuse_choices(path, view)
     return open_voxels(path)
+
+
+def write_stack(
+    path: Path,
+    planes: Iterable[npt.NDArray[Any]],
+    format: str,
+    voxel_size_nm: tuple[float, float, float] | None,
+    label: str,
+    expected_bytes: int | None,
+) -> int:
+    """Write (y, x) planes as they come as a volume; return how many there were. Without any, no file is made.
+
+    Parameters
+    ----------
+    path : Path
+    planes : iterable of (y, x) array
+        All of one shape and type: uint8, int16, uint16 or float32.
+    format : str
+        One of `FORMATS`.
+    voxel_size_nm : (z, y, x), optional
+    label : str
+        Says how it was made, where the format has room for that.
+    expected_bytes : int, optional
+        How large it will be, where that is known.
+    """
+    # Here, as the readers are: each loads a library of its own.
+    if format == "tif":
+        from emcurate.volumes.formats import tiff
+
+        return tiff.write_stack(path, planes, voxel_size_nm, expected_bytes)
+    if format == "nrrd":
+        from emcurate.volumes.formats import nrrd
+
+        return nrrd.write_stack(path, planes, voxel_size_nm)
+    from emcurate.volumes.formats import mrc
+
+    return mrc.write_stack(path, planes, voxel_size_nm, label)
 
 
 def file_of(path: Path) -> Path:

@@ -1,8 +1,8 @@
 """MRC: electron microscopy's own format, ``.mrc .map .rec .st .mrcs``, also compressed with gzip or bzip2.
 
 The header is 1024 bytes (MRC2014, Cheng et al. 2015, doi 10.1016/j.jsb.2015.04.002; IMOD's use of it,
-https://bio3d.colorado.edu/imod/doc/mrc_format.txt), then an extended header, then voxels. Only unsigned bytes are
-written, under IMOD's stamp, so that every program reads them as unsigned.
+https://bio3d.colorado.edu/imod/doc/mrc_format.txt), then an extended header, then voxels. Bytes are
+written as unsigned ones, under IMOD's stamp, so that every program reads them so.
 """
 
 from __future__ import annotations
@@ -265,37 +265,85 @@ def encode_byte_header(
     changed["mode"] = 0
     changed["dmin"], changed["dmax"], changed["dmean"] = used[0], used[-1], mean
     changed["rms"] = np.sqrt(float(histogram @ (values - mean) ** 2) / count)
-    changed["map"] = b"MAP "
-    changed["machst"] = [MACHINE_STAMPS[byte_order]]
-    full = int(np.clip(changed["nlabl"][0], 0, LABELS))
-    changed["label"][0, min(full, LABELS - 1)] = label.encode("ascii", "replace")[:LABEL_BYTES].ljust(LABEL_BYTES)
-    changed["nlabl"] = min(full + 1, LABELS)
+    _sign_header(changed, byte_order, label)
     return bytes(data)
 
 
 def write_stack(
     path: Path,
-    planes: Iterable[npt.NDArray[np.uint8]],
+    planes: Iterable[npt.NDArray[Any]],
     voxel_size_nm: tuple[float, float, float] | None,
     label: str,
 ) -> int:
-    """Write (y, x) uint8 planes as they come; return how many there were. Without any, no file is made."""
-    depth, histogram, plane_shape = 0, np.zeros(BYTE_VALUES, np.int64), (0, 0)
+    """Write (y, x) planes of uint8, int16, uint16 or float32 as they come; return how many there were.
+
+    Without any, no file is made.
+    """
+    depth, plane_shape, dtype = 0, (0, 0), np.dtype(np.uint8)
+    histogram, sums = np.zeros(BYTE_VALUES, np.int64), _Sums()
     with contextlib.ExitStack() as stack:
         file: Any = None
         for plane in planes:
             if file is None:
                 file = stack.enter_context(open(path, "wb"))
                 file.write(bytes(HEADER_BYTES))
-                plane_shape = plane.shape
-            file.write(np.ascontiguousarray(plane).data)
-            histogram += np.bincount(plane.ravel(), minlength=BYTE_VALUES)
+                plane_shape, dtype = plane.shape, plane.dtype
+            file.write(np.ascontiguousarray(plane, dtype.newbyteorder("<")).data)
+            if dtype == np.uint8:
+                histogram += np.bincount(plane.ravel(), minlength=BYTE_VALUES)
+            else:
+                sums.add(plane)
             depth += 1
         if file is not None:
             record = make_header((depth, *plane_shape), voxel_size_nm)
             file.seek(0)
-            file.write(encode_byte_header(record, "<", histogram, label))
+            if dtype == np.uint8:
+                file.write(encode_byte_header(record, "<", histogram, label))
+            else:
+                file.write(_encode_value_header(record, dtype, sums, label))
     return depth
+
+
+@dataclass
+class _Sums:
+    """What a header says of the values of a file: their extremes, and what their mean and deviation come of."""
+
+    low: float = math.inf
+    high: float = -math.inf
+    count: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+
+    def add(self, plane: npt.NDArray[Any]) -> None:
+        """Take in some finite values; no others count."""
+        values = plane[np.isfinite(plane)].astype(np.float64) if plane.dtype.kind == "f" else plane.astype(np.float64)
+        if values.size:
+            self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
+            self.count += values.size
+            self.total += float(values.sum())
+            self.squares += float((values**2).sum())
+
+
+def _encode_value_header(record: npt.NDArray[Any], dtype: np.dtype[Any], sums: _Sums, label: str) -> bytes:
+    """Return the bytes of a little-endian header that describes values of a type other than bytes."""
+    data = bytearray(record.tobytes())
+    changed = np.frombuffer(data, HEADER_DTYPE.newbyteorder("<"))
+    changed["mode"] = next(mode for mode, name in MODE_TYPES.items() if np.dtype(name) == dtype)
+    if sums.count:
+        mean = sums.total / sums.count
+        changed["dmin"], changed["dmax"], changed["dmean"] = sums.low, sums.high, mean
+        changed["rms"] = math.sqrt(max(0.0, sums.squares / sums.count - mean**2))
+    _sign_header(changed, "<", label)
+    return bytes(data)
+
+
+def _sign_header(changed: npt.NDArray[Any], byte_order: str, label: str) -> None:
+    """Put in what every header that is written has: its marks, and one label more."""
+    changed["map"] = b"MAP "
+    changed["machst"] = [MACHINE_STAMPS[byte_order]]
+    full = int(np.clip(changed["nlabl"][0], 0, LABELS))
+    changed["label"][0, min(full, LABELS - 1)] = label.encode("ascii", "replace")[:LABEL_BYTES].ljust(LABEL_BYTES)
+    changed["nlabl"] = min(full + 1, LABELS)
 
 
 def _find_byte_order(path: Path, data: bytes) -> str:

@@ -116,30 +116,41 @@ def data_file(path: Path, header: dict[str, Any] | None = None) -> Path | None:
 
 def write_stack(
     path: Path,
-    planes: Iterable[npt.NDArray[np.uint8]],
+    planes: Iterable[npt.NDArray[Any]],
     voxel_size_nm: tuple[float, float, float] | None,
 ) -> int:
-    """Write (y, x) uint8 planes raw as they come; return how many there were. Without any, no file is made."""
-    depth, plane_shape = 0, (0, 0)
+    """Write (y, x) planes of uint8, int16, uint16 or float32 raw as they come; return how many there were.
+
+    Without any, no file is made.
+    """
+    depth, plane_shape, dtype = 0, (0, 0), np.dtype(np.uint8)
     with contextlib.ExitStack() as stack:
         file: Any = None
         for plane in planes:
             if file is None:
                 file = stack.enter_context(open(path, "wb"))
-                plane_shape = plane.shape
-                file.write(_format_header(0, plane_shape, voxel_size_nm))
-            file.write(np.ascontiguousarray(plane).data)
+                plane_shape, dtype = plane.shape, plane.dtype
+                file.write(_format_header(0, plane_shape, voxel_size_nm, dtype))
+            file.write(np.ascontiguousarray(plane, dtype.newbyteorder("<")).data)
             depth += 1
         if file is not None:
             file.seek(0)
-            file.write(_format_header(depth, plane_shape, voxel_size_nm))
+            file.write(_format_header(depth, plane_shape, voxel_size_nm, dtype))
     return depth
 
 
-def _format_header(depth: int, plane_shape: tuple[int, ...], voxel_size_nm: tuple[float, float, float] | None) -> bytes:
+def _format_header(
+    depth: int,
+    plane_shape: tuple[int, ...],
+    voxel_size_nm: tuple[float, float, float] | None,
+    dtype: np.dtype[Any],
+) -> bytes:
     """Return a header whose length does not depend on the depth."""
     height, width = plane_shape
-    lines = ["NRRD0004", "type: uint8", "dimension: 3", f"sizes: {width} {height} {depth:>10}", "encoding: raw"]
+    kind = "float" if dtype.kind == "f" else dtype.name
+    lines = ["NRRD0004", f"type: {kind}", "dimension: 3", f"sizes: {width} {height} {depth:>10}", "encoding: raw"]
+    if dtype.itemsize > 1:
+        lines.append("endian: little")
     if voxel_size_nm is not None:
         z, y, x = voxel_size_nm
         lines += [

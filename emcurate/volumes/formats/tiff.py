@@ -133,13 +133,14 @@ def is_single_image(path: Path) -> bool:
 
 def write_stack(
     path: Path,
-    planes: Iterable[npt.NDArray[np.uint8]],
+    planes: Iterable[npt.NDArray[Any]],
     voxel_size_nm: tuple[float, float, float] | None,
     expected_bytes: int | None,
 ) -> int:
-    """Write (y, x) uint8 planes as they come, with ImageJ's metadata; return how many there were.
+    """Write (y, x) planes as they come, with ImageJ's metadata; return how many there were.
 
-    Without any, no file is made. A stack expected to be large, or of which nothing is known, becomes a BigTIFF.
+    They are uint8, int16, uint16 or float32. Without any, no file is made. A stack expected to be large, or of which
+    nothing is known, becomes a BigTIFF.
     """
     big = expected_bytes is None or expected_bytes > CLASSIC_TIFF_BYTES
     z, y, x = voxel_size_nm or (1.0, 1.0, 1.0)

@@ -1,0 +1,162 @@
+"""Hand patches over to those who train on them: as images, WebDataset shards, Zarr or HDF5, with what is known of each.
+
+Reads:   FPATHS, a path list such as nn_filtered_fpaths.npz; the patches it names, files or members of shards; the
+         tables beside them, and what deduplicate.py and classify_nn.py noted.
+Writes:  OUTDIR/patches.parquet, a row for every patch of these datasets: what became of it and why, and of those that
+         are exported split, file, row in the file, and weight; and by --format, for each split (train, and val with
+         --split):
+         imagefolder  {split}/00000/00000000.png, {split}/metadata.parquet, and {split}.txt, a path a line;
+         webdataset   {split}-00000.tar, in each an image and a .json a patch, in an order drawn by lot;
+         zarr         {split}.zarr, an array (patches, size, size) of uint8;
+         h5           {split}-00000.h5, with `images` (patches, size, size) and a dataset for all that is known.
+Example: python data_prep/export.py work/filtered/nn_filtered_fpaths.npz export --format imagefolder --split 0.9
+
+A dataset is never in both splits. --budget draws evenly over datasets, and patches of a dataset so that they are spread
+over it; `weight` is for those who draw while they train.
+"""
+
+from __future__ import annotations
+
+import emcurate.start  # noqa: F401 - before all that takes its time to load
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from emcurate import cli
+from emcurate.files import make_output_directory, refuse_same_directory
+from emcurate.patches.drawing import POWERS
+from emcurate.patches.exports.choice import Drawing, choose, find_size
+from emcurate.patches.exports.formats import FORMATS, owner_of, write_piece
+from emcurate.patches.exports.pieces import IMAGES, How
+from emcurate.patches.exports.plan import ExportPlan
+from emcurate.patches.fitting import FITS, PAD
+from emcurate.patches.listing import list_patches, look_at
+from emcurate.patches.pathlists import PathList
+from emcurate.running.jobs import Workers
+from emcurate.running.ledger import Ledger
+from emcurate.running.report import Report
+
+STAGE = "export"
+SEED = 0
+
+
+def run(
+    fpaths: Path,
+    outdir: Path,
+    *,
+    format: str,
+    size: int | None = None,
+    fit: str = PAD,
+    image: str = IMAGES[0],
+    drawing: Drawing = Drawing(),
+    shard_size: int | None = None,
+    relative: bool = False,
+    reroot: tuple[str, str] | None = None,
+    overwrite: bool = False,
+    prune: bool = False,
+    workers: Workers = Workers(),
+) -> Report:
+    """Export the patches of `fpaths`; see the module's docstring."""
+    report = Report(STAGE)
+    workers.warm_up()
+    listing = list_patches(PathList(fpaths, reroot))
+    for directory in listing.directories:
+        if directory.is_dir():
+            refuse_same_directory(directory, outdir)
+    seen = look_at(listing, report, workers)
+    size = find_size(listing, seen, size, fit, FORMATS[format].needs_one_size)
+    choice = choose(listing, seen, size, fit, drawing)
+    make_output_directory(outdir)
+    how = How(format, image, size, fit)
+    parameters = {**asdict(how), **asdict(drawing), "shard_size": shard_size, "relative": relative}
+    ledger = Ledger(outdir, STAGE, parameters, product="export", owner_of=owner_of)
+    plan = ExportPlan(ledger, fpaths, listing, seen, choice, how, shard_size, drawing.seed, relative)
+    plan.settle(report, overwrite=overwrite, prune=prune)
+    for piece, outputs in workers.run(write_piece, plan.jobs(), report, unit="piece"):
+        plan.take(piece, outputs, report)
+    plan.close(report)
+    return report
+
+
+def check_arguments(parser: argparse.ArgumentParser, arguments: dict[str, Any]) -> None:
+    """End the program if the arguments do not fit together; put those of the drawing into one value."""
+    if arguments["fit"] is not None and arguments["size"] is None and not FORMATS[arguments["format"]].needs_one_size:
+        parser.error("argument --fit: expected --size too, found none; it takes patches of any size")
+    arguments["fit"] = arguments["fit"] or PAD
+    by, part = arguments.pop("by"), arguments.pop("split")
+    if by is not None and part is None:
+        parser.error("argument --by: expected --split too, found none")
+    names = ("per_dataset", "budget", "balance", "seed")
+    arguments["drawing"] = Drawing(**{name: arguments.pop(name) for name in names}, part=part)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    parser = cli.make_parser(__doc__, "export.py")
+    parser.add_argument("fpaths", type=cli.existing_directory, metavar="FPATHS", help="path list of the patches")
+    parser.add_argument("outdir", type=cli.output_directory, metavar="OUTDIR", help="directory for the results")
+    parser.add_argument("--format", choices=FORMATS, required=True, help="what is written; see above")
+    images = parser.add_argument_group("images")
+    images.add_argument(
+        "--size",
+        type=cli.positive_int,
+        metavar="PIXELS",
+        help="give every patch this side (default: their own; for zarr and h5 that of the largest)",
+    )
+    images.add_argument(
+        "--fit",
+        choices=FITS,
+        help="what is done with others: pad them with zeros below and to the right, leave them out, or resize them "
+        f"(default: {PAD})",
+    )
+    images.add_argument(
+        "--image", choices=IMAGES, default=IMAGES[0], help="for imagefolder and webdataset (default: %(default)s)"
+    )
+    images.add_argument(
+        "--shard-size",
+        type=cli.positive_int,
+        metavar="N",
+        help="patches of a tar, HDF5 file, Zarr shard or directory (default: 1000, or 64 MiB; of HDF5 1 GiB)",
+    )
+    images.add_argument(
+        "--relative", action="store_true", help="let paths in tables and lists begin in OUTDIR, which then can be moved"
+    )
+    which = parser.add_argument_group("which patches", "all, if not told otherwise")
+    which.add_argument(
+        "--split",
+        type=cli.inner_fraction,
+        metavar="PART",
+        help="train on about this part, and hold the rest back for validation",
+    )
+    which.add_argument("--by", choices=("dataset",), help="keep datasets whole, which is what is done anyway")
+    which.add_argument("--per-dataset", type=cli.positive_int, metavar="N", help="of each dataset N patches at most")
+    which.add_argument(
+        "--budget", type=cli.positive_int, metavar="N", help="N patches in all, by the shares of --balance"
+    )
+    which.add_argument(
+        "--balance",
+        choices=POWERS,
+        default="even",
+        help="shares of datasets: even, by the square root of their sizes, or by these (default: %(default)s)",
+    )
+    which.add_argument(
+        "--seed", type=cli.natural_int, default=SEED, metavar="N", help="seed of what is drawn (default: %(default)s)"
+    )
+    cli.add_reroot_flag(parser)
+    cli.add_ledger_flags(parser, "outdir")
+    parser.set_defaults(check_arguments=check_arguments)
+    cli.add_job_flags(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the script; return its exit status."""
+    return cli.run_stage(run, build_parser(), argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,274 @@
+"""What an export has to write: pieces, what makes splits whole, and the account of all patches."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+
+from emcurate.files import Output, digest_bytes, note_output, taken_by_other
+from emcurate.partials import remove_stale_partials
+from emcurate.patches.columns import as_column, as_numbers, in_one
+from emcurate.patches.decided import DECIDED_FILE
+from emcurate.patches.exports.choice import NOWHERE, SPLITS, UNREADABLE, Choice, count_reasons
+from emcurate.patches.exports.formats import FORMATS, describe
+from emcurate.patches.exports.pieces import How, Index, Piece, PieceJobs, Split, piece_key
+from emcurate.patches.fitting import RESIZE
+from emcurate.patches.joined import JOINED_NAME, Addition, Lookup, Results, write_joined
+from emcurate.patches.joined import UNREADABLE as UNREADABLE_OUTCOME
+from emcurate.patches.listing import Listing, Seen
+from emcurate.patches.names import bytes_of
+from emcurate.running.ledger import Ledger, Source, path_as_text, path_of_text
+from emcurate.running.ledger_file import read_ledgers
+from emcurate.running.report import Report
+
+# What is handed on of each patch, with its weight and its number in its split.
+HANDED_ON = (
+    *("patch", "dataset", "kind", "plane", "index", "y", "x", "height", "width"),
+    *("pixel_size_y_nm", "pixel_size_x_nm", "step_nm"),
+)
+
+# What the account says beside what became of each patch.
+EXPORT_COLUMNS: dict[str, pa.DataType] = {
+    "split": pa.string(),
+    "file": pa.string(),
+    "row": pa.int64(),
+    "weight": pa.float64(),
+}
+EXPORTED, LEFT_OUT = "exported", "left out"
+
+# Rows that are Python objects at once.
+ROWS_AT_ONCE = 10_000
+
+
+def find_results(fpaths: Path, listing: Listing) -> Results:
+    """Return where the stages' results behind a list lie, as far as ledgers tell."""
+    places = [fpaths.parent]
+    decided = fpaths.parent / DECIDED_FILE
+    for ledger in read_ledgers(fpaths.parent):
+        # classify_nn.py notes the list that it has read, which lies where deduplicate.py wrote it.
+        places += [Path(path_of_text(line.source)).parent for line in ledger.entries.values() if line.source]
+    if (reroot := listing.paths.reroot) is not None:
+        places += [Path(reroot[1]) / p.relative_to(reroot[0]) for p in places if p.is_relative_to(reroot[0])]
+    groups = next((place for place in places if Results(groups=place).group_tables()), None)
+    return Results(tuple(listing.directories), groups, decided if decided.is_file() else None)
+
+
+class ExportPlan:
+    """What a run of export.py has to write.
+
+    The ledger knows an input for each piece, one for each split, which makes it whole when all its pieces are there,
+    and one for the account. All are parts of one: an export of one list in one way, or none.
+
+    Parameters
+    ----------
+    ledger : Ledger
+    fpaths : Path
+        The list.
+    listing, seen, choice : Listing, Seen and Choice
+    how : How
+    piece_rows : int, optional
+        Patches of a piece; by default what the format takes at most.
+    seed : int
+    relative : bool
+        Whether paths in tables and lists begin in OUTDIR.
+    """
+
+    def __init__(
+        self, ledger: Ledger, fpaths: Path, listing: Listing, seen: Seen, choice: Choice, how: How,
+        piece_rows: int | None, seed: int, relative: bool,
+    ) -> None:  # fmt: skip
+        self._ledger, self._fpaths, self._listing, self._seen, self._choice = ledger, fpaths, listing, seen, choice
+        self._how, self._relative, self._format = how, relative, FORMATS[how.format]
+        self._results = find_results(fpaths, listing)
+        rows = piece_rows or self._count_rows(seen)
+        self.splits = [
+            Split(name, self._order(number, seed), rows)
+            for number, name in enumerate(SPLITS)
+            if (choice.split == number).any()
+        ]
+        self._known = self._describe()
+        self._made: set[str] = set()
+        self._todo: list[tuple[Split, int]] = []
+
+    def _count_rows(self, seen: Seen) -> int:
+        chosen = self._choice.split != NOWHERE
+        largest = int((seen.heights.astype(np.int64) * seen.widths)[chosen].max())
+        pixels = largest if self._how.size is None else self._how.size**2
+        return max(1, min(self._format.piece_rows, self._format.piece_bytes // pixels))
+
+    def _order(self, split: int, seed: int) -> npt.NDArray[np.int64]:
+        members = self._choice.members(split)
+        return np.random.default_rng([seed, split]).permutation(members) if self._format.shuffles else members
+
+    def _describe(self) -> pa.Table:
+        """Return what is handed on of each patch of the listing."""
+        count = len(self._listing)
+        known = {name: in_one(self._listing.table[name]) for name in HANDED_ON}
+        known["height"], known["width"] = (
+            as_column(side, pa.int32(), side == 0) for side in (self._seen.heights, self._seen.widths)
+        )
+        if self._how.size is not None and self._how.fit == RESIZE:
+            # A pixel of the exported image, not of the patch.
+            for axis, side in (("y", self._seen.heights), ("x", self._seen.widths)):
+                factor = as_column(side / self._how.size, pa.float64())
+                known[f"pixel_size_{axis}_nm"] = pc.multiply(known[f"pixel_size_{axis}_nm"], factor)
+        numbers = np.full(count, -1, np.int64)
+        for split in self.splits:
+            numbers[split.members] = np.arange(len(split.members))
+        known["weight"] = as_column(self._choice.weight, pa.float64())
+        known["number"] = as_column(numbers, pa.int64())
+        return pa.table(known)
+
+    def settle(self, report: Report, *, overwrite: bool, prune: bool) -> None:
+        """Compare what there is with what is wanted; see `Ledger.plan`."""
+        sources: dict[str, Source] = {}
+        of_splits = []
+        for split in self.splits:
+            states = {piece_key(split.name, n): self._digest(split.of_piece(n)) for n in split.pieces}
+            sources |= {key: self._source(key, state) for key, state in states.items()}
+            of_splits.append(digest_bytes("".join(states.values()).encode()))
+            sources[split.name] = self._source(split.name, of_splits[-1])
+        outcome = digest_bytes(self._choice.reason.tobytes() + "\\n".join(self._choice.reasons).encode())
+        state = digest_bytes("".join([*of_splits, outcome, self._results.digest()]).encode())
+        sources[JOINED_NAME] = self._source(JOINED_NAME, state)
+        plan = self._ledger.plan(sources, report, root=self._ledger.directory, overwrite=overwrite, prune=prune)
+        self._made = set(plan.done)
+        self._is_refused = not plan.todo and len(plan.done) < len(sources)
+        self._wanted = set(plan.todo)
+        self._todo = [
+            (split, n) for split in self.splits for n in split.pieces if piece_key(split.name, n) in plan.todo
+        ]
+        for split, number in self._todo:
+            # Images are written there under hidden names first, of which a killed run, or worker, leaves one.
+            first, _ = self._format.place(self._how, split, number * split.piece_rows)
+            remove_stale_partials((self._ledger.directory / first).parent)
+        for split in self.splits:
+            report.count(f"patches in {split.name}", len(split.members))
+        report.count("patches left out", int((self._choice.split == NOWHERE).sum()))
+        report.count("pieces written", 0)
+        if done := sum(piece_key(split.name, n) in self._made for split in self.splits for n in split.pieces):
+            report.count("pieces already there", done)
+
+    def _source(self, key: str, state: str) -> Source:
+        # Nothing of that name is there: a piece that this run has not is gone.
+        return Source(self._fpaths / key, state, path_as_text(self._fpaths), owner=self._fpaths, is_part=True)
+
+    def _digest(self, rows: npt.NDArray[np.int64]) -> str:
+        """Return what changes when any of some patches, or what is handed on of it, does."""
+        digest = xxhash.xxh3_128(np.ascontiguousarray(self._seen.states[rows]).data)
+        for column in self._known.take(as_column(rows, pa.int64())).columns:
+            values = in_one(column)
+            if pa.types.is_string(values.type):
+                texts = pc.fill_null(values, "").cast(pa.large_string())
+                digest.update(bytes_of(texts))
+                digest.update(as_numbers(pc.binary_length(texts)).data)
+            else:
+                missing = float("nan") if pa.types.is_floating(values.type) else -1
+                digest.update(np.ascontiguousarray(as_numbers(pc.fill_null(values, missing))).data)
+        return digest.hexdigest()
+
+    def jobs(self) -> Sequence[Piece]:
+        """Return the pieces that are to be written."""
+        return PieceJobs(
+            self._todo, self._listing, self._known, self._ledger.directory, self._how,
+            lambda split, number: self._replaces(split.name) and self._replaces(piece_key(split.name, number)),
+        )  # fmt: skip
+
+    def _replaces(self, key: str) -> bool:
+        return self._ledger.replaces(key)
+
+    def take(self, piece: Piece, outputs: list[Output], report: Report) -> None:
+        """Note that a piece is written."""
+        self._ledger.finish(piece.key, outputs)
+        self._made.add(piece.key)
+        report.count("pieces written")
+
+    def close(self, report: Report) -> None:
+        """Make the splits whole whose pieces are all there, and if all are, write the account; say how to read them."""
+        for split in self.splits:
+            if split.name in self._wanted and all(piece_key(split.name, n) in self._made for n in split.pieces):
+                index = Index(
+                    self._ledger.directory, self._how, split, lambda split=split: self._rows(split),  # type: ignore[misc]
+                    self._replaces(split.name), self._relative,
+                )  # fmt: skip
+                self._ledger.finish(split.name, self._format.write_index(index))
+                self._made.add(split.name)
+        if self._is_refused or any(split.name not in self._made for split in self.splits):
+            return
+        if JOINED_NAME in self._wanted:
+            self._write_account()
+        self._tell(report)
+
+    def _rows(self, split: Split) -> Iterator[pa.Table]:
+        for start in range(0, len(split.members), ROWS_AT_ONCE):
+            yield self._known.take(as_column(split.members[start : start + ROWS_AT_ONCE], pa.int64()))
+
+    def _write_account(self) -> None:
+        path = self._ledger.directory / JOINED_NAME
+        if path.exists() and not self._replaces(JOINED_NAME):
+            raise taken_by_other(path, "the table this run would write")
+        addition = Addition(EXPORT_COLUMNS, Lookup(self._account()), self._name_source if self._relative else None)
+        count = write_joined(path, self._results, addition)
+        self._ledger.finish(JOINED_NAME, [note_output(path, self._ledger.directory)], {"patches": count})
+
+    def _account(self) -> pa.Table:
+        """Return what the export made of each patch of the listing."""
+        choice, count = self._choice, len(self._listing)
+        nowhere = choice.split == NOWHERE
+        before = "" if self._relative else f"{spell(self._ledger.directory)}/"
+        files, rows = np.full(count, -1, np.int64), np.full(count, -1, np.int64)
+        names: list[pa.Array] = []
+        start = 0
+        for split in self.splits:
+            for at in range(0, len(split.members), ROWS_AT_ONCE):
+                members = split.members[at : at + ROWS_AT_ONCE]
+                placed = [self._format.place(self._how, split, at + i) for i in range(len(members))]
+                names.append(as_column([f"{before}{file}" for file, _ in placed], pa.string()))
+                files[members] = start + np.arange(len(members))
+                rows[members] = [-1 if row is None else row for _, row in placed]
+                start += len(members)
+        reasons = as_column(choice.reasons, pa.string()).take(as_column(choice.reason, pa.int8()))
+        is_unreadable = pc.equal(reasons, UNREADABLE)
+        left_out = pc.if_else(is_unreadable, UNREADABLE_OUTCOME, LEFT_OUT)
+        is_exported = as_column((~nowhere).view(np.uint8), pa.uint8()).cast(pa.bool_())
+        known = {name: in_one(self._listing.table[name]) for name in self._listing.table.column_names}
+        return pa.table(
+            known
+            | {name: in_one(self._known[name]) for name in ("height", "width")}
+            | {
+                "split": as_column(list(SPLITS), pa.string()).take(as_column(choice.split, pa.int8(), nowhere)),
+                "file": in_one(pa.chunked_array(names)).take(as_column(files, pa.int64(), nowhere)),
+                "row": as_column(rows, pa.int64(), rows < 0),
+                "weight": as_column(choice.weight, pa.float64(), nowhere),
+                "outcome": pc.if_else(is_exported, EXPORTED, left_out),
+                "why": pc.if_else(is_exported, f"listed in {spell(self._fpaths.name)}", reasons),
+            }
+        )
+
+    def _name_source(self, source: str) -> str:
+        """Return the path of a source from OUTDIR on; an address stays as it is."""
+        if not os.path.isabs(source):  # noqa: PTH117 - a text, which may be an address
+            return source
+        return os.path.relpath(source, spell(self._ledger.directory))
+
+    def _tell(self, report: Report) -> None:
+        total = sum(len(split.members) for split in self.splits)
+        for split in self.splits:
+            datasets = len(np.unique(self._choice.of_dataset[split.members]))
+            share = f", {len(split.members) / total:.1%}" if len(self.splits) > 1 else ""
+            report.note(f"{split.name}: {len(split.members):,} patches of {datasets:,} datasets{share}")
+        for why, count in count_reasons(self._choice).items():
+            report.note(f"left out: {count:,} {why}")
+        report.note(f"read it with {describe(self._how.format, self._ledger.directory, self.splits)}")
+
+
+def spell(path: str | Path) -> str:
+    """Return a path as a table can have it."""
+    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -1,0 +1,249 @@
+"""The patches of a path list with all that their tables, their names and their files tell, as columns."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import xxhash
+
+from emcurate.errors import InputError, describe_os_error
+from emcurate.files import list_files
+from emcurate.patches.columns import as_column, as_numbers, in_one
+from emcurate.patches.joined import Lookup
+from emcurate.patches.names import parse_names, stems_of
+from emcurate.patches.pathlists import PathList
+from emcurate.patches.reading import find_patch_shape, read_patch, stat_patch
+from emcurate.patches.shards import split_member
+from emcurate.patches.tables import COLUMNS, TABLE_SUFFIX, read_row_groups
+from emcurate.running.jobs import Workers
+from emcurate.running.report import Report
+
+# Paths that are Python strings at once.
+PATHS_AT_ONCE = 100_000
+
+# Patches looked at in a job: a tenth of a second.
+LOOKED_AT_ONCE = 2000
+
+# What a table tells beside what it is kept for here: hashes and places in shards are not handed on.
+KNOWN_COLUMNS = [name for name in COLUMNS if name not in ("patch", "hash", "shard", "offset")]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The patches of a path list, each once.
+
+    Attributes
+    ----------
+    paths : PathList
+    positions : (n,) int64
+        Where in the list each patch stands first.
+    directories : list of Path
+        Those that patches, or shards with patches, lie in.
+    table : pyarrow.Table
+        A row a patch, with `patch` and `KNOWN_COLUMNS`; null where nothing tells.
+    """
+
+    paths: PathList
+    positions: npt.NDArray[np.int64]
+    directories: list[Path]
+    table: pa.Table
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def path(self, row: int) -> str:
+        """Return the path of the patch in a row of the table."""
+        return self.paths[int(self.positions[row])]
+
+
+def list_patches(paths: PathList) -> Listing:
+    """Return the patches of a path list.
+
+    Raises
+    ------
+    InputError
+        If it is empty, two different patches have one name, or a table beside them is damaged.
+    """
+    if not len(paths):
+        raise InputError(paths.directory, "a path list with patches", "an empty one", "run the stages before first")
+    names, folders, numbers = [], [], []
+    directories: dict[str, int] = {}
+    for some in _batched(paths):
+        names.append(stems_of(np.array(some, np.str_)))
+        owners = [_owner_of(path) for path in some]
+        numbers.append(np.array([directories.setdefault(owner, len(directories)) for owner, _ in owners], np.int32))
+        folders.append(as_column([folder for _, folder in owners], pa.string()))
+    patches = in_one(pa.chunked_array(names))
+    positions = _first_of_each(patches, paths)
+    first = as_column(positions, pa.int64())
+    patches, folder = patches.take(first), in_one(pa.chunked_array(folders)).take(first)
+    known = _read_known(patches, list(map(Path, directories)), np.concatenate(numbers)[positions])
+    said = parse_names(patches)
+    # What does not follow the grammar belongs to its directory, or shard.
+    said["dataset"] = pc.coalesce(said["dataset"], folder)
+    columns = {name: pc.coalesce(known[name], said[name]) if name in said else known[name] for name in known}
+    return Listing(paths, positions, sorted(map(Path, directories)), pa.table({"patch": patches, **columns}))
+
+
+def _batched(paths: Iterable[str]) -> Iterator[list[str]]:
+    rest = iter(paths)
+    while some := list(itertools.islice(rest, PATHS_AT_ONCE)):
+        yield some
+
+
+def _owner_of(path: str) -> tuple[str, str]:
+    """Return the directory of a patch, or of its shard, and the name of what it lies directly in, spelt in UTF-8."""
+    member = split_member(path)
+    parent = Path(path if member is None else member[0]).parent
+    within = parent.name if member is None else Path(member[0]).stem
+    return str(parent), within.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _first_of_each(names: pa.StringArray, paths: PathList) -> npt.NDArray[np.int64]:
+    """Return where each name stands first; a patch may be listed twice, but no name may stand for two."""
+    _, first, inverse = np.unique(as_numbers(names.dictionary_encode().indices), return_index=True, return_inverse=True)
+    for again in np.flatnonzero(first[inverse] != np.arange(len(names))).tolist():
+        one, other = paths[int(first[inverse[again]])], paths[again]
+        if one != other:
+            advice = "give each a name of its own, or put them into two lists"
+            raise InputError(paths.directory, "a name for each patch", f"{one} and {other} of one name", advice)
+    return np.sort(first)
+
+
+def _read_known(
+    names: pa.StringArray, directories: Sequence[Path], owners: npt.NDArray[np.int32]
+) -> dict[str, pa.Array]:
+    """Return what the tables in each patch's own directory say of it, by column; null where there is none."""
+    rows = as_column(np.arange(len(names)), pa.int64())
+    lookup = Lookup(pa.table({"patch": names, "row": rows}))
+    row_of, pieces, found_rows = as_numbers(in_one(lookup.table["row"])), [], []
+    for number, directory in enumerate(directories):
+        for path in list_files(directory, [TABLE_SUFFIX]) if directory.is_dir() else []:
+            for some in read_row_groups(path, ["patch"], lookup.has_between, KNOWN_COLUMNS, by="patch"):
+                places = lookup.find(in_one(some["patch"]))
+                at = np.flatnonzero(places.is_valid().to_numpy(zero_copy_only=False))
+                here = row_of[as_numbers(places.drop_null())]
+                own = owners[here] == number
+                pieces.append(some.take(as_column(at[own], pa.int64())))
+                found_rows.append(here[own])
+    where = np.full(len(names), -1, np.int64)
+    where[np.concatenate([np.zeros(0, np.int64), *found_rows])] = np.arange(sum(map(len, found_rows)))
+    wanted = as_column(where, pa.int64(), where < 0)
+    said = pa.concat_tables(pieces, promote_options="default") if pieces else pa.table({})
+    return {
+        name: in_one(said[name]).take(wanted) if name in said.column_names else pa.nulls(len(names), COLUMNS[name])
+        for name in KNOWN_COLUMNS
+    }
+
+
+@dataclass(frozen=True)
+class LookJob:
+    """Some patches to look at; `rows` are theirs in a listing."""
+
+    rows: npt.NDArray[np.int64]
+    paths: tuple[str, ...]
+
+    @property
+    def path(self) -> str:
+        """The first of them, which stands for all in messages."""
+        return self.paths[0]
+
+
+class LookJobs(Sequence[LookJob]):
+    """The patches of a listing, some at a time, each job made when it is asked for."""
+
+    def __init__(self, listing: Listing) -> None:
+        self._listing = listing
+
+    def __len__(self) -> int:
+        return -(-len(self._listing) // LOOKED_AT_ONCE)
+
+    @overload
+    def __getitem__(self, index: int) -> LookJob: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[LookJob]: ...
+    def __getitem__(self, index: int | slice) -> LookJob | list[LookJob]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        rows = np.arange(index * LOOKED_AT_ONCE, min(len(self._listing), (index + 1) * LOOKED_AT_ONCE))
+        return LookJob(rows, tuple(map(self._listing.path, rows.tolist())))
+
+
+@dataclass
+class Seen:
+    """What was seen of the patches of a listing, or of a job's.
+
+    Attributes
+    ----------
+    heights, widths : (n,) int32
+        In pixels; 0 where a patch cannot be read.
+    states : (n,) uint64
+        What changes when the patch's file, or its shard, does.
+    errors : list of str
+        Why patches cannot be read.
+    missing : int
+        How many of them are not there.
+    """
+
+    heights: npt.NDArray[np.int32]
+    widths: npt.NDArray[np.int32]
+    states: npt.NDArray[np.uint64]
+    errors: list[str] = field(default_factory=list)
+    missing: int = 0
+
+    @property
+    def readable(self) -> npt.NDArray[np.bool_]:
+        """Which can be read."""
+        return self.heights > 0
+
+
+def look_at(listing: Listing, report: Report, workers: Workers) -> Seen:
+    """Look at every patch of a listing; what cannot be read is reported.
+
+    Raises
+    ------
+    InputError
+        If more than half of the patches are not there: they were moved.
+    """
+    count = len(listing)
+    seen = Seen(np.zeros(count, np.int32), np.zeros(count, np.int32), np.zeros(count, np.uint64))
+    for job, some in workers.run(look_at_some, LookJobs(listing), report, unit="look"):
+        seen.heights[job.rows], seen.widths[job.rows], seen.states[job.rows] = some.heights, some.widths, some.states
+        seen.errors += some.errors
+        seen.missing += some.missing
+    if seen.missing > count / 2:
+        found = f"{seen.missing:,} of {count:,} not there, such as {seen.errors[0].partition(': expected')[0]}"
+        advice = "if they were moved, say so with --reroot OLD NEW"
+        raise InputError(listing.paths.directory, "patches where the list says", found, advice)
+    report.fail_all(seen.errors)
+    return seen
+
+
+def look_at_some(job: LookJob) -> Seen:
+    """Return what is seen of some patches: sizes from their files' heads, where these can be trusted."""
+    count = len(job.paths)
+    seen = Seen(np.zeros(count, np.int32), np.zeros(count, np.int32), np.zeros(count, np.uint64))
+    for row, path in enumerate(job.paths):
+        try:
+            state = stat_patch(path)
+            shape = find_patch_shape(path) or read_patch(path).shape
+            seen.heights[row], seen.widths[row] = shape
+            seen.states[row] = xxhash.xxh3_64_intdigest(f"{state.st_size} {state.st_mtime_ns}".encode())
+        except FileNotFoundError:
+            seen.missing += 1
+            seen.errors.append(str(InputError(path, "a patch", "no such file", "cut it again, or mend the list")))
+        except InputError as error:
+            seen.errors.append(str(error))
+        except OSError as error:
+            seen.errors.append(str(describe_os_error(error, path)))
+    return seen
