@@ -33,7 +33,7 @@ from emcurate.volumes.sections import (
 from emcurate.volumes.slabs import NotesBeside, Slab, describe_volume, ready_to_cut, suits_threads
 from emcurate.volumes.sources import VolumeSource
 from emcurate.volumes.volume import Volume, warn_of_odd_voxel_size, warn_of_unknown_voxel_size
-from emcurate.volumes.voxel_sizes import ask_about_given
+from emcurate.volumes.voxel_sizes import ask_about, ask_about_given, spell_size
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,10 @@ def find_volumes_to_cut(
     if not corpus.sources and not report.failures and isinstance(voldir, Path):
         expected = "volumes (tif, mrc, map, rec, nrrd, nii, h5, zarr, ... or sub-directories of slices)"
         raise InputError(voldir, expected, describe_raw(voldir), "name the directory that holds the volumes")
-    ask_about_given(how, {source.name: source.voxel_size_nm for source in corpus.sources}, report)
+    ask_about_given(how, [source.name for source in corpus.sources], report)
+    for source in corpus.sources:
+        if source.voxel_size_nm is not None and (question := ask_about(source.voxel_size_nm)):
+            report.warn(f"{source.name} in {voldir}, {spell_size(source.voxel_size_nm)}: {question}")
     return replace(corpus, sources=[_complete(source, how, scale) for source in corpus.sources])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from emcurate.errors import InputError
@@ -82,18 +82,17 @@ def _as_size(path: Path, line: int, cell: str) -> float:
     return size
 
 
-def ask_about_given(how: HowToCut, names: Mapping[str, VoxelSize | None], report: Report) -> None:
+def ask_about_given(how: HowToCut, names: Collection[str], report: Report) -> None:
     """Warn of voxel sizes given by the user that may be meant otherwise, or that are of no volume here.
 
     Parameters
     ----------
     how : HowToCut
-    names : mapping of str to (z, y, x) or None
-        The datasets here, with what a list of them says of each.
+    names : collection of str
+        The datasets here.
     report : Report
     """
     given = [("--voxel-size", how.voxel_size), *((f"{name} in --voxel-sizes", size) for name, size in how.voxel_sizes)]
-    given += [(f"{name} in the list of volumes", size) for name, size in names.items()]
     for who, size in given:
         if size and (question := ask_about(size)):
             report.warn(f"{who}, {spell_size(size)}: {question}")

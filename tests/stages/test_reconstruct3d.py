@@ -39,7 +39,7 @@ def voldir(tmp_path):
 
 def cut(tmp_path, voldir, crop, *arguments):
     cross_section3d.main([str(voldir), str(tmp_path / "sections"), *arguments])
-    crop_patches.main([str(tmp_path / "sections"), str(tmp_path / "patches"), "-cs", str(crop)])
+    crop_patches.main([str(tmp_path / "sections"), str(tmp_path / "patches"), "-cs", str(crop), "--min-size", "1"])
     paths = sorted((tmp_path / "patches").glob("*.tiff"))
     assert paths
     write_path_list(tmp_path / "filtered.npz", paths)
