@@ -175,7 +175,7 @@ def run(
             refuse_bad_names({path: [(name, path)] for path, name in names.items()}, report), report
         )
     }
-    ask_about_given(how, dict.fromkeys(names.values()), report)
+    ask_about_given(how, names.values(), report)
     sizes = {key: how.of(names[path]).voxel_size for key, path in volumes.items()}
     sources = {
         key: Source(path, fingerprint(path), key, settings={"voxel_size": sizes[key]}) for key, path in volumes.items()

@@ -77,7 +77,7 @@ def test_sizes_in_another_unit_or_order_are_asked_about(size, words):
 def test_what_is_given_is_asked_about_once_and_names_of_nothing_are_named():
     report = Report("test")
     how = HowToCut(voxel_size=(4, 4, 40), voxel_sizes=(("fly", (0.01, 0.01, 0.01)), ("flea", (8, 8, 8))))
-    ask_about_given(how, dict.fromkeys(["fly", "wing"]), report)
+    ask_about_given(how, ["fly", "wing"], report)
     first, second, third = report.warnings
     assert first.startswith("--voxel-size, 4 x 4 x 40 nm (z, y, x): is the order x, y, z?")
     assert second.startswith("fly in --voxel-sizes, 0.01 x 0.01 x 0.01 nm (z, y, x): are these micrometres?")
