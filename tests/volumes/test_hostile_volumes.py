@@ -225,7 +225,7 @@ def test_entries_that_are_no_files_are_named_and_the_good_volume_is_cut(tmp_path
     volumes.mkdir()
     tifffile.imwrite(volumes / "good.tif", VOXELS, photometric="minisblack")
     for suffix in ("mrc", "nrrd", "nii", "tif", "nhdr", "mrc.gz"):
-        os.mkfifo(volumes / f"pipe.{suffix}")
+        os.mkfifo(volumes / f"pipe {suffix}.{suffix}")  # of a name of its own: one name is one dataset
     make_socket(volumes / "socket.mrc")
     (volumes / "device.mrc").symlink_to("/dev/zero")
     (volumes / "loop.mrc").symlink_to("loop.mrc")
