@@ -13,7 +13,7 @@ DEMO_OUT ?= demo/output
 BENCHMARKS := pipeline scaling sections remote patches hashing cover inference coco_annotations
 
 # Minutes to hours; each a module in tests/torture. What they find they repeat with the seed that they print.
-TORTURES := bad_input guards kills
+TORTURES := bad_input guards kills surroundings fuzz
 SEED ?= $(shell date +%s)
 
 .DEFAULT_GOAL := help

@@ -14,7 +14,7 @@ import numpy as np
 
 from tests.torture.crafted_tiffs import BIG
 from tests.torture.odd_entries import make_socket
-from tests.torture.originals import VOXELS, make_ome_zarr, make_plain_n5, make_plain_zarr
+from tests.torture.originals import VOXELS, make_ome_zarr, make_plain_n5, make_plain_zarr, make_precomputed
 
 # Numbers of axes, sides of chunks and the like that no volume has.
 ABSURD_SIDES = (
@@ -393,6 +393,58 @@ def _n5_cases():
     yield from _in_place_of(files, (name, block))
 
 
+# Neuroglancer's precomputed format
+
+
+def _precomputed_cases():
+    files, name = make_precomputed(), "CASE00.precomputed/info"
+    chunk = "CASE00.precomputed/8_8_40/0-16_0-8_0-4"
+    packed = make_precomputed(packed=True)
+
+    def scale(**changes):
+        info = json.loads(files[name])
+        info["scales"][0].update(changes)
+        return {**files, name: _json(info)}
+
+    for sides in ABSURD_SIDES:
+        yield f"size {str(sides)[:40]}", scale(size=sides)
+        yield f"chunks {str(sides)[:40]}", scale(chunk_sizes=[sides])
+        yield f"offset {str(sides)[:40]}", scale(voxel_offset=sides)
+        yield f"resolution {str(sides)[:40]}", scale(resolution=sides)
+    for key in (
+        "../x",
+        "/etc",
+        "file:///etc",
+        "",
+        ".",
+        "a\0b",
+        "x" * 5000,
+        "x/" * 3000,
+        3,
+        None,
+        ["8_8_40"],
+        "8_8_40?a",
+        "link.raw",
+    ):
+        yield f"key {str(key)[:30]!r}", scale(key=key)
+    for encoding in ("raw", "jpeg", "png", "compressed_segmentation", "nonsense", 3, None):
+        yield f"encoding {encoding}", scale(encoding=encoding, compressed_segmentation_block_size=[0, 0, 0])
+    spec = {"@type": "neuroglancer_uint64_sharded_v1", "hash": "identity", "preshift_bits": 0, "minishard_bits": 0}
+    for bits in (0, 64, -1, 1 << 31, "x"):
+        yield f"{bits} bits of shards", scale(sharding={**spec, "shard_bits": bits, "minishard_bits": bits})
+    changes = [{"num_channels": number} for number in (0, -1, BIG, "x", None, 2)]
+    changes += [{"data_type": kind} for kind in ("object", "uint9", "", 3, None, "float64")]
+    changes += [{"scales": scales} for scales in ([], [{}], [None], "x", {}, None)]
+    changes += [{"type": "segmentation"}, {"@type": "other"}, {"mesh": "../.."}]
+    for change in changes:
+        yield str(change), _changed(files, name, **change)
+    for text in (b"", b"{", b"[]", b"null", b"[" * 100_000, b"\xff\xfe"):
+        yield f"info {text[:20]!r}", {**files, name: text}
+    yield "a packed chunk that unpacks to a gigabyte", {**packed, f"{chunk}.gz": packed_zeros(1 << 30, gzipped=True)}
+    yield from _in_place_of(files, (name, chunk))
+    yield from _in_place_of(packed, (f"{chunk}.gz",))
+
+
 # HDF5
 
 
@@ -483,6 +535,7 @@ def make_chunked(root):
         ("OME-Zarr", _ome_cases()),
         ("Zarr 3", _zarr_3_cases()),
         ("N5", _n5_cases()),
+        ("precomputed", _precomputed_cases()),
     ):
         for what, files in cases:
             yield f"{kind}: {what}", files

@@ -286,24 +286,29 @@ TARGETS = {
         lambda: _originals("Parquet"),
     ),
     "Zarr 2": Target(
-        (f"{_FORMATS}.ome_zarr", f"{_FORMATS}.chunked"),
+        (f"{_FORMATS}.ome_zarr", f"{_FORMATS}.chunked", f"{_FORMATS}.stores"),
         _in_store("a.zarr/.zarray", _beside("make_plain_zarr", 2)),
         lambda: [_store(("make_plain_zarr", 2), "a.zarr/.zarray")],
     ),
     "Zarr 3": Target(
-        (f"{_FORMATS}.ome_zarr", f"{_FORMATS}.chunked"),
+        (f"{_FORMATS}.ome_zarr", f"{_FORMATS}.chunked", f"{_FORMATS}.stores"),
         _in_store("a.zarr/zarr.json", _beside("make_plain_zarr", 3)),
         lambda: [_store(("make_plain_zarr", 3), "a.zarr/zarr.json")],
     ),
     "OME-Zarr": Target(
-        (f"{_FORMATS}.ome_zarr", f"{_FORMATS}.chunked"),
+        (f"{_FORMATS}.ome_zarr", f"{_FORMATS}.chunked", f"{_FORMATS}.stores"),
         _in_store("a.zarr/.zattrs", _beside("make_ome_zarr", "0.4")),
         lambda: [_store(("make_ome_zarr", "0.4"), "a.zarr/.zattrs")],
     ),
     "N5": Target(
-        (f"{_FORMATS}.n5", f"{_FORMATS}.chunked"),
+        (f"{_FORMATS}.n5", f"{_FORMATS}.chunked", f"{_FORMATS}.stores"),
         _in_store("a.n5/attributes.json", _beside("make_plain_n5")),
         lambda: [_store(("make_plain_n5",), "a.n5/attributes.json")],
+    ),
+    "precomputed": Target(
+        (f"{_FORMATS}.precomputed", f"{_FORMATS}.chunked", f"{_FORMATS}.stores"),
+        _in_store("a.precomputed/info", _beside("make_precomputed")),
+        lambda: [_store(("make_precomputed",), "a.precomputed/info")],
     ),
 }
 

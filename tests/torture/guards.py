@@ -55,8 +55,8 @@ GUARDS = (
     Guard(
         "pickles in .pth",
         "emcurate/classifier/network.py",
-        'torch.load(path, map_location="cpu", weights_only=True)',
-        'torch.load(path, map_location="cpu", weights_only=False)',
+        'torch.load(source, map_location="cpu", weights_only=True)',
+        'torch.load(source, map_location="cpu", weights_only=False)',
         "tests/classifier/test_network.py::test_weights_are_never_executed",
     ),
     Guard(
@@ -287,6 +287,14 @@ GUARDS = (
         "        if math.prod(decoded) * self.dtype.itemsize > MOST_CHUNK_BYTES:\n",
         "        if not decoded:\n",
         "tests/volumes/test_hostile_volumes.py::test_a_chunk_that_would_fill_memory_is_not_decoded",
+    ),
+    Guard(
+        "packed chunks that fill memory",
+        "emcurate/volumes/formats/precomputed.py",
+        "    if len(data) > most_bytes:\n",
+        "    if not data:\n",
+        "tests/volumes/test_hostile_volumes.py"
+        "::test_a_packed_chunk_that_unpacks_to_much_more_than_its_voxels_is_not_unpacked",
     ),
     Guard(
         "chunks of HDF5 that fill memory",

@@ -35,6 +35,7 @@ from tests.recorded_files import dm_bytes, dm_image, ser_bytes, write_ncem, writ
 from tests.textures import make_texture
 from tests.volumes.chunked_volumes import write_ome_zarr
 from tests.volumes.n5_volumes import write_n5_array
+from tests.volumes.precomputed_volumes import write_precomputed
 
 VOXELS = make_texture((5, 48, 40))
 PIXELS = VOXELS[0]
@@ -240,6 +241,13 @@ def make_plain_n5():
         return _files_of(write_n5_array(Path(directory, "CASE00.n5"), VOXELS), "attributes.json")
 
 
+def make_precomputed(packed=False):
+    """Return the files of a Neuroglancer volume of one level, its first its info."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "CASE00.precomputed")
+        return _files_of(write_precomputed(path, [VOXELS], [(8, 8, 40)], packed=packed), "info")
+
+
 def _files_of(directory, first):
     names = sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
     return {f"{directory.name}/{name}": (directory / name).read_bytes() for name in [first, *names]}
@@ -264,6 +272,9 @@ def _add_chunked(made):
         "Zarr 3, shards": (make_plain_zarr(3, shards=(8, 48, 48)), "c/0/0/0"),
         "N5, attributes": (make_plain_n5(), "attributes.json"),
         "N5, blocks": (make_plain_n5(), "/0/0/0"),
+        "precomputed, info": (make_precomputed(), "info"),
+        "precomputed, chunks": (make_precomputed(), "/0-16_0-8_0-4"),
+        "precomputed, packed chunks": (make_precomputed(packed=True), "/0-16_0-8_0-4.gz"),
     }
     for kind, (files, end) in parts.items():
         files = _with_first(files, end)

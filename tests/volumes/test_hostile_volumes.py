@@ -17,9 +17,11 @@ from emcurate.errors import InputError
 from emcurate.images.tiff_directories import MOST_PAGES
 from emcurate.volumes.volume import open_volume
 from tests.textures import make_texture
+from tests.torture.crafted_chunked import packed_zeros
 from tests.torture.crafted_tiffs import a_page, chain_of_pages, tiff_bytes
 from tests.torture.crafted_volumes import INFINITE, NAN, nifti_bytes, nrrd_bytes
 from tests.torture.odd_entries import make_socket
+from tests.volumes.precomputed_volumes import write_precomputed
 
 VOXELS = make_texture((5, 48, 40))
 
@@ -223,7 +225,7 @@ def test_entries_that_are_no_files_are_named_and_the_good_volume_is_cut(tmp_path
     volumes.mkdir()
     tifffile.imwrite(volumes / "good.tif", VOXELS, photometric="minisblack")
     for suffix in ("mrc", "nrrd", "nii", "tif", "nhdr", "mrc.gz"):
-        os.mkfifo(volumes / f"pipe.{suffix}")
+        os.mkfifo(volumes / f"pipe {suffix}.{suffix}")  # of a name of its own: one name is one dataset
     make_socket(volumes / "socket.mrc")
     (volumes / "device.mrc").symlink_to("/dev/zero")
     (volumes / "loop.mrc").symlink_to("loop.mrc")
@@ -296,3 +298,16 @@ def test_metadata_that_fill_memory_are_not_read(tmp_path):
     file.write_bytes(b" " * (1 << 24) + file.read_bytes())
     with pytest.raises(InputError, match="at most 16,777,216 bytes of metadata"):
         open_volume(tmp_path / "v.zarr")
+
+
+def test_a_packed_chunk_that_unpacks_to_much_more_than_its_voxels_is_not_unpacked(tmp_path):
+    import tracemalloc
+
+    path = write_precomputed(tmp_path / "v.precomputed", [VOXELS], [(8, 8, 40)], packed=True)
+    (path / "8_8_40" / "0-16_0-8_0-4.gz").write_bytes(packed_zeros(1 << 28, gzipped=True))
+    volume = open_volume(path)
+    tracemalloc.start()
+    with pytest.raises(InputError, match=r"a chunk of at most .* bytes, found more"):
+        volume.read(slice(0, 1))
+    assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    tracemalloc.stop()

@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import itertools
 import json
+import math
 import zlib
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -20,7 +21,7 @@ import numpy as np
 from emcurate.errors import DAMAGE, InputError, describe_damage
 from emcurate.files import is_there, open_regular
 from emcurate.volumes.formats.arrays import ArrayHeader, Axis, pick_level, take_volume
-from emcurate.volumes.formats.chunked import MOST_CHUNK_BYTES, Chunks
+from emcurate.volumes.formats.chunked import Chunks
 from emcurate.volumes.formats.stores import MOST_JSON_BYTES, Files, look_over, store_of, tensorstore
 from emcurate.volumes.layouts import COPY_AGAIN, Opened, checked_voxel_size
 from emcurate.volumes.views import View
@@ -28,6 +29,9 @@ from emcurate.volumes.views import View
 INFO = "info"
 _VOLUME = "neuroglancer_multiscale_volume"
 _AXES = ("x", "y", "z", "c")
+
+# How many times its voxels' bytes a chunk may have, and bytes beside: encodings have headers, and pack noise badly.
+MOST_ENCODED, HEADER_BYTES = 2, 1 << 20
 
 # What cloud-volume appends to the names of chunks that it packs, where files have no header to say so.
 GZIPPED = ".gz"
@@ -50,6 +54,8 @@ class GzippedChunks(Chunks):
         parts = {
             axis: range(*part.indices(side)) for axis, part, side in zip("zyx", (z, y, x), self.shape, strict=True)
         }
+        voxels = math.prod(scale["chunk_sizes"][0]) * math.prod(self.stored_shape[len(parts) :])
+        most_bytes = MOST_ENCODED * voxels * self.dtype.itemsize + HEADER_BYTES
         spans = []
         for number, axis in enumerate("xyz"):
             size, step, first = scale["size"][number], scale["chunk_sizes"][0][number], self.origin[number]
@@ -60,10 +66,10 @@ class GzippedChunks(Chunks):
             key = f"{scale['key']}/{'_'.join(names)}"
             packed = root / (key + GZIPPED)
             if is_there(packed):
-                memory.write(key, _unpack(packed)).result()
+                memory.write(key, _unpack(packed, most_bytes)).result()
             elif is_there(root / key):
                 with open_regular(root / key) as file:
-                    memory.write(key, file.read(MOST_CHUNK_BYTES)).result()
+                    memory.write(key, file.read(most_bytes)).result()
         specification = {"driver": self.driver, "kvstore": {"driver": "memory"}, "scale_index": self.scale}
         opened = ts.open(specification, open=True, read=True, context=context).result()
         index: list[Any] = [start + chosen for start, chosen in zip(self.origin, self.index, strict=True)]
@@ -125,12 +131,12 @@ def open_files(files: Files, key: str, view: View) -> Opened:
         raise describe_damage(error, place, "the info of a precomputed volume", COPY_AGAIN) from None
 
 
-def _unpack(path: Path) -> bytes:
+def _unpack(path: Path, most_bytes: int) -> bytes:
     with open_regular(path) as file:
         try:
-            data = gzip.GzipFile(fileobj=file).read(MOST_CHUNK_BYTES + 1)
+            data = gzip.GzipFile(fileobj=file).read(most_bytes + 1)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise describe_damage(error, path, "a chunk packed with gzip", COPY_AGAIN) from None
-    if len(data) > MOST_CHUNK_BYTES:
-        raise InputError(path, f"a chunk of at most {MOST_CHUNK_BYTES:,} bytes", "more", "do not trust it")
+    if len(data) > most_bytes:
+        raise InputError(path, f"a chunk of at most {most_bytes:,} bytes", "more", "do not trust it")
     return data
