@@ -12,6 +12,7 @@ from PIL import Image
 from emcurate.errors import describe_damage
 from emcurate.running.jobs import Workers
 from emcurate.running.report import Report
+from tests.clusters import wait_until
 from tests.textures import make_texture
 from tests.torture.crafted_chunked import packed_zeros
 from tests.torture.crafted_tiffs import a_page, tiff_bytes
@@ -94,7 +95,18 @@ def group():
     except OSError:
         pytest.skip("no right to limit the memory of a group of processes here")
     yield place
-    place.rmdir()
+    wait_until(lambda: not (place / "cgroup.procs").read_text())
+    wait_until(lambda: is_removed(place))
+
+
+def is_removed(place):
+    """Remove a group of processes, unless the system is still at it."""
+    try:
+        place.rmdir()
+    except OSError as error:
+        assert error.errno == errno.EBUSY
+        return False
+    return True
 
 
 def test_an_image_that_a_worker_is_killed_over_for_want_of_memory_is_named(root, images, group):
