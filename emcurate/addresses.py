@@ -23,10 +23,8 @@ FORMATS |= dict.fromkeys(("precomputed", "neuroglancer-precomputed"), PRECOMPUTE
 # What a store's directory ends in.
 STORE_SUFFIXES = (".zarr", ".n5", ".precomputed")
 
-# Names that say what a thing is and not of which volume: their directory's name is taken, as for directories of slices.
-_PLAIN_NAMES = frozenset(
-    ("raw", "em", "data", "image", "images", "img", "volume", "volumes", "slices", "stack", "jpeg", "jpg", "png")
-)
+# Names that say, on servers, what a thing is and not of which volume, beside those of directories of slices.
+_PLAIN_NAMES = frozenset(("em", "img", "stack"))
 _LEVEL = re.compile(r"s?[0-9]+|[0-9]+(\.[0-9]+)?(_[0-9]+(\.[0-9]+)?)+")
 
 _URL = re.compile(r"[A-Za-z0-9+.-]+://[^\s'\"<>\\]+")
@@ -87,7 +85,7 @@ class Address(os.PathLike[str]):
         if stores:
             return naming.strip_extension(stores[-1])
         telling = [step for step in steps if step.lower() not in _PLAIN_NAMES and not _LEVEL.fullmatch(step)]
-        return (telling or steps)[-1]
+        return naming.name_of_directory(telling or steps)
 
     def hide(self, text: str) -> str:
         """Return a text without what must not be shown of this address, or of any other in it."""
