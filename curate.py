@@ -1,7 +1,8 @@
 """Run every stage in order: raw images, volumes and videos in; filtered patches and 3D subvolumes out.
 
 Reads:   2D images (--images), volumes (--volumes), videos (--videos): directories, at least one of them.
-Writes:  OUT/{stage}/, each stage's results in a directory of its own.
+Writes:  OUT/{stage}/, each stage's results in a directory of its own;
+         OUT/patches.parquet, a row for every patch: where it came from, what became of it and why.
 Example: python curate.py --images corpus/images --volumes corpus/volumes --out work --until deduplicate
          (label patches in labeling.ipynb, then)
          python curate.py --images corpus/images --volumes corpus/volumes --out work --labels patch_quality_labels.npy
@@ -32,6 +33,9 @@ from emcurate import cli
 from emcurate.errors import InputError
 from emcurate.files import list_files
 from emcurate.patches.cutting import TAR
+from emcurate.patches.decided import DECIDED_FILE
+from emcurate.patches.joined import Results
+from emcurate.reporting.account import open_ledger, write_account
 from emcurate.running.ledger_file import LedgerFile, ledger_path
 from emcurate.running.report import LeftOut, Report
 
@@ -262,17 +266,31 @@ def run(a: argparse.Namespace) -> Report:
         cli.print_failures(total.failures)
         raise
     total.count("stages run", len(rows))
+    account_for_patches(a, total)
     total.notes += ["", *format_table(rows), "", f"results: {a.out}"]
     return total
+
+
+def account_for_patches(a: argparse.Namespace, report: Report) -> None:
+    """Write the table of all patches, as far as the stages have come; what is wrong with it stops nothing."""
+    results = Results(a.out / "crop_patches", a.out / "deduplicate", a.out / "classify_nn" / DECIDED_FILE)
+    if results.files():
+        among_inputs = any(getattr(a, kind) == a.out for kind in KINDS)
+        try:
+            ledger = open_ledger(a.out, NAME, among_inputs=among_inputs)
+            write_account(ledger, results, report, overwrite=bool(a.stage_overwrite))
+        except InputError as error:
+            report.fail(error)
 
 
 def verify(out: Path) -> Report:
     """Compare the results of every stage that has run with the digests noted when they were written."""
     total = Report(NAME)
     total.count("files verified", 0)
-    for stage in SCRIPTS:
-        if (out / stage).is_dir():
-            report, _ = cli.attempt(lambda stage=stage: cli.verify_results(out / stage, stage), stage)
+    places = {stage: out / stage for stage in SCRIPTS} | {NAME: out}
+    for stage, place in places.items():
+        if ledger_path(place, stage).exists() or (place.is_dir() and stage != NAME):
+            report, _ = cli.attempt(lambda stage=stage, place=place: cli.verify_results(place, stage), stage)
             total.fail_all(report.failures)
             total.count("files verified", report.counts.get("files verified", 0))
     return total

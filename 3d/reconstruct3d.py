@@ -29,7 +29,7 @@ from emcurate import cli, naming
 from emcurate.errors import InputError
 from emcurate.files import Output, describe_content, make_output_directory, note_output, npy_bytes, write_once
 from emcurate.patches.pathlists import PathList
-from emcurate.patches.reading import fingerprint_patch, patch_exists, read_patch_size
+from emcurate.patches.reading import fingerprint_patch, patch_exists, read_patch_size, read_resampling
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger, Source
 from emcurate.running.report import Report
@@ -156,7 +156,9 @@ def run(
         for volume in ready:
             name = volume.name
             try:
-                choices[name] = choose_boxes(datasets[name], volume, nz, read_patch_size)
+                choices[name] = choose_boxes(
+                    datasets[name], volume, nz, read_patch_size, read_resampling(datasets[name].first)
+                )
             except InputError as error:
                 report.fail(error)
                 continue

@@ -38,7 +38,7 @@ from emcurate.files import (
     write_pieces,
 )
 from emcurate.patches.datasets import PATCH_EXTENSION, Dataset, list_datasets, read_hashes
-from emcurate.patches.duplicates import Cover, Groups, Largest, find_groups, order_patches, read_largest
+from emcurate.patches.duplicates import GROUPS_SUFFIX, Cover, Groups, Largest, find_groups, order_patches, read_largest
 from emcurate.patches.pathlists import join_files, write_path_list_once
 from emcurate.patches.tables import TABLE_SUFFIX, read_rows
 from emcurate.pictures.group_sheets import DUPLICATES_SHOWN, GROUPS_SHOWN, GroupSheet, draw_group_sheet
@@ -53,7 +53,7 @@ ORDERS = ("random", "name", "sharpest")
 SEED = 0
 
 PATH_LIST, PICTURE = "deduplicated_fpaths.npz", "groups.png"
-SUFFIXES = (EXEMPLARS, TABLE, DATASET_PICTURE) = ("_exemplars.npy", "_groups.csv", "_groups.png")
+SUFFIXES = (EXEMPLARS, TABLE, DATASET_PICTURE) = ("_exemplars.npy", GROUPS_SUFFIX, "_groups.png")
 
 ALL = "/"  # the ledger's key for what is made of all datasets together: no dataset has such a name
 LISTED_DATASETS = 20  # datasets named in the closing report

@@ -20,6 +20,7 @@ from emcurate import durability
 from emcurate.errors import InputError, describe_os_error
 from emcurate.files import describe_kinds
 from emcurate.images.pixels import Rescale
+from emcurate.images.resampling import Scale
 from emcurate.running.disk import NO_ROOM, describe_no_room
 from emcurate.running.jobs import Workers, default_processes
 from emcurate.running.locks import release_locks
@@ -178,6 +179,23 @@ def add_voxel_size_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_scale_flags(parser: argparse.ArgumentParser) -> None:
+    """Add ``--pixel-size`` and ``--allow-upsampling``, which come back as one `Scale`, called `scale`."""
+    group = parser.add_argument_group("scale", "patches of one scale from many instruments")
+    group.add_argument(
+        "--pixel-size",
+        type=positive_float,
+        metavar="NM",
+        help="bring sections to pixels of so many nm a side, each the mean of the area that it covers (default: leave "
+        "them as they are); rows and columns in names are then those of the new pixels",
+    )
+    group.add_argument(
+        "--allow-upsampling",
+        action="store_true",
+        help="also where the source's pixels are larger: between these straight lines, without any more detail",
+    )
+
+
 def add_section_flags(parser: argparse.ArgumentParser, title: str) -> None:
     """Add how volumes are cut: ``--axes``, ``--spacing``, ``--anisotropy``, ``--voxel-size``, grey values.
 
@@ -313,6 +331,8 @@ def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None 
         arguments["workers"] = Workers(arguments.pop("processes"), arguments.pop("scheduler", None))
     if "percentiles" in arguments:
         arguments["rescale"] = pop_rescale(parser, arguments)
+    if "allow_upsampling" in arguments:
+        arguments["scale"] = Scale(arguments.pop("pixel_size"), arguments.pop("allow_upsampling"))
     if "anisotropy" in arguments:
         arguments["sections"] = pop_sections(arguments)
     return arguments

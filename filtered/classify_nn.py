@@ -9,6 +9,7 @@ Writes:  SAVEDIR/nn_filtered_fpaths.npz/, the path list of the informative patch
          SAVEDIR/nn_predictions.npy (uint8: 1 informative, 0 not) and nn_scores.npy (float32), parallel to FPATHS;
          labelled patches too have the classifier's own score there, so that disagreement can be seen, and
          a patch that cannot be read has the score NaN and, unless labelled, the prediction 0;
+         SAVEDIR/nn_decisions.parquet, score, label and decision of each patch by its name;
          SAVEDIR/nn_counts.csv, counts by dataset, and three contact sheets, nn_surest_informative.png,
          nn_surest_uninformative.png and nn_least_certain.png.
 Example: python filtered/classify_nn.py deduplicated_fpaths.npz filtered --labels patch_quality_labels.npy
@@ -32,7 +33,6 @@ from emcurate.classifier.earlier import digest_names, is_continued, keep_names, 
 from emcurate.classifier.labelled import take_labels
 from emcurate.classifier.score_store import patch_keys
 from emcurate.classifier.scoring import Computing, choose_for_all, score_patches
-from emcurate.classifier.weights import find_weights
 from emcurate.errors import InputError
 from emcurate.files import (
     digest_bytes,
@@ -43,6 +43,7 @@ from emcurate.files import (
     refuse_different,
     write_once,
 )
+from emcurate.patches.decided import DECIDED_FILE, encode_decided
 from emcurate.patches.labels import CODE_NONE
 from emcurate.patches.pathlists import (
     PathList,
@@ -61,7 +62,7 @@ PREDICTIONS_FILE = "nn_predictions.npy"
 SCORES_FILE = "nn_scores.npy"
 COUNTS_FILE = "nn_counts.csv"
 FILTERED_LIST = "nn_filtered_fpaths.npz"
-OUTPUTS = (PREDICTIONS_FILE, SCORES_FILE, COUNTS_FILE, FILTERED_LIST, *SHEETS)
+OUTPUTS = (PREDICTIONS_FILE, SCORES_FILE, COUNTS_FILE, DECIDED_FILE, FILTERED_LIST, *SHEETS)
 
 
 def run(
@@ -85,6 +86,8 @@ def run(
         raise InputError(fpaths, "a path list with patches", "an empty one", "run deduplicate.py first")
     codes = np.full(len(paths), CODE_NONE, np.uint8) if labels is None else take_labels(labels, paths, report)
     make_output_directory(savedir)
+    from emcurate.classifier.weights import find_weights  # here, since it loads what downloads
+
     found = find_weights(weights, report)
     threshold = found.threshold if threshold is None else threshold
     keys, names = patch_keys(paths, len(paths)), digest_names(paths, len(paths))
@@ -105,8 +108,9 @@ def run(
     except InputError as error:
         # A run that is refused tells no warnings, but what is assumed of the weights may be the very reason.
         raise InputError(error.path, error.expected, error.found, "; ".join([error.advice, *report.warnings])) from None
-    # Patches that could not be read are tried again, since they may have been mended.
-    if plan.done and not ledger.details_of(STAGE).get("unreadable"):
+    # Patches that could not be read are tried again, since they may have been mended. Earlier versions wrote no table.
+    has_table = any(output.name == DECIDED_FILE for output in ledger.outputs_of(STAGE))
+    if plan.done and has_table and not ledger.details_of(STAGE).get("unreadable"):
         report.count("patches scored", 0)
         report.count("scored before", len(paths))
         report.note(f"nothing new: the results in {savedir} are up to date")
@@ -126,6 +130,7 @@ def run(
         SCORES_FILE: npy_bytes(scores),
         PREDICTIONS_FILE: npy_bytes(predictions),
         COUNTS_FILE: count_table(paths, scores, codes, predictions),
+        DECIDED_FILE: encode_decided(paths.chunks(), scores, codes, predictions, threshold),
         **draw_sheets(paths, scores, codes, threshold),
     }
     replace = ledger.replaces(STAGE)

@@ -34,7 +34,6 @@ from emcurate.classifier.card import WEIGHTS_FILE
 from emcurate.classifier.labelled import check_enough, digest_labels, read_labelled, take_labels, warn_of_few
 from emcurate.classifier.outcome import MISTAKES_FILE, OUTPUTS, make_outputs, read_failures, refuse_others
 from emcurate.classifier.recipe import Recipe, largest_blur
-from emcurate.classifier.weights import fetch_start_weights, find_start_file
 from emcurate.files import hash_file, make_output_directory, note_outputs, refuse_different, write_once
 from emcurate.patches.pathlists import PathList
 from emcurate.running.jobs import Workers
@@ -65,6 +64,8 @@ def run(
     codes = take_labels(labels, paths, report)
     check_enough(codes, labels)
     make_output_directory(savedir)
+    from emcurate.classifier.weights import fetch_start_weights, find_start_file  # here, since they load what downloads
+
     start = find_start_file(recipe.init)
     # Start weights of the user's own are remembered by what they are, not by where they lay.
     parameters = asdict(recipe) | ({"init": f"weights with SHA-256 {hash_file(start)}"} if start else {})

@@ -5,6 +5,9 @@ Reads:   images (tif, png, jpg, bmp, webp, gif, jp2, ...) in IMDIR and in its su
          above if it is called raw, images, slices or the like.
 Writes:  SAVEDIR/{image}-LOC-2d.tiff, or SAVEDIR/{group}-LOC-2d-{image}.tiff for an image of a group.
 Example: python raw/cleanup2d.py corpus/images work/sections
+
+The size of a pixel is read from the microscope's tags or its text file beside the image, from ImageJ, OME or the
+resolution, and kept for the table of patches. An info bar below the scan is cropped only if asked for: --crop-bar.
 """
 
 from __future__ import annotations
@@ -14,39 +17,55 @@ import emcurate.start  # noqa: F401 - before all that takes its time to load
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from emcurate import cli, naming
-from emcurate.errors import InputError, describe_os_error
+from emcurate.corpora.images import find_images
+from emcurate.errors import InputError
 from emcurate.files import (
     Output,
     fingerprint,
-    is_directory,
     make_output_directory,
     refuse_same_directory,
     write_files,
 )
-from emcurate.images.pixels import Limits, Rescale, convert, find_limits
+from emcurate.images.calibration import (
+    AUTO,
+    Calibration,
+    PixelSize,
+    describe_bars,
+    describe_calibrations,
+    read_calibration,
+)
+from emcurate.images.pixels import Rescale, convert, find_limits
 from emcurate.images.reading import IMAGE_SUFFIXES, read_image
+from emcurate.images.resampling import Scale, find_factors, resample
 from emcurate.images.sections import encode_section
-from emcurate.running.claims import describe_raw, list_raw, name_directory, refuse_bad_names, refuse_odd_files
-from emcurate.running.doubles import settle_doubles
+from emcurate.running.claims import describe_raw, refuse_bad_names, refuse_odd_files
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger, Source
 from emcurate.running.report import Report
-from emcurate.running.unread import Unread
-from emcurate.volumes.containers import VIDEO_SUFFIXES
-from emcurate.volumes.formats import DIRECTORY_READERS, VOLUME_SUFFIXES
 
 STAGE = "cleanup2d"
+GIVEN = "--image-pixel-size"
 
-# Where what is no image belongs.
-VOLUME_LIKE = (*VOLUME_SUFFIXES, *DIRECTORY_READERS)
-ELSEWHERE = {
-    "give its directory to raw/cross_section3d.py": VOLUME_LIKE,
-    "give its directory to preprocess/vid2stack.py": VIDEO_SUFFIXES,
-}
+
+@dataclass(frozen=True)
+class Cleaning:
+    """How images become sections, as the flags say it; `given_size` is their pixel size instead of the files'."""
+
+    rescale: Rescale
+    crop_bar: str | int | None
+    given_size: PixelSize | None
+    scale: Scale
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """What the ledger keeps: what is not asked for is not noted, so that results of earlier versions stay."""
+        bar = {} if self.crop_bar is None else {"crop_bar": self.crop_bar}
+        return asdict(self.rescale) | bar | self.scale.settings
 
 
 @dataclass(frozen=True)
@@ -55,45 +74,21 @@ class ImageJob:
 
     key: str
     path: Path
+    sidecar: Path | None
     savedir: Path
-    rescale: Rescale
+    how: Cleaning
     replace: bool
 
 
-def find_images(imdir: Path, prefer: str | None, report: Report) -> dict[Path, naming.ImageSection]:
-    """List the images of a directory and of the groups in it, with the sections they become; what is not is noted."""
-    unread = Unread("an image", is_image, ELSEWHERE, report, is_one=lambda path: path.suffix.lower() in VOLUME_LIKE)
-    found: dict[Path, naming.ImageSection] = {}
-    for entry in list_raw(imdir, report):
-        if is_directory(entry) and not unread.is_one(entry):
-            try:
-                found |= find_group(entry, unread)
-            except OSError as error:
-                report.fail(describe_os_error(error, entry))
-        elif is_image(entry):
-            found[entry] = naming.ImageSection(naming.strip_extension(entry.name))
-        else:
-            unread.note(entry)
-    return {path: found[path] for path in settle_doubles(found, prefer, report)}
+@dataclass(frozen=True)
+class Converted:
+    """What came of an image; `written` says whether its section was not there yet, `bar` how many rows were cropped."""
 
-
-def find_group(entry: Path, unread: Unread) -> dict[Path, naming.ImageSection]:
-    """List the images in a sub-directory, or if there are none those in what bears its name, such as its ``raw``."""
-    entries = list_raw(entry, unread.report)
-    images = [path for path in entries if is_image(path)]
-    if not images:
-        inside = [path for path in entries if is_directory(path) and naming.tells_no_name(path.name)]
-        images = [path for group in inside for path in list_raw(group, unread.report) if is_image(path)]
-    reason = "deeper than one sub-directory"
-    unread.note_below(entry, reason, lambda path: f"name {path.parent.parent} itself, or move it up", set(images))
-    return {
-        path: naming.ImageSection(name_directory(path.parent), naming.strip_extension(path.name)) for path in images
-    }
-
-
-def is_image(path: Path) -> bool:
-    """Return whether a path is an image by its extension."""
-    return path.name.lower().endswith(IMAGE_SUFFIXES) and not is_directory(path)
+    written: bool
+    output: Output
+    details: dict[str, Any]
+    calibration: Calibration
+    bar: int
 
 
 def claim_names(path: Path, section: naming.ImageSection) -> list[tuple[str, Path]]:
@@ -108,14 +103,29 @@ def key_of(name: str) -> str | None:
     return name.removesuffix(".tiff") if name.endswith(".tiff") and naming.MARK in name else None
 
 
-def convert_image(job: ImageJob) -> tuple[bool, Output, Limits]:
-    """Write one image's section; return whether it was not there yet, what it is, and its grey limits."""
-    image = read_image(job.path)
-    limits = find_limits(image, job.rescale, job.path)
-    pixels = convert(image, limits)
+def convert_image(job: ImageJob) -> Converted:
+    """Write one image's section."""
+    image, how = read_image(job.path), job.how
+    rows, columns = image.shape
+    calibration = read_calibration(job.path, (rows, columns), job.sidecar)
+    if how.given_size is not None:
+        calibration = replace(calibration, size_nm=how.given_size, said=GIVEN)
+    bar = (calibration.bar_rows or 0) if how.crop_bar == AUTO else int(how.crop_bar or 0)
+    if bar >= rows:
+        advice = f"give the rows of the info bar, or --crop-bar {AUTO}"
+        raise InputError(job.path, f"more than the {bar:,} rows of --crop-bar", f"{rows:,}", advice)
+    image, size = image[: rows - bar], calibration.size_nm
+    how_to_give = f"{calibration.said}: give it with {GIVEN} Y X (nm)"
+    factors = find_factors(how.scale, size, (rows - bar, columns), job.path, how_to_give)
+    limits = find_limits(image, how.rescale, job.path)
+    pixels = resample(convert(image, limits), factors)
     files = [(f"{job.key}.tiff", encode_section(pixels))]
     (output,), written = write_files(job.savedir, files, overwrite=job.replace)
-    return bool(written), output, limits
+    details: dict[str, Any] = {"kind": "2d", "limits": (limits.low, limits.high)}
+    if size is not None:
+        new = how.scale.pixel_size_nm
+        details["voxel_size_nm"] = (None, *(size if new is None else (new, new)))
+    return Converted(bool(written), output, details, calibration, bar)
 
 
 def run(
@@ -124,6 +134,9 @@ def run(
     *,
     rescale: Rescale = Rescale(),
     prefer: str | None = None,
+    crop_bar: str | int | None = None,
+    image_pixel_size: Sequence[float] | None = None,
+    scale: Scale = Scale(),
     overwrite: bool = False,
     prune: bool = False,
     workers: Workers = Workers(),
@@ -132,7 +145,8 @@ def run(
     report = Report(STAGE)
     refuse_same_directory(imdir, savedir)
     workers.warm_up()
-    images = find_images(imdir, prefer, report)
+    given_size = None if image_pixel_size is None else (image_pixel_size[0], image_pixel_size[1])
+    images, sidecars = find_images(imdir, prefer, report)
     if not images and not report.failures:
         expected = f"images ({', '.join(suffix[1:] for suffix in IMAGE_SUFFIXES[:9])}, ...)"
         advice = "name the directory that holds the images or their group directories"
@@ -142,21 +156,37 @@ def run(
     sources = {
         images[path].stem: Source(
             path,
-            fingerprint(path),
+            "; ".join(map(fingerprint, filter(None, (path, sidecars.get(path))))),
             images[path].dataset,
+            settings={} if given_size is None else {"pixel_size": given_size},
             owner=path if images[path].image is None else path.parent,
         )
         for path in refuse_odd_files(refuse_bad_names(claims, report), report)
     }
-    ledger = Ledger(savedir, STAGE, asdict(rescale), product="sections", owner_of=key_of)
+    how = Cleaning(rescale, crop_bar, given_size, scale)
+    ledger = Ledger(savedir, STAGE, how.parameters, product="sections", owner_of=key_of)
     plan = ledger.plan(sources, report, root=imdir, overwrite=overwrite, prune=prune)
     report.count("sections written", 0)
     report.count("already done", len(plan.done))
-    todo = [ImageJob(key, sources[key].path, savedir, rescale, ledger.replaces(key)) for key in plan.todo]
-    for job, (written, output, limits) in workers.run(convert_image, todo, report, unit="image"):
-        ledger.finish(job.key, [output], {"kind": "2d", "limits": (limits.low, limits.high)})
-        report.count("sections written" if written else "already done")
+    todo = [
+        ImageJob(key, sources[key].path, sidecars.get(sources[key].path), savedir, how, ledger.replaces(key))
+        for key in plan.todo
+    ]
+    converted: dict[Path, Converted] = {}
+    for job, made in workers.run(convert_image, todo, report, unit="image"):
+        ledger.finish(job.key, [made.output], made.details)
+        report.count("sections written" if made.written else "already done")
+        if made.bar:
+            report.count("info bars cropped")
+        converted[job.path] = made
+    report.notes += describe_calibrations({path: made.calibration for path, made in converted.items()})
+    report.notes += describe_bars({path: (made.calibration, made.bar) for path, made in converted.items()}, crop_bar)
     return report
+
+
+def info_bar(text: str) -> str | int | None:
+    """Return what --crop-bar says: `AUTO`, a number of rows, or None."""
+    return {"none": None, AUTO: AUTO}[text] if text in ("none", AUTO) else cli.positive_int(text)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -166,6 +196,21 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("savedir", type=cli.output_directory, metavar="SAVEDIR", help="directory for the sections")
     cli.add_prefer_flag(parser)
     cli.add_rescale_flags(parser)
+    parser.add_argument(
+        "--crop-bar",
+        type=info_bar,
+        metavar="auto|PIXELS|none",
+        help="leave out the info bar at the bottom: where the metadata tell how many rows were scanned, or so many "
+        "rows of every image (default: none)",
+    )
+    parser.add_argument(
+        "--image-pixel-size",
+        nargs=2,
+        type=cli.positive_float,
+        metavar=("Y", "X"),
+        help="pixel size in nm of every image, instead of what the files say",
+    )
+    cli.add_scale_flags(parser)
     cli.add_ledger_flags(parser, "savedir")
     cli.add_job_flags(parser)
     return parser

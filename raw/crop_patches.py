@@ -28,6 +28,7 @@ from typing import Any
 from emcurate import cli
 from emcurate.errors import InputError
 from emcurate.files import make_output_directory, refuse_same_directory
+from emcurate.images.resampling import Scale
 from emcurate.patches.crop_plan import CropPlan, Material, key_of
 from emcurate.patches.cutting import FILES, NOTHING, TAR, Cutting, cut
 from emcurate.patches.grid import least_side
@@ -53,6 +54,7 @@ def run(
     *,
     from_volumes: bool = False,
     sections: HowToCut = HowToCut(),
+    scale: Scale = Scale(),
     prefer: str | None = None,
     crop_size: int = CROP_SIZE,
     hash_size: int = HASH_SIZE,
@@ -73,17 +75,17 @@ def run(
     selection = None if only is None else Selection(only)
     material: Material
     if from_volumes:
-        material = DirectoryOfVolumes(imdir, sections, patchdir, report, workers, prefer, min_size)
+        material = DirectoryOfVolumes(imdir, sections, patchdir, report, workers, scale, prefer, min_size)
     else:
         workers.warm_up()
-        material = DirectoryOfSections(imdir, report)
+        material = DirectoryOfSections(imdir, report, scale)
     if selection is not None and material.sections and not any(map(selection.has_any, material.sections)):
         found, advice = "only patches of others", "name the directory that the list's patches were cut from"
         raise InputError(only, f"patches of what {imdir} holds", found, advice)
     if selection is not None:
-        refuse_other_grid(selection, crop_size, min_size)
+        refuse_other_cut(selection, crop_size, min_size, scale)
     make_output_directory(patchdir)
-    how = Cutting(patchdir, crop_size, hash_size, hash, min_size, NOTHING if hashes_only else store)
+    how = Cutting(patchdir, crop_size, hash_size, hash, min_size, NOTHING if hashes_only else store, scale)
     ledger = Ledger(patchdir, STAGE, how.settings, product="patches", owner_of=key_of)
     plan = CropPlan(material, how, ledger, selection, shard_size)
     plan.refuse_too_large()
@@ -106,19 +108,27 @@ def run(
     return report
 
 
-def refuse_other_grid(selection: Selection, crop_size: int, min_size: int) -> None:
-    """Raise `InputError` if a list's patches were cut with another side: many names are on both grids."""
+def refuse_other_cut(selection: Selection, crop_size: int, min_size: int, scale: Scale) -> None:
+    """Raise `InputError` if a list's patches were cut with another side or scale: many names are on both grids."""
     advice = "cut with that, or name the list of other patches"
     for directory in selection.directories:
         header = LedgerFile(ledger_path(directory, STAGE)).header
-        noted = {} if header is None else header.parameters or {}
-        side, least = noted.get("crop_size", crop_size), noted.get("min_size", min_size)
+        parameters = None if header is None else header.parameters
+        if not parameters:
+            continue
+        side, least = parameters.get("crop_size", crop_size), parameters.get("min_size", min_size)
+        size = parameters.get("pixel_size")
         if side != crop_size:
             found = f"those in {directory}, cut with --crop-size {side}"
             raise InputError(selection.path, f"patches of {crop_size} pixels a side", found, advice)
         if least < min_size:
             found = f"those in {directory}, cut with --min-size {least}"
             raise InputError(selection.path, f"patches of at least {min_size} pixels a side", found, advice)
+        if size != scale.pixel_size_nm:
+            wanted, found = (f"--pixel-size {nm:g}" if nm else "no --pixel-size" for nm in (scale.pixel_size_nm, size))
+            raise InputError(
+                selection.path, f"patches cut with {wanted}", f"those in {directory}, with {found}", advice
+            )
 
 
 def check_arguments(parser: argparse.ArgumentParser, arguments: dict[str, Any]) -> None:
@@ -201,6 +211,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     cli.add_section_flags(parser, "with --from-volumes: sections")
     cli.add_prefer_flag(parser)
+    cli.add_scale_flags(parser)
     cli.add_ledger_flags(parser, "patchdir")
     parser.set_defaults(check_arguments=check_arguments)
     cli.add_job_flags(parser)

@@ -2,7 +2,8 @@
 
 Reads:   volumes in VOLDIR: TIFF stacks, MRC (.mrc .map .rec .st .mrcs, also .gz .bz2), NRRD, NIfTI, and each
          sub-directory of equally sized 2D slices, taken in natural order.
-Writes:  SAVEDIR/{volume}-LOC-{plane}_{index}.tiff, the index padded with zeros so that names sort by place.
+Writes:  SAVEDIR/{volume}-LOC-{plane}_{index}.tiff, the index padded with zeros so that names sort by place; with
+         --pixel-size, rows and columns are brought to it, and indices stay those of the volume.
 Example: python raw/cross_section3d.py corpus/volumes work/sections
 """
 
@@ -26,6 +27,7 @@ from emcurate.files import (
     refuse_same_directory,
     write_files,
 )
+from emcurate.images.resampling import Scale
 from emcurate.images.sections import encode_section
 from emcurate.running.claims import Notes
 from emcurate.running.jobs import Workers
@@ -35,7 +37,7 @@ from emcurate.volumes.corpus import fingerprint_volume, refuse_bad_names
 from emcurate.volumes.cut_settings import HowToCut
 from emcurate.volumes.scratch import make_batches
 from emcurate.volumes.section_source import OpenJob, list_volumes_to_cut, open_volume_to_cut
-from emcurate.volumes.sections import choose_planes, dataset_of, divide
+from emcurate.volumes.sections import choose_planes, dataset_of, divide, find_plane_factors
 from emcurate.volumes.slabs import Slab, describe_volume, ready_to_cut, suits_threads
 from emcurate.volumes.volume import dataset_name
 from emcurate.volumes.voxel_sizes import ask_about_given
@@ -78,6 +80,7 @@ def run(
     savedir: Path,
     *,
     sections: HowToCut = HowToCut(),
+    scale: Scale = Scale(),
     prefer: str | None = None,
     overwrite: bool = False,
     prune: bool = False,
@@ -93,19 +96,25 @@ def run(
     ask_about_given(sections, names, report)
     sources = {name: describe_source(path, name, sections) for name, path in names.items()}
     parameters = {"spacing": sections.spacing, "anisotropy": sections.anisotropy, **asdict(sections.rescale)}
+    parameters |= scale.settings
     ledger = Ledger(savedir, STAGE, parameters, product="sections", owner_of=dataset_of)
     plan = ledger.plan(sources, report, root=voldir, overwrite=overwrite, prune=prune)
     report.count("sections written", 0)
     report.count("volumes already done", len(plan.done))
-    opening = [OpenJob(sources[key].path, sections.of(key)) for key in plan.todo]
+    opening = [OpenJob(sources[key].path, sections.of(key), scale) for key in plan.todo]
     opened = {volume.name: volume for _, volume in workers.run(open_volume_to_cut, opening, report, unit="volume")}
     for batch in make_batches(opened[key] for key in plan.todo if key in opened):
         planes = {volume.path: choose_planes(volume, sections.axes, sections.anisotropy, report) for volume in batch}
         made: dict[str, list[tuple[list[Output], int]]] = {}
         with ready_to_cut(batch, planes, sections.rescale, savedir, report, workers) as ready:
             limits = {volume.name: found for volume, found in ready}
+            factors = {volume.path: find_plane_factors(volume, planes[volume.path], scale) for volume in batch}
             jobs = [
-                CutJob(Slab(volume, plane, indices, found), savedir, ledger.replaces(volume.name))
+                CutJob(
+                    Slab(volume, plane, indices, found, factors[volume.path][plane]),
+                    savedir,
+                    ledger.replaces(volume.name),
+                )
                 for volume, found in ready
                 if found is not None
                 for plane, indices in divide(volume, planes[volume.path], sections.spacing)
@@ -121,7 +130,7 @@ def run(
             slabs = made.pop(volume.name, [])
             outputs = sorted(output for outputs, _ in slabs for output in outputs)
             written = sum(written for _, written in slabs)
-            ledger.finish(volume.name, outputs, describe_volume(volume, limits[volume.name], notes))
+            ledger.finish(volume.name, outputs, describe_volume(volume, limits[volume.name], notes, scale))
             report.count("sections written", written)
             if written < len(outputs):
                 report.count("sections already there", len(outputs) - written)
@@ -136,6 +145,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("savedir", type=cli.output_directory, metavar="SAVEDIR", help="directory for the sections")
     cli.add_section_flags(parser, "sections")
     cli.add_prefer_flag(parser)
+    cli.add_scale_flags(parser)
     cli.add_ledger_flags(parser, "savedir")
     cli.add_job_flags(parser)
     return parser

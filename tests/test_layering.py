@@ -69,7 +69,7 @@ FLOORS = (
     {"files"},
     {"running", "images"},
     {"volumes", "patches", "fetching", "pictures"},
-    {"labeling", "classifier", "trimming", "cli"},
+    {"labeling", "classifier", "trimming", "corpora", "reporting", "cli"},
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

@@ -256,3 +256,11 @@ def test_script_runs_from_any_directory(small_corpus, tmp_path, root):
     ledger = tmp_path / "out" / "crop_patches" / ".emcurate" / "crop_patches.jsonl"
     entries = [json.loads(line) for line in ledger.read_text().splitlines() if line]
     assert sorted(len(entry["outputs"]) for entry in entries if entry.get("state") == "done") == [1] * 4 + [8] * 4
+
+
+def test_reading_the_command_line_loads_nothing_that_only_some_runs_need(root):
+    heavy = {"torch", "requests", "matplotlib", "pandas", "numba", "dask", "distributed", "cv2", "nibabel", "sklearn"}
+    heavy |= {"tensorstore", "h5py", "scipy", "skimage", "imagehash", "pooch"}
+    code = f"import sys, curate; curate.build_parser(); print(sorted(set(sys.modules) & {heavy!r}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,5 +1,6 @@
 """The README cannot drift: its scripts exist and explain themselves, and its commands run."""
 
+import ast
 import re
 import shlex
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import curate
 from emcurate.patches.labels import INFORMATIVE, LABELS_FILE, UNINFORMATIVE
 from emcurate.patches.pathlists import PathList
 
@@ -72,6 +74,32 @@ def test_every_command_of_the_workflow_runs(small_corpus, tmp_path):
         result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         assert result.returncode == 0, f"{shlex.join(command)}\n{result.stdout}{result.stderr}"
     assert len(PathList(tmp_path / "work" / "filtered" / "nn_filtered_fpaths.npz")) > 0
+
+
+def test_every_question_about_patches_gets_an_answer(small_corpus, tmp_path, monkeypatch):
+    pytest.importorskip("duckdb")
+    kinds = [word for kind in ("images", "volumes", "videos") for word in (f"--{kind}", str(small_corpus / kind))]
+    command = [*kinds, "--out", str(tmp_path / "work"), "-cs", "32", "-s", "9", "-p", "1"]
+    assert curate.main([*command, "--until", "deduplicate"]) == 0
+    label(tmp_path / "work" / "deduplicate")
+    labels = ["--labels", str(tmp_path / "work" / "deduplicate" / LABELS_FILE)]
+    assert curate.main([*command, *labels, *FASTER["filtered/train_nn.py"], "--until", "classify_nn"]) == 0
+    block = re.search(r"<!-- questions -->\n```python\n(.*?)```", README, re.DOTALL)[1]
+    monkeypatch.chdir(tmp_path)
+    known, answers = {}, []
+    for node in ast.parse(block).body:
+        if isinstance(node, ast.Expr):
+            answers.append(eval(ast.unparse(node), known))
+        else:
+            exec(ast.unparse(node), known)
+    assert len(answers) == 5
+    for answer in answers[:-1]:
+        assert len(answer) > 0
+    patches = known["patches"]
+    assert answers[0].to_numpy().sum() == len(patches)
+    assert answers[3].sum() == (patches["outcome"] == "informative").sum() > 0
+    barren = {source for source, rows in patches.groupby("source") if not (rows["outcome"] == "informative").any()}
+    assert {source for (source,) in answers[4].fetchall()} == barren
 
 
 def label(directory):

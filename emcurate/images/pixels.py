@@ -85,6 +85,9 @@ class Limits:
     high: float
 
 
+SIGNED_BYTES = Limits(-128, 127)
+
+
 def measure(pixels: AnyArray, sample_step: int = 0) -> Statistics:
     """Return the statistics of an array of any shape; with `sample_step` k, keep every k-th finite pixel."""
     nonfinite = 0
@@ -151,6 +154,8 @@ def convert(pixels: AnyArray, limits: Limits) -> UInt8Array:
     if limits.low == limits.high:
         return np.zeros(pixels.shape, np.uint8)
     if pixels.dtype.kind in "iu" and pixels.dtype.itemsize <= 2:
+        if pixels.dtype == np.int8 and limits == SIGNED_BYTES:
+            return pixels.view(np.uint8) ^ np.uint8(0x80)  # what the table below says, in a tenth of its time
         native = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
         converted: UInt8Array = _lookup_table(native.dtype, limits)[native.view(f"u{native.dtype.itemsize}")]
         return converted

@@ -39,7 +39,7 @@ UNDOUBTED_BYTES = 1 << 30
 # Pillow knows more formats, and for some of them starts other programs.
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "WEBP", "GIF", "JPEG2000", "PPM", "TGA")
 
-_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 # Where the header chunk of a PNG, which always comes first, has its bit depth and its colour type.
 _PNG_DEPTH_BYTE = 24
@@ -93,7 +93,7 @@ def read_image(path: Path, content: bytes | None = None) -> npt.NDArray[Any]:
 
 
 def _read_pixels(path: Path, content: bytes | None, head: bytes) -> npt.NDArray[Any]:
-    if path.suffix.lower() in TIFF_SUFFIXES or head.startswith(_TIFF_STARTS):
+    if path.suffix.lower() in TIFF_SUFFIXES or head.startswith(TIFF_STARTS):
         return _read_tiff(path, content)
     if head.startswith(PNG_SIGNATURE):
         _decode(path, content, check_png)

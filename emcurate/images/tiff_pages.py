@@ -23,6 +23,7 @@ from emcurate.images.colours import (
     ycbcr_to_rgb,
 )
 from emcurate.images.pixels import BLOCK_PIXELS, to_grey
+from emcurate.images.tiff_directories import Directories, Numbers
 
 AnyArray = npt.NDArray[Any]
 
@@ -55,10 +56,26 @@ def check_tiff_complete(path: Path, pages: list[Any]) -> None:
         size = page.parent.filehandle.size
         segments = zip(page.dataoffsets, page.databytecounts, strict=False)
         ends = [offset + count if offset and count else size + 1 for offset, count in segments]
-        if not ends or max(ends) > size:
-            raise InputError(
-                path, "a complete TIFF file", f"pixel data that goes on after its {size:,} bytes", "copy it again"
-            )
+        _check_end(path, max(ends, default=size + 1), size)
+
+
+def check_pages_complete(path: Path, tiff: tifffile.TiffFile, pages: Directories) -> None:
+    """Raise `InputError` as `check_tiff_complete` does, for any number of pages at once."""
+    for index in np.flatnonzero(pages.ends < 0):
+        check_tiff_complete(path, [page_at(tiff, pages.offsets, int(index))])
+    _check_end(path, int(pages.ends.max()), tiff.filehandle.size)
+
+
+def _check_end(path: Path, end: int, size: int) -> None:
+    if end > size:
+        found = f"pixel data that goes on after its {size:,} bytes"
+        raise InputError(path, "a complete TIFF file", found, "copy it again")
+
+
+def page_at(tiff: tifffile.TiffFile, offsets: Numbers, index: int) -> Any:
+    """Return a page by its place in a list of where in the file directories begin."""
+    tiff.filehandle.seek(int(offsets[index]))
+    return tifffile.TiffPage(tiff, index=index)
 
 
 def is_auxiliary_page(page: Any) -> bool:

@@ -6,22 +6,23 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from emcurate import naming
 from emcurate.errors import InputError
-from emcurate.images.pixels import convert, needs_measuring
+from emcurate.images.pixels import needs_measuring
+from emcurate.images.resampling import resample, resampled_shape
 from emcurate.images.sections import read_section
 from emcurate.labeling.tiles import LARGEST_SIDE, reduce_pixels
 from emcurate.patches.shards import split_member
 from emcurate.patches.tables import TABLE_SUFFIX, read_rows
 from emcurate.running.claims import Notes
 from emcurate.running.report import Report
-from emcurate.volumes.again import Spot, locate
+from emcurate.volumes.again import Spot, locate, read_window
 from emcurate.volumes.corpus import list_volumes
+from emcurate.volumes.sections import section_shape
 from emcurate.volumes.volume import Volume, dataset_name, open_volume
 
 # How far a view reaches beyond the patch on each side, in sides of the patch: it shows five times as much a side.
@@ -125,11 +126,13 @@ class Surroundings:
         place = (patch.y, patch.y + shape[0]), (patch.x, patch.x + shape[1])
         section = self._sources / f"{patch.section.stem}.tiff"
         if section.is_file():
-            yield Spot(section, patch.section, *place)
+            resampled = noted.resampled if noted is not None else None
+            yield Spot(section, patch.section, *place, resampled=resampled)
         volume = self._list_volumes().get(patch.dataset)
         if volume is not None and isinstance(patch.section, naming.VolumeSection):
             limits = noted.limits if noted is not None else None
-            yield Spot(volume, patch.section, *place, fingerprint="", limits=limits)
+            resampled = noted.resampled if noted is not None else None
+            yield Spot(volume, patch.section, *place, fingerprint="", limits=limits, resampled=resampled)
 
     def _look_up(self, path: str) -> Spot | None:
         """Return where a patch was found, as its table tells."""
@@ -166,13 +169,12 @@ def _read_around(spot: Spot) -> tuple[UInt8Array, int, int]:
     rows = slice(max(spot.rows[0] - reach, 0), spot.rows[1] + reach)
     columns = slice(max(spot.columns[0] - reach, 0), spot.columns[1] + reach)
     if spot.fingerprint is None:
-        return read_section(spot.path)[rows, columns], rows.start, columns.start
+        return resample(read_section(spot.path), spot.factors())[rows, columns], rows.start, columns.start
     return _read_plane(open_volume(spot.path), spot, rows, columns), rows.start, columns.start
 
 
 def _read_plane(volume: Volume, spot: Spot, rows: slice, columns: slice) -> UInt8Array:
     assert isinstance(spot.section, naming.VolumeSection)
-    plane, index = spot.section.plane, spot.section.index
     if volume.sequential and volume.size > LARGEST_PACKED:
         raise InputError(
             volume.path, "a volume of which a part can be read", f"a packed one of {volume.size:,} voxels",
@@ -181,12 +183,9 @@ def _read_plane(volume: Volume, spot: Spot, rows: slice, columns: slice) -> UInt
     if spot.limits is None and needs_measuring(volume.dtype):
         advice = "keep the patches beside their table, which has them"
         raise InputError(volume.path, "grey limits of its patches", f"a volume of {volume.dtype} only", advice)
-    across = [side for axis, side in enumerate(volume.shape) if axis != plane]
-    box: list[Any] = [slice(rows.start, min(rows.stop, across[0])), slice(columns.start, min(columns.stop, across[1]))]
-    box.insert(plane, slice(index, index + 1))
-    voxels = volume.read(*box)
-    pixels = voxels if spot.limits is None else convert(voxels, spot.limits)
-    return pixels.squeeze(plane).astype(np.uint8, copy=False)
+    height, width = resampled_shape(section_shape(volume, spot.section.plane), spot.factors())
+    down, across = (rows.start, min(rows.stop, height)), (columns.start, min(columns.stop, width))
+    return read_window(volume, spot, down, across, spot.limits)
 
 
 def _table_of(path: str) -> Path:

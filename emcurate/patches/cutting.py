@@ -16,6 +16,7 @@ from emcurate import naming
 from emcurate.errors import InputError
 from emcurate.files import Output, note_output, write_files
 from emcurate.images.origins import Origin
+from emcurate.images.resampling import Scale
 from emcurate.images.sections import encode_section
 from emcurate.patches.grid import iter_grid
 from emcurate.patches.hashing import BoolArray, hash_npy
@@ -53,6 +54,8 @@ class Cutting:
         Pixels that both sides of a patch have at least; smaller ones are left out.
     store : str
         One of `STORES`.
+    scale : Scale
+        The pixel size that the material brings sections to.
     """
 
     patchdir: Path
@@ -61,6 +64,7 @@ class Cutting:
     hash: str
     min_size: int
     store: str = FILES
+    scale: Scale = field(default_factory=Scale)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -70,6 +74,7 @@ class Cutting:
             "hash_size": self.hash_size,
             "hash": self.hash,
             "min_size": self.min_size,
+            **self.scale.settings,
         }
 
 

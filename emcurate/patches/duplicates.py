@@ -25,6 +25,7 @@ from emcurate.patches.tables import Shards
 # Hashes compared with all exemplars at once; inside a block they are settled one after another.
 BLOCK = 4096
 
+GROUPS_SUFFIX = "_groups.csv"
 HEADING = b"patch,exemplar,distance\n"
 
 # Rows of a table that are text at once, so that ten million need no more memory than their names.
@@ -196,8 +197,28 @@ def read_largest(path: Path, groups: int, members: int) -> list[tuple[int, Group
             for run, rows in zip(runs, shown, strict=True)
         ]
     except (pa.ArrowException, ValueError, KeyError) as error:
-        found = f"another or damaged one ({type(error).__name__}: {str(error).splitlines()[0]})"
-        raise InputError(path, "a table of patch, exemplar and distance", found, "delete it and run again") from None
+        raise _damaged(path, error) from None
+
+
+def read_groups(path: Path) -> pa.Table:
+    """Return the table that `Groups.table` was written of: patch, exemplar and distance in bits, in its order.
+
+    Raises
+    ------
+    InputError
+        If the file is no such table.
+    """
+    kinds = pa.schema([("patch", pa.string()), ("exemplar", pa.string()), ("distance", pa.int32())])
+    try:
+        batches = [batch.select(kinds.names) for batch in _read_columns(path, kinds.names)]
+        return pa.Table.from_batches(batches).cast(kinds) if batches else kinds.empty_table()
+    except (pa.ArrowException, ValueError, KeyError) as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    found = f"another or damaged one ({type(error).__name__}: {str(error).splitlines()[0]})"
+    return InputError(path, "a table of patch, exemplar and distance", found, "delete it and run again")
 
 
 def _read_columns(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:

@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from emcurate import naming
 from emcurate.errors import InputError
 from emcurate.files import is_there
+from emcurate.images.resampling import Resampled
 from emcurate.images.sections import HEAD_BYTES, decode_section, find_shape, read_section, read_size
 from emcurate.patches.shards import find_member, split_member
+from emcurate.patches.tables import TABLE_SUFFIX, read_metadata, read_resampled
 
 
 def read_patch(path: str | Path) -> npt.NDArray[np.uint8]:
@@ -59,6 +62,20 @@ def stat_patch(path: str) -> os.stat_result:
         if not stat.S_ISDIR(found.st_mode):
             return found
     return os.stat(path)  # noqa: PTH116
+
+
+def read_resampling(path: str) -> Resampled | None:
+    """Return how the sections of a patch's dataset were resampled, as its table says; None where there is no table.
+
+    Raises
+    ------
+    InputError
+        If the table is none.
+    """
+    place = split_member(path)
+    directory = Path(place[0] if place is not None else path).parent
+    table = directory / f"{naming.parse_patch(Path(path).stem).dataset}{TABLE_SUFFIX}"
+    return read_resampled(table, read_metadata(table)) if table.is_file() else None
 
 
 def fingerprint_patch(path: str | Path) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from emcurate import naming
 from emcurate.errors import InputError, describe_os_error
 from emcurate.files import check_regular, describe_content, list_entries
 from emcurate.images.origins import IMAGE, VOLUME, Origin
+from emcurate.images.resampling import Factors, Scale, find_factors, resample, resampled_shape
 from emcurate.images.sections import read_section, read_size
 from emcurate.running.claims import Notes
 from emcurate.running.jobs import Workers
@@ -21,6 +23,9 @@ from emcurate.running.ledger import Source
 from emcurate.running.report import Report
 
 SECTION_SUFFIXES = (".tiff", ".tif")
+
+# What to do where the pixel size of a section is unknown.
+HOW_TO_GIVE = "make sections with raw/cleanup2d.py --image-pixel-size or raw/cross_section3d.py --voxel-size"
 
 # Sections that one job cuts at most: a second or two of work.
 SECTIONS_A_JOB = 32
@@ -31,16 +36,17 @@ JOBS_A_WORKER = 4
 
 @dataclass(frozen=True)
 class SectionFiles:
-    """Some sections' files, read one by one."""
+    """Some sections' files, read one by one, each brought to another pixel size where factors are given."""
 
     paths: tuple[Path, ...]
+    factors: tuple[Factors | None, ...]
 
     def sections(self) -> Iterator[tuple[naming.Section, npt.NDArray[np.uint8] | InputError]]:
         """Yield each section's name and pixels, (height, width) uint8, or why it cannot be read."""
-        for path in self.paths:
+        for path, factors in zip(self.paths, self.factors, strict=True):
             pixels: npt.NDArray[np.uint8] | InputError
             try:
-                pixels = read_section(path)
+                pixels = resample(read_section(path), factors)
             except InputError as error:
                 pixels = error
             except OSError as error:
@@ -55,7 +61,9 @@ class DirectoryOfSections:
     ----------
     imdir : Path
     report : Report
-        Receives the files that are no sections by their names, or not files.
+        Receives the files that are no sections by their names, or not files, and what cannot be resampled.
+    scale : Scale
+        The pixel size that they are brought to.
 
     Attributes
     ----------
@@ -72,8 +80,9 @@ class DirectoryOfSections:
 
     is_renewed = True
 
-    def __init__(self, imdir: Path, report: Report) -> None:
+    def __init__(self, imdir: Path, report: Report, scale: Scale = Scale()) -> None:
         self.root = imdir
+        self._scale = scale
         self.known_limits: dict[str, tuple[float, float]] = {}  # what cut the sections noted them
         self.thin: dict[str, list[tuple[int, tuple[int, int]]]] = {}  # no section that is there is left out
         self._paths = _list_sections(imdir, report)
@@ -94,6 +103,37 @@ class DirectoryOfSections:
         self._origins = {
             stem: _trace_origin(self._paths[stem], section, notes) for stem, section in self.sections.items()
         }
+        self._factors: dict[str, Factors | None] = {}
+        if scale.pixel_size_nm is not None:
+            self._find_factors(report)
+
+    def _find_factors(self, report: Report) -> None:
+        """Find how much coarser each section becomes; those that cannot are left out.
+
+        These are reported, the sections of a volume once.
+        """
+        unfit: dict[str, list[InputError]] = defaultdict(list)
+        whose = {
+            stem: section.dataset if isinstance(section, naming.VolumeSection) else stem
+            for stem, section in self.sections.items()
+        }
+        for stem, section in self.sections.items():
+            origin = self._origins[stem]
+            rows, columns, _ = origin.sizes(section)
+            size = None if rows is None or columns is None else (rows, columns)
+            try:
+                shape = read_size(self._paths[stem])
+                self._factors[stem] = find_factors(self._scale, size, shape, self._paths[stem], HOW_TO_GIVE)
+            except InputError as error:
+                unfit[whose[stem]].append(error)
+                continue
+            if self._factors[stem] is not None:
+                self._origins[stem] = replace(origin, pixel_size_nm=self._scale.pixel_size_nm)
+        for errors in unfit.values():
+            first, more = errors[0], len(errors) - 1
+            found = first.found + (f" (and {more:,} more sections of that dataset)" if more else "")
+            report.fail(InputError(first.path, first.expected, found, first.advice))
+        self.sections = {stem: section for stem, section in self.sections.items() if whose[stem] not in unfit}
 
     def source(self, stem: str) -> Source:
         """Return a section as the ledger sees it."""
@@ -104,11 +144,12 @@ class DirectoryOfSections:
 
     def state(self, stem: str) -> str:
         """Return what changes when a section does, or what is known of where it came from."""
-        return f"{self._fingerprints[stem]} {self._origins[stem]}"
+        resampled = f" at {self._factors[stem]}" if self._factors.get(stem) else ""
+        return f"{self._fingerprints[stem]} {self._origins[stem]}{resampled}"
 
     def size(self, stem: str) -> tuple[int, int]:
         """Return a section's height and width in pixels."""
-        return read_size(self._paths[stem])
+        return resampled_shape(read_size(self._paths[stem]), self._factors.get(stem))
 
     def ready(self, datasets: Collection[str], report: Report, workers: Workers) -> Iterator[list[str]]:
         """Yield datasets that can be cut now: here all of them."""
@@ -126,7 +167,8 @@ class DirectoryOfSections:
 
     def pieces(self, stems: Sequence[str]) -> tuple[SectionFiles, ...]:
         """Return what yields the pixels of some sections of one dataset."""
-        return (SectionFiles(tuple(self._paths[stem] for stem in stems)),)
+        paths = tuple(self._paths[stem] for stem in stems)
+        return (SectionFiles(paths, tuple(self._factors.get(stem) for stem in stems)),)
 
     def details(self, dataset: str) -> dict[str, Any]:
         """Return what the ledger keeps of a dataset."""
@@ -149,6 +191,7 @@ def _trace_origin(path: Path, section: naming.Section, notes: Notes) -> Origin:
         line.fingerprint,
         size and (size[0], size[1], size[2]),
         limits and (limits[0], limits[1]),
+        line.details.get("pixel_size_nm"),
     )
 
 

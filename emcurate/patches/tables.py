@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import itertools
 import os
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -25,6 +27,7 @@ from emcurate import naming
 from emcurate.errors import InputError
 from emcurate.files import atomic_path, open_at_once, refuse_odd_kind
 from emcurate.images.origins import Origin
+from emcurate.images.resampling import Resampled
 from emcurate.patches.columns import as_column, as_numbers, in_one
 from emcurate.patches.hashing import WORD_BITS, BoolArray, WordArray, count_words
 from emcurate.patches.names import as_names, join_names, take_names
@@ -67,6 +70,9 @@ ROWS_AT_ONCE = 1 << 17
 
 # Names of the settings in a table's own metadata, by which hashes can be read back.
 HASH_SIZE_KEY, HASH_KIND_KEY, CROP_SIZE_KEY = b"emcurate.hash_size", b"emcurate.hash", b"emcurate.crop_size"
+
+# In the metadata of a table whose patches have been resampled: `emcurate.images.resampling.Resampled`.
+RESAMPLED_KEY = b"emcurate.resampled"
 
 # Rows of which what was needed to read them is left to Arrow, for those to be read next.
 ROWS_KEPT = 100_000
@@ -129,7 +135,12 @@ def write_cuts(
         What else to keep there.
     """
     columns = SCHEMA if origins is not None else pa.schema([SCHEMA.field(name) for name in OWN_COLUMNS])
-    schema = columns.with_metadata(_as_metadata(settings) | dict(more or {}))
+    cuts = iter(cuts)
+    first = next(cuts, None)
+    cuts = itertools.chain([] if first is None else [first], cuts)
+    resampled = None if origins is None or first is None else origins(first.section.stem).resampled
+    said = {} if resampled is None else {RESAMPLED_KEY: msgspec.json.encode(resampled)}
+    schema = columns.with_metadata(_as_metadata(settings) | said | dict(more or {}))
     rows = 0
     # By way of a file that is open: Arrow takes names in UTF-8 only.
     with (
@@ -196,6 +207,12 @@ def read_metadata(path: Path) -> dict[bytes, bytes]:
         return dict(parquet.schema_arrow.metadata)
 
 
+def read_schema(path: Path) -> pa.Schema:
+    """Return the columns of a table; raises `InputError` if the file is none."""
+    with _open_table(path, []) as parquet:
+        return parquet.schema_arrow
+
+
 def read_cuts(
     path: Path, wanted: Callable[[str], bool] = lambda stem: True
 ) -> tuple[dict[str, Cut], dict[bytes, bytes]]:
@@ -260,7 +277,7 @@ def _columns_of_sections(
     """Return the columns that tell of a patch's section: `of_section` are the sections' positions, row by row."""
     found = [origins(section.stem) for section in sections]
     places = [section if isinstance(section, naming.VolumeSection) else None for section in sections]
-    sizes = [_sizes_of(origin, place) for origin, place in zip(found, places, strict=True)]
+    sizes = [origin.sizes(section) for origin, section in zip(found, sections, strict=True)]
     values: dict[str, Sequence[Any]] = {
         "dataset": [section.dataset for section in sections],
         "kind": [origin.kind for origin in found],
@@ -461,7 +478,7 @@ def _words_of(column: pa.Array, side: int, path: Path) -> WordArray:
 
 
 def read_rows(path: Path, patches: Collection[str]) -> list[dict[str, Any]]:
-    """Return the rows of a few patches, each as a dictionary.
+    """Return the rows of a few patches, each as a dictionary; where they were `resampled`, that says how.
 
     Raises
     ------
@@ -477,8 +494,21 @@ def read_rows(path: Path, patches: Collection[str]) -> list[dict[str, Any]]:
 
     # Only the pieces that may have any: a patch is found as soon in a table of millions as in one of thousands.
     for table in read_row_groups(path, list(COLUMNS), may_hold, by="patch"):
-        rows += table.filter(pc.is_in(table["patch"], wanted)).to_pylist()
+        resampled = read_resampled(path, table.schema.metadata)
+        said = {} if resampled is None else {"resampled": resampled}
+        rows += [row | said for row in table.filter(pc.is_in(table["patch"], wanted)).to_pylist()]
     return rows
+
+
+def read_resampled(path: Path, metadata: Mapping[bytes, bytes]) -> Resampled | None:
+    """Return how the sections of a table's patches were resampled, by its metadata; raises `InputError`."""
+    if RESAMPLED_KEY not in metadata:
+        return None
+    try:
+        return msgspec.json.decode(metadata[RESAMPLED_KEY], type=Resampled)
+    except msgspec.DecodeError:
+        found = f"{metadata[RESAMPLED_KEY][:80]!r} as {RESAMPLED_KEY.decode()}"
+        raise InputError(path, "a table of patches", found, "run raw/crop_patches.py again") from None
 
 
 def hash_size_of(table: pa.Table) -> int:
@@ -495,17 +525,6 @@ def hashes_of(table: pa.Table) -> npt.NDArray[np.uint8]:
         raise ValueError(f"hashes of other sizes than {width} bytes")
     data = np.frombuffer(column.buffers()[2] or b"", np.uint8)
     return data[offsets[0] : offsets[0] + len(column) * width].reshape(len(column), width)
-
-
-def _sizes_of(origin: Origin, section: naming.VolumeSection | None) -> tuple[float | None, float | None, float | None]:
-    """Return the pixel size along rows and columns and the distance of neighbouring sections, in nm."""
-    if origin.voxel_size_nm is None:
-        return None, None, None
-    z, y, x = origin.voxel_size_nm
-    if section is None:
-        return y, x, None
-    step, rows, columns = ((z, y, x), (y, z, x), (x, z, y))[section.plane]
-    return rows, columns, step
 
 
 def _binary(data: bytes, count: int) -> pa.Array:

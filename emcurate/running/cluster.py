@@ -42,6 +42,9 @@ TASK_SECONDS = 1.0
 # Seconds between two looks at who is there.
 LOOK_SECONDS = 2.0
 
+# Seconds until an answer that went with its worker is asked for again, while others are working it out once more.
+AGAIN_SECONDS = 0.1
+
 # Seconds a scheduler has to answer: at first, where the address may be wrong; and later, when it may be busy.
 GREETING_SECONDS = 10.0
 ANSWER_SECONDS = 60.0
@@ -120,6 +123,7 @@ class Cluster:
         self._paths, self._proofs = paths, proofs
         self._ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._running: dict[str, Any] = {}
+        self._missing: list[Any] = []  # tasks that had ended, and whose answers went with their workers
         self._known: set[str] = set()
         self._threads = 0
         self._deserted = self._gone = False
@@ -157,12 +161,8 @@ class Cluster:
         while True:
             if time.monotonic() - self._looked > LOOK_SECONDS:
                 self._look()
-            with contextlib.suppress(queue.Empty):
-                ended = [self._ended.get(timeout=LOOK_SECONDS)]
-                while not self._ended.empty():
-                    ended.append(self._ended.get())
-                if answers := self._collect(ended):
-                    return answers
+            if answers := self._collect(self._take_ended()):
+                return answers
 
     def ask(self, function: Callable[[Any], Any], question: Any) -> list[Any]:
         """Return what each worker answers to a question."""
@@ -186,22 +186,36 @@ class Cluster:
         with contextlib.suppress(Exception):
             self._client.close(timeout=GREETING_SECONDS)
 
+    def _take_ended(self) -> list[Any]:
+        """Wait a while for tasks to end; return those that have, and those whose answers were missing before."""
+        ended, self._missing = self._missing, []
+        with contextlib.suppress(queue.Empty):
+            ended.append(self._ended.get(timeout=AGAIN_SECONDS if ended else LOOK_SECONDS))
+            while not self._ended.empty():
+                ended.append(self._ended.get())
+        return ended
+
     def _collect(self, ended: list[Any]) -> list[tuple[Hashable, Answer | Exception]]:
         from distributed.scheduler import KilledWorker
 
-        done = [future for future in ended if future.status == "finished"]
+        done = []
         answers: list[tuple[Hashable, Answer | Exception]] = []
         with self._talking():
             for future in ended:
-                if future.status in ("cancelled", "lost"):
-                    raise self._lost(f"a task was {future.status}")
-                if future.status == "error":
+                status = future.status  # asked once: it changes meanwhile
+                if status == "cancelled":
+                    raise self._lost("a task was cancelled")
+                if status == "finished":
+                    done.append(future)
+                elif status == "error":
                     error = future.exception()
                     if isinstance(error, KilledWorker):
                         error = WorkerDiedError(f"every worker that began it died, last {error.last_worker.address}")
                     else:
                         self._check(None)  # of what is raised outside of jobs, an unfit worker is the likeliest cause
                     answers.append((future.key, error))
+                else:  # lost: its worker died after it had ended, and others do it once more
+                    self._missing.append(future)
             packed: dict[str, bytes] = {}
             # Where a worker has died that had an answer, others give it once more, if there are any: hence a limit.
             with contextlib.suppress(TimeoutError):
@@ -211,7 +225,7 @@ class Cluster:
                 if packed.get(future.key) is not None:
                     answers.append((future.key, self._unpack(packed[future.key])))
                 else:
-                    future.add_done_callback(self._ended.put)
+                    self._missing.append(future)
         for key, _ in answers:
             del self._running[str(key)]
         return answers

@@ -15,13 +15,24 @@ import numpy.typing as npt
 from emcurate import naming
 from emcurate.errors import InputError
 from emcurate.images.pixels import Limits, convert
-from emcurate.images.sections import read_section
+from emcurate.images.resampling import (
+    Factors,
+    Resampled,
+    Scale,
+    find_factors,
+    find_window,
+    in_plane,
+    resample,
+    resample_window,
+)
+from emcurate.images.sections import read_section, read_size
 from emcurate.running.claims import Notes
 from emcurate.running.ledger import path_of_text
 from emcurate.running.ledger_file import Line
 from emcurate.volumes.corpus import fingerprint_volume
 from emcurate.volumes.scratch import unpacked
-from emcurate.volumes.volume import open_volume
+from emcurate.volumes.sections import section_shape
+from emcurate.volumes.volume import Volume, open_volume
 
 Reader = Callable[[Path], npt.NDArray[Any]]
 
@@ -31,7 +42,7 @@ class Spot:
     """Where a patch is: in which section of which file, from and up to which rows and columns, in pixels.
 
     `path` is the section's file, or the volume, whose `fingerprint` and grey `limits` are then given. `stored` is the
-    patch itself where it lies in a shard.
+    patch itself where it lies in a shard. Rows and columns are those of the section as it was `resampled`.
     """
 
     path: Path
@@ -41,6 +52,16 @@ class Spot:
     fingerprint: str | None = None
     limits: Limits | None = None
     stored: Path | None = None
+    resampled: Resampled | None = None
+
+    def factors(self) -> Factors | None:
+        """Return how many pixels of the section's file, or of the volume's section, along (y, x) make one."""
+        if self.resampled is None:
+            return None
+        if self.fingerprint is None:
+            return _find_section_factors(self.path, self.section, self.resampled.pixel_size_nm)
+        plane = self.section.plane if isinstance(self.section, naming.VolumeSection) else 0
+        return self.resampled.factors(plane)
 
 
 def find_spots(rows: Iterable[Mapping[str, Any]], patchdir: Path, noted: Line) -> dict[str, Spot]:
@@ -62,10 +83,10 @@ def find_spots(rows: Iterable[Mapping[str, Any]], patchdir: Path, noted: Line) -
         stored = patchdir / row["shard"] / f"{row['patch']}.tiff" if row["shard"] else None
         if "spacing" in noted.settings:
             path, limits = Path(path_of_text(row["source"])), Limits(row["lo"], row["hi"])
-            spot = Spot(path, patch.section, *place, row["source_fingerprint"], limits, stored)
+            spot = Spot(path, patch.section, *place, row["source_fingerprint"], limits, stored, row.get("resampled"))
         else:
             path = Path(path_of_text(noted.root)) / f"{patch.section.stem}.tiff"
-            spot = Spot(path, patch.section, *place, stored=stored)
+            spot = Spot(path, patch.section, *place, stored=stored, resampled=row.get("resampled"))
         spots[row["patch"]] = spot
     return spots
 
@@ -125,7 +146,7 @@ class ReadOrCutAgain:
         if spot.stored is not None:
             return self.read(spot.stored)
         if spot.fingerprint is None:
-            return read_section(spot.path)[slice(*spot.rows), slice(*spot.columns)]
+            return resample(read_section(spot.path), spot.factors())[slice(*spot.rows), slice(*spot.columns)]
         return _cut_volume(
             spot.path, tuple(s for s in self.spots.values() if s.path == spot.path and s.stored is None), self.scratch
         )[spot]
@@ -140,7 +161,42 @@ def _cut_volume(path: Path, spots: tuple[Spot, ...], scratch: Path) -> dict[Spot
     with unpacked(open_volume(path), scratch) as volume:
         for spot in spots:
             assert isinstance(spot.section, naming.VolumeSection) and spot.limits is not None
-            box = [slice(*spot.rows), slice(*spot.columns)]
-            box.insert(spot.section.plane, slice(spot.section.index, spot.section.index + 1))
-            found[spot] = convert(volume.read(*box), spot.limits).squeeze(spot.section.plane)
+            found[spot] = read_window(volume, spot, spot.rows, spot.columns, spot.limits)
     return found
+
+
+def read_window(
+    volume: Volume, spot: Spot, rows: tuple[int, int], columns: tuple[int, int], limits: Limits | None
+) -> npt.NDArray[np.uint8]:
+    """Return rows and columns, (start, stop), of the section that a spot lies in, as they were resampled.
+
+    Without limits, the voxels must be uint8.
+    """
+    assert isinstance(spot.section, naming.VolumeSection)
+    plane, index, factors = spot.section.plane, spot.section.index, spot.factors()
+    shape = section_shape(volume, plane)
+    box = list(find_window(shape, factors, rows, columns))
+    box.insert(plane, slice(index, index + 1))
+    voxels = volume.read(*box).squeeze(plane)
+    pixels = voxels.astype(np.uint8, copy=False) if limits is None else convert(voxels, limits)
+    return resample_window(pixels, shape, factors, rows, columns)
+
+
+@functools.lru_cache(maxsize=1024)
+def _find_section_factors(path: Path, section: naming.Section, pixel_size_nm: float) -> Factors | None:
+    """Return how many pixels of a section's file along (y, x) make one, by what its directory notes of its size."""
+    noted = _notes_on(path.parent).origin(path)
+    details = {} if noted is None else noted.details
+    own, size = details.get("pixel_size_nm"), details.get("voxel_size_nm")
+    if own is not None:
+        sizes = (own, own)
+    elif size is not None:
+        sizes = in_plane(tuple(size), section.plane if isinstance(section, naming.VolumeSection) else 0)
+    else:
+        return None
+    return find_factors(Scale(pixel_size_nm, allow_upsampling=True), sizes, read_size(path), path, "")
+
+
+@functools.lru_cache(maxsize=4)
+def _notes_on(directory: Path) -> Notes:
+    return Notes(directory)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from emcurate import naming
 from emcurate.errors import InputError
+from emcurate.images.resampling import Resampled
 from emcurate.running.report import Report
 from emcurate.volumes.boxes import Box, Column, find_candidates, score_stretches, suppress_overlapping
 from emcurate.volumes.volume import Volume
@@ -31,6 +32,11 @@ class Informative:
     def isotropic(self) -> bool:
         """Whether patches of other planes than 0 occur."""
         return any(plane != 0 for plane, _, _ in self.sections)
+
+    @property
+    def first(self) -> str:
+        """The path of one of the patches."""
+        return self.example[min(self.example)]
 
     def fingerprint(self, state_of: Callable[[str], str]) -> str:
         """Return what changes when the set of patches does, or what `state_of` says of one of each place."""
@@ -79,9 +85,24 @@ class Choice:
 
 
 def choose_boxes(
-    informative: Informative, volume: Volume, nz: int, size_of: Callable[[str], tuple[int, int]]
+    informative: Informative,
+    volume: Volume,
+    nz: int,
+    size_of: Callable[[str], tuple[int, int]],
+    resampled: Resampled | None = None,
 ) -> Choice:
-    """Return the boxes to save of one volume; `size_of` reads the height and width of a patch.
+    """Return the boxes to save of one volume.
+
+    Parameters
+    ----------
+    informative : Informative
+    volume : Volume
+    nz : int
+        Sections of a stretch.
+    size_of : callable
+        Reads the height and width of a patch.
+    resampled : Resampled, optional
+        How the volume's sections were, before patches were cut from them.
 
     Raises
     ------
@@ -91,7 +112,7 @@ def choose_boxes(
     columns = {}
     for (plane, y, x), sections in informative.sections.items():
         height, width = size_of(informative.example[plane, y, x])
-        column = Column(plane, y, x, height, width)
+        column = find_column(plane, (y, y + height), (x, x + width), resampled)
         check_column(column, max(sections), volume, informative.example[plane, y, x])
         columns[column] = sections
     stretches = score_stretches(columns, volume.shape, nz)
@@ -115,6 +136,17 @@ def account_for(choices: Iterable[Choice], nz: int) -> str:
     if candidates < FEW_CANDIDATES * stretches:
         line += "; for more, cut sections with a smaller --spacing, deduplicate with a smaller -d, or use a smaller -nz"
     return line
+
+
+def find_column(
+    plane: int, rows: tuple[int, int], columns: tuple[int, int], resampled: Resampled | None = None
+) -> Column:
+    """Return the column of voxels that patches at some rows and columns (start, stop) of a plane were cut from."""
+    down, across = (None if resampled is None else resampled.factors(plane)) or (1.0, 1.0)
+    (top, bottom), (left, right) = (
+        (round(start * factor), round(stop * factor)) for (start, stop), factor in ((rows, down), (columns, across))
+    )
+    return Column(plane, top, left, bottom - top, right - left)
 
 
 def check_column(column: Column, last_section: int, volume: Volume, patch: str) -> None:

@@ -11,7 +11,7 @@ import contextlib
 import gzip
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
@@ -78,7 +78,7 @@ class FlatFile:
     shape : (z, y, x)
     stored_dtype : numpy dtype
         With the file's byte order.
-    offsets : tuple of int
+    offsets : tuple or range of int
         Byte offset of the first plane, the others following at once; or of every plane.
     channels : int
         Values per voxel, the fastest axis; 0 where a voxel is one value.
@@ -87,7 +87,7 @@ class FlatFile:
     path: Path
     shape: Shape
     stored_dtype: np.dtype[Any]
-    offsets: tuple[int, ...]
+    offsets: Sequence[int]
     channels: int = 0
 
     random_access = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from emcurate import naming
 from emcurate.errors import InputError
 from emcurate.images.origins import Origin
 from emcurate.images.pixels import Limits
+from emcurate.images.resampling import Factors, Scale, resampled_shape
 from emcurate.running.claims import Notes, describe_raw
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Source, path_as_text
@@ -19,9 +20,23 @@ from emcurate.running.report import Report
 from emcurate.volumes.corpus import fingerprint_volume, list_volumes, refuse_bad_names
 from emcurate.volumes.cut_settings import HowToCut
 from emcurate.volumes.scratch import make_batches
-from emcurate.volumes.sections import choose_planes, leave_out_thin, section_indices, section_size, sections_at_once
+from emcurate.volumes.sections import (
+    choose_planes,
+    find_plane_factors,
+    find_planes,
+    leave_out_thin,
+    section_indices,
+    section_shape,
+    sections_at_once,
+)
 from emcurate.volumes.slabs import Slab, describe_volume, ready_to_cut, suits_threads
-from emcurate.volumes.volume import Volume, dataset_name, open_for_cutting
+from emcurate.volumes.volume import (
+    Volume,
+    dataset_name,
+    open_volume,
+    warn_of_odd_voxel_size,
+    warn_of_unknown_voxel_size,
+)
 from emcurate.volumes.voxel_sizes import ask_about_given
 
 
@@ -31,11 +46,18 @@ class OpenJob:
 
     path: Path
     how: HowToCut
+    scale: Scale = field(default_factory=Scale)
 
 
 def open_volume_to_cut(job: OpenJob) -> Volume:
-    """Open a volume; warn if its voxel size is unknown and that matters."""
-    return open_for_cutting(job.path, job.how.voxel_size, job.how.axes)
+    """Open a volume; warn if its voxel size is unknown and that matters, and refuse it if it cannot be resampled."""
+    volume = open_volume(job.path, job.how.voxel_size)
+    find_plane_factors(volume, find_planes(volume, job.how.axes, job.how.anisotropy), job.scale)
+    if any(plane != 0 for plane in job.how.axes):
+        warn_of_unknown_voxel_size(volume)
+    if job.how.voxel_size is None:
+        warn_of_odd_voxel_size(volume)
+    return volume
 
 
 def list_volumes_to_cut(voldir: Path, savedir: Path, report: Report, prefer: str | None = None) -> list[Path]:
@@ -65,6 +87,8 @@ class DirectoryOfVolumes:
     report : Report
         Receives what is no volume, and those that cannot be opened.
     workers : Workers
+    scale : Scale
+        The pixel size that sections are brought to.
     prefer : str, optional
         See `list_volumes`.
     least_side : int
@@ -96,24 +120,28 @@ class DirectoryOfVolumes:
         scratch: Path,
         report: Report,
         workers: Workers,
+        scale: Scale = Scale(),
         prefer: str | None = None,
         least_side: int = 1,
     ) -> None:
-        self.root, self._how, self._scratch = voldir, how, scratch
+        self.root, self._how, self._scratch, self._scale = voldir, how, scratch, scale
         paths = refuse_bad_names(list_volumes_to_cut(voldir, scratch, report, prefer), report)
         names = {path: dataset_name(path) for path in paths}
         ask_about_given(how, names.values(), report)
         self._settings = {name: how.of(name).settings for name in names.values()}
-        jobs = [OpenJob(path, how.of(names[path])) for path in paths]
+        jobs = [OpenJob(path, how.of(names[path]), scale) for path in paths]
         opened = {job.path: volume for job, volume in workers.run(open_volume_to_cut, jobs, report, unit="volume")}
         self._volumes = {dataset_name(job.path): opened[job.path] for job in jobs if job.path in opened}
         self._planes: dict[str, tuple[int, ...]] = {}
+        self._factors: dict[str, dict[int, Factors | None]] = {}
         self.thin: dict[str, list[tuple[int, tuple[int, int]]]] = {}
         for name, volume in self._volumes.items():
             planes = choose_planes(volume, how.axes, how.anisotropy, report)
-            self._planes[name] = leave_out_thin(volume, planes, least_side, report)
+            self._factors[name] = find_plane_factors(volume, planes, scale)
+            sizes = {plane: self._section_size(name, plane) for plane in planes}
+            self._planes[name] = leave_out_thin(volume, sizes, least_side, report)
             self.thin[name] = [
-                (sum(map(len, section_indices(volume.shape[plane], how.spacing))), section_size(volume, plane))
+                (sum(map(len, section_indices(volume.shape[plane], how.spacing))), sizes[plane])
                 for plane in planes
                 if plane not in self._planes[name]
             ]
@@ -149,7 +177,10 @@ class DirectoryOfVolumes:
         """Return a section's height and width in pixels."""
         section = self.sections[stem]
         assert isinstance(section, naming.VolumeSection)
-        return section_size(self._volumes[section.dataset], section.plane)
+        return self._section_size(section.dataset, section.plane)
+
+    def _section_size(self, name: str, plane: int) -> tuple[int, int]:
+        return resampled_shape(section_shape(self._volumes[name], plane), self._factors[name][plane])
 
     def ready(self, datasets: Collection[str], report: Report, workers: Workers) -> Iterator[list[str]]:
         """Yield datasets that can be cut until the next are asked for: their voxels unpacked, their limits known."""
@@ -178,7 +209,8 @@ class DirectoryOfVolumes:
             # Whole xy planes lie together and are read alone; the others cost as much as all that lie between them.
             gap = self._how.spacing if plane == 0 else volume.shape[plane]
             indices = [self._index_of(stem) for stem in group]
-            slabs += [Slab(volume, plane, run, limits) for run in _split(indices, self._how.spacing, gap)]
+            factors = self._factors[name][plane]
+            slabs += [Slab(volume, plane, run, limits, factors) for run in _split(indices, self._how.spacing, gap)]
         return tuple(slabs)
 
     def details(self, dataset: str) -> dict[str, Any]:
@@ -193,7 +225,8 @@ class DirectoryOfVolumes:
         said = describe_volume(volume, limits, self._notes)
         pair = None if limits is None else (limits.low, limits.high)
         source = path_as_text(volume.path)
-        return Origin(said["kind"], source, self._fingerprints[name], volume.voxel_size_nm, pair)
+        size, pixel_size = volume.voxel_size_nm, self._scale.pixel_size_nm
+        return Origin(said["kind"], source, self._fingerprints[name], size, pair, pixel_size)
 
     def limits(self, name: str) -> Limits | None:
         """Return the grey limits of a dataset, None if they are not known."""

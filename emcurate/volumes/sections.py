@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from emcurate import naming
+from emcurate.errors import InputError
+from emcurate.images.resampling import Factors, Scale, find_factors, in_plane
 from emcurate.running.report import Report
 from emcurate.volumes.volume import Volume, is_anisotropic
 
@@ -13,6 +15,9 @@ from emcurate.volumes.volume import Volume, is_anisotropic
 # volume fewer times over (a slab of yz sections touches every page of the file), but each process holds one.
 SLAB_BYTES = 1 << 27
 
+
+# What to do where the voxel size of a volume is unknown.
+HOW_TO_GIVE = "give its voxel size with --voxel-size Z Y X (nm)"
 
 # Sections a job cuts at most, so that even a small volume keeps every process busy.
 SLAB_SECTIONS = 64
@@ -30,33 +35,74 @@ def section_indices(size: int, spacing: int) -> list[range]:
 
 def choose_planes(volume: Volume, axes: Sequence[int], anisotropy: float, report: Report) -> tuple[int, ...]:
     """Return the planes to cut: those asked for, or only xy where z differs too much from x, which is reported."""
-    if not any(axes) or not is_anisotropic(volume.voxel_size_nm, anisotropy):
-        return tuple(axes)
-    left = tuple(plane for plane in axes if plane == 0)
+    left = find_planes(volume, axes, anisotropy)
+    if left == tuple(axes):
+        return left
     z, y, x = volume.voxel_size_nm or (0, 0, 0)
     cut = "only plane 0 (xy) is cut" if left else "nothing is cut, since --axes leaves plane 0 (xy) out"
     report.note(f"{volume.path}: voxels of {z:g} x {y:g} x {x:g} nm (z, y, x) are anisotropic; {cut}")
     return left
 
 
-def leave_out_thin(volume: Volume, planes: Sequence[int], least_side: int, report: Report) -> tuple[int, ...]:
-    """Return the planes whose sections have sides of at least so many pixels, and report if these are not all.
+def leave_out_thin(
+    volume: Volume, sizes: Mapping[int, tuple[int, int]], least_side: int, report: Report
+) -> tuple[int, ...]:
+    """Return the planes whose sections have at least so many pixels a side, and report if these are not all.
 
     They are all, the one across the thin direction, or, of a volume that is thin in two directions, none.
+
+    Parameters
+    ----------
+    volume : Volume
+    sizes : mapping of int to (height, width)
+        Of the sections of each plane, in pixels.
+    least_side : int
+    report : Report
     """
-    left = tuple(plane for plane in planes if min(section_size(volume, plane)) >= least_side)
-    if left != tuple(planes):
-        thin = [f"{side} along {axis}" for side, axis in zip(volume.shape, "zyx", strict=True) if side < least_side]
+    left = tuple(plane for plane, size in sizes.items() if min(size) >= least_side)
+    thin = [
+        f"plane {plane} ({naming.PLANES[plane]}), {height} x {width} pixels"
+        for plane, (height, width) in sizes.items()
+        if plane not in left
+    ]
+    if thin:
         cut = f"only plane {left[0]} ({naming.PLANES[left[0]]}) is cut" if left else "nothing is cut"
-        found = f"{' and '.join(thin)} voxels are too few for patches of {least_side} pixels (--min-size)"
+        found = f"sections of {' and '.join(thin)}, are too thin for patches of {least_side} (--min-size)"
         report.note(f"{volume.path}: {found}; {cut}")
     return left
 
 
-def section_size(volume: Volume, plane: int) -> tuple[int, int]:
-    """Return the height and width of a plane's sections, in pixels."""
-    height, width = (side for axis, side in enumerate(volume.shape) if axis != plane)
-    return height, width
+def find_planes(volume: Volume, axes: Sequence[int], anisotropy: float) -> tuple[int, ...]:
+    """Return the planes to cut, as `choose_planes` does, without a word."""
+    if not any(axes) or not is_anisotropic(volume.voxel_size_nm, anisotropy):
+        return tuple(axes)
+    return tuple(plane for plane in axes if plane == 0)
+
+
+def find_plane_factors(volume: Volume, planes: Iterable[int], scale: Scale) -> dict[int, Factors | None]:
+    """Return how many voxels along the rows and columns of each plane make a pixel of the size that is asked for.
+
+    Raises
+    ------
+    InputError
+        If the voxel size is unknown, or too large in one of the planes.
+    """
+    factors: dict[int, Factors | None] = {}
+    for plane in planes:
+        size = volume.voxel_size_nm and in_plane(volume.voxel_size_nm, plane)
+        try:
+            factors[plane] = find_factors(scale, size, section_shape(volume, plane), volume.path, HOW_TO_GIVE)
+        except InputError as error:
+            where = "" if size is None else f" in plane {plane} ({naming.PLANES[plane]})"
+            advice = error.advice if size is None else f"{error.advice}, or leave planes out with --axes"
+            raise InputError(volume.path, error.expected, error.found + where, advice) from None
+    return factors
+
+
+def section_shape(volume: Volume, plane: int) -> tuple[int, int]:
+    """Return the rows and columns of a volume's sections along a plane, in voxels."""
+    rows, columns = (side for axis, side in enumerate(volume.shape) if axis != plane)
+    return rows, columns
 
 
 def divide(volume: Volume, planes: Iterable[int], spacing: int) -> Iterator[tuple[int, range]]:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from emcurate import naming
 from emcurate.images.origins import VOLUME
 from emcurate.images.pixels import Limits, Rescale, convert
+from emcurate.images.resampling import Factors, Scale, resample
 from emcurate.running.claims import Notes
 from emcurate.running.jobs import Workers
 from emcurate.running.report import Report
@@ -32,13 +33,15 @@ THREADED_BYTES = 1 << 28
 class Slab:
     """Some sections of one plane of a volume, those at `indices` of axis `plane`, and the volume's grey limits.
 
-    The indices rise. All that lies between the first and the last is read, in steps that they have in common.
+    The indices rise. All that lies between the first and the last is read, in steps that they have in common. With
+    `factors`, so many voxels along rows and columns become one pixel.
     """
 
     volume: Volume
     plane: int
     indices: Sequence[int]
     limits: Limits
+    factors: Factors | None = None
 
     def sections(self) -> Iterator[tuple[naming.VolumeSection, npt.NDArray[np.uint8]]]:
         """Yield each section's name and pixels, (rows, columns) uint8; the slab's voxels are read once."""
@@ -49,7 +52,8 @@ class Slab:
         pixels = separate_sections(convert(self.volume.read(*box), self.limits), self.plane)
         width = naming.index_width(self.volume.shape[self.plane])
         for index in self.indices:
-            yield naming.VolumeSection(self.volume.name, self.plane, index, width), pixels[(index - first) // step]
+            section = naming.VolumeSection(self.volume.name, self.plane, index, width)
+            yield section, resample(pixels[(index - first) // step], self.factors)
 
 
 def separate_sections(box: npt.NDArray[np.uint8], plane: int) -> npt.NDArray[np.uint8]:
@@ -107,10 +111,11 @@ def suits_threads(volumes: Sequence[Volume]) -> bool:
     return is_flat and sum(volume.size * volume.dtype.itemsize for volume in volumes) <= THREADED_BYTES
 
 
-def describe_volume(volume: Volume, limits: Limits | None, notes: Notes) -> dict[str, Any]:
+def describe_volume(volume: Volume, limits: Limits | None, notes: Notes, scale: Scale = Scale()) -> dict[str, Any]:
     """Return what later stages want to know of a volume that was cut, as the ledger keeps it."""
     made = notes.origin(volume.path)
-    return {
+    resampled = {} if scale.pixel_size_nm is None else {"pixel_size_nm": scale.pixel_size_nm}
+    return resampled | {
         "kind": VOLUME if made is None else made.details.get("kind", VOLUME),
         "voxel_size_nm": volume.voxel_size_nm,
         "limits": limits and (limits.low, limits.high),

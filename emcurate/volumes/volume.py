@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -107,17 +107,6 @@ def open_volume(path: Path, voxel_size_nm: VoxelSize | None = None) -> Volume:
     return volume
 
 
-def open_for_cutting(path: Path, voxel_size_nm: VoxelSize | None, axes: Sequence[int]) -> Volume:
-    """Open a volume; warn if its voxel size is unknown and that matters for the planes `axes`, or looks odd."""
-    volume = open_volume(path, voxel_size_nm)
-    if any(plane != 0 for plane in axes):
-        warn_of_unknown_voxel_size(volume)
-    if voxel_size_nm is None and volume.voxel_size_nm is not None and (question := ask_about(volume.voxel_size_nm)):
-        message = f"{path}: its voxel size is {spell_size(volume.voxel_size_nm)}: {question}"
-        warnings.warn(message, DataWarning, stacklevel=2)
-    return volume
-
-
 def dataset_name(path: Path) -> str:
     """Return the dataset's name: a file's name without its extension, or that of the directory (`name_directory`)."""
     # A directory of slices may be called "sample 1.5"; what follows its last dot is no extension.
@@ -142,6 +131,14 @@ def warn_of_unknown_voxel_size(volume: Volume) -> None:
             f"{volume.path}: the voxel size is unknown and taken as isotropic; give it with --voxel-size Z Y X (nm), "
             "or those of many with --voxel-sizes FILE"
         )
+        warnings.warn(message, DataWarning, stacklevel=2)
+
+
+def warn_of_odd_voxel_size(volume: Volume) -> None:
+    """Warn, with a `DataWarning`, where a volume's voxel size looks like another unit or order."""
+    size = volume.voxel_size_nm
+    if size is not None and (question := ask_about(size)):
+        message = f"{volume.path}: its voxel size is {spell_size(size)}: {question}"
         warnings.warn(message, DataWarning, stacklevel=2)
 
 

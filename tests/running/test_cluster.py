@@ -210,6 +210,19 @@ def test_an_input_that_kills_its_workers_is_named_and_costs_no_other(empty_clust
     assert report.failures[0].startswith("4: every worker that began it died")
 
 
+def test_an_answer_that_went_with_its_worker_is_given_by_another(empty_cluster):
+    worker = empty_cluster.add_worker()
+    with cluster_module.connect(empty_cluster.address, doze, [0]) as cluster:
+        ticket = cluster.submit(doze, [0], 1.0)
+        wait_until(lambda: not cluster._ended.empty())
+        os.killpg(worker.pid, signal.SIGKILL)
+        wait_until(lambda: cluster._running[ticket].status == "lost")
+        another = empty_cluster.add_worker()
+        [(answered, answer)] = cluster.wait()
+    assert answered == ticket
+    assert [outcome.value for outcome in answer.outcomes] == [another.pid]
+
+
 def doze(_):
     time.sleep(0.05)
     return os.getpid()

@@ -3,6 +3,7 @@
 import csv
 import importlib
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -23,6 +25,7 @@ from emcurate.classifier.network import build_network, load_classifier, save_wei
 from emcurate.classifier.transforms import evaluation_input
 from emcurate.labeling.store import LabelStore
 from emcurate.patches import labels
+from emcurate.patches.decided import DECIDED_FILE
 from emcurate.patches.pathlists import PathList, write_path_list
 from emcurate.running.ledger import Ledger
 from emcurate.running.locks import release_locks
@@ -129,6 +132,36 @@ def test_counts_and_sheets_are_written(classified):
     assert [path.name for path in sorted(classified.glob("*.png"))] == SHEETS
     for name in SHEETS:
         assert np.asarray(Image.open(classified / name).convert("L")).std() > 5
+
+
+def test_the_table_says_of_each_patch_by_its_name_what_the_arrays_say_by_its_place(classified, patch_set):
+    table = pd.read_parquet(classified / DECIDED_FILE)
+    assert table["patch"].tolist() == [Path(path).stem for path in patch_set.paths]
+    scores, predictions = (
+        np.load(classified / f"nn_{name}.npy", allow_pickle=False) for name in ("scores", "predictions")
+    )
+    np.testing.assert_array_equal(table["score"].to_numpy(np.float32), scores)
+    np.testing.assert_array_equal(table["kept"], predictions == 1)
+    words = np.load(patch_set.labels, allow_pickle=False).tolist()
+    assert table["label"].where(table["label"].notna(), labels.NONE).tolist() == words
+
+
+def test_results_of_earlier_versions_get_the_table_and_nothing_is_scored_again(
+    classified, patch_set, weights, tmp_path, capsys
+):
+    savedir = tmp_path / "out"
+    shutil.copytree(classified, savedir)
+    ledger = savedir / ".emcurate" / "classify_nn.jsonl"
+    lines = [json.loads(line) for line in ledger.read_text().splitlines() if line]
+    for line in lines:
+        line["outputs"] = [output for output in line.get("outputs", []) if DECIDED_FILE not in output]
+    ledger.write_text("\n".join(map(json.dumps, lines)))
+    (savedir / DECIDED_FILE).unlink()
+    assert classify(patch_set.fpaths, savedir, weights, "--labels", patch_set.labels) == 0
+    assert "0 patches scored" in capsys.readouterr().out
+    assert results(savedir) == results(classified)
+    assert classify(patch_set.fpaths, savedir, weights, "--labels", patch_set.labels) == 0
+    assert "nothing new" in capsys.readouterr().out
 
 
 def test_scores_near_the_threshold_are_those_of_float32(patch_set, weights, truth_scores, tmp_path, monkeypatch):

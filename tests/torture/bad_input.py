@@ -218,10 +218,9 @@ class Torture:
         """Put odd kinds of entries and odd names before a reader, twice: the second time nothing may be new."""
         own = next((o for o in self.originals if o.reader == name), None)
         inputs, out = self.lay_out(reader, [])
-        # Data beside a header are no input by themselves.
-        suffixes = sorted(
-            {next(iter(o.files)).partition("CASE00")[2] for o in self.originals if o.reader == name} - {".raw"}
-        )
+        # Data beside a header, or in a directory store, are no input by themselves.
+        found = {next(iter(o.files)).partition("CASE00")[2] for o in self.originals if o.reader == name}
+        suffixes = sorted(suffix for suffix in found if suffix != ".raw" and not suffix.rpartition("/")[0])
         cases = []
         for suffix in suffixes if self.share >= 1 else suffixes[:3]:
             if "/" in suffix:
@@ -266,7 +265,7 @@ class Torture:
             for file, data in case.files.items():
                 path = place / file.replace("CASE00", case.name)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(data)
+                path.write_bytes(repr(data).encode() if callable(data) else data)
 
 
 def results(out: Path, name: str) -> dict:

@@ -1,5 +1,6 @@
 """Files made to do harm: sizes of 2^31, no numbers, lists without end, bombs, names of other files, pickles."""
 
+from tests.torture.crafted_chunked import make_chunked
 from tests.torture.crafted_images import make_images, make_videos
 from tests.torture.crafted_lists import (
     make_cocos,
@@ -17,7 +18,7 @@ from tests.torture.crafted_volumes import make_mrcs, make_niftis, make_nrrds
 def make_crafted(reader, root):
     """Yield (what, files) of crafted cases for a reader; ``CASE00`` in names of files stands for that of the case."""
     makers = {
-        "cross_section3d": (make_stacks, make_mrcs, make_nrrds, make_niftis),
+        "cross_section3d": (make_stacks, make_mrcs, make_nrrds, make_niftis, make_chunked),
         "mrc2byte": (make_mrcs,),
         "cleanup2d": (make_tiff_images, make_images),
         "crop_patches": (make_sections,),

@@ -87,8 +87,9 @@ def _tiff_cases():
     yield "page list leads out", tiff_bytes(a_page(), bytes(16), after=BIG)
     yield "sub-pages lead round", tiff_bytes(a_page(subifds=(4, [8, 8, 8])), bytes(16))
     yield "page list leads round after 150 pages", chain_of_pages(150, back_to=120)
-    yield "a million pages", chain_of_pages(1_000_000)
-    yield "a big one of 200,000 pages", chain_of_pages(200_000)
+    yield "more than a million pages", chain_of_pages((1 << 20) + 1)
+    yield "20,000 pages", chain_of_pages(20_000)
+    yield "20,000 pages, of which the last is another", _another_at_the_end(chain_of_pages(20_000))
     for claim in ("1000000", "-3", "99999999999999999999", "nan", "1e99"):
         text = f"ImageJ=1.11a\nimages={claim}\nslices={claim}\nspacing=nan\nunit=nm\n\0".encode()
         yield f"ImageJ of {claim} slices", tiff_bytes(a_page(description=(2, text)), bytes(16))
@@ -128,6 +129,12 @@ def chain_of_pages(pages, back_to=None):
     chain["next"][:-1] = starts[1:]
     chain["next"][-1] = 0 if back_to is None else starts[back_to]
     return b"II*\0" + struct.pack("<I", 12) + bytes(4) + chain.tobytes()
+
+
+def _another_at_the_end(chain):
+    """Return a chain of pages whose last page claims 2^31 rows."""
+    rows = chain.rindex(struct.pack("<HHII", 257, 4, 1, 1))
+    return chain[:rows] + struct.pack("<HHII", 257, 4, 1, BIG) + chain[rows + 12 :]
 
 
 def make_stacks(root):

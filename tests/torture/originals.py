@@ -19,10 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
+import h5py
 import mrcfile
 import nibabel
 import numpy as np
 import tifffile
+import zarr
 from PIL import Image
 
 from emcurate.images.origins import Origin
@@ -30,9 +32,13 @@ from emcurate.images.sections import encode_section
 from emcurate.naming import ImageSection, VolumeSection
 from emcurate.patches import labels, tables
 from tests.textures import make_texture
+from tests.volumes.chunked_volumes import write_ome_zarr
+from tests.volumes.n5_volumes import write_n5_array
 
 VOXELS = make_texture((5, 48, 40))
 PIXELS = VOXELS[0]
+
+ZARR_CHUNKS = (4, 24, 24)
 
 # Rows of the patches that a path list names, all of one section of the volume "vol".
 PATCH_ROWS = (0, 32, 64)
@@ -84,6 +90,7 @@ def make_originals(root):
         _add_tiffs(made)
         _add_images(made)
         _add_volumes(made, Path(directory))
+        _add_chunked(made)
         _add_videos(made, Path(directory))
         _add_patches(made, Path(directory))
         _add_lists(made, root)
@@ -208,6 +215,67 @@ def _add_volumes(made, directory):
     made.add("NIfTI", "cross_section3d", "CASE00.nii", data, points)
     packed = gzip.compress(data, mtime=0)
     made.add("NIfTI, gzip", "cross_section3d", "CASE00.nii.gz", packed, _gzip_points(packed), SAME)
+
+
+def make_plain_zarr(version, **options):
+    """Return the files of a Zarr array that zarr-python wrote, its first its metadata."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "CASE00.zarr")
+        zarr.create_array(path, data=VOXELS, chunks=ZARR_CHUNKS, zarr_format=version, **options)
+        return _files_of(path, ".zarray" if version == 2 else "zarr.json")
+
+
+def make_ome_zarr(version):
+    """Return the files of an OME-Zarr directory of two levels, its first the metadata of the image."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = write_ome_zarr(Path(directory, "CASE00.zarr"), VOXELS, version=version, chunks=ZARR_CHUNKS)
+        return _files_of(path, ".zattrs" if version == "0.4" else "zarr.json")
+
+
+def make_plain_n5():
+    """Return the files of an N5 array, its first its metadata."""
+    with tempfile.TemporaryDirectory() as directory:
+        return _files_of(write_n5_array(Path(directory, "CASE00.n5"), VOXELS), "attributes.json")
+
+
+def _files_of(directory, first):
+    names = sorted(path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file())
+    return {f"{directory.name}/{name}": (directory / name).read_bytes() for name in [first, *names]}
+
+
+def _with_first(files, end):
+    """Return files by name, the first one whose name ends so before all others."""
+    first = next(name for name in files if name.endswith(end))
+    return {first: files[first], **files}
+
+
+def _add_chunked(made):
+    ome = {version: make_ome_zarr(version) for version in ("0.4", "0.5")}
+    parts = {
+        "OME-Zarr 0.4, image": (ome["0.4"], ".zattrs"),
+        "OME-Zarr 0.4, array": (ome["0.4"], "s0/.zarray"),
+        "OME-Zarr 0.4, chunks": (ome["0.4"], "s0/0.0.0"),
+        "OME-Zarr 0.5, image": (ome["0.5"], ".zarr/zarr.json"),
+        "OME-Zarr 0.5, array": (ome["0.5"], "s0/zarr.json"),
+        "OME-Zarr 0.5, chunks": (ome["0.5"], "s0/c/0/0/0"),
+        "Zarr 2, plain": (make_plain_zarr(2, compressors=None), "0.0.0"),
+        "Zarr 3, shards": (make_plain_zarr(3, shards=(8, 48, 48)), "c/0/0/0"),
+        "N5, attributes": (make_plain_n5(), "attributes.json"),
+        "N5, blocks": (make_plain_n5(), "/0/0/0"),
+    }
+    for kind, (files, end) in parts.items():
+        files = _with_first(files, end)
+        data = next(iter(files.values()))
+        signs = {match.start() for match in re.finditer(rb"[\[\]{}:]", data)} if data[:1] == b"{" else set()
+        points = {*signs, 2, 4, 8, 12, 16, len(data) - 4, len(data) - 20}
+        made.found.append(Original(kind, "cross_section3d", files, tuple(sorted(points))))
+    for kind, options in (("contiguous", {}), ("chunks", {"chunks": ZARR_CHUNKS, "compression": "gzip"})):
+        buffer = io.BytesIO()
+        with h5py.File(buffer, "w") as file:
+            file.create_dataset("volumes/raw", data=VOXELS, **options).attrs["resolution"] = [40.0, 4.0, 4.0]
+        data = buffer.getvalue()
+        points = {match.start() for match in re.finditer(rb"\x89HDF|TREE|SNOD|HEAP|OHDR|volumes|raw", data)}
+        made.add(f"HDF5, {kind}", "cross_section3d", "CASE00.h5", data, {*points, 8, 13, 24, 40, 96})
 
 
 def _riff_points(data):

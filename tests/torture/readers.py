@@ -104,11 +104,14 @@ def make_root(root: Path) -> Path:
 
 
 def write_case(directory: Path, files: dict, name: str, root: Path) -> None:
-    """Write the files of a case; a shard gets the list that names its members."""
+    """Write the files of a case, or make what functions make; a shard gets the list that names its members."""
     for file, data in files.items():
         path = directory / file.replace("CASE00", name)
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(data.replace(b"CASE00", name.encode()))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if callable(data):
+            data(path)
+        else:
+            path.write_bytes(data.replace(b"CASE00", name.encode()))
     if "vol-00000.tar" in files:
         members = [f"{directory}/vol-00000.tar/vol-LOC-0_2_{y}_0.tiff" for y in PATCH_ROWS]
         write_path_list(directory / "list.npz", members)

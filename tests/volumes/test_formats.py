@@ -12,13 +12,13 @@ import tifffile
 from PIL import Image
 
 from emcurate.errors import InputError
+from emcurate.images.units import nanometres_per
 from emcurate.running.report import Report
 from emcurate.volumes.corpus import list_volumes
 from emcurate.volumes.formats import mrc as mrc_format
 from emcurate.volumes.formats import nrrd as nrrd_format
 from emcurate.volumes.formats import tiff as tiff_format
 from emcurate.volumes.formats.mrc import read_header
-from emcurate.volumes.units import nanometres_per
 from emcurate.volumes.volume import open_volume
 
 SHAPE = (5, 9, 12)

@@ -1,17 +1,20 @@
 """Volumes made to do harm, or that nobody can make sense of: refused in words, at once, and nothing else is opened."""
 
+import json
 import os
 import resource
 import struct
 from importlib import import_module
 
+import h5py
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from PIL import Image
 
 from emcurate.errors import InputError
-from emcurate.images.tiff_files import MOST_PAGES
+from emcurate.images.tiff_directories import MOST_PAGES
 from emcurate.volumes.volume import open_volume
 from tests.textures import make_texture
 from tests.torture.crafted_tiffs import a_page, chain_of_pages, tiff_bytes
@@ -58,7 +61,7 @@ def test_tiff_whose_numbers_make_no_sense(tmp_path, tags, pixels):
             tiff_bytes(a_page(), bytes(16), after=1 << 31),
             "more than 1 pages, found that the list of pages breaks off",
         ),
-        (chain_of_pages(1_000_000), f"at most {MOST_PAGES:,} pages, found more"),
+        (chain_of_pages(MOST_PAGES + 1), f"at most {MOST_PAGES:,} pages, found more"),
     ],
 )
 def test_tiff_whose_list_of_pages_has_no_end(tmp_path, data, message):
@@ -251,3 +254,45 @@ def test_a_header_of_2_to_the_31_takes_no_memory(tmp_path):
     refusal(tmp_path / "v.tif", tiff_bytes(a_page(most, most, compression=(3, [8])), bytes(16)))
     assert tracemalloc.get_traced_memory()[1] < 1 << 24
     tracemalloc.stop()
+
+
+# Chunked formats
+
+
+def change_json(path, **changes):
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_the_size_of_a_zarr_array_is_believed_only_as_far_as_its_chunks_are_there(tmp_path, version):
+    zarr.create_array(tmp_path / "v.zarr", data=VOXELS, chunks=(4, 24, 24), zarr_format=version)
+    file = tmp_path / "v.zarr" / (".zarray" if version == 2 else "zarr.json")
+    change_json(file, shape=[1 << 31, 1 << 31, 40])
+    with pytest.raises(InputError, match="at least one in 1,000 of its"):
+        open_volume(tmp_path / "v.zarr")
+
+
+def test_a_chunk_that_would_fill_memory_is_not_decoded(tmp_path):
+    zarr.create_array(tmp_path / "v.zarr", data=VOXELS, chunks=(4, 24, 24), zarr_format=2)
+    change_json(tmp_path / "v.zarr" / ".zarray", shape=[4000, 1000, 1000], chunks=[4000, 1000, 1000])
+    with pytest.raises(InputError, match="chunks of at most 2,147,483,648 bytes"):
+        open_volume(tmp_path / "v.zarr")
+    with h5py.File(tmp_path / "v.h5", "w") as file:
+        file.create_dataset("raw", (4000, 1000, 1000), "u1", chunks=(3000, 1000, 1000), compression="gzip")
+    with pytest.raises(InputError, match="chunks of at most 2,147,483,648 bytes"):
+        open_volume(tmp_path / "v.h5")
+
+
+def test_hdf5_voxels_in_one_piece_that_are_not_in_the_file_are_refused(tmp_path):
+    with h5py.File(tmp_path / "v.h5", "w") as file:
+        file.create_dataset("raw", (1 << 10, 1 << 31, 1), "u1")
+    with pytest.raises(InputError, match="bytes of voxels in /raw"):
+        open_volume(tmp_path / "v.h5")
+
+
+def test_metadata_that_fill_memory_are_not_read(tmp_path):
+    zarr.create_array(tmp_path / "v.zarr", data=VOXELS, chunks=(4, 24, 24), zarr_format=2)
+    file = tmp_path / "v.zarr" / ".zarray"
+    file.write_bytes(b" " * (1 << 24) + file.read_bytes())
+    with pytest.raises(InputError, match="at most 16,777,216 bytes of metadata"):
+        open_volume(tmp_path / "v.zarr")

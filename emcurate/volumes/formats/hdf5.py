@@ -17,6 +17,7 @@ import numpy as np
 
 from emcurate.errors import DAMAGE, InputError, describe_damage
 from emcurate.files import check_regular
+from emcurate.images.units import nanometres_per
 from emcurate.volumes.formats import SEPARATOR, file_of
 from emcurate.volumes.formats.chunked import MOST_CHUNK_BYTES, MOST_CHUNKS_A_FILE
 from emcurate.volumes.layouts import (
@@ -28,7 +29,6 @@ from emcurate.volumes.layouts import (
     checked_voxel_size,
     describe_shape,
 )
-from emcurate.volumes.units import nanometres_per
 
 # Decoded chunks that HDF5 keeps while a box is read.
 CACHE_BYTES = 1 << 26

@@ -20,6 +20,7 @@ from mrcfile.dtypes import HEADER_DTYPE
 
 from emcurate.errors import InputError
 from emcurate.files import open_regular
+from emcurate.images.units import ANGSTROM_NM
 from emcurate.volumes.layouts import (
     CHUNK_BYTES,
     COPY_AGAIN,
@@ -31,7 +32,6 @@ from emcurate.volumes.layouts import (
     checked_voxel_size,
     open_packed,
 )
-from emcurate.volumes.units import ANGSTROM_NM
 
 HEADER_BYTES = 1024
 

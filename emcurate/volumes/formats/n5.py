@@ -19,10 +19,10 @@ import numpy as np
 
 from emcurate.errors import DAMAGE, InputError, describe_damage
 from emcurate.files import is_there
+from emcurate.images.units import nanometres_per
 from emcurate.volumes.formats.chunked import read_json
 from emcurate.volumes.formats.ome_zarr import SPACE, ArrayHeader, Axis, take_volume
 from emcurate.volumes.layouts import COPY_AGAIN, Opened, checked_voxel_size, describe_shape
-from emcurate.volumes.units import nanometres_per
 
 ATTRIBUTES = "attributes.json"
 _AXES = ("x", "y", "z", "c", "t")

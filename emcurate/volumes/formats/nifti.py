@@ -14,6 +14,7 @@ from nibabel.spatialimages import HeaderDataError
 
 from emcurate.errors import DAMAGE, InputError, describe_damage
 from emcurate.files import open_regular
+from emcurate.images.units import MILLIMETRE_NM
 from emcurate.volumes.layouts import (
     FlatFile,
     Opened,
@@ -24,7 +25,6 @@ from emcurate.volumes.layouts import (
     describe_shape,
     open_packed,
 )
-from emcurate.volumes.units import MILLIMETRE_NM
 
 # xyzt_units as nibabel names them, in nm.
 _UNITS_NM = {"meter": 1e9, "mm": MILLIMETRE_NM, "micron": 1e3}

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from emcurate.errors import DAMAGE, InputError, describe_damage
 from emcurate.files import check_regular, is_there, leads_into, open_regular
+from emcurate.images.units import MILLIMETRE_NM, nanometres_per
 from emcurate.volumes.layouts import (
     FlatFile,
     Opened,
@@ -24,7 +25,6 @@ from emcurate.volumes.layouts import (
     checked_voxel_size,
     describe_shape,
 )
-from emcurate.volumes.units import MILLIMETRE_NM, nanometres_per
 
 # Everything the format calls a type, by numpy's name.
 _TYPES = {

@@ -14,9 +14,9 @@ import numpy as np
 
 from emcurate.errors import DAMAGE, InputError, describe_damage
 from emcurate.files import is_there
+from emcurate.images.units import nanometres_per
 from emcurate.volumes.formats.chunked import Chunks, read_json, step_into
 from emcurate.volumes.layouts import COPY_AGAIN, Opened, check_side_lengths, checked_voxel_size, describe_shape
-from emcurate.volumes.units import nanometres_per
 
 SPACE = ("z", "y", "x")
 _EXPORT_AGAIN = "export it again as OME-Zarr 0.4 or 0.5"

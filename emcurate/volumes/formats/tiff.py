@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,9 +18,18 @@ import tifffile
 
 from emcurate.errors import InputError, describe_damage
 from emcurate.files import check_regular
+from emcurate.images.calibration import resolution_steps
 from emcurate.images.reading import check_plausible
+from emcurate.images.tiff_directories import TYPE_BYTES, Directories, Numbers, follow_pages, read_directories
 from emcurate.images.tiff_files import TIFF_DAMAGE, open_tiff, parse_ome
-from emcurate.images.tiff_pages import check_tiff_complete, grey_type_of_page, is_auxiliary_page, read_grey_page
+from emcurate.images.tiff_pages import (
+    check_pages_complete,
+    grey_type_of_page,
+    is_auxiliary_page,
+    page_at,
+    read_grey_page,
+)
+from emcurate.images.units import nanometres_per
 from emcurate.volumes.layouts import (
     COPY_AGAIN,
     FlatFile,
@@ -31,9 +41,9 @@ from emcurate.volumes.layouts import (
     describe_shape,
     read_by_planes,
 )
-from emcurate.volumes.units import nanometres_per
 
 _PLANE_AXES = frozenset("YXS")
+_ONE_STACK = "save one stack of equal pages a file"
 _ONE_VOLUME = "save one channel and one time point a file"
 
 # Classic TIFF holds 4 GiB; up to half of that, more frames than announced still fit.
@@ -45,8 +55,15 @@ IMAGEJ_HEAD_BYTES = 4096
 # An entry of a directory begins with two numbers of 16 bits, the tag's and its type's; then come count and value.
 TAG_AND_TYPE_BYTES = 4
 
-# Bytes of a value of each type a tag can have (TIFF 6.0, section 2, and BigTIFF).
-_TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+# Pages at most of a file whose pages differ, or are described by ImageJ or OME: tifffile makes an object of each, and
+# takes half a minute for more.
+MOST_LISTED_PAGES = 1 << 17
+
+# Ways in which the pixels of pages may be laid out that are compared when a file is opened; others are when read.
+MOST_KINDS = 100
+
+# What tifffile finds of files in which all pages are one stack nevertheless.
+_PLAIN_FLAGS = {"multipage", "shaped", "uniform", "ndtiff"}
 
 
 @dataclass(frozen=True)
@@ -59,7 +76,7 @@ class TiffPages:
     path: Path
     shape: Shape
     dtype: np.dtype[Any]
-    indices: range | tuple[int, ...]
+    indices: Sequence[int]
 
     random_access = False
     sequential = False
@@ -71,16 +88,18 @@ class TiffPages:
     def iter_planes(self, start: int, stop: int) -> Iterator[npt.NDArray[Any]]:
         _, height, width = self.shape
         with open_tiff(self.path) as tiff:
+            offsets = follow_pages(self.path, tiff.tiff)
             for z in range(start, stop):
                 try:
-                    page = tiff.pages[self.indices[z]].aspage()
+                    page = page_at(tiff, offsets, self.indices[z])
                     plane = read_grey_page(self.path, page, threads=1)
                 except TIFF_DAMAGE as error:
                     expected = "pages that can be decoded"
                     raise describe_damage(error, self.path, expected, COPY_AGAIN, f" at slice {z}") from None
-                if plane.size != height * width:
-                    found = f"{plane.size:,} pixels in slice {z}"
-                    raise InputError(self.path, f"{height} × {width} pixels a slice", found, COPY_AGAIN)
+                if plane.size != height * width or plane.dtype.newbyteorder("=") != self.dtype:
+                    expected = f"{height} × {width} pixels of {self.dtype} a slice"
+                    found = f"{describe_shape(plane.shape)} of {plane.dtype} in slice {z}"
+                    raise InputError(self.path, expected, found, COPY_AGAIN)
                 yield plane.reshape(self.shape[1:]).astype(self.dtype, copy=False)
 
 
@@ -90,10 +109,11 @@ def open_voxels(path: Path) -> Opened:
         raise InputError(path, "a TIFF stack", "an empty file (0 bytes)", COPY_AGAIN)
     try:
         with open_tiff(path) as tiff:
-            _check_directories(path, tiff)
-            series = _find_series(path, tiff)
-            size = _imagej_voxel_size(tiff, series) if tiff.is_imagej else _ome_voxel_size(tiff)
-            return Opened(_find_voxels(path, tiff, series), size)
+            directories = read_directories(path, tiff.tiff)
+            _check_directories(path, tiff, directories)
+            stack = _plain_stack(tiff, directories) or _find_stack(path, tiff, directories)
+            size = _imagej_voxel_size(tiff, stack.page) if tiff.is_imagej else _ome_voxel_size(tiff)
+            return Opened(_find_voxels(path, tiff, stack, directories), size)
     except InputError:
         raise
     except TIFF_DAMAGE as error:
@@ -158,12 +178,28 @@ def _imagej_description(depth: int, spacing_nm: float | None) -> str:
     return "\n".join([*lines, ""])
 
 
-def _check_directories(path: Path, tiff: tifffile.TiffFile) -> None:
+@dataclass(frozen=True)
+class _Stack:
+    """Pages that are one volume.
+
+    `page` is the first of them, `pages` their places in the file's list, and `dataoffset` where their pixels begin if
+    those follow one another without a gap, all of one page's that stands for many among them.
+    """
+
+    page: Any
+    axes: str
+    shape: tuple[int, ...]
+    dtype: Any
+    pages: Sequence[int]
+    dataoffset: int | None
+
+
+def _check_directories(path: Path, tiff: tifffile.TiffFile, directories: Directories) -> None:
     """Raise `InputError` if directories, or what the first says of the image, lie outside the file.
 
     tifffile would give a shorter stack, or one without its voxel size, instead.
     """
-    if not len(tiff.pages):
+    if not len(directories.offsets):
         raise InputError(path, "a TIFF stack", "no image in it", COPY_AGAIN)
     size = path.stat().st_size
     if max(_ends_of_values(tiff), default=0) > size:
@@ -173,20 +209,48 @@ def _check_directories(path: Path, tiff: tifffile.TiffFile) -> None:
 def _ends_of_values(tiff: tifffile.TiffFile) -> Iterator[int]:
     """Yield where in the file the values of the first directory's tags end, those that do not fit into the tag."""
     form, file = tiff.tiff, tiff.filehandle
-    file.seek(tiff.pages[0].offset)
+    file.seek(tiff.pages.first.offset)
     tags = struct.unpack(form.tagnoformat, file.read(form.tagnosize))[0]
     entries = file.read(tags * form.tagsize)
     for start in range(0, len(entries), form.tagsize):
         entry = entries[start : start + form.tagsize]
         kind = struct.unpack(form.tagformat1, entry[:TAG_AND_TYPE_BYTES])[1]
         count = struct.unpack_from(form.offsetformat, entry, TAG_AND_TYPE_BYTES)[0]
-        length = count * _TYPE_BYTES.get(kind, 0)
+        length = count * TYPE_BYTES.get(kind, 0)
         if length > form.offsetsize:
             yield struct.unpack_from(form.offsetformat, entry, TAG_AND_TYPE_BYTES + form.offsetsize)[0] + length
 
 
-def _find_series(path: Path, tiff: tifffile.TiffFile) -> Any:
+def _plain_stack(tiff: tifffile.TiffFile, directories: Directories) -> _Stack | None:
+    """Return all pages as one stack where they are alike and nothing says otherwise; None where tifffile must judge.
+
+    It would say the same, with an object for each page.
+    """
+    page, count = tiff.pages.first, len(directories.offsets)
+    if count < 2 or not (directories.is_simple and directories.are_alike()) or is_auxiliary_page(page):
+        return None
+    if any(getattr(tiff, f"is_{flag}") for flag in tifffile.TIFF.FILE_FLAGS - _PLAIN_FLAGS):
+        return None
+    shape = (count, *page.shape)
+    if tiff.is_shaped and tuple(_read_shaped(page).get("shape", ())) != shape:
+        return None
+    return _Stack(page, f"I{page.axes}", shape, page.dtype, range(count), None)
+
+
+def _read_shaped(page: Any) -> dict[str, Any]:
+    """Return what tifffile noted of an array in the description of a page."""
+    try:
+        found = json.loads(page.shaped_description)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) and isinstance(found.get("shape"), list) else {}
+
+
+def _find_stack(path: Path, tiff: tifffile.TiffFile, directories: Directories) -> _Stack:
     """Return the one series of pages that is the volume; thumbnails and smaller copies are left out."""
+    if len(directories.offsets) > MOST_LISTED_PAGES:
+        advice = "save it as one .mrc or .nrrd, or in several files"
+        raise InputError(path, f"at most {MOST_LISTED_PAGES:,} pages that differ or are described", "more", advice)
     found = [s for s in tiff.series if s.pages and s.pages[0] is not None and not is_auxiliary_page(s.pages[0])]
     if len(found) != 1:
         shapes = ", ".join(describe_shape(series.shape) for series in found[:3]) or "none"
@@ -197,23 +261,35 @@ def _find_series(path: Path, tiff: tifffile.TiffFile) -> Any:
         raise InputError(
             path, f"{len(series.pages)} pages, as its OME description says", f"{missing} missing", COPY_AGAIN
         )
-    return series
+    pages = tuple(page.index for page in series.pages if page is not None)
+    if not all(isinstance(index, int) for index in pages):
+        raise InputError(path, "pages in one list", "pages within pages", "export it as a plain stack")
+    in_order = range(pages[0], pages[0] + len(pages))
+    return _Stack(
+        series.keyframe.aspage(),
+        series.axes,
+        series.shape,
+        series.dtype,
+        in_order if tuple(in_order) == pages else pages,
+        series.dataoffset,
+    )
 
 
 def _depth(series: Any) -> int:
+    """Return how many planes a stack, or tifffile's series, has."""
     return math.prod(size for axis, size in zip(series.axes, series.shape, strict=True) if axis not in _PLANE_AXES)
 
 
-def _find_voxels(path: Path, tiff: tifffile.TiffFile, series: Any) -> Voxels:
-    """Return how the pages of a series lie in the file."""
-    page = series.keyframe
-    long = [(a, n) for a, n in zip(series.axes, series.shape, strict=True) if a not in _PLANE_AXES and n > 1]
+def _find_voxels(path: Path, tiff: tifffile.TiffFile, stack: _Stack, directories: Directories) -> Voxels:
+    """Return how the pages of a stack lie in the file."""
+    page = stack.page
+    long = [(a, n) for a, n in zip(stack.axes, stack.shape, strict=True) if a not in _PLANE_AXES and n > 1]
     # A single axis beside the plane is z whatever its label: ImageJ calls the slices of a film T, tifffile those
     # of an array without named axes C.
     if len(long) > 1:
-        what = ", ".join(f"{axis} {size}" for axis, size in zip(series.axes, series.shape, strict=True))
+        what = ", ".join(f"{axis} {size}" for axis, size in zip(stack.axes, stack.shape, strict=True))
         raise InputError(path, "a grey volume (z, y, x)", f"a stack of more axes ({what})", _ONE_VOLUME)
-    depth = _depth(series)
+    depth = _depth(stack)
     shape = check_side_lengths(path, (depth, page.imagelength, page.imagewidth))
     if depth == 1:
         declared = _declared_shape(tiff)
@@ -222,39 +298,60 @@ def _find_voxels(path: Path, tiff: tifffile.TiffFile, series: Any) -> Voxels:
                 path, "a stack of slices", "a single 2D image", "move it to the 2D corpus and run raw/cleanup2d.py"
             )
         shape = check_side_lengths(path, declared)
-    if series.dtype is None:
+    if stack.dtype is None:
         raise InputError(path, "pixels of a number type", f"{page.bitspersample} bits a pixel", "export it again")
-    flat = _find_flat(path, tiff, series, shape)
+    pages = directories.of(stack.pages)
+    flat = _find_flat(path, tiff, stack, shape, pages)
     if flat is not None:
         return flat.check_complete()
-    if len(series.pages) != depth:
+    if len(stack.pages) != depth:
         raise InputError(
-            path, f"{depth} pages of {describe_shape(shape[1:])}", f"{len(series.pages)}", "export it as a plain stack"
+            path, f"{depth} pages of {describe_shape(shape[1:])}", f"{len(stack.pages)}", "export it as a plain stack"
         )
-    check_tiff_complete(path, [page.aspage() for page in series.pages])
+    check_pages_complete(path, tiff, pages)
     check_plausible(path, page.nbytes * depth)
-    dtype = grey_type_of_page(path, page.aspage())
-    indices = tuple(page.index for page in series.pages)
-    in_order = range(indices[0], indices[0] + depth)
-    return TiffPages(path, shape, dtype.newbyteorder("="), in_order if tuple(in_order) == indices else indices)
+    dtype = grey_type_of_page(path, page)
+    _check_same_type(path, tiff, page, dtype, pages)
+    return TiffPages(path, shape, dtype.newbyteorder("="), stack.pages)
 
 
-def _find_flat(path: Path, tiff: tifffile.TiffFile, series: Any, shape: Shape) -> FlatFile | None:
+def _check_same_type(path: Path, tiff: tifffile.TiffFile, first: Any, dtype: np.dtype[Any], pages: Directories) -> None:
+    """Raise `InputError` if pages that are laid out differently are of other sizes or types too."""
+    kinds, slices = np.unique(pages.kinds, return_index=True)
+    for z in slices[kinds >= 0][:MOST_KINDS]:
+        page = page_at(tiff, pages.offsets, int(z))
+        height, width, found = page.imagelength, page.imagewidth, grey_type_of_page(path, page)
+        if (height, width, found) != (first.imagelength, first.imagewidth, dtype):
+            expected = f"pages of {first.imagelength} × {first.imagewidth} pixels of {dtype}, as the first"
+            raise InputError(path, expected, f"{height} × {width} of {found} in slice {z}", _ONE_STACK)
+
+
+def _find_flat(path: Path, tiff: tifffile.TiffFile, stack: _Stack, shape: Shape, pages: Directories) -> FlatFile | None:
     """Return the layout of voxels that lie uncompressed in the file, or None where pages must be decoded."""
-    page = series.keyframe
+    page = stack.page
     channels = page.samplesperpixel if page.samplesperpixel > 1 else 0
     interleaved = not channels or page.planarconfig == tifffile.PLANARCONFIG.CONTIG
     plain = page.photometric in (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.RGB)
-    stored = series.dtype.newbyteorder(tiff.byteorder)
+    stored = stack.dtype.newbyteorder(tiff.byteorder)
     if not (plain and interleaved and page.is_final and page.bitspersample == 8 * stored.itemsize):
         return None
-    if series.dataoffset is not None:
-        return FlatFile(path, shape, stored, (int(series.dataoffset),), channels)
-    offsets = [page.dataoffsets[0] for page in series.pages if page.is_final]
-    if len(offsets) != shape[0]:
+    if len(stack.pages) == 1 and stack.dataoffset is not None:
+        return FlatFile(path, shape, stored, (int(stack.dataoffset),), channels)
+    if len(pages.starts) != shape[0] or not pages.are_alike() or pages.starts.min() < 0:
         return None
-    check_tiff_complete(path, list(series.pages))
-    return FlatFile(path, shape, stored, tuple(int(offset) for offset in offsets), channels)
+    check_pages_complete(path, tiff, pages)
+    step = shape[1] * shape[2] * max(channels, 1) * stored.itemsize
+    offsets = _as_range(pages.starts)
+    in_one = isinstance(offsets, range) and offsets.step == step
+    return FlatFile(path, shape, stored, (offsets[0],) if in_one else offsets, channels)
+
+
+def _as_range(numbers: Numbers) -> Sequence[int]:
+    """Return numbers as a range where they are one, which takes less room on the way to workers, or as a tuple."""
+    steps = np.diff(numbers)
+    if len(steps) and steps[0] and (steps == steps[0]).all():
+        return range(int(numbers[0]), int(numbers[-1] + steps[0]), int(steps[0]))
+    return tuple(numbers.tolist())
 
 
 def _declared_shape(tiff: tifffile.TiffFile) -> tuple[int, int, int] | None:
@@ -273,7 +370,7 @@ def _declared_shape(tiff: tifffile.TiffFile) -> tuple[int, int, int] | None:
     return shape[0], shape[1], shape[2]
 
 
-def _imagej_voxel_size(tiff: tifffile.TiffFile, series: Any) -> tuple[float, float, float] | None:
+def _imagej_voxel_size(tiff: tifffile.TiffFile, page: Any) -> tuple[float, float, float] | None:
     """Return the voxel size (z, y, x) in nm: pixels per unit in the resolution tags, ``spacing`` in units."""
     metadata = tiff.imagej_metadata or {}
     unit = metadata.get("unit")
@@ -281,14 +378,10 @@ def _imagej_voxel_size(tiff: tifffile.TiffFile, series: Any) -> tuple[float, flo
     if None in scales:
         return None
     z_scale, y_scale, x_scale = (float(scale) for scale in scales if scale is not None)
-    tags = series.keyframe.aspage().tags
-    steps = []
-    for name in ("XResolution", "YResolution"):
-        numerator, denominator = tags.valueof(name, default=(0, 0))
-        steps.append(denominator / numerator if numerator else 0.0)
+    y_step, x_step = resolution_steps(page)
     spacing = metadata.get("spacing", 0)
     depth = float(spacing) if isinstance(spacing, (int, float)) else 0.0
-    return checked_voxel_size((depth * z_scale, steps[1] * y_scale, steps[0] * x_scale))
+    return checked_voxel_size((depth * z_scale, y_step * y_scale, x_step * x_scale))
 
 
 def _ome_voxel_size(tiff: tifffile.TiffFile) -> tuple[float, float, float] | None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+ANGSTROM_NM = 0.1
+MILLIMETRE_NM = 1e6
+INCH_NM = 2.54e7
+METRE_NM = 1e9
 _MICROMETRE = 1e3
 
 # Both micro signs (U+00B5 and the Greek mu, U+03BC) are in use, and ImageJ writes the first as an escape.
 _NANOMETRES = {
-    **dict.fromkeys(("m", "meter", "metre", "meters", "metres"), 1e9),
+    **dict.fromkeys(("m", "meter", "metre", "meters", "metres"), METRE_NM),
     **dict.fromkeys(("cm", "centimeter", "centimetre"), 1e7),
     **dict.fromkeys(("mm", "millimeter", "millimetre", "millimeters", "millimetres"), 1e6),
     **dict.fromkeys(("µm", "μm", "um", "\\u00b5m", "micron", "microns", "micrometer", "micrometre"), _MICROMETRE),
@@ -14,11 +18,8 @@ _NANOMETRES = {
     **dict.fromkeys(("nm", "nanometer", "nanometre", "nanometers", "nanometres"), 1.0),
     **dict.fromkeys(("å", "\u212b", "\\u00c5", "a", "angstrom", "angstroms", "ångström", "ångstrom"), 0.1),
     **dict.fromkeys(("pm", "picometer", "picometre"), 1e-3),
-    **dict.fromkeys(("inch", "in", "inches"), 2.54e7),
+    **dict.fromkeys(("inch", "in", "inches"), INCH_NM),
 }
-
-ANGSTROM_NM = 0.1
-MILLIMETRE_NM = 1e6
 
 
 def nanometres_per(unit: str | None) -> float | None:
