@@ -239,7 +239,7 @@ def run(a: argparse.Namespace) -> Report:
 
     A step that cannot do its work stops what it was for, images, volumes or videos, and nothing else.
     """
-    total = Report(NAME)
+    total = Report(NAME, directory=a.out)
     rows: dict[str, Row] = {}
     stopped: set[str] = set()
     told: set[LeftOut] = set()
@@ -263,7 +263,7 @@ def run(a: argparse.Namespace) -> Report:
                 total.note(f"{', '.join(sorted(step.kinds))}: stopped at {step.stage}")
     except KeyboardInterrupt:
         print("\n".join(format_table(rows)), flush=True)
-        cli.print_failures(total.failures)
+        cli.print_failures(total)
         raise
     total.count("stages run", len(rows))
     account_for_patches(a, total)
@@ -285,7 +285,7 @@ def account_for_patches(a: argparse.Namespace, report: Report) -> None:
 
 def verify(out: Path) -> Report:
     """Compare the results of every stage that has run with the digests noted when they were written."""
-    total = Report(NAME)
+    total = Report(NAME, directory=out)
     total.count("files verified", 0)
     places = {stage: out / stage for stage in SCRIPTS} | {NAME: out}
     for stage, place in places.items():

@@ -19,7 +19,7 @@ import emcurate.start  # noqa: F401 - before all that takes its time to load
 import argparse
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,12 +29,12 @@ from emcurate import cli, naming
 from emcurate.errors import InputError
 from emcurate.files import Output, describe_content, make_output_directory, note_output, npy_bytes, write_once
 from emcurate.patches.pathlists import PathList
-from emcurate.patches.reading import fingerprint_patch, patch_exists, read_patch_size, read_resampling
+from emcurate.patches.reading import fingerprint_patch, read_patch_size, read_resampling, refuse_moved
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger, Source
 from emcurate.running.report import Report
 from emcurate.volumes.boxes import Box
-from emcurate.volumes.columns import Choice, Informative, account_for, choose_boxes, group_patches
+from emcurate.volumes.columns import Choice, account_for, choose_boxes, group_patches
 from emcurate.volumes.corpus import fingerprint_volume, list_volumes, refuse_bad_names
 from emcurate.volumes.scratch import ready_to_read
 from emcurate.volumes.volume import Volume, dataset_name, open_volume
@@ -93,17 +93,6 @@ def dataset_of(name: str) -> str | None:
     return dataset if mark and place.startswith("3d-") and name.endswith(".npy") else None
 
 
-def refuse_moved(datasets: Mapping[str, Informative], filtered: Path) -> None:
-    """Raise `InputError` if most of the listed patches are not where the list says."""
-    examples = [path for dataset in datasets.values() for path in dataset.example.values()]
-    missing = [path for path in examples if not patch_exists(path)]
-    if len(missing) > len(examples) / 2:
-        found = f"no such file as {missing[0]}, nor {len(missing) - 1:,} others of {len(examples):,} looked at"
-        raise InputError(
-            filtered, "patches where the list says", found, "if they were moved, say so with --reroot OLD NEW"
-        )
-
-
 def run(
     filtered: Path,
     voldir: Path,
@@ -125,6 +114,7 @@ def run(
     paths = {dataset_name(path): path for path in volumes}
     if not paths and not report.failures:
         raise InputError(voldir, "volumes", describe_content(voldir), "name the directory the sections were cut from")
+    refuse_moved([path for dataset in datasets.values() for path in dataset.example.values()], filtered)
     make_output_directory(savedir)
     for noun, left_out in (
         ("volumes without informative patches", paths.keys() - datasets.keys()),
@@ -132,7 +122,6 @@ def run(
     ):
         if left_out:
             report.count(noun, len(left_out))
-    refuse_moved(datasets, filtered)
     parameters = {"nz": nz, "cross_plane": cross_plane}
     ledger = Ledger(savedir, STAGE, parameters, product="subvolumes", owner_of=dataset_of)
     # A volume of which an earlier list had patches and this one has none has lost its subvolumes.

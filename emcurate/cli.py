@@ -18,11 +18,12 @@ from typing import Any
 
 from emcurate import durability
 from emcurate.errors import InputError, describe_os_error
-from emcurate.files import describe_kinds
+from emcurate.files import describe_kinds, write_bytes
 from emcurate.images.pixels import Rescale
 from emcurate.images.resampling import Scale
 from emcurate.running.disk import NO_ROOM, describe_no_room
 from emcurate.running.jobs import Workers, default_processes
+from emcurate.running.ledger_file import LEDGER_DIRECTORY
 from emcurate.running.locks import release_locks
 from emcurate.running.report import LeftOut, Report, begin, take_report
 from emcurate.running.signals import Stopped, stop_when_told
@@ -340,7 +341,7 @@ def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None 
 
 def verify_results(directory: Path, stage: str) -> Report:
     """Compare what a stage made in a directory with its ledger."""
-    report = Report(stage)
+    report = Report(stage, directory=directory)
     verify(directory, stage, report)
     return report
 
@@ -389,7 +390,7 @@ def attempt(stage: Callable[[], Report], name: str) -> tuple[Report, bool]:
 def print_report(report: Report) -> int:
     """Print warnings, notes, one line of counts, and last what failed; return the exit status."""
     print_outcome(report)
-    return print_failures(report.failures)
+    return print_failures(report)
 
 
 def print_stopped(stopped: Stopped, name: str) -> int:
@@ -425,15 +426,42 @@ def describe_left_out(items: Sequence[LeftOut]) -> list[str]:
     return lines
 
 
-def print_failures(failures: Sequence[str]) -> int:
-    """Print what failed, the last thing a script prints; return the exit status."""
-    if not failures:
+def print_failures(report: Report) -> int:
+    """Print what failed, the last thing a script prints; return the exit status.
+
+    Of many the first `LINES_SHOWN` are printed, and all of them are written into a file beside the results.
+    """
+    lines = [in_one_line(failure) for failure in report.failures]
+    all_of_them = write_failures(report.stage, report.directory, lines)
+    if not lines:
         return STATUS_DONE
     print("Failed:", file=sys.stderr)
-    for failure in failures:
-        print(f"  {in_one_line(failure)}", file=sys.stderr)
+    for line in lines[:LINES_SHOWN]:
+        print(f"  {line}", file=sys.stderr)
+    if len(lines) > LINES_SHOWN:
+        where = f": {all_of_them} has all of them" if all_of_them else ""
+        print(f"  ... and {len(lines) - LINES_SHOWN:,} more{where}", file=sys.stderr)
     sys.stderr.flush()
     return STATUS_FAILED
+
+
+def write_failures(stage: str, directory: Path | None, lines: Sequence[str]) -> Path | None:
+    """Write what failed beside a stage's results if it is too much to be printed, and return the file.
+
+    That of an earlier run goes. None where there is no such file, or none can be written.
+    """
+    if directory is None:
+        return None
+    path = directory / LEDGER_DIRECTORY / f"{stage}.failures.txt"
+    try:
+        if len(lines) > LINES_SHOWN:
+            path.parent.mkdir(exist_ok=True)
+            write_bytes(path, "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))
+            return path
+        path.unlink(missing_ok=True)
+    except OSError:
+        pass  # a disk that is full or may not be written to has made itself known
+    return None
 
 
 def in_one_line(text: str) -> str:

@@ -31,7 +31,7 @@ from emcurate import cli
 from emcurate.classifier.decisions import SHEETS, count_table, draw_sheets, predict
 from emcurate.classifier.earlier import digest_names, is_continued, keep_names, refuse_edited
 from emcurate.classifier.labelled import take_labels
-from emcurate.classifier.score_store import patch_keys
+from emcurate.classifier.score_store import digest_paths, patch_keys
 from emcurate.classifier.scoring import Computing, choose_for_all, score_patches
 from emcurate.errors import InputError
 from emcurate.files import (
@@ -52,6 +52,7 @@ from emcurate.patches.pathlists import (
     refuse_other_list,
     write_path_list_once,
 )
+from emcurate.patches.reading import refuse_moved
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger, Source
 from emcurate.running.ledger_file import LEDGER_DIRECTORY
@@ -84,13 +85,15 @@ def run(
     paths = PathList(fpaths, reroot)
     if not len(paths):
         raise InputError(fpaths, "a path list with patches", "an empty one", "run deduplicate.py first")
+    refuse_moved(paths, fpaths)
     codes = np.full(len(paths), CODE_NONE, np.uint8) if labels is None else take_labels(labels, paths, report)
     make_output_directory(savedir)
     from emcurate.classifier.weights import find_weights  # here, since it loads what downloads
 
     found = find_weights(weights, report)
     threshold = found.threshold if threshold is None else threshold
-    keys, names = patch_keys(paths, len(paths)), digest_names(paths, len(paths))
+    keys = patch_keys(paths, len(paths), (paths.listed(at) for at in range(len(paths))))
+    names = digest_names(paths, len(paths))
     ledger = Ledger(
         savedir,
         STAGE,
@@ -101,7 +104,7 @@ def run(
     workdir = savedir / LEDGER_DIRECTORY / STAGE
     continued = is_continued(ledger.entries.get(STAGE), workdir, fpaths, names, prune)
     # Its owner is the stage: the results bear the stage's own name, whichever list they are of. It may grow.
-    state = digest_bytes(keys.tobytes() + codes.tobytes())
+    state = digest_bytes(keys.tobytes() + codes.tobytes() + digest_paths(paths))
     source = Source(fpaths, state, STAGE, owner=Path(STAGE), is_renewed=continued)
     try:
         plan = ledger.plan({STAGE: source}, report, root=fpaths, overwrite=overwrite, prune=prune)

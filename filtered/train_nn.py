@@ -35,7 +35,9 @@ from emcurate.classifier.labelled import check_enough, digest_labels, read_label
 from emcurate.classifier.outcome import MISTAKES_FILE, OUTPUTS, make_outputs, read_failures, refuse_others
 from emcurate.classifier.recipe import Recipe, largest_blur
 from emcurate.files import hash_file, make_output_directory, note_outputs, refuse_different, write_once
+from emcurate.patches.labels import is_decided
 from emcurate.patches.pathlists import PathList
+from emcurate.patches.reading import refuse_moved
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger, Source
 from emcurate.running.ledger_file import LEDGER_DIRECTORY
@@ -63,6 +65,7 @@ def run(
     paths = PathList(fpaths, reroot)
     codes = take_labels(labels, paths, report)
     check_enough(codes, labels)
+    refuse_moved([paths[i] for i in is_decided(codes).nonzero()[0].tolist()], fpaths)
     make_output_directory(savedir)
     from emcurate.classifier.weights import fetch_start_weights, find_start_file  # here, since they load what downloads
 

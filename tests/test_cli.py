@@ -33,6 +33,31 @@ def test_counts_are_one_line_and_failures_come_last(parser, capsys):
     assert captured.err.splitlines() == ["warning: odd", "Failed:", "  a.tif: bad"]
 
 
+def test_many_failures_are_cut_short_and_all_of_them_are_in_a_file(parser, tmp_path, capsys):
+    failing = 25
+
+    def run(number, rescale):
+        report = Report("stage", directory=tmp_path)
+        report.fail_all(f"{at}.tif: bad\nname" for at in range(failing))
+        return report
+
+    file = tmp_path / ".emcurate" / "stage.failures.txt"
+    assert cli.run_stage(run, parser, []) == 1
+    captured = capsys.readouterr()
+    assert "25 failed" in captured.out
+    lines = captured.err.splitlines()
+    assert lines == [
+        "Failed:",
+        *(rf"  {at}.tif: bad\nname" for at in range(20)),
+        f"  ... and 5 more: {file} has all of them",
+    ]
+    assert file.read_text().splitlines() == [rf"{at}.tif: bad\nname" for at in range(25)]
+    failing = 20
+    assert cli.run_stage(run, parser, []) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 21
+    assert not file.exists()
+
+
 def test_rescale_flags_arrive_as_one_value(parser):
     def run(number, rescale):
         assert rescale.method == "percentile"

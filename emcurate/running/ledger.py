@@ -219,6 +219,7 @@ class Ledger:
             If there are results of other parameters and neither `overwrite` nor `renew` is set.
         """
         self._sources, self._report, self._overwrite = sources, report, overwrite
+        report.directory = self.directory
         self._root = path_as_text(os.path.realpath(root))
         unnoted = self._find_unnoted()
         self._refuse_other_roots()
