@@ -170,7 +170,7 @@ def run(
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = cli.make_parser(__doc__, "reconstruct3d.py")
-    parser.add_argument("filtered", type=cli.existing_directory, metavar="FILTERED", help="path list of patches")
+    parser.add_argument("filtered", type=cli.path_list, metavar="FILTERED", help="path list of patches")
     parser.add_argument("voldir", type=cli.existing_directory, metavar="VOLDIR", help="directory of volumes")
     parser.add_argument("savedir", type=cli.output_directory, metavar="SAVEDIR", help="directory for the subvolumes")
     parser.add_argument(

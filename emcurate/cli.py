@@ -7,32 +7,38 @@ Exit status 0: all done, or nothing new. 1: something failed, and the last lines
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import shlex
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from emcurate import durability
+from emcurate import __version__, durability
 from emcurate.errors import InputError, describe_os_error
-from emcurate.files import describe_kinds, write_bytes
+from emcurate.files import describe_content, describe_kinds, list_entries, write_bytes
 from emcurate.images.pixels import Rescale
 from emcurate.images.resampling import Scale
 from emcurate.running.disk import NO_ROOM, describe_no_room
 from emcurate.running.jobs import Workers, default_processes
-from emcurate.running.ledger_file import LEDGER_DIRECTORY
+from emcurate.running.ledger_file import LEDGER_DIRECTORY, read_headers
 from emcurate.running.locks import release_locks
 from emcurate.running.report import LeftOut, Report, begin, take_report
 from emcurate.running.signals import Stopped, stop_when_told
-from emcurate.running.streams import speak
+from emcurate.running.streams import speak, speech
 from emcurate.running.verification import verify
 from emcurate.volumes.cut_settings import ANISOTROPY, PLANES, HowToCut, VoxelSize
 
 STATUS_DONE = 0
 STATUS_FAILED = 1
+
+# What a path list holds at least, and what lies beside labels and is no array of them.
+FIRST_CHUNK = "0.npy"
+TEXT_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".txt", ".parquet", ".log")
 
 # Lines of one kind that are shown before the rest is only counted.
 LINES_SHOWN = 20
@@ -40,9 +46,49 @@ LINES_SHOWN = 20
 
 def make_parser(docstring: str | None, name: str) -> argparse.ArgumentParser:
     """Return a parser whose help is the script's docstring as it stands: a sentence, Reads, Writes, Example."""
-    return argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog=name, description=docstring, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--version", action="version", version=f"emcurate {__version__}", help="print it and end")
+    parser.add_argument(
+        "--quiet", action=_BeQuiet, nargs=0, default=argparse.SUPPRESS, help="say only what is wrong, show no progress"
+    )
+    parser.add_argument(
+        "--log",
+        action=_KeepLog,
+        type=output_file,
+        default=argparse.SUPPRESS,
+        metavar="FILE",
+        help="add all that is said to a file, with the time and the command",
+    )
+    return parser
+
+
+class _BeQuiet(argparse.Action):
+    """Has nothing said but what is wrong."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        speech.quiet = True
+
+
+class _KeepLog(argparse.Action):
+    """Has all that is said added to a file."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
+        try:
+            speech.keep_log(values, shlex.join([parser.prog, *sys.argv[1:]]))
+        except OSError as error:
+            parser.error(f"argument --log: {describe_os_error(error, values)}")
+
+
+def say(text: str, *, is_wrong: bool = False) -> None:
+    """Print a line, to standard error where something is wrong; what is not is kept back where it is to be quiet.
+
+    The log has it in any case.
+    """
+    speech.note(text)
+    if is_wrong or not speech.quiet:
+        print(text, file=sys.stderr if is_wrong else sys.stdout, flush=True)
 
 
 def add_processes_flag(parser: argparse.ArgumentParser) -> None:
@@ -207,8 +253,7 @@ def add_section_flags(parser: argparse.ArgumentParser, title: str) -> None:
         "-a",
         "--axes",
         nargs="+",
-        type=int,
-        choices=PLANES,
+        type=plane,
         default=PLANES,
         metavar="PLANE",
         help="planes to cut: 0 is xy, 1 xz, 2 yz (default: 0 1 2)",
@@ -304,12 +349,10 @@ def prepare(
     A parser's default `check_arguments` is called with the parser and the arguments, for what only shows in several;
     it may fill in an argument whose default is another's.
     """
-    arguments = parse_arguments(parser, argv)
+    arguments = check(parser, argv)
     outputs = arguments.pop("output_arguments", ())
     if arguments.pop("no_sync", False):
         durability.do_without()
-    if (check := arguments.pop("check_arguments", None)) is not None:
-        check(parser, arguments)
     if not arguments.pop("verify", False):
         return lambda: run(**arguments)
     directory = next((arguments[name] for name in outputs if arguments.get(name)), None)
@@ -317,6 +360,14 @@ def prepare(
         parser.error(f"argument --verify: expected --{outputs[0]} too, found none")
     stage = stage_of(parser)
     return lambda: verify_results(directory, stage)
+
+
+def check(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Return the arguments of a command line by name; one that is wrong ends the program."""
+    arguments = parse_arguments(parser, argv)
+    if (check_arguments := arguments.pop("check_arguments", None)) is not None:
+        check_arguments(parser, arguments)
+    return arguments
 
 
 def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -359,8 +410,14 @@ def close(stage: Callable[[], Report], name: str) -> int:
                 status = print_report(attempt(stage, name)[0])
         except KeyboardInterrupt as stopped:
             status = print_stopped(stopped if isinstance(stopped, Stopped) else Stopped(), name)
+        except BaseException:  # wrong arguments, above all
+            speech.end()
+            raise
         for voice in voices:
             voice.flush()
+        unlogged = speech.end()
+        if unlogged is not None:
+            print(f"{name}: the log could not be written: {unlogged.strerror}", file=sys.stderr)
         if voices[0].error is not None:
             print(f"{name}: standard output could not be written: {voices[0].error.strerror}", file=sys.stderr)
         return status or (STATUS_FAILED if any(voice.error for voice in voices) else STATUS_DONE)
@@ -397,7 +454,7 @@ def print_stopped(stopped: Stopped, name: str) -> int:
     """Say that a run was told to stop, and what is done; return the exit status."""
     done = take_report(name).spell_counts()
     with_what = f" with {done}" if done else ""
-    print(f"\n{name}: stopped by {stopped.name}{with_what}; run the same command again to go on", file=sys.stderr)
+    say(f"\n{name}: stopped by {stopped.name}{with_what}; run the same command again to go on", is_wrong=True)
     return stopped.status
 
 
@@ -407,15 +464,14 @@ def print_outcome(report: Report, told: set[LeftOut] | None = None) -> None:
     What is not read and was `told` before is not told again.
     """
     for warning in report.warnings:
-        print(f"warning: {in_one_line(warning)}", file=sys.stderr)
-    sys.stderr.flush()
+        say(f"warning: {in_one_line(warning)}", is_wrong=True)
     for line in describe_left_out([item for item in report.left_out if told is None or item not in told]):
-        print(in_one_line(line))
+        say(in_one_line(line))
     if told is not None:
         told.update(report.left_out)
     for note in report.notes:
-        print(in_one_line(note))
-    print(f"{report.stage}: {report.spell_counts() or 'nothing to do'}.", flush=True)
+        say(in_one_line(note))
+    say(f"{report.stage}: {report.spell_counts() or 'nothing to do'}.")
 
 
 def describe_left_out(items: Sequence[LeftOut]) -> list[str]:
@@ -435,13 +491,12 @@ def print_failures(report: Report) -> int:
     all_of_them = write_failures(report.stage, report.directory, lines)
     if not lines:
         return STATUS_DONE
-    print("Failed:", file=sys.stderr)
+    say("Failed:", is_wrong=True)
     for line in lines[:LINES_SHOWN]:
-        print(f"  {line}", file=sys.stderr)
+        say(f"  {line}", is_wrong=True)
     if len(lines) > LINES_SHOWN:
         where = f": {all_of_them} has all of them" if all_of_them else ""
-        print(f"  ... and {len(lines) - LINES_SHOWN:,} more{where}", file=sys.stderr)
-    sys.stderr.flush()
+        say(f"  ... and {len(lines) - LINES_SHOWN:,} more{where}", is_wrong=True)
     return STATUS_FAILED
 
 
@@ -478,10 +533,28 @@ def in_one_line(text: str) -> str:
     )
 
 
+@contextlib.contextmanager
+def as_if_made(directory: Path) -> Iterator[None]:
+    """Take whatever is named below a directory for what it will be, while flags are checked before anything runs."""
+    _coming.append(directory)
+    try:
+        yield
+    finally:
+        _coming.pop()
+
+
+def is_coming(path: Path) -> bool:
+    """Return whether a path is yet to be made, or to be made anew; see `as_if_made`."""
+    return any(path.is_relative_to(directory) for directory in _coming)
+
+
+_coming: list[Path] = []
+
+
 def existing_directory(text: str) -> Path:
     """Argument type: a directory that exists, as an absolute path."""
     path = Path(text)
-    if not path.is_dir():
+    if not path.is_dir() and not is_coming(_absolute(path)):
         found = "a file" if path.exists() else "nothing"
         raise argparse.ArgumentTypeError(f"{text}: expected a directory, found {found}")
     return _absolute(path)
@@ -490,7 +563,7 @@ def existing_directory(text: str) -> Path:
 def existing_file(text: str) -> Path:
     """Argument type: a file that exists, as an absolute path."""
     path = Path(text)
-    if not path.is_file():
+    if not path.is_file() and not is_coming(_absolute(path)):
         found = "a directory" if path.is_dir() else "nothing"
         raise argparse.ArgumentTypeError(f"{text}: expected a file, found {found}")
     return _absolute(path)
@@ -507,6 +580,70 @@ def output_directory(text: str) -> Path:
     if path.exists() and not path.is_dir():
         raise argparse.ArgumentTypeError(f"{text}: expected a directory to write to, found a file")
     return _absolute(path)
+
+
+def output_file(text: str) -> Path:
+    """Argument type: a file to write to, in a directory that exists, as an absolute path."""
+    path = _absolute(Path(text))
+    if path.is_dir() or not path.parent.is_dir():
+        found = "a directory" if path.is_dir() else f"no directory {path.parent}"
+        raise argparse.ArgumentTypeError(f"{text}: expected a file to write to, found {found}")
+    return path
+
+
+def plane(text: str) -> int:
+    """Argument type: a plane of a volume."""
+    number = int(text) if text.isdecimal() else None
+    if number not in PLANES:
+        hint = "" if text.isdecimal() else "; put --axes after the directories, or -- before them"
+        raise argparse.ArgumentTypeError(f"expected planes, 0 (xy), 1 (xz) or 2 (yz), found {text!r}{hint}")
+    return number
+
+
+def path_list(text: str) -> Path:
+    """Argument type: a path list, which is a directory of chunks, as an absolute path."""
+    path = existing_directory(text)
+    if not is_coming(path) and not (path / FIRST_CHUNK).is_file():
+        inside = [list_path for list_path in list_entries(path) if (list_path / FIRST_CHUNK).is_file()]
+        advice = f"; name {' or '.join(map(str, inside))}" if inside else "; name the .npz directory of a stage"
+        found = describe_content(path)
+        raise argparse.ArgumentTypeError(f"{text}: expected a path list ({FIRST_CHUNK}, ...), found {found}{advice}")
+    return path
+
+
+def label_file(text: str) -> Path:
+    """Argument type: a file of labels that is no text, as an absolute path."""
+    path = existing_file(text)
+    if path.suffix.lower() in TEXT_SUFFIXES:
+        from emcurate.patches.labels import LABELS_FILE  # here, since hardly any run needs to name it
+
+        usual = path.parent / LABELS_FILE
+        advice = f"; name {usual}" if usual.is_file() else ""
+        expected = f"labels, an .npy array such as {LABELS_FILE}"
+        raise argparse.ArgumentTypeError(f"{text}: expected {expected}, found a {path.suffix} file{advice}")
+    return path
+
+
+def results(product: str, maker: str) -> Callable[[str], Path]:
+    """Return an argument type: a directory that exists, with results of one kind, or of which nothing is known.
+
+    Parameters
+    ----------
+    product : str
+        What a stage makes, as its ledger has it.
+    maker : str
+        The stage's script.
+    """
+
+    def check(text: str) -> Path:
+        path = existing_directory(text)
+        made = {} if is_coming(path) else {line.product: line.stage for line in read_headers(path) if line.stage}
+        if made and product not in made:
+            found = " and ".join(f"{other}, which {stage} made" for other, stage in sorted(made.items()))
+            raise argparse.ArgumentTypeError(f"{text}: expected {product}, found {found}; name what {maker} wrote to")
+        return path
+
+    return check
 
 
 def voxel_size_file(text: str) -> tuple[tuple[str, VoxelSize], ...]:

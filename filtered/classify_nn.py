@@ -154,11 +154,11 @@ def run(
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = cli.make_parser(__doc__, "classify_nn.py")
-    parser.add_argument("fpaths", type=cli.existing_directory, metavar="FPATHS", help="path list of the patches")
+    parser.add_argument("fpaths", type=cli.path_list, metavar="FPATHS", help="path list of the patches")
     parser.add_argument("savedir", type=cli.output_directory, metavar="SAVEDIR", help="directory for the results")
     parser.add_argument(
         "--labels",
-        type=cli.existing_file,
+        type=cli.label_file,
         metavar="FILE",
         help="labels of its patches, matched by name; they win over scores",
     )

@@ -138,8 +138,8 @@ def check_arguments(parser: argparse.ArgumentParser, arguments: dict[str, Any]) 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = cli.make_parser(__doc__, "train_nn.py")
-    parser.add_argument("fpaths", type=cli.existing_directory, metavar="FPATHS", help="path list of the patches")
-    parser.add_argument("labels", type=cli.existing_file, metavar="LABELS", help="labels of its patches")
+    parser.add_argument("fpaths", type=cli.path_list, metavar="FPATHS", help="path list of the patches")
+    parser.add_argument("labels", type=cli.label_file, metavar="LABELS", help="labels of its patches")
     parser.add_argument("savedir", type=cli.output_directory, metavar="SAVEDIR", help="directory for the results")
     titles = {
         "recipe": "the defaults are the published one",

@@ -139,6 +139,11 @@ def check_arguments(parser: argparse.ArgumentParser, arguments: dict[str, Any]) 
     least, side = arguments["min_size"], arguments["crop_size"]
     if least is not None and least > side:
         parser.error(f"argument --min-size: expected at most the --crop-size, {side}, found {least}")
+    if not arguments["from_volumes"]:
+        try:
+            cli.results("sections", "cleanup2d.py or cross_section3d.py")(str(arguments["imdir"]))
+        except argparse.ArgumentTypeError as error:
+            parser.error(f"argument IMDIR: {error}, or give --from-volumes for volumes")
     of_volumes = arguments["sections"] != HowToCut() or arguments["prefer"] is not None
     if not arguments["from_volumes"] and of_volumes:
         flags = "--axes, --spacing, --anisotropy, --voxel-size, --voxel-sizes, --rescale, --prefer"
@@ -189,7 +194,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     what.add_argument("--hashes-only", action="store_true", help="write the tables only, no patch")
     what.add_argument(
-        "--only", type=cli.existing_directory, metavar="FPATHS", help="write only the patches that a path list names"
+        "--only", type=cli.path_list, metavar="FPATHS", help="write only the patches that a path list names"
     )
     what.add_argument(
         "--store",
