@@ -5,7 +5,8 @@ Writes:  OUT/{stage}/, each stage's results in a directory of its own;
          OUT/patches.parquet, a row for every patch: where it came from, what became of it and why.
 Example: python curate.py --images corpus/images --volumes corpus/volumes --out work --until deduplicate
          (label patches in labeling.ipynb, then)
-         python curate.py --images corpus/images --volumes corpus/volumes --out work --labels patch_quality_labels.npy
+         python curate.py --images corpus/images --volumes corpus/volumes --out work \\
+             --labels work/deduplicate/patch_quality_labels.npy
 
 Patches are hashed first, those of volumes without sections being written, and only the exemplars become files;
 --keep all writes all sections and patches. The classifier is trained on --labels, or read from --weights, or else the

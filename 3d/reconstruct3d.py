@@ -5,7 +5,7 @@ Reads:   FILTERED, a path list of informative patches (nn_filtered_fpaths.npz), 
 Writes:  SAVEDIR/{dataset}-LOC-3d-{ISO or ANISO}-{z}_{y}_{x}_{axes}.npy, the voxels of a box as they are in the
          volume: z_y_x is the box's first voxel, axes the order in which its axes are stored. Where several boxes start
          at one voxel, all but the best have their sides (z, y, x) in the name too.
-Example: python 3d/reconstruct3d.py work/filtered/nn_filtered_fpaths.npz corpus/volumes work/subvolumes
+Example: python 3d/reconstruct3d.py work/classify_nn/nn_filtered_fpaths.npz corpus/volumes work/reconstruct3d
 
 Patches at one place of one plane make a column. Each column is divided into stretches of -nz sections; a stretch with
 more than nz // 10 informative patches is a candidate. Of candidates that overlap, in whatever planes, the one with

@@ -7,7 +7,7 @@ Writes:  SAVEDIR/{dataset}_exemplars.npy, the paths of the exemplars;
          SAVEDIR/groups.png, a picture of the largest groups of all datasets, if there are duplicates and their
          patches are written; with --pictures all also SAVEDIR/{dataset}_groups.png of each;
          SAVEDIR/deduplicated_fpaths.npz/, the path list of the exemplars of all datasets.
-Example: python deduplicated/deduplicate.py work/patches work/deduplicated
+Example: python deduplicated/deduplicate.py work/crop_patches work/deduplicate
 
 Patches are taken one after another. One whose hash differs in at most --min_distance bits from that of an exemplar
 already kept is that exemplar's duplicate; otherwise it becomes an exemplar itself. Datasets are never compared with

@@ -40,6 +40,13 @@ STATUS_FAILED = 1
 FIRST_CHUNK = "0.npy"
 TEXT_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".txt", ".parquet", ".log")
 
+# Packages that only some stages need, and by which extra of pyproject.toml they come.
+EXTRA_OF = {
+    **dict.fromkeys(("torch", "torchvision", "sklearn", "pooch"), "classifier"),
+    "distributed": "cluster",
+    "huggingface_hub": "hub",
+}
+
 # Lines of one kind that are shown before the rest is only counted.
 LINES_SHOWN = 20
 
@@ -439,9 +446,21 @@ def attempt(stage: Callable[[], Report], name: str) -> tuple[Report, bool]:
         failure = describe_no_room(error) if error.errno in NO_ROOM else describe_os_error(error, name)
     except MemoryError as error:
         failure = f"{name}: out of memory ({error}); try fewer processes with -p"
+    except ModuleNotFoundError as error:
+        failure = describe_missing(error, name)
     report = take_report(name)
     report.fail(failure)
     return report, False
+
+
+def describe_missing(error: ModuleNotFoundError, name: str) -> InputError:
+    """Return the error of a package that is not installed; one that is no extra is raised again."""
+    package = (error.name or "").partition(".")[0]
+    if package not in EXTRA_OF:
+        raise error
+    extra = EXTRA_OF[package]
+    advice = f"install it with: pip install 'emcurate[{extra}]', or in a checkout: make install EXTRAS={extra}"
+    return InputError(name, f"the package {package}", "none", advice)
 
 
 def print_report(report: Report) -> int:

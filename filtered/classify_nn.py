@@ -12,7 +12,7 @@ Writes:  SAVEDIR/nn_filtered_fpaths.npz/, the path list of the informative patch
          SAVEDIR/nn_decisions.parquet, score, label and decision of each patch by its name;
          SAVEDIR/nn_counts.csv, counts by dataset, and three contact sheets, nn_surest_informative.png,
          nn_surest_uninformative.png and nn_least_certain.png.
-Example: python filtered/classify_nn.py deduplicated_fpaths.npz filtered --labels patch_quality_labels.npy
+Example: python filtered/classify_nn.py work/deduplicate/deduplicated_fpaths.npz work/classify_nn
 """
 
 from __future__ import annotations
@@ -87,10 +87,10 @@ def run(
         raise InputError(fpaths, "a path list with patches", "an empty one", "run deduplicate.py first")
     refuse_moved(paths, fpaths)
     codes = np.full(len(paths), CODE_NONE, np.uint8) if labels is None else take_labels(labels, paths, report)
-    make_output_directory(savedir)
     from emcurate.classifier.weights import find_weights  # here, since it loads what downloads
 
     found = find_weights(weights, report)
+    make_output_directory(savedir)
     threshold = found.threshold if threshold is None else threshold
     keys = patch_keys(paths, len(paths), (paths.listed(at) for at in range(len(paths))))
     names = digest_names(paths, len(paths))

@@ -12,7 +12,8 @@ Writes:  SAVEDIR/patch_quality_classifier_nn.pth, a plain state dict, and beside
          patch_quality_nn_metrics.json, ..._epochs.csv (metrics by epoch), ..._scores.csv (each patch's score);
          patch_quality_nn_roc_curve.png, ..._loss_curves.png, ..._calibration.png, and
          ..._mistakes.png: the most confident mistakes, labels worth a second look.
-Example: python filtered/train_nn.py deduplicated_fpaths.npz patch_quality_labels.npy filtered
+Example: python filtered/train_nn.py work/deduplicate/deduplicated_fpaths.npz \\
+         work/deduplicate/patch_quality_labels.npy work/train_nn
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Reads:   .mp4 .avi .mov .mkv .m4v in VIDDIR, whatever of them OpenCV can open.
 Writes:  VIDDIR/{video}.tif, or in OUTDIR; .nrrd or .mrc with --format.
-Example: python preprocess/vid2stack.py corpus/videos -o corpus/volumes --voxel-size 40 4 4
+Example: python preprocess/vid2stack.py corpus/videos -o work/vid2stack --voxel-size 40 4 4
 """
 
 from __future__ import annotations

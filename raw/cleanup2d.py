@@ -4,7 +4,7 @@ Reads:   images (tif, png, jpg, bmp, webp, gif, jp2, ...) in IMDIR and in its su
          A sub-directory is a group: its images belong to one dataset, named after the directory, or after the one
          above if it is called raw, images, slices or the like.
 Writes:  SAVEDIR/{image}-LOC-2d.tiff, or SAVEDIR/{group}-LOC-2d-{image}.tiff for an image of a group.
-Example: python raw/cleanup2d.py corpus/images work/sections
+Example: python raw/cleanup2d.py corpus/images work/cleanup2d
 
 The size of a pixel is read from the microscope's tags or its text file beside the image, from ImageJ, OME or the
 resolution, and kept for the table of patches. An info bar below the scan is cropped only if asked for: --crop-bar.

@@ -6,7 +6,7 @@ Writes:  PATCHDIR/{section}_{y}_{x}.tiff, the patch whose top-left pixel is row 
          PATCHDIR/{section}_{y}_{x}.npy, its hash (--hash), a (hash_size, hash_size) boolean array;
          or, with --store tar, PATCHDIR/{dataset}-{number}.tar, shards that hold {section}_{y}_{x}.tiff;
          PATCHDIR/{dataset}_patches.parquet, a table with a row a patch: its place, size, hash and origin.
-Example: python raw/crop_patches.py work/sections work/patches
+Example: python raw/crop_patches.py work/cleanup2d work/crop_patches
 
 The grid starts at the top-left corner and has max(1, round(side / crop_size)) patches a side: a remainder under half
 a patch is dropped, and the last patch of a row or column may be smaller than the others. Patches with a side under

@@ -4,7 +4,7 @@ Reads:   volumes in VOLDIR: TIFF stacks, MRC (.mrc .map .rec .st .mrcs, also .gz
          sub-directory of equally sized 2D slices, taken in natural order.
 Writes:  SAVEDIR/{volume}-LOC-{plane}_{index}.tiff, the index padded with zeros so that names sort by place; with
          --pixel-size, rows and columns are brought to it, and indices stay those of the volume.
-Example: python raw/cross_section3d.py corpus/volumes work/sections
+Example: python raw/cross_section3d.py corpus/volumes work/cross_section3d
 """
 
 from __future__ import annotations
