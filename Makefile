@@ -4,8 +4,17 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python
-STAMP := $(VENV)/.installed
+
+# What to install beside the core, as pyproject.toml names it: all, none, or some of classifier,labeling,cluster,hub.
+# The core is enough for everything but training, classifying and labelling, and needs no PyTorch.
+EXTRAS ?= all
+STAMP := $(VENV)/.installed-$(or $(EXTRAS),none)
 DEV_STAMP := $(VENV)/.installed-dev
+
+# What is installed already is used as it is.
+INSTALLED := $(or $(wildcard $(DEV_STAMP)),$(firstword $(wildcard $(VENV)/.installed-*)),$(STAMP))
+
+PIP := $(RUN) -m pip install --disable-pip-version-check -q $(PIP_FLAGS)
 
 DEMO_OUT ?= demo/output
 
@@ -22,7 +31,7 @@ SEED ?= $(shell date +%s)
 help: ## say what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
-install: $(STAMP) ## make .venv and install everything a user needs
+install: $(STAMP) ## make .venv and install what a user needs: all, or what EXTRAS=… says (EXTRAS=none: without PyTorch)
 
 install-dev: $(DEV_STAMP) ## install what the tests and checks need as well
 
@@ -30,19 +39,23 @@ $(RUN):
 	$(PYTHON) -c 'import sys; sys.exit("emcurate needs Python 3.11 or newer, found " + sys.version if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 
-$(STAMP): pyproject.toml requirements.txt | $(RUN)
-	$(RUN) -m pip install --disable-pip-version-check -q -r requirements.txt
+$(DEV_STAMP): pyproject.toml | $(RUN)
+	$(PIP) -e '.[all,dev]'
 	@touch $@
 
-$(DEV_STAMP): pyproject.toml requirements.txt | $(RUN)
-	$(RUN) -m pip install --disable-pip-version-check -q -e '.[all,dev]'
-	@touch $@ $(STAMP)
+$(VENV)/.installed-%: pyproject.toml | $(RUN)
+	$(PIP) -e '.$(if $(filter none,$*),,[$*])'
+	@touch $@
 
-demo: $(STAMP) ## generate a small corpus with known truth, run every stage on it, compare
+demo: $(or $(wildcard $(DEV_STAMP)),$(VENV)/.installed-all) ## generate a small corpus with known truth, run every stage on it, compare
 	$(RUN) demo/run.py $(DEMO_OUT)
 
-curate: $(STAMP) ## run every stage on your data: make curate VOLUMES=… IMAGES=… VIDEOS=… OUT=… [ARGS="…"]
+curate: ## run every stage on your data: make curate VOLUMES=… IMAGES=… VIDEOS=… OUT=… [ARGS="…"]
 	@test -n "$(OUT)" || { echo "make curate: say where to write, OUT=directory"; exit 2; }
+	@test -n "$(IMAGES)$(VOLUMES)$(VIDEOS)" || { echo "make curate: say what to read, IMAGES=, VOLUMES= or VIDEOS="; exit 2; }
+	@for given in "$(IMAGES)" "$(VOLUMES)" "$(VIDEOS)"; do test -z "$$given" -o -d "$$given" || \
+	  { echo "make curate: no directory $$given"; exit 2; }; done
+	@$(MAKE) --no-print-directory $(INSTALLED)
 	$(RUN) curate.py $(if $(IMAGES),--images "$(IMAGES)") $(if $(VOLUMES),--volumes "$(VOLUMES)") \
 	  $(if $(VIDEOS),--videos "$(VIDEOS)") $(if $(LABELS),--labels "$(LABELS)") \
 	  $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(UNTIL),--until $(UNTIL)) --out "$(OUT)" $(ARGS)

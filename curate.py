@@ -7,7 +7,8 @@ Writes:  OUT/{stage}/, each stage's results in a directory of its own;
          OUT/report.html, all that in pictures and numbers, for people.
 Example: python curate.py --images corpus/images --volumes corpus/volumes --out work --until deduplicate
          (label patches in labeling.ipynb, then)
-         python curate.py --images corpus/images --volumes corpus/volumes --out work --labels patch_quality_labels.npy
+         python curate.py --images corpus/images --volumes corpus/volumes --out work \\
+             --labels work/deduplicate/patch_quality_labels.npy
 
 Patches are hashed first, those of volumes without sections being written, and only the exemplars become files;
 --keep all writes all sections and patches. The classifier is trained on --labels, or read from --weights, or else the
@@ -64,7 +65,7 @@ KINDS = (IMAGES, VOLUMES, VIDEOS) = ("images", "volumes", "videos")
 
 # Flags that a stage does not get from here: what this script decides itself, and what would mean another thing there.
 DECIDED_HERE = {"help", "outdir", "format", "dry_run", "reroot", "labels", "weights", "resume", "verify"} | {
-    *("from_volumes", "hashes_only", "only")
+    *("from_volumes", "hashes_only", "only", "version", "quiet", "log"),
 }
 NOT_HANDED_ON = {("vid2stack", "voxel_size"), ("vid2stack", "voxel_sizes"), ("train_nn", "threshold")}
 
@@ -234,11 +235,15 @@ def load_stage(stage: str) -> Any:
 
 def check_flags(steps: Sequence[Step], out: Path) -> None:
     """Parse every step's command line, so that a wrong flag ends the program, with usage, before anything runs."""
-    for step in steps:
-        # What an earlier step is to make is not there yet: this directory stands for it.
-        words = [str(Path()) if word.startswith(str(out)) and not Path(word).exists() else word for word in step.argv]
-        module = load_stage(step.stage)
-        cli.prepare(module.run, module.build_parser(), words)
+    parsed: dict[str, dict[str, Any]] = {}
+    with cli.as_if_made(out):
+        for step in steps:
+            parsed[step.stage] = cli.check(load_stage(step.stage).build_parser(), step.argv)
+    if "deduplicate" in parsed and "crop_patches" in parsed:
+        distance, side = parsed["deduplicate"]["min_distance"], parsed["crop_patches"]["hash_size"]
+        if distance >= side**2:
+            wanted = f"fewer bits than the {side**2} of a hash (--hash_size {side})"
+            build_parser().error(f"argument -d/--min_distance: expected {wanted}, found {distance}")
 
 
 def count_entries(directory: Place) -> int:
@@ -260,7 +265,7 @@ def run(a: argparse.Namespace) -> Report:
 
     A step that cannot do its work stops what it was for, images, volumes or videos, and nothing else.
     """
-    total = Report(NAME)
+    total = Report(NAME, directory=a.out)
     rows: dict[str, Row] = {}
     stopped: set[str] = set()
     told: set[LeftOut] = set()
@@ -274,7 +279,7 @@ def run(a: argparse.Namespace) -> Report:
             if step.kinds <= stopped:
                 continue
             command = f"python {SCRIPTS[step.stage]} {shlex.join(map(hide_secrets, step.argv))}"
-            print(f"\n$ {command}", flush=True)
+            cli.say(f"\n$ {command}")
             start = time.monotonic()
             row = rows.setdefault(step.stage, Row())
             row.inputs += count_entries(step.source)
@@ -289,8 +294,8 @@ def run(a: argparse.Namespace) -> Report:
                 stopped |= step.kinds
                 total.note(f"{', '.join(sorted(step.kinds))}: stopped at {step.stage}")
     except KeyboardInterrupt:
-        print("\n".join(format_table(rows)), flush=True)
-        cli.print_failures(total.failures)
+        cli.say("\n".join(format_table(rows)))
+        cli.print_failures(total)
         raise
     total.count("stages run", len(rows))
     account_for_patches(a, total)
@@ -328,7 +333,7 @@ def draw_report(a: argparse.Namespace, ran: list[StageRun], report: Report) -> N
 
 def verify(out: Path) -> Report:
     """Compare the results of every stage that has run with the digests noted when they were written."""
-    total = Report(NAME)
+    total = Report(NAME, directory=out)
     total.count("files verified", 0)
     places = {stage: out / stage for stage in SCRIPTS} | {NAME: out}
     for stage, place in places.items():
@@ -376,7 +381,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--weights", type=cli.existing_file, metavar="FILE", help="trained classifier (default: the published one)"
     )
     source.add_argument(
-        "--labels", type=cli.existing_file, metavar="FILE", help="labels of the exemplars, to train a classifier with"
+        "--labels", type=cli.label_file, metavar="FILE", help="labels of the exemplars, to train a classifier with"
     )
     handed_on = parser.add_argument_group("handed on to the stages", "each stage's --help tells what they mean")
     actions: dict[str, list[argparse.Action]] = {}

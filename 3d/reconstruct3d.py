@@ -5,7 +5,7 @@ Reads:   FILTERED, a path list of informative patches (nn_filtered_fpaths.npz), 
 Writes:  SAVEDIR/{dataset}-LOC-3d-{ISO or ANISO}-{z}_{y}_{x}_{axes}.npy, the voxels of a box as they are in the
          volume: z_y_x is the box's first voxel, axes the order in which its axes are stored. Where several boxes start
          at one voxel, all but the best have their sides (z, y, x) in the name too.
-Example: python 3d/reconstruct3d.py work/filtered/nn_filtered_fpaths.npz corpus/volumes work/subvolumes
+Example: python 3d/reconstruct3d.py work/classify_nn/nn_filtered_fpaths.npz corpus/volumes work/reconstruct3d
 
 Patches at one place of one plane make a column. Each column is divided into stretches of -nz sections; a stretch with
 more than nz // 10 informative patches is a candidate. Of candidates that overlap, in whatever planes, the one with
@@ -19,7 +19,7 @@ import emcurate.start  # noqa: F401 - before all that takes its time to load
 import argparse
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,14 +30,13 @@ from emcurate.addresses import Place
 from emcurate.errors import InputError
 from emcurate.files import Output, describe_content, make_output_directory, note_output, npy_bytes, write_once
 from emcurate.patches.pathlists import PathList
-from emcurate.patches.reading import fingerprint_patch, patch_exists, read_patch_size, read_resampling
+from emcurate.patches.reading import fingerprint_patch, read_patch_size, read_resampling, refuse_moved
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger, Source
 from emcurate.running.report import Report
 from emcurate.volumes.boxes import Box
 from emcurate.volumes.columns import (
     Choice,
-    Informative,
     NotedViews,
     account_for,
     choose_boxes,
@@ -109,17 +108,6 @@ def open_source(source: VolumeSource) -> Volume:
     return source.open()
 
 
-def refuse_moved(datasets: Mapping[str, Informative], filtered: Path) -> None:
-    """Raise `InputError` if most of the listed patches are not where the list says."""
-    examples = [path for dataset in datasets.values() for path in dataset.example.values()]
-    missing = [path for path in examples if not patch_exists(path)]
-    if len(missing) > len(examples) / 2:
-        found = f"no such file as {missing[0]}, nor {len(missing) - 1:,} others of {len(examples):,} looked at"
-        raise InputError(
-            filtered, "patches where the list says", found, "if they were moved, say so with --reroot OLD NEW"
-        )
-
-
 def run(
     filtered: Path,
     voldir: Place,
@@ -142,6 +130,7 @@ def run(
     volumes = {source.name: source for source in corpus.sources}
     if not volumes and not report.failures and isinstance(voldir, Path):
         raise InputError(voldir, "volumes", describe_content(voldir), "name the directory the sections were cut from")
+    refuse_moved([path for dataset in datasets.values() for path in dataset.example.values()], filtered)
     make_output_directory(savedir)
     for noun, left_out in (
         ("volumes without informative patches", volumes.keys() - datasets.keys()),
@@ -149,7 +138,6 @@ def run(
     ):
         if left_out:
             report.count(noun, len(left_out))
-    refuse_moved(datasets, filtered)
     parameters = {"nz": nz, "cross_plane": cross_plane}
     ledger = Ledger(savedir, STAGE, parameters, product="subvolumes", owner_of=dataset_of)
     # A volume of which an earlier list had patches and this one has none has lost its subvolumes.
@@ -206,7 +194,7 @@ def run(
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = cli.make_parser(__doc__, "reconstruct3d.py")
-    parser.add_argument("filtered", type=cli.existing_directory, metavar="FILTERED", help="path list of patches")
+    parser.add_argument("filtered", type=cli.path_list, metavar="FILTERED", help="path list of patches")
     cli.add_volumes_argument(parser)
     parser.add_argument("savedir", type=cli.output_directory, metavar="SAVEDIR", help="directory for the subvolumes")
     parser.add_argument(

@@ -7,7 +7,7 @@ Writes:  SAVEDIR/{dataset}_exemplars.npy, the paths of the exemplars;
          SAVEDIR/groups.png, a picture of the largest groups of all datasets, if there are duplicates and their
          patches are written; with --pictures all also SAVEDIR/{dataset}_groups.png of each;
          SAVEDIR/deduplicated_fpaths.npz/, the path list of the exemplars of all datasets.
-Example: python deduplicated/deduplicate.py work/patches work/deduplicated
+Example: python deduplicated/deduplicate.py work/crop_patches work/deduplicate
 
 Patches are taken one after another. One whose hash differs in at most --min_distance bits from that of an exemplar
 already kept is that exemplar's duplicate; otherwise it becomes an exemplar itself. Datasets are never compared with
@@ -23,6 +23,7 @@ import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from emcurate import cli, naming
 from emcurate.errors import InputError
@@ -44,6 +45,7 @@ from emcurate.pictures.group_sheets import DUPLICATES_SHOWN, GROUPS_SHOWN, Group
 from emcurate.running.claims import Notes
 from emcurate.running.jobs import Workers, progress
 from emcurate.running.ledger import Ledger, Plan, Source
+from emcurate.running.ledger_file import LedgerFile, ledger_path
 from emcurate.running.report import Report
 
 STAGE = "deduplicate"
@@ -236,10 +238,22 @@ def run(
     return report
 
 
+def check_arguments(parser: argparse.ArgumentParser, arguments: dict[str, Any]) -> None:
+    """End the program if the distance makes all patches duplicates, as far as is known of their hashes."""
+    if cli.is_coming(arguments["patchdir"]):
+        return
+    header = LedgerFile(ledger_path(arguments["patchdir"], "crop_patches")).header
+    side = (header.parameters or {}).get("hash_size") if header is not None else None
+    if side is not None and arguments["min_distance"] >= side**2:
+        wanted = f"fewer bits than the {side**2} of a hash here (--hash-size {side})"
+        parser.error(f"argument -d/--min_distance: expected {wanted}, found {arguments['min_distance']}")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = cli.make_parser(__doc__, "deduplicate.py")
-    parser.add_argument("patchdir", type=cli.existing_directory, metavar="PATCHDIR", help="directory of patches")
+    patches = cli.results("patches", "crop_patches.py")
+    parser.add_argument("patchdir", type=patches, metavar="PATCHDIR", help="directory of patches")
     parser.add_argument("savedir", type=cli.output_directory, metavar="SAVEDIR", help="directory for the results")
     parser.add_argument(
         "-d",
@@ -270,6 +284,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="one picture of the largest groups, or also one of each dataset (default: %(default)s)",
     )
     cli.add_ledger_flags(parser, "savedir")
+    parser.set_defaults(check_arguments=check_arguments)
     cli.add_job_flags(parser)
     return parser
 

@@ -7,27 +7,30 @@ Exit status 0: all done, or nothing new. 1: something failed, and the last lines
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import shlex
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from emcurate import durability, naming
+from emcurate import __version__, durability, naming
 from emcurate.addresses import Place, parse_address
 from emcurate.errors import FEWER_PROCESSES, InputError, TooLittleMemoryError, describe_os_error
-from emcurate.files import describe_kinds, is_there
+from emcurate.files import describe_content, describe_kinds, is_there, list_entries, write_bytes
 from emcurate.images.pixels import Rescale
 from emcurate.images.resampling import Scale
 from emcurate.running.disk import NO_ROOM, describe_no_room, forget_room
 from emcurate.running.jobs import Workers, default_processes
+from emcurate.running.ledger_file import LEDGER_DIRECTORY, read_headers
 from emcurate.running.locks import held_locks, release_locks
 from emcurate.running.report import LeftOut, Report, begin, take_report
 from emcurate.running.signals import Stopped, stop_when_told
-from emcurate.running.streams import speak
+from emcurate.running.streams import speak, speech
 from emcurate.running.verification import verify
 from emcurate.volumes.cut_settings import ANISOTROPY, PLANES, HowToCut, VoxelSize
 from emcurate.volumes.formats import file_of
@@ -36,15 +39,66 @@ from emcurate.volumes.views import View
 STATUS_DONE = 0
 STATUS_FAILED = 1
 
+# What a path list holds at least, and what lies beside labels and is no array of them.
+FIRST_CHUNK = "0.npy"
+TEXT_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".txt", ".parquet", ".log")
+
+# Packages that only some stages need, and by which extra of pyproject.toml they come.
+EXTRA_OF = {
+    **dict.fromkeys(("torch", "torchvision", "sklearn", "pooch"), "classifier"),
+    "distributed": "cluster",
+    "huggingface_hub": "hub",
+}
+
 # Lines of one kind that are shown before the rest is only counted.
 LINES_SHOWN = 20
 
 
 def make_parser(docstring: str | None, name: str) -> argparse.ArgumentParser:
     """Return a parser whose help is the script's docstring as it stands: a sentence, Reads, Writes, Example."""
-    return argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         prog=name, description=docstring, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--version", action="version", version=f"emcurate {__version__}", help="print it and end")
+    parser.add_argument(
+        "--quiet", action=_BeQuiet, nargs=0, default=argparse.SUPPRESS, help="say only what is wrong, show no progress"
+    )
+    parser.add_argument(
+        "--log",
+        action=_KeepLog,
+        type=output_file,
+        default=argparse.SUPPRESS,
+        metavar="FILE",
+        help="add all that is said to a file, with the time and the command",
+    )
+    return parser
+
+
+class _BeQuiet(argparse.Action):
+    """Has nothing said but what is wrong."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        speech.quiet = True
+
+
+class _KeepLog(argparse.Action):
+    """Has all that is said added to a file."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
+        try:
+            speech.keep_log(values, shlex.join([parser.prog, *sys.argv[1:]]))
+        except OSError as error:
+            parser.error(f"argument --log: {describe_os_error(error, values)}")
+
+
+def say(text: str, *, is_wrong: bool = False) -> None:
+    """Print a line, to standard error where something is wrong; what is not is kept back where it is to be quiet.
+
+    The log has it in any case.
+    """
+    speech.note(text)
+    if is_wrong or not speech.quiet:
+        print(text, file=sys.stderr if is_wrong else sys.stdout, flush=True)
 
 
 def add_processes_flag(parser: argparse.ArgumentParser) -> None:
@@ -235,8 +289,7 @@ def add_section_flags(parser: argparse.ArgumentParser, title: str) -> None:
         "-a",
         "--axes",
         nargs="+",
-        type=int,
-        choices=PLANES,
+        type=plane,
         default=PLANES,
         metavar="PLANE",
         help="planes to cut: 0 is xy, 1 xz, 2 yz (default: 0 1 2)",
@@ -334,12 +387,10 @@ def prepare(
     A parser's default `check_arguments` is called with the parser and the arguments, for what only shows in several;
     it may fill in an argument whose default is another's.
     """
-    arguments = parse_arguments(parser, argv)
+    arguments = check(parser, argv)
     outputs = arguments.pop("output_arguments", ())
     if arguments.pop("no_sync", False):
         durability.do_without()
-    if (check := arguments.pop("check_arguments", None)) is not None:
-        check(parser, arguments)
     if not arguments.pop("verify", False):
         return lambda: run(**arguments)
     directory = next((arguments[name] for name in outputs if arguments.get(name)), None)
@@ -347,6 +398,14 @@ def prepare(
         parser.error(f"argument --verify: expected --{outputs[0]} too, found none")
     stage = stage_of(parser)
     return lambda: verify_results(directory, stage)
+
+
+def check(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> dict[str, Any]:
+    """Return the arguments of a command line by name; one that is wrong ends the program."""
+    arguments = parse_arguments(parser, argv)
+    if (check_arguments := arguments.pop("check_arguments", None)) is not None:
+        check_arguments(parser, arguments)
+    return arguments
 
 
 def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -373,7 +432,7 @@ def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None 
 
 def verify_results(directory: Path, stage: str) -> Report:
     """Compare what a stage made in a directory with its ledger."""
-    report = Report(stage)
+    report = Report(stage, directory=directory)
     verify(directory, stage, report)
     return report
 
@@ -391,8 +450,14 @@ def close(stage: Callable[[], Report], name: str) -> int:
                 status = print_report(attempt(stage, name)[0])
         except KeyboardInterrupt as stopped:
             status = print_stopped(stopped if isinstance(stopped, Stopped) else Stopped(), name)
+        except BaseException:  # wrong arguments, above all
+            speech.end()
+            raise
         for voice in voices:
             voice.flush()
+        unlogged = speech.end()
+        if unlogged is not None:
+            print(f"{name}: the log could not be written: {unlogged.strerror}", file=sys.stderr)
         if voices[0].error is not None:
             print(f"{name}: standard output could not be written: {voices[0].error.strerror}", file=sys.stderr)
         return status or (STATUS_FAILED if any(voice.error for voice in voices) else STATUS_DONE)
@@ -416,22 +481,34 @@ def attempt(stage: Callable[[], Report], name: str) -> tuple[Report, bool]:
         failure = describe_no_room(error) if error.errno in NO_ROOM else describe_os_error(error, name)
     except MemoryError as error:
         failure = TooLittleMemoryError(name, "enough memory for the work", f"too little ({error})", FEWER_PROCESSES)
+    except ModuleNotFoundError as error:
+        failure = describe_missing(error, name)
     report = take_report(name)
     report.fail(failure)
     return report, False
 
 
+def describe_missing(error: ModuleNotFoundError, name: str) -> InputError:
+    """Return the error of a package that is not installed; one that is no extra is raised again."""
+    package = (error.name or "").partition(".")[0]
+    if package not in EXTRA_OF:
+        raise error
+    extra = EXTRA_OF[package]
+    advice = f"install it with: pip install 'emcurate[{extra}]', or in a checkout: make install EXTRAS={extra}"
+    return InputError(name, f"the package {package}", "none", advice)
+
+
 def print_report(report: Report) -> int:
     """Print warnings, notes, one line of counts, and last what failed; return the exit status."""
     print_outcome(report)
-    return print_failures(report.failures)
+    return print_failures(report)
 
 
 def print_stopped(stopped: Stopped, name: str) -> int:
     """Say that a run was told to stop, and what is done; return the exit status."""
     done = take_report(name).spell_counts()
     with_what = f" with {done}" if done else ""
-    print(f"\n{name}: stopped by {stopped.name}{with_what}; run the same command again to go on", file=sys.stderr)
+    say(f"\n{name}: stopped by {stopped.name}{with_what}; run the same command again to go on", is_wrong=True)
     return stopped.status
 
 
@@ -441,15 +518,14 @@ def print_outcome(report: Report, told: set[LeftOut] | None = None) -> None:
     What is not read and was `told` before is not told again.
     """
     for warning in report.warnings:
-        print(f"warning: {in_one_line(warning)}", file=sys.stderr)
-    sys.stderr.flush()
+        say(f"warning: {in_one_line(warning)}", is_wrong=True)
     for line in describe_left_out([item for item in report.left_out if told is None or item not in told]):
-        print(in_one_line(line))
+        say(in_one_line(line))
     if told is not None:
         told.update(report.left_out)
     for note in report.notes:
-        print(in_one_line(note))
-    print(f"{report.stage}: {report.spell_counts() or 'nothing to do'}.", flush=True)
+        say(in_one_line(note))
+    say(f"{report.stage}: {report.spell_counts() or 'nothing to do'}.")
 
 
 def describe_left_out(items: Sequence[LeftOut]) -> list[str]:
@@ -460,15 +536,41 @@ def describe_left_out(items: Sequence[LeftOut]) -> list[str]:
     return lines
 
 
-def print_failures(failures: Sequence[str]) -> int:
-    """Print what failed, the last thing a script prints; return the exit status."""
-    if not failures:
+def print_failures(report: Report) -> int:
+    """Print what failed, the last thing a script prints; return the exit status.
+
+    Of many the first `LINES_SHOWN` are printed, and all of them are written into a file beside the results.
+    """
+    lines = [in_one_line(failure) for failure in report.failures]
+    all_of_them = write_failures(report.stage, report.directory, lines)
+    if not lines:
         return STATUS_DONE
-    print("Failed:", file=sys.stderr)
-    for failure in failures:
-        print(f"  {in_one_line(failure)}", file=sys.stderr)
-    sys.stderr.flush()
+    say("Failed:", is_wrong=True)
+    for line in lines[:LINES_SHOWN]:
+        say(f"  {line}", is_wrong=True)
+    if len(lines) > LINES_SHOWN:
+        where = f": {all_of_them} has all of them" if all_of_them else ""
+        say(f"  ... and {len(lines) - LINES_SHOWN:,} more{where}", is_wrong=True)
     return STATUS_FAILED
+
+
+def write_failures(stage: str, directory: Path | None, lines: Sequence[str]) -> Path | None:
+    """Write what failed beside a stage's results if it is too much to be printed, and return the file.
+
+    That of an earlier run goes. None where there is no such file, or none can be written.
+    """
+    if directory is None:
+        return None
+    path = directory / LEDGER_DIRECTORY / f"{stage}.failures.txt"
+    try:
+        if len(lines) > LINES_SHOWN:
+            path.parent.mkdir(exist_ok=True)
+            write_bytes(path, "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))
+            return path
+        path.unlink(missing_ok=True)
+    except OSError:
+        pass  # a disk that is full or may not be written to has made itself known
+    return None
 
 
 def in_one_line(text: str) -> str:
@@ -485,10 +587,28 @@ def in_one_line(text: str) -> str:
     )
 
 
+@contextlib.contextmanager
+def as_if_made(directory: Path) -> Iterator[None]:
+    """Take whatever is named below a directory for what it will be, while flags are checked before anything runs."""
+    _coming.append(directory)
+    try:
+        yield
+    finally:
+        _coming.pop()
+
+
+def is_coming(path: Path) -> bool:
+    """Return whether a path is yet to be made, or to be made anew; see `as_if_made`."""
+    return any(path.is_relative_to(directory) for directory in _coming)
+
+
+_coming: list[Path] = []
+
+
 def existing_directory(text: str) -> Path:
     """Argument type: a directory that exists, as an absolute path."""
     path = Path(text)
-    if not path.is_dir():
+    if not path.is_dir() and not is_coming(_absolute(path)):
         found = "a file" if path.exists() else "nothing"
         raise argparse.ArgumentTypeError(f"{text}: expected a directory, found {found}")
     return _absolute(path)
@@ -511,7 +631,7 @@ def existing_volumes(text: str) -> Place:
 def existing_file(text: str) -> Path:
     """Argument type: a file that exists, as an absolute path."""
     path = Path(text)
-    if not path.is_file():
+    if not path.is_file() and not is_coming(_absolute(path)):
         found = "a directory" if path.is_dir() else "nothing"
         raise argparse.ArgumentTypeError(f"{text}: expected a file, found {found}")
     return _absolute(path)
@@ -528,6 +648,70 @@ def output_directory(text: str) -> Path:
     if path.exists() and not path.is_dir():
         raise argparse.ArgumentTypeError(f"{text}: expected a directory to write to, found a file")
     return _absolute(path)
+
+
+def output_file(text: str) -> Path:
+    """Argument type: a file to write to, in a directory that exists, as an absolute path."""
+    path = _absolute(Path(text))
+    if path.is_dir() or not path.parent.is_dir():
+        found = "a directory" if path.is_dir() else f"no directory {path.parent}"
+        raise argparse.ArgumentTypeError(f"{text}: expected a file to write to, found {found}")
+    return path
+
+
+def plane(text: str) -> int:
+    """Argument type: a plane of a volume."""
+    number = int(text) if text.isdecimal() else None
+    if number not in PLANES:
+        hint = "" if text.isdecimal() else "; put --axes after the directories, or -- before them"
+        raise argparse.ArgumentTypeError(f"expected planes, 0 (xy), 1 (xz) or 2 (yz), found {text!r}{hint}")
+    return number
+
+
+def path_list(text: str) -> Path:
+    """Argument type: a path list, which is a directory of chunks, as an absolute path."""
+    path = existing_directory(text)
+    if not is_coming(path) and not (path / FIRST_CHUNK).is_file():
+        inside = [list_path for list_path in list_entries(path) if (list_path / FIRST_CHUNK).is_file()]
+        advice = f"; name {' or '.join(map(str, inside))}" if inside else "; name the .npz directory of a stage"
+        found = describe_content(path)
+        raise argparse.ArgumentTypeError(f"{text}: expected a path list ({FIRST_CHUNK}, ...), found {found}{advice}")
+    return path
+
+
+def label_file(text: str) -> Path:
+    """Argument type: a file of labels that is no text, as an absolute path."""
+    path = existing_file(text)
+    if path.suffix.lower() in TEXT_SUFFIXES:
+        from emcurate.patches.labels import LABELS_FILE  # here, since hardly any run needs to name it
+
+        usual = path.parent / LABELS_FILE
+        advice = f"; name {usual}" if usual.is_file() else ""
+        expected = f"labels, an .npy array such as {LABELS_FILE}"
+        raise argparse.ArgumentTypeError(f"{text}: expected {expected}, found a {path.suffix} file{advice}")
+    return path
+
+
+def results(product: str, maker: str) -> Callable[[str], Path]:
+    """Return an argument type: a directory that exists, with results of one kind, or of which nothing is known.
+
+    Parameters
+    ----------
+    product : str
+        What a stage makes, as its ledger has it.
+    maker : str
+        The stage's script.
+    """
+
+    def check(text: str) -> Path:
+        path = existing_directory(text)
+        made = {} if is_coming(path) else {line.product: line.stage for line in read_headers(path) if line.stage}
+        if made and product not in made:
+            found = " and ".join(f"{other}, which {stage} made" for other, stage in sorted(made.items()))
+            raise argparse.ArgumentTypeError(f"{text}: expected {product}, found {found}; name what {maker} wrote to")
+        return path
+
+    return check
 
 
 def voxel_size_file(text: str) -> tuple[tuple[str, VoxelSize], ...]:

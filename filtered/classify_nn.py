@@ -12,7 +12,7 @@ Writes:  SAVEDIR/nn_filtered_fpaths.npz/, the path list of the informative patch
          SAVEDIR/nn_decisions.parquet, score, label and decision of each patch by its name;
          SAVEDIR/nn_counts.csv, counts by dataset, and three contact sheets, nn_surest_informative.png,
          nn_surest_uninformative.png and nn_least_certain.png.
-Example: python filtered/classify_nn.py deduplicated_fpaths.npz filtered --labels patch_quality_labels.npy
+Example: python filtered/classify_nn.py work/deduplicate/deduplicated_fpaths.npz work/classify_nn
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from emcurate import cli
 from emcurate.classifier.decisions import SHEETS, count_table, draw_sheets, predict
 from emcurate.classifier.earlier import digest_names, is_continued, keep_names, refuse_edited
 from emcurate.classifier.labelled import take_labels
-from emcurate.classifier.score_store import patch_keys
+from emcurate.classifier.score_store import digest_paths, patch_keys
 from emcurate.classifier.scoring import Computing, choose_for_all, score_patches
 from emcurate.errors import InputError
 from emcurate.files import (
@@ -52,6 +52,7 @@ from emcurate.patches.pathlists import (
     refuse_other_list,
     write_path_list_once,
 )
+from emcurate.patches.reading import refuse_moved
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger, Source
 from emcurate.running.ledger_file import LEDGER_DIRECTORY
@@ -84,13 +85,15 @@ def run(
     paths = PathList(fpaths, reroot)
     if not len(paths):
         raise InputError(fpaths, "a path list with patches", "an empty one", "run deduplicate.py first")
+    refuse_moved(paths, fpaths)
     codes = np.full(len(paths), CODE_NONE, np.uint8) if labels is None else take_labels(labels, paths, report)
-    make_output_directory(savedir)
     from emcurate.classifier.weights import find_weights  # here, since it loads what downloads
 
     found = find_weights(weights, report)
+    make_output_directory(savedir)
     threshold = found.threshold if threshold is None else threshold
-    keys, names = patch_keys(paths, len(paths)), digest_names(paths, len(paths))
+    keys = patch_keys(paths, len(paths), (paths.listed(at) for at in range(len(paths))))
+    names = digest_names(paths, len(paths))
     ledger = Ledger(
         savedir,
         STAGE,
@@ -101,7 +104,7 @@ def run(
     workdir = savedir / LEDGER_DIRECTORY / STAGE
     continued = is_continued(ledger.entries.get(STAGE), workdir, fpaths, names, prune)
     # Its owner is the stage: the results bear the stage's own name, whichever list they are of. It may grow.
-    state = digest_bytes(keys.tobytes() + codes.tobytes())
+    state = digest_bytes(keys.tobytes() + codes.tobytes() + digest_paths(paths))
     source = Source(fpaths, state, STAGE, owner=Path(STAGE), is_renewed=continued)
     try:
         plan = ledger.plan({STAGE: source}, report, root=fpaths, overwrite=overwrite, prune=prune)
@@ -151,11 +154,11 @@ def run(
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = cli.make_parser(__doc__, "classify_nn.py")
-    parser.add_argument("fpaths", type=cli.existing_directory, metavar="FPATHS", help="path list of the patches")
+    parser.add_argument("fpaths", type=cli.path_list, metavar="FPATHS", help="path list of the patches")
     parser.add_argument("savedir", type=cli.output_directory, metavar="SAVEDIR", help="directory for the results")
     parser.add_argument(
         "--labels",
-        type=cli.existing_file,
+        type=cli.label_file,
         metavar="FILE",
         help="labels of its patches, matched by name; they win over scores",
     )

@@ -12,7 +12,8 @@ Writes:  SAVEDIR/patch_quality_classifier_nn.pth, a plain state dict, and beside
          patch_quality_nn_metrics.json, ..._epochs.csv (metrics by epoch), ..._scores.csv (each patch's score);
          patch_quality_nn_roc_curve.png, ..._loss_curves.png, ..._calibration.png, and
          ..._mistakes.png: the most confident mistakes, labels worth a second look.
-Example: python filtered/train_nn.py deduplicated_fpaths.npz patch_quality_labels.npy filtered
+Example: python filtered/train_nn.py work/deduplicate/deduplicated_fpaths.npz \\
+         work/deduplicate/patch_quality_labels.npy work/train_nn
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ from emcurate.classifier.labelled import check_enough, digest_labels, read_label
 from emcurate.classifier.outcome import MISTAKES_FILE, OUTPUTS, make_outputs, read_failures, refuse_others
 from emcurate.classifier.recipe import Recipe, largest_blur
 from emcurate.files import hash_file, make_output_directory, note_outputs, refuse_different, write_once
+from emcurate.patches.labels import is_decided
 from emcurate.patches.pathlists import PathList
+from emcurate.patches.reading import refuse_moved
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger, Source
 from emcurate.running.ledger_file import LEDGER_DIRECTORY
@@ -63,6 +66,7 @@ def run(
     paths = PathList(fpaths, reroot)
     codes = take_labels(labels, paths, report)
     check_enough(codes, labels)
+    refuse_moved([paths[i] for i in is_decided(codes).nonzero()[0].tolist()], fpaths)
     make_output_directory(savedir)
     from emcurate.classifier.weights import fetch_start_weights, find_start_file  # here, since they load what downloads
 
@@ -135,8 +139,8 @@ def check_arguments(parser: argparse.ArgumentParser, arguments: dict[str, Any]) 
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = cli.make_parser(__doc__, "train_nn.py")
-    parser.add_argument("fpaths", type=cli.existing_directory, metavar="FPATHS", help="path list of the patches")
-    parser.add_argument("labels", type=cli.existing_file, metavar="LABELS", help="labels of its patches")
+    parser.add_argument("fpaths", type=cli.path_list, metavar="FPATHS", help="path list of the patches")
+    parser.add_argument("labels", type=cli.label_file, metavar="LABELS", help="labels of its patches")
     parser.add_argument("savedir", type=cli.output_directory, metavar="SAVEDIR", help="directory for the results")
     titles = {
         "recipe": "the defaults are the published one",

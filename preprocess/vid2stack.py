@@ -2,7 +2,7 @@
 
 Reads:   .mp4 .avi .mov .mkv .m4v in VIDDIR, whatever of them OpenCV can open.
 Writes:  VIDDIR/{video}.tif, or in OUTDIR; .nrrd or .mrc with --format.
-Example: python preprocess/vid2stack.py corpus/videos -o corpus/volumes --voxel-size 40 4 4
+Example: python preprocess/vid2stack.py corpus/videos -o work/vid2stack --voxel-size 40 4 4
 """
 
 from __future__ import annotations
@@ -22,28 +22,25 @@ import numpy as np
 import numpy.typing as npt
 
 from emcurate import cli, naming
+from emcurate.corpora.videos import list_videos
 from emcurate.errors import DataWarning, InputError
 from emcurate.files import (
     Output,
     describe_content,
     fingerprint,
-    is_directory,
-    list_files,
     make_output_directory,
     move_once,
     note_output,
 )
 from emcurate.images.pixels import to_grey
 from emcurate.partials import partial_path
-from emcurate.running.claims import list_raw, refuse_bad_names, refuse_odd_files
-from emcurate.running.doubles import settle_doubles
+from emcurate.running.claims import refuse_bad_names, refuse_odd_files
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger, Source
 from emcurate.running.report import Report
-from emcurate.running.unread import Unread
 from emcurate.volumes.containers import VIDEO_SUFFIXES, find_missing
 from emcurate.volumes.cut_settings import HowToCut, VoxelSize
-from emcurate.volumes.formats import FORMATS, VOLUME_SUFFIXES, write_stack
+from emcurate.volumes.formats import FORMATS, write_stack
 from emcurate.volumes.volume import VOLUMES
 from emcurate.volumes.voxel_sizes import ask_about_given
 
@@ -131,20 +128,6 @@ def expected_bytes(capture: Any, announced: int) -> int | None:
     if announced <= 0:
         return None
     return announced * int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)) * int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
-
-
-def list_videos(viddir: Path, prefer: str | None, report: Report) -> list[Path]:
-    """List the videos of a directory; whatever else lies in it, however deep, is noted in the report."""
-    videos = list_files(viddir, VIDEO_SUFFIXES)
-    elsewhere = {"give its directory to raw/cross_section3d.py": VOLUME_SUFFIXES}
-    unread = Unread("a video", lambda path: path.suffix.lower() in VIDEO_SUFFIXES, elsewhere, report, ".mp4")
-    for entry in list_raw(viddir):
-        if is_directory(entry):
-            reason = "in a sub-directory, where no videos are read"
-            unread.note_below(entry, reason, lambda path: f"name {path.parent} itself, or move it up")
-        elif entry not in videos:
-            unread.note(entry)
-    return settle_doubles(videos, prefer, report)
 
 
 def run(

@@ -5,7 +5,7 @@ Reads:   images (tif, png, jpg, bmp, webp, gif, jp2, dm3, dm4, ser, emd, ...) in
          A sub-directory is a group: its images belong to one dataset, named after the directory, or after the one
          above if it is called raw, images, slices or the like.
 Writes:  SAVEDIR/{image}-LOC-2d.tiff, or SAVEDIR/{group}-LOC-2d-{image}.tiff for an image of a group.
-Example: python raw/cleanup2d.py corpus/images work/sections
+Example: python raw/cleanup2d.py corpus/images work/cleanup2d
 
 The size of a pixel is read from the microscope's tags or its text file beside the image, from ImageJ, OME or the
 resolution, and kept for the table of patches. An info bar below the scan is cropped only if asked for: --crop-bar.
@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from emcurate import cli, naming
-from emcurate.errors import InputError, describe_os_error
+from emcurate.corpora.images import find_images
+from emcurate.errors import InputError
 from emcurate.files import (
     Output,
     fingerprint,
-    is_directory,
     make_output_directory,
     refuse_same_directory,
     write_files,
@@ -41,18 +41,13 @@ from emcurate.images.calibration import (
     read_calibration,
 )
 from emcurate.images.pixels import Rescale, convert, find_limits
-from emcurate.images.reading import IMAGE_SUFFIXES, RECORDED_SUFFIXES, read_image
+from emcurate.images.reading import IMAGE_SUFFIXES, read_image
 from emcurate.images.resampling import Scale, find_factors, resample
 from emcurate.images.sections import encode_section
-from emcurate.images.sidecars import SIDECAR_SUFFIX, is_sidecar
-from emcurate.running.claims import describe_raw, list_raw, name_directory, refuse_bad_names, refuse_odd_files
-from emcurate.running.doubles import settle_doubles
+from emcurate.running.claims import describe_raw, refuse_bad_names, refuse_odd_files
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger, Source
 from emcurate.running.report import Report
-from emcurate.running.unread import Unread
-from emcurate.volumes.containers import VIDEO_SUFFIXES
-from emcurate.volumes.formats import DIRECTORY_READERS, VOLUME_SUFFIXES
 
 STAGE = "cleanup2d"
 GIVEN = "--image-pixel-size"
@@ -72,14 +67,6 @@ class Cleaning:
         """What the ledger keeps: what is not asked for is not noted, so that results of earlier versions stay."""
         bar = {} if self.crop_bar is None else {"crop_bar": self.crop_bar}
         return asdict(self.rescale) | bar | self.scale.settings
-
-
-# Where what is no image belongs.
-VOLUME_LIKE = (*VOLUME_SUFFIXES, *DIRECTORY_READERS)
-ELSEWHERE = {
-    "give its directory to raw/cross_section3d.py": VOLUME_LIKE,
-    "give its directory to preprocess/vid2stack.py": VIDEO_SUFFIXES,
-}
 
 
 @dataclass(frozen=True)
@@ -103,62 +90,6 @@ class Converted:
     details: dict[str, Any]
     calibration: Calibration
     bar: int
-
-
-def find_images(
-    imdir: Path, prefer: str | None, report: Report
-) -> tuple[dict[Path, naming.ImageSection], dict[Path, Path]]:
-    """List the images of a directory and of the groups in it, with the sections they become; what is not is noted.
-
-    Also return the text files that microscopes wrote beside some of them.
-    """
-    unread = Unread("an image", is_image, ELSEWHERE, report, is_one=lambda path: path.suffix.lower() in VOLUME_LIKE)
-    found: dict[Path, naming.ImageSection] = {}
-    entries = list_raw(imdir, report)
-    sidecars = find_sidecars(entries)
-    texts = set(sidecars.values())
-    for entry in entries:
-        if is_directory(entry) and not unread.is_one(entry):
-            try:
-                images, beside = find_group(entry, unread)
-            except OSError as error:
-                report.fail(describe_os_error(error, entry))
-                continue
-            found |= images
-            sidecars |= beside
-        elif is_image(entry):
-            found[entry] = naming.ImageSection(naming.strip_extension(entry.name))
-        elif entry not in texts:
-            unread.note(entry)
-    return {path: found[path] for path in settle_doubles(found, prefer, report, yielding=RECORDED_SUFFIXES)}, sidecars
-
-
-def find_group(entry: Path, unread: Unread) -> tuple[dict[Path, naming.ImageSection], dict[Path, Path]]:
-    """List the images in a sub-directory, or if there are none those in what bears its name, such as its ``raw``."""
-    entries = list_raw(entry, unread.report)
-    if not any(map(is_image, entries)):
-        inside = [path for path in entries if is_directory(path) and naming.tells_no_name(path.name)]
-        entries = [path for group in inside for path in list_raw(group, unread.report)]
-    images, sidecars = [path for path in entries if is_image(path)], find_sidecars(entries)
-    taken = {*images, *sidecars.values()}
-    reason = "deeper than one sub-directory"
-    unread.note_below(entry, reason, lambda path: f"name {path.parent.parent} itself, or move it up", taken)
-    return {
-        path: naming.ImageSection(name_directory(path.parent), naming.strip_extension(path.name)) for path in images
-    }, sidecars
-
-
-def find_sidecars(entries: Sequence[Path]) -> dict[Path, Path]:
-    """Return by the images of a directory the text files that a microscope wrote beside them."""
-    texts = {path.with_suffix(""): path for path in entries if path.suffix.lower() == SIDECAR_SUFFIX}
-    images = filter(is_image, entries) if texts else ()
-    beside = {path: texts.get(path.parent / naming.strip_extension(path.name)) for path in images}
-    return {path: text for path, text in beside.items() if text is not None and is_sidecar(text)}
-
-
-def is_image(path: Path) -> bool:
-    """Return whether a path is an image by its extension."""
-    return path.name.lower().endswith(IMAGE_SUFFIXES) and not is_directory(path)
 
 
 def claim_names(path: Path, section: naming.ImageSection) -> list[tuple[str, Path]]:
@@ -203,10 +134,10 @@ def run(
     savedir: Path,
     *,
     rescale: Rescale = Rescale(),
+    prefer: str | None = None,
     crop_bar: str | int | None = None,
     image_pixel_size: Sequence[float] | None = None,
     scale: Scale = Scale(),
-    prefer: str | None = None,
     overwrite: bool = False,
     prune: bool = False,
     workers: Workers = Workers(),

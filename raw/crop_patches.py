@@ -6,7 +6,7 @@ Writes:  PATCHDIR/{section}_{y}_{x}.tiff, the patch whose top-left pixel is row 
          PATCHDIR/{section}_{y}_{x}.npy, its hash (--hash), a (hash_size, hash_size) boolean array;
          or, with --store tar, PATCHDIR/{dataset}-{number}.tar, shards that hold {section}_{y}_{x}.tiff;
          PATCHDIR/{dataset}_patches.parquet, a table with a row a patch: its place, size, hash and origin.
-Example: python raw/crop_patches.py work/sections work/patches
+Example: python raw/crop_patches.py work/cleanup2d work/crop_patches
 
 The grid starts at the top-left corner and has max(1, round(side / crop_size)) patches a side: a remainder under half
 a patch is dropped, and the last patch of a row or column may be smaller than the others. Patches with a side under
@@ -141,6 +141,11 @@ def check_arguments(parser: argparse.ArgumentParser, arguments: dict[str, Any]) 
     least, side = arguments["min_size"], arguments["crop_size"]
     if least is not None and least > side:
         parser.error(f"argument --min-size: expected at most the --crop-size, {side}, found {least}")
+    if not arguments["from_volumes"]:
+        try:
+            cli.results("sections", "cleanup2d.py or cross_section3d.py")(str(arguments["imdir"]))
+        except argparse.ArgumentTypeError as error:
+            parser.error(f"argument IMDIR: {error}, or give --from-volumes for volumes")
     of_volumes = arguments["sections"] != HowToCut() or arguments["prefer"] is not None
     if not arguments["from_volumes"] and of_volumes:
         flags = "--axes, --spacing, --anisotropy, --level, --channel, --time, --voxel-size, --voxel-sizes, --rescale"
@@ -199,7 +204,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     what.add_argument("--hashes-only", action="store_true", help="write the tables only, no patch")
     what.add_argument(
-        "--only", type=cli.existing_directory, metavar="FPATHS", help="write only the patches that a path list names"
+        "--only", type=cli.path_list, metavar="FPATHS", help="write only the patches that a path list names"
     )
     what.add_argument(
         "--store",

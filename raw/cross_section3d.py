@@ -5,7 +5,7 @@ Reads:   volumes in VOLDIR: TIFF stacks, MRC (.mrc .map .rec .st .mrcs, also .gz
          those on servers and elsewhere that VOLDIR, a text or csv file, names a line each.
 Writes:  SAVEDIR/{volume}-LOC-{plane}_{index}.tiff, the index padded with zeros so that names sort by place; with
          --pixel-size, rows and columns are brought to it, and indices stay those of the volume.
-Example: python raw/cross_section3d.py corpus/volumes work/sections
+Example: python raw/cross_section3d.py corpus/volumes work/cross_section3d
 """
 
 from __future__ import annotations

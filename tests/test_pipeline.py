@@ -198,6 +198,30 @@ def test_a_wrong_forwarded_flag_ends_with_usage_before_anything_runs(small_corpu
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("side", "bits"), [(8, 64), (4, 16)])
+def test_a_distance_that_makes_all_duplicates_is_a_wrong_argument(small_corpus, tmp_path, capsys, side, bits):
+    arguments = [
+        "--images",
+        str(small_corpus / "images"),
+        "--out",
+        str(tmp_path / "out"),
+        "-cs",
+        "64",
+        "-hs",
+        str(side),
+    ]
+    with pytest.raises(SystemExit) as caught:
+        curate.main([*arguments, "-d", str(bits)])
+    assert caught.value.code == 2
+    assert f"argument -d/--min_distance: expected fewer bits than the {bits} of a hash" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert curate.main([*arguments, "-d", str(bits - 1), "--until", "deduplicate"]) == 0
+    deduplicate = curate.load_stage("deduplicate")
+    with pytest.raises(SystemExit):
+        deduplicate.main([str(tmp_path / "out" / "crop_patches"), str(tmp_path / "again"), "-d", str(bits)])
+    assert f"fewer bits than the {bits} of a hash here" in capsys.readouterr().err
+
+
 def test_flags_are_known_in_every_spelling_of_their_stage(small_corpus, tmp_path):
     arguments = ["--images", str(small_corpus / "images"), "--until", "deduplicate", "-p", "1"]
     spelt = [["-cs", "64", "-hs", "8", "-d", "3"], ["--crop_size", "64", "--hash-size", "8", "--min_distance", "3"]]

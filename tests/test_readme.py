@@ -71,11 +71,16 @@ def test_every_command_of_the_workflow_runs(small_corpus, tmp_path):
     for python, script, *arguments in commands:
         assert python == "python"
         if script == "filtered/train_nn.py":
-            label(tmp_path / "work" / "deduplicated")
+            label(tmp_path / "work" / "deduplicate")
         command = [sys.executable, str(ROOT / script), *arguments, *FASTER.get(script, [])]
         result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         assert result.returncode == 0, f"{shlex.join(command)}\n{result.stdout}{result.stderr}"
-    assert len(PathList(tmp_path / "work" / "filtered" / "nn_filtered_fpaths.npz")) > 0
+    assert len(PathList(tmp_path / "work" / "classify_nn" / "nn_filtered_fpaths.npz")) > 0
+    inputs = [word for kind in ("images", "volumes", "videos") for word in (f"--{kind}", f"corpus/{kind}")]
+    command = [sys.executable, str(ROOT / "curate.py"), *inputs, "--out", "work", "--spacing", "10", "-cs", "32"]
+    result = subprocess.run([*command, "--until", "deduplicate"], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "0 sections written" in result.stdout and "0 datasets done" in result.stdout
 
 
 def test_every_question_about_patches_gets_an_answer(small_corpus, tmp_path, monkeypatch):

@@ -105,7 +105,9 @@ def digest_labels(paths: PathList, codes: CodeArray) -> str:
             state = fingerprint_patch(path)
         except OSError:
             state = "missing"
-        digest.update(f"{path}\0{codes[position]}\0{state}\0".encode("utf-8", "surrogateescape"))
+        # Its name, not its path: what was moved is the same.
+        name = path.replace("\\", "/").rpartition("/")[2]
+        digest.update(f"{name}\0{codes[position]}\0{state}\0".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
 
 

@@ -1,8 +1,8 @@
 """Scores kept in a file, so that an interrupted run goes on and a grown list has only its new patches scored.
 
-The file holds (key, score) records, one after another, and only ever grows. A key stands for a patch's path, size and
-modification time (its shard's, where it is in one), so a patch that was moved or changed counts as new, and the order
-of the path list does not matter.
+The file holds (key, score) records, one after another, and only ever grows. A key stands for a patch's name, size and
+modification time (its shard's, where it is in one), so a patch that was changed counts as new, one that was moved does
+not, and the order of the path list does not matter.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ import numpy.typing as npt
 
 from emcurate.files import make_output_directory
 from emcurate.patches.reading import stat_patch
+from emcurate.patches.shards import SHARD_SUFFIX
 from emcurate.running.locks import wait_for_lock
 
 SCORES_FILE = "scores.bin"
+
+NANOSECONDS = 10**9  # in a second
 
 # Of 5 million patches, two share a 64-bit key with a probability of one in a million.
 RECORD = np.dtype([("key", "<u8"), ("score", "<f4")])
@@ -32,13 +35,31 @@ Keys = npt.NDArray[np.uint64]
 Scores = npt.NDArray[np.float32]
 
 
-def patch_keys(paths: Iterable[str], count: int) -> Keys:
-    """Return each patch's key: 64 bits of the BLAKE2b digest of its path, size and modification time.
+def patch_keys(paths: Iterable[str], count: int, listed: Iterable[str] | None = None) -> Keys:
+    """Return each patch's key: 64 bits of the BLAKE2b digest of its name, size and modification time.
 
-    Of a patch in a shard size and time are the shard's. What is missing has a key too, under which no score is ever
-    kept.
+    Where a time has no fraction of a second, as some archives and disks keep it, patches of one name in two directories
+    may share it: the path as it is listed then stands for the name. Of a patch in a shard, size and time are the
+    shard's. What is missing has a key too, under which no score is ever kept.
+
+    Parameters
+    ----------
+    paths : iterable of str
+    count : int
+        How many they are.
+    listed : iterable of str, optional
+        How they are listed, where that was before they were moved.
     """
-    return np.fromiter((_key(path) for path in paths), np.uint64, count)
+    pairs = ((path, path) for path in paths) if listed is None else zip(listed, paths, strict=True)
+    return np.fromiter((_key(name, path) for name, path in pairs), np.uint64, count)
+
+
+def digest_paths(paths: Iterable[str]) -> bytes:
+    """Return what changes when any of many paths does."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in paths:
+        digest.update(path.encode("utf-8", "surrogateescape") + b"\0")
+    return digest.digest()
 
 
 class ScoreStore:
@@ -100,11 +121,18 @@ def _append(path: Path, records: bytes) -> None:
             rest = rest[file.write(rest) :]
 
 
-def _key(path: str) -> int:
+def _key(listed: str, path: str) -> int:
     try:
         found = stat_patch(path)
-        place = f"{path}\0{found.st_size}\0{found.st_mtime_ns}"
+        name = listed if found.st_mtime_ns % NANOSECONDS == 0 else _name_of(listed)
+        place = f"{name}\0{found.st_size}\0{found.st_mtime_ns}"
     except OSError:
-        place = path
+        place = listed
     digest = hashlib.blake2b(place.encode("utf-8", "surrogateescape"), digest_size=8).digest()
     return int.from_bytes(digest, "little")
+
+
+def _name_of(path: str) -> str:
+    """Return a patch's name on disk, of one in a shard that of the shard before it."""
+    steps = path.replace("\\", "/").rsplit("/", 2)
+    return "/".join(steps[-2:]) if len(steps) > 1 and steps[-2].endswith(SHARD_SUFFIX) else steps[-1]

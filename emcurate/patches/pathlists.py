@@ -55,7 +55,8 @@ class PathList(Sequence[str]):
     Raises
     ------
     InputError
-        If the directory is missing, holds no chunks, a chunk is missing between others, or one holds no strings.
+        If the directory is missing, holds no chunks, a chunk is missing between others, or one holds no strings; or if
+        no path lies below `old`.
     """
 
     def __init__(self, directory: Path, reroot: tuple[str, str] | None = None) -> None:
@@ -64,6 +65,24 @@ class PathList(Sequence[str]):
         self._chunks = [_check_chunk(path) for path in _chunk_paths(directory)]
         self._seen: set[int] = set()
         self._ends = list(accumulate(len(chunk) for chunk in self._chunks))
+        if reroot is not None and len(self):
+            self._refuse_strange_root(reroot[0])
+
+    def _refuse_strange_root(self, old: str) -> None:
+        """Raise `InputError` if no path lies below a directory that others are to be put in the place of."""
+        root = str(Path(old))
+        for chunk in self.chunks():
+            if any(path.startswith(root) and _is_below(path, old) for path in chunk.tolist()):
+                return
+        expected = f"paths below {old}, the OLD of --reroot OLD NEW"
+        raise InputError(
+            self.directory, expected, f"others, such as {self.listed(0)}", "name a directory they begin with"
+        )
+
+    def listed(self, index: int) -> str:
+        """Return a path as it is listed, wherever the data have been moved since."""
+        chunk = bisect.bisect_right(self._ends, index)
+        return str(self._checked(chunk)[index - (self._ends[chunk - 1] if chunk else 0)])
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -78,9 +97,7 @@ class PathList(Sequence[str]):
         position = index + len(self) if index < 0 else index
         if not 0 <= position < len(self):
             raise IndexError(f"path {index} of a list of {len(self)}")
-        chunk = bisect.bisect_right(self._ends, position)
-        before = self._ends[chunk - 1] if chunk else 0
-        return self._reroot(str(self._checked(chunk)[position - before]))
+        return self._reroot(self.listed(position))
 
     def __iter__(self) -> Iterator[str]:
         for chunk in self.chunks():
@@ -107,6 +124,10 @@ class PathList(Sequence[str]):
             return str(Path(new) / Path(path).relative_to(old))
         except ValueError:
             return path
+
+
+def _is_below(path: str, root: str) -> bool:
+    return Path(path).is_relative_to(root)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,9 @@ from emcurate.images.resampling import Resampled
 from emcurate.images.sections import HEAD_BYTES, decode_section, find_shape, read_section, read_size
 from emcurate.patches.shards import find_member, split_member
 from emcurate.patches.tables import TABLE_SUFFIX, read_metadata, read_resampled
+
+# Listed patches that are looked at before a stage begins: enough to tell, few enough to take no time.
+LOOKED_AT = 1000
 
 
 def read_patch(path: str | Path) -> npt.NDArray[np.uint8]:
@@ -60,6 +65,40 @@ def patch_exists(path: str | Path) -> bool:
     except InputError:
         return False
     return is_there(path) if member is None else member.exists()
+
+
+def refuse_moved(paths: Sequence[str], fpaths: Path) -> None:
+    """Raise `InputError` if most of the listed patches are not where the list says; of many, some are looked at.
+
+    Parameters
+    ----------
+    paths : sequence of str
+    fpaths : Path
+        The list, which the error names.
+    """
+    step = max(1, -(-len(paths) // LOOKED_AT))
+    looked_at = [paths[i] for i in range(0, len(paths), step)]
+    missing = [path for path in looked_at if not patch_exists(path)]
+    if len(missing) <= len(looked_at) / 2:
+        return
+    more = f", nor {len(missing) - 1:,} others" if len(missing) > 1 else ""
+    found = f"no such file as {missing[0]}{more} of {len(looked_at):,} looked at"
+    roots = guess_roots(missing[0], fpaths)
+    flag = "--reroot OLD NEW" if roots is None else f"--reroot {shlex.join(roots)}"
+    raise InputError(fpaths, "patches where the list says", found, f"if they were moved, say so with {flag}")
+
+
+def guess_roots(path: str, near: Path) -> tuple[str, str] | None:
+    """Return which leading directory of a patch's path was replaced by which, if it is found near its list.
+
+    Patches and lists lie below one directory mostly, and are moved together.
+    """
+    steps = Path(path).parts
+    for new in near.absolute().parents:
+        for at in range(1, len(steps)):
+            if patch_exists(new.joinpath(*steps[at:])):
+                return str(Path(*steps[:at])), str(new)
+    return None
 
 
 def stat_patch(path: str) -> os.stat_result:

@@ -25,6 +25,7 @@ from emcurate.running.crew import Crew, warm_up
 from emcurate.running.disk import find_no_place
 from emcurate.running.hearing import start_threads
 from emcurate.running.report import Report
+from emcurate.running.streams import speech
 
 Input = TypeVar("Input")
 Value = TypeVar("Value")
@@ -177,7 +178,13 @@ def progress(iterable: Any, *, total: int | None, label: str, unit: str) -> tqdm
     """Wrap an iterable in the progress bar every stage shows, on standard error."""
     seconds = BAR_SECONDS_TERMINAL if sys.stderr.isatty() else BAR_SECONDS_LOG
     return tqdm(
-        iterable, total=total, desc=label, unit=unit, mininterval=seconds, dynamic_ncols=True, disable=total == 0
+        iterable,
+        total=total,
+        desc=label,
+        unit=unit,
+        mininterval=seconds,
+        dynamic_ncols=True,
+        disable=total == 0 or speech.quiet,
     )
 
 

@@ -225,6 +225,7 @@ class Ledger:
             If there are results of other parameters and neither `overwrite` nor `renew` is set.
         """
         self._sources, self._report, self._overwrite = sources, report, overwrite
+        report.directory = self.directory
         self._root = path_as_text(root if isinstance(root, Address) else os.path.realpath(root))
         self._named = named
         unnoted = self._find_unnoted()

@@ -8,6 +8,8 @@ import io
 import os
 import sys
 from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
 from typing import Any, TextIO
 
 
@@ -82,3 +84,47 @@ def speak() -> Iterator[tuple[Voice, Voice]]:
         for voice in voices:
             voice.flush()
         sys.stdout, sys.stderr = before
+
+
+class Speech:
+    """How what a run says reaches its user.
+
+    Attributes
+    ----------
+    quiet : bool
+        Whether only what is wrong is said, and no progress is shown.
+    """
+
+    def __init__(self) -> None:
+        self.quiet = False
+        self._log: Voice | None = None
+
+    def keep_log(self, path: Path, command: str) -> None:
+        """Add whatever is said from now on to a file, after a line with the time and the command.
+
+        Raises
+        ------
+        OSError
+            If that file cannot be written to.
+        """
+        self._log = Voice(open(path, "a", encoding="utf-8"))  # noqa: SIM115 - `end` closes it
+        self.note(f"{datetime.now().astimezone().isoformat(timespec='seconds')} $ {command}")
+
+    def note(self, text: str) -> None:
+        """Write a text into the log, if one is kept."""
+        if self._log is not None:
+            self._log.write(f"{text}\n")
+            self._log.flush()
+
+    def end(self) -> OSError | None:
+        """Go back to how it was at first; return why the log could not be written, if so."""
+        error = None
+        if self._log is not None:
+            error = self._log.error
+            self._log.close()
+        self.quiet, self._log = False, None
+        return error
+
+
+# This process's.
+speech = Speech()

@@ -45,7 +45,22 @@ def test_scores_reach_the_disk_after_a_while(tmp_path, monkeypatch):
     assert ScoreStore(tmp_path).look_up(keys_of(1, 2)).tolist() == [0.5, 0.25]
 
 
-def test_a_key_changes_with_path_size_and_time(tmp_path):
+def test_a_key_stays_where_a_patch_is_moved_but_two_of_whole_seconds_are_told_apart(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a.tiff").write_bytes(b"same")
+    paths = [str(tmp_path / name / "a.tiff") for name in ("one", "two")]
+    for path in paths:
+        os.utime(path, ns=(0, 1_000_000_001))
+    assert len(set(patch_keys(paths, 2).tolist())) == 1
+    for path in paths:
+        os.utime(path, ns=(0, 1_000_000_000))
+    assert len(set(patch_keys(paths, 2).tolist())) == 2
+    # As they are listed is what tells, wherever they are now.
+    assert len(set(patch_keys(paths, 2, ["/old/a.tiff", "/old/a.tiff"]).tolist())) == 1
+
+
+def test_a_key_changes_with_name_size_and_time(tmp_path):
     path = tmp_path / "a.tiff"
     path.write_bytes(b"one")
     os.utime(path, ns=(0, 10))

@@ -461,6 +461,45 @@ def test_unreadable_patches_are_named_and_stay_in_their_place(patch_set, weights
     np.testing.assert_allclose(scores[good], truth_scores[good], atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("store", ["files", "whole seconds", "shards"])
+def test_what_was_moved_stops_before_anything_is_written_and_its_scores_are_kept(weights, tmp_path, capsys, store):
+    moved, out = make_patch_set(tmp_path / "old" / "work"), tmp_path / "out"
+    if store == "shards":
+        write_path_list(moved.fpaths, pack(moved.paths, tmp_path / "old" / "work" / "patches"))
+    if store == "whole seconds":
+        for path in moved.paths:
+            os.utime(path, (1, 1_700_000_000))
+    flags = ["--labels", tmp_path / "new" / "work" / "patch_quality_labels.npy"]
+    assert classify(moved.fpaths, out, weights, "--labels", moved.labels) == 0
+    before = results(out)
+    (tmp_path / "old").rename(tmp_path / "new")
+    fpaths = tmp_path / "new" / "work" / "fpaths.npz"
+    for more in ([], ["--overwrite"]):
+        assert classify(fpaths, out, weights, *flags, *more) == 1
+        error = capsys.readouterr().err
+        assert f"no such file as {PathList(fpaths)[0]}, nor 39 others of 40 looked at" in error
+        roots = [str(tmp_path / "old" / "work"), str(tmp_path / "new" / "work")]
+        assert error.endswith(f"if they were moved, say so with --reroot {' '.join(roots)}\n")
+        assert results(out) == before
+    assert classify(fpaths, tmp_path / "fresh", weights, *flags) == 1
+    assert not (tmp_path / "fresh").exists()
+    assert classify(fpaths, out, weights, *flags, "--reroot", *roots) == 0
+    assert "0 patches scored, 40 scored before" in capsys.readouterr().out
+    assert (out / "nn_scores.npy").read_bytes() == before["nn_scores.npy"]
+    listed = list(PathList(out / "nn_filtered_fpaths.npz"))
+    assert listed and all(path.startswith(roots[1]) for path in listed)
+
+
+def test_a_root_that_nothing_lies_below_is_refused(patch_set, weights, tmp_path, capsys):
+    old = f"{patch_set.fpaths.parent}/patch"  # the beginning of a name, and no directory
+    assert classify(patch_set.fpaths, tmp_path / "out", weights, "--reroot", old, "/new") == 1
+    error = capsys.readouterr().err
+    assert (
+        f"expected paths below {old}, the OLD of --reroot OLD NEW, found others, such as {patch_set.paths[0]}" in error
+    )
+    assert not (tmp_path / "out").exists()
+
+
 def test_moved_patches_are_found_with_reroot(patch_set, weights, tmp_path):
     write_path_list(tmp_path / "old.npz", [p.replace(str(patch_set.fpaths.parent), "/gone") for p in patch_set.paths])
     assert classify(tmp_path / "old.npz", tmp_path / "out", weights, "--reroot", "/gone", patch_set.fpaths.parent) == 0

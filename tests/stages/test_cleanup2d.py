@@ -129,8 +129,8 @@ def test_whatever_is_not_read_is_named_with_what_to_do_however_deep_it_lies(tmp_
     assert cleanup2d.main([str(corpus), str(tmp_path / "out")]) == 0
     assert sorted(read_all(tmp_path / "out")) == ["good-LOC-2d.tiff", "group-LOC-2d-1.tiff"]
     out = capsys.readouterr().out
-    start = f"not read: {corpus}/"
-    told = dict(line.removeprefix(start).split(": ", 1) for line in out.splitlines() if line.startswith(start))
+    lines = [line.removeprefix(f"not read: {corpus}/") for line in out.splitlines() if line.startswith("not read")]
+    told = dict(line.split(": ", 1) for line in lines)
     deeper = "deeper than one sub-directory; name "
     assert told == {
         "a/b/c/3.png": f"{deeper}{corpus / 'a' / 'b'} itself, or move it up",
@@ -155,12 +155,12 @@ def test_many_that_are_not_read_are_counted(tmp_path, capsys):
     for number in range(1, 31):
         (corpus / f"{number}.txt").touch()
     assert cleanup2d.main([str(corpus), str(tmp_path / "out")]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    told = [line for line in lines if line.startswith("not read: ")]
-    assert len(told) == 21
-    assert told[19].startswith(f"not read: {corpus}/20.txt: ")
-    assert told[20] == "not read: ... and 10 more: 10 .txt files"
-    assert lines[-1].endswith("30 not read.")
+    out = capsys.readouterr().out.splitlines()
+    lines = [line for line in out if line.startswith("not read")]
+    assert len(lines) == 21
+    assert lines[19].startswith(f"not read: {corpus}/20.txt: ")
+    assert lines[20] == "not read: ... and 10 more: 10 .txt files"
+    assert out[-1].endswith("30 not read.")
 
 
 def test_a_microscopes_text_file_beside_an_image_is_read_however_deep_and_a_note_is_not(tmp_path, capsys):
@@ -195,7 +195,7 @@ def test_results_under_the_name_of_such_a_directory_are_named_and_pruned(tmp_pat
     save(tmp_path / "fly" / "raw" / "1.png")
     arguments = [str(tmp_path / "fly"), str(tmp_path / "out")]
     with monkeypatch.context() as before:  # as the first version did
-        before.setattr(cleanup2d, "name_directory", lambda path: path.name)
+        before.setattr("emcurate.corpora.images.name_directory", lambda path: path.name)
         assert cleanup2d.main(arguments) == 0
     assert list(read_all(tmp_path / "out")) == ["raw-LOC-2d-1.tiff"]
     assert cleanup2d.main(arguments) == 0

@@ -660,11 +660,16 @@ def test_a_thin_volume_is_cut_only_across_it_and_that_is_said(tmp_path, capsys):
         write_volume(tmp_path / "volumes" / f"{name}.tif", make_texture(shape))
     assert main(crop_patches, tmp_path / "volumes", tmp_path / "out", "-cs", 16, "--from-volumes", "-s", 4) == 0
     out = capsys.readouterr().out
+    thin = {
+        "z": "1 (xz), 6 x 50 pixels and plane 2 (yz), 6 x 40 pixels",
+        "y": "0 (xy), 6 x 50 pixels and plane 2 (yz), 40 x 6 pixels",
+        "x": "0 (xy), 50 x 6 pixels and plane 1 (xz), 40 x 6 pixels",
+    }
     for name, plane in (("z", "0 (xy)"), ("y", "1 (xz)"), ("x", "2 (yz)")):
-        said = f"{tmp_path / 'volumes' / name}.tif: 6 along {name} voxels are too few for patches of 8 pixels"
+        said = f"{tmp_path / 'volumes' / name}.tif: sections of plane {thin[name]}, are too thin for patches of 8"
         assert f"{said} (--min-size); only plane {plane} is cut\n" in out
         assert read_tables(tmp_path / "out")[f"{name}_patches.parquet"]["plane"].unique().tolist() == [int(plane[0])]
-    assert "6 along z and 6 along y voxels are too few for patches of 8 pixels (--min-size); nothing is cut" in out
+    assert "2 (yz), 6 x 6 pixels, are too thin for patches of 8 (--min-size); nothing is cut" in out
     assert not list((tmp_path / "out").glob("two*"))
 
 

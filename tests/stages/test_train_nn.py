@@ -1,6 +1,7 @@
 """Training: what it writes, that it repeats itself exactly, goes on after a kill, and says what is wrong."""
 
 import csv
+import dataclasses
 import importlib
 import json
 import os
@@ -395,6 +396,22 @@ def test_unreadable_patches_are_named_and_the_rest_goes_on(patch_set, tmp_path, 
         error = capsys.readouterr().err
         assert paths[0] in error and paths[1] in error
     assert len(read_csv(tmp_path / "out" / "patch_quality_nn_scores.csv")) == 22
+
+
+def test_what_was_moved_is_no_other_training(tmp_path, capsys):
+    moved, out = make_patch_set(tmp_path / "old"), tmp_path / "out"
+    flags = ["--epochs", "1", "--finetune-layer", "none"]
+    assert train(moved, out, *flags) == 0
+    before = contents(out)
+    (tmp_path / "old").rename(tmp_path / "new")
+    moved = dataclasses.replace(
+        moved, fpaths=tmp_path / "new" / moved.fpaths.name, labels=tmp_path / "new" / moved.labels.name
+    )
+    assert train(moved, out, *flags) == 1
+    assert f"--reroot {tmp_path / 'old'} {tmp_path / 'new'}" in capsys.readouterr().err
+    assert train(moved, out, *flags, "--reroot", str(tmp_path / "old"), str(tmp_path / "new")) == 0
+    assert "already trained" in capsys.readouterr().out
+    assert contents(out) == before
 
 
 def test_moved_patches_are_found_with_reroot(patch_set, tmp_path):

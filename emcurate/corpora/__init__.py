@@ -1,0 +1,1 @@
+"""Directories of inputs: what lies in them, and what would come of it."""
