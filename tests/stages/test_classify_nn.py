@@ -581,7 +581,7 @@ def test_labels_of_another_list_decide_on_their_own_patches_and_unsure_ones_on_n
     assert "the list has changed since it was labelled: 30 labels were carried over" in told.out + told.err
 
 
-@pytest.mark.parametrize("wrong", ["labels", "weights", "empty", "list"])
+@pytest.mark.parametrize("wrong", ["labels", "weights", "empty"])
 def test_what_cannot_be_used_is_named(patch_set, weights, tmp_path, capsys, wrong):
     fpaths, flags = patch_set.fpaths, []
     if wrong == "labels":
@@ -590,11 +590,9 @@ def test_what_cannot_be_used_is_named(patch_set, weights, tmp_path, capsys, wron
     elif wrong == "weights":
         (tmp_path / "weights.pth").write_bytes(b"no weights")
         weights, message = tmp_path / "weights.pth", "weights.pth: expected a PyTorch state dict"
-    elif wrong == "empty":
+    else:
         write_path_list(tmp_path / "empty.npz", [])
         fpaths, message = tmp_path / "empty.npz", "found an empty one"
-    else:
-        fpaths, message = tmp_path, "expected a path list with chunks"
     assert classify(fpaths, tmp_path / "out", weights, *flags) == 1
     assert message in capsys.readouterr().err
 

@@ -242,7 +242,9 @@ def test_a_dataset_of_which_nothing_can_be_read(patchdir, tmp_path, capsys):
         path.write_bytes(b"")
     assert deduplicate.main([str(patchdir), str(tmp_path / "out")]) == 1
     error = capsys.readouterr().err
-    assert error.count("fly-LOC-") == 90
+    assert error.count("fly-LOC-") == 20 and "... and 70 more" in error
+    failures = tmp_path / "out" / ".emcurate" / "deduplicate.failures.txt"
+    assert failures.read_text().count("fly-LOC-") == 90
     assert "Traceback" not in error
     assert not (tmp_path / "out" / "fly_exemplars.npy").exists()
     assert (tmp_path / "out" / "two words.ö_exemplars.npy").exists()
