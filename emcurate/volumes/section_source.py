@@ -156,9 +156,10 @@ class DirectoryOfVolumes:
         for name, volume in self._volumes.items():
             planes = choose_planes(volume, how.axes, how.anisotropy, report)
             self._factors[name] = find_plane_factors(volume, planes, scale)
-            self._planes[name] = leave_out_thin(volume, planes, least_side, report, self._factors[name])
+            sizes = {plane: self._size_of(name, plane) for plane in planes}
+            self._planes[name] = leave_out_thin(volume, sizes, least_side, report)
             self.thin[name] = [
-                (sum(map(len, section_indices(volume.shape[plane], how.spacing))), self._size_of(name, plane))
+                (sum(map(len, section_indices(volume.shape[plane], how.spacing))), sizes[plane])
                 for plane in planes
                 if plane not in self._planes[name]
             ]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from emcurate import naming
 from emcurate.errors import InputError
-from emcurate.images.resampling import Factors, Scale, find_factors, in_plane, resampled_shape
+from emcurate.images.resampling import Factors, Scale, find_factors, in_plane
 from emcurate.running.report import Report
 from emcurate.volumes.volume import Volume, is_anisotropic
 
@@ -78,29 +78,29 @@ def section_shape(volume: Volume, plane: int) -> tuple[int, int]:
 
 
 def leave_out_thin(
-    volume: Volume,
-    planes: Sequence[int],
-    least_side: int,
-    report: Report,
-    factors: Mapping[int, Factors | None],
+    volume: Volume, sizes: Mapping[int, tuple[int, int]], least_side: int, report: Report
 ) -> tuple[int, ...]:
-    """Return the planes whose sections have sides of at least so many pixels, and report if these are not all.
+    """Return the planes whose sections have at least so many pixels a side, and report if these are not all.
 
-    They are all, the one across the thin direction, or, of a volume that is thin in two directions, none. With
-    `factors`, so many voxels along the rows and columns of a plane become one pixel.
+    They are all, the one across the thin direction, or, of a volume that is thin in two directions, none.
+
+    Parameters
+    ----------
+    volume : Volume
+    sizes : mapping of int to (height, width)
+        Of the sections of each plane, in pixels.
+    least_side : int
+    report : Report
     """
-    sizes = {plane: resampled_shape(section_shape(volume, plane), factors[plane]) for plane in planes}
-    left = tuple(plane for plane in planes if min(sizes[plane]) >= least_side)
-    if left != tuple(planes):
-        sides = {
-            axis: side
-            for plane in planes
-            for axis, side in zip("zyx".replace("zyx"[plane], ""), sizes[plane], strict=True)
-        }
-        thin = [f"{sides[axis]} along {axis}" for axis in "zyx" if sides.get(axis, least_side) < least_side]
+    left = tuple(plane for plane, size in sizes.items() if min(size) >= least_side)
+    thin = [
+        f"plane {plane} ({naming.PLANES[plane]}), {height} x {width} pixels"
+        for plane, (height, width) in sizes.items()
+        if plane not in left
+    ]
+    if thin:
         cut = f"only plane {left[0]} ({naming.PLANES[left[0]]}) is cut" if left else "nothing is cut"
-        what = "pixels" if any(factors[plane] for plane in planes) else "voxels"
-        found = f"{' and '.join(thin)} {what} are too few for patches of {least_side} pixels (--min-size)"
+        found = f"sections of {' and '.join(thin)}, are too thin for patches of {least_side} (--min-size)"
         report.note(f"{volume.path}: {found}; {cut}")
     return left
 

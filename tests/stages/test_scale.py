@@ -256,7 +256,8 @@ def test_a_volume_that_is_thin_at_the_scale_is_cut_across_and_what_is_left_out_i
     scaled = ["--pixel-size", 10, "-s", 9, "-cs", 24]  # 46 x 60 x 81 voxels become 20 x 24 x 40 pixels
     run(crop_patches, volumes, tmp_path / "p", "--from-volumes", *scaled, "--min-size", 22)
     said = capfd.readouterr().out
-    assert "20 along z pixels are too few for patches of 22 pixels (--min-size); only plane 0 (xy) is cut" in said
+    assert "are too thin for patches of 22 (--min-size); only plane 0 (xy) is cut" in said
+    assert "plane 1 (xz), 20 x 40 pixels and plane 2 (yz), 20 x 24 pixels" in said
     made = rows_of(tmp_path / "p", "cell")
     assert set(made["plane"]) == {0} and made["width"].min() >= 22
     run(crop_patches, volumes, tmp_path / "all", "--from-volumes", *scaled, "--min-size", 1)
