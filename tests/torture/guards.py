@@ -118,8 +118,8 @@ GUARDS = (
     ),
     Guard(
         "links in HDF5",
-        "emcurate/volumes/formats/hdf5.py",
-        "        if not _is_hard(found, step):\n",
+        "emcurate/images/hdf5_files.py",
+        "        if not is_hard(found, step):\n",
         "        if not step:\n",
         "tests/volumes/test_hdf5.py::test_nothing_outside_of_the_file_is_read",
     ),
