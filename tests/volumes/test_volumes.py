@@ -206,7 +206,7 @@ def test_slices_are_found_one_directory_deeper_and_whatever_else_is_there_is_nam
     for name in ("fly/slices", "mouse/Raw", "worm/data", "worm/slices", "other/deep", "plain", "plain/more"):
         (tmp_path / name).mkdir(parents=True)
         Image.fromarray(BYTES[0]).save(tmp_path / name / "0.png")
-    for name in ("fly/a.mrc", "fly/read me.md", "b.dm3", "c.png", "plain/d.tif.txt", "e.h5.xml", "f.mp4", "g.raw"):
+    for name in ("fly/a.mrc", "fly/read me.md", "b.emi", "c.png", "plain/d.tif.txt", "e.h5.xml", "f.mp4", "g.raw"):
         (tmp_path / name).write_bytes(b"x")
     nrrd.write(str(tmp_path / "v.nhdr"), BYTES, detached_header=True)
     paths = list_volumes(tmp_path, report)
@@ -222,7 +222,7 @@ def test_slices_are_found_one_directory_deeper_and_whatever_else_is_there_is_nam
     assert not report.failures
     told = {item.path.relative_to(tmp_path).as_posix(): item for item in report.left_out}
     # The data file of an .nhdr is a part of it.
-    assert set(told) == {"b.dm3", "c.png", "e.h5.xml", "f.mp4", "fly/a.mrc", "fly/read me.md", "g.raw"} | {
+    assert set(told) == {"b.emi", "c.png", "e.h5.xml", "f.mp4", "fly/a.mrc", "fly/read me.md", "g.raw"} | {
         *("other/deep/0.png", "plain/d.tif.txt", "plain/more/0.png")
     }
     assert told["fly/a.mrc"].advice == f"name {tmp_path / 'fly'} itself"
