@@ -20,8 +20,8 @@ _UNPACK = "unpack it"
 _BARE = "bare voxels: write an .nhdr header for it, which says their type and number"
 _PICTURE = "save it as PNG or TIFF"
 _CONVERSIONS: dict[str, str] = {
-    **dict.fromkeys((".dm3", ".dm4"), "save it as TIFF in ImageJ or DigitalMicrograph, or as MRC with IMOD's dm2mrc"),
-    **dict.fromkeys((".emd", ".ser", ".emi", ".eer", ".tvips", ".tia", ".bcf"), _TO_TIFF),
+    ".emi": "nothing is to be done where the .ser files that it describes lie beside it, which are read",
+    **dict.fromkeys((".eer", ".tvips", ".tia", ".bcf"), _TO_TIFF),
     **dict.fromkeys((".czi", ".lif", ".nd2", ".oib", ".oif", ".oir", ".vsi", ".sxm", ".ndpi", ".svs"), _BIOFORMATS),
     **dict.fromkeys((".am", ".amiramesh", ".vtk", ".vti", ".mha", ".mhd", ".vol"), "save it as TIFF or NRRD"),
     **dict.fromkeys((".hdr", ".img"), "save header and data as one .nii"),
