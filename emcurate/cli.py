@@ -623,7 +623,7 @@ def existing_volumes(text: str) -> Place:
     if address is not None:
         return address
     path = Path(text)
-    if not is_there(file_of(path)):
+    if not is_there(file_of(path)) and not is_coming(_absolute(path)):
         raise argparse.ArgumentTypeError(f"{text}: expected a directory, a file or an address, found nothing")
     return _absolute(path)
 
