@@ -25,6 +25,9 @@ BENCHMARKS := pipeline scaling sections remote patches hashing cover inference c
 TORTURES := bad_input guards kills surroundings fuzz
 SEED ?= $(shell date +%s)
 
+# Files of tests that run side by side. Of more than a few, those that kill and time out hinder one another.
+TEST_PROCESSES ?= 2
+
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev demo curate test check bench torture clean
 
@@ -61,7 +64,7 @@ curate: ## run every stage on your data: make curate VOLUMES=… IMAGES=… VIDE
 	  $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(UNTIL),--until $(UNTIL)) --out "$(OUT)" $(ARGS)
 
 test: $(DEV_STAMP) ## run all tests
-	$(RUN) -m pytest $(ARGS)
+	$(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadfile $(ARGS)
 
 check: $(DEV_STAMP) ## ruff, mypy, and who may import whom
 	$(BIN)/ruff check .

@@ -52,6 +52,7 @@ STAGE = "deduplicate"
 MIN_DISTANCE = 12  # bits of the 64 of a hash of side 8, as published
 ORDERS = ("random", "name", "sharpest")
 SEED = 0
+SHARPNESS = "blur_effect"  # what it is measured by; earlier versions took the variance of the Laplacian
 
 PATH_LIST, PICTURE = "deduplicated_fpaths.npz", "groups.png"
 SUFFIXES = (EXEMPLARS, TABLE, DATASET_PICTURE) = ("_exemplars.npy", GROUPS_SUFFIX, "_groups.png")
@@ -180,6 +181,8 @@ def run(
         raise InputError(patchdir, "patches and hashes", describe_content(patchdir), "run raw/crop_patches.py first")
     make_output_directory(savedir)
     parameters = {"min_distance": min_distance, "order": order, "seed": seed if order == "random" else None}
+    if with_pixels:
+        parameters["sharpness"] = SHARPNESS
     ledger = Ledger(savedir, STAGE, parameters, product="exemplars", owner_of=key_of, one_root=True)
     sources = list_sources(datasets, patchdir, pictures)
     plan = ledger.plan(sources, report, root=patchdir, overwrite=overwrite, prune=prune, renew=True)

@@ -275,7 +275,8 @@ class CropPlan:
                 in_shards |= job.chosen.keys()
                 yield job
             # The rest is only hashed, where that was lost.
-            stems = [stem for stem in self.datasets[dataset] if stem in self.tables.missing - in_shards]
+            missing = self.tables.missing - in_shards - self.tables.parts.held(dataset)
+            stems = [stem for stem in self.datasets[dataset] if stem in missing]
             for group in self.material.divide(stems, workers):
                 yield self._job(dataset, group)
             return
@@ -287,7 +288,8 @@ class CropPlan:
         table: Path | None = None
         states: dict[str, str] | None = None
         if self.tables.is_wanted(dataset):
-            table = self.tables.whole(dataset, stems) if not shard else None
+            # Where patches are in shards, only parts tell which.
+            table = self.tables.whole(dataset, stems) if self.how.store != TAR else None
             if table is None:
                 table = self.tables.parts.reserve(dataset, stems, shard)
                 states = {stem: self._state_of_rows(stem) for stem in stems if stem in self.tables.missing}

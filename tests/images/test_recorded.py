@@ -247,11 +247,13 @@ def test_what_was_exported_is_taken_in_the_place_of_what_was_recorded(tmp_path, 
     assert cleanup2d.main([str(images), str(tmp_path / "out")]) == 0
     cross_section3d = importlib.import_module("raw.cross_section3d")
     assert cross_section3d.main([str(stacks), str(tmp_path / "cut"), "-a", "0"]) == 0
-    assert capsys.readouterr().out.count("lies beside them: 1 .dm3 files") == 2
+    assert capsys.readouterr().out.count("twin.dm3: twin.tif was exported of it; --prefer dm3 takes this one") == 2
     assert np.array_equal(tifffile.imread(tmp_path / "out" / "alone-LOC-2d.tiff"), PIXELS)
     assert np.array_equal(tifffile.imread(tmp_path / "out" / "twin-LOC-2d.tiff"), 255 - PIXELS)
     assert np.array_equal(tifffile.imread(tmp_path / "cut" / "twin-LOC-0_3.tiff"), 255 - STACK[3])
     assert np.array_equal(tifffile.imread(tmp_path / "cut" / "alone-LOC-0_3.tiff"), STACK[3])
+    assert cleanup2d.main([str(images), str(tmp_path / "other"), "--prefer", "dm3"]) == 0
+    assert np.array_equal(tifffile.imread(tmp_path / "other" / "twin-LOC-2d.tiff"), PIXELS)
 
 
 def test_recorded_slices_are_a_volume_unless_exported_ones_lie_beside_them(tmp_path):

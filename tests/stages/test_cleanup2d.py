@@ -122,7 +122,7 @@ def test_whatever_is_not_read_is_named_with_what_to_do_however_deep_it_lies(tmp_
     save(corpus / "group" / "before" / "2.png")
     save(corpus / "a" / "b" / "c" / "3.png")
     save(corpus / ".hidden" / "4.png")
-    for name in ("x.dm4", "noext", "v.mrc", "f.mp4", "q.xyz", "group/notes.txt", "a/y.czi", "z.zarr/0.0"):
+    for name in ("noext", "v.mrc", "f.mp4", "q.xyz", "group/notes.txt", "a/y.czi", "z.zarr/0.0"):
         (corpus / name).parent.mkdir(exist_ok=True)
         (corpus / name).write_bytes(b"x")
     (corpus / "a" / "link").symlink_to(corpus / "group")
@@ -142,11 +142,9 @@ def test_whatever_is_not_read_is_named_with_what_to_do_however_deep_it_lies(tmp_
         "noext": "not an image: it has no extension; give it the extension of its format, or leave it",
         "q.xyz": "not an image by its extension; convert it to TIFF, or leave it",
         "v.mrc": "not an image by its extension; give its directory to raw/cross_section3d.py",
-        "x.dm4": "not an image by its extension; save it as TIFF in ImageJ or DigitalMicrograph, or as MRC with IMOD's "
-        "dm2mrc",
         "z.zarr": "not an image by its extension; give its directory to raw/cross_section3d.py",
     }
-    assert out.splitlines()[-1] == "cleanup2d: 2 sections written, 0 already done, 11 not read."
+    assert out.splitlines()[-1] == "cleanup2d: 2 sections written, 0 already done, 10 not read."
 
 
 def test_many_that_are_not_read_are_counted(tmp_path, capsys):

@@ -18,8 +18,8 @@ import tifffile
 from emcurate import partials
 from emcurate.patches.pathlists import write_path_list
 from emcurate.running import ledger as ledgers
-from tests.kills import killed_after, tree
-from tests.textures import make_texture
+from tests.kills import differing, killed_after, tree
+from tests.textures import make_texture, write_sections
 
 crop_patches = importlib.import_module("raw.crop_patches")
 
@@ -103,6 +103,24 @@ def test_a_killed_run_is_finished_by_the_next_as_if_nothing_had_happened(root, t
         assert run([word for word in ways[-1] if word != "--overwrite"], killed) == 0
         assert times(killed) == finished
         shutil.rmtree(killed)
+
+
+def test_the_one_shard_of_a_killed_run_is_known_to_its_table(tmp_path, capsys):
+    (tmp_path / "sections").mkdir()
+    sections = write_sections(tmp_path / "sections", 1, (40, 40), ["cell"])
+    command = [str(sections), str(tmp_path / "out"), "-cs", "16", "-p", "1", *IN_SHARDS]
+    with killed_after(np.inf) as changes:
+        assert crop_patches.main(command) == 0
+    expected = tree(tmp_path / "out")
+    for moment in range(len(changes)):
+        shutil.rmtree(tmp_path / "out")
+        with killed_after(moment):
+            crop_patches.main(command)
+        is_there = bool(list((tmp_path / "out").glob(".emcurate/*.parts/*.parquet")))
+        capsys.readouterr()
+        assert crop_patches.main(command) == 0
+        assert not differing(tree(tmp_path / "out"), expected), moment
+        assert not (is_there and " 1 sections cut" in capsys.readouterr().out)
 
 
 def test_what_a_killed_run_had_hashed_is_not_hashed_again(root, tmp_path, capsys):

@@ -95,11 +95,50 @@ def test_exemplars_are_far_apart_and_duplicates_close_to_theirs(patchdir, tmp_pa
         assert np.count_nonzero(hashes[patch] != hashes[exemplar]) == stated <= distance
 
 
+def naive_blur(pixels):
+    """How little of the differences between neighbours a mean of 11 takes away, along the axis where that is more.
+
+    Crete et al. 2007, with Sobel's differences, by OpenCV.
+    """
+    pixels = pixels / 255
+    found = []
+    at_borders = {"borderType": cv2.BORDER_REFLECT}
+    for kernel, order in (((1, 11), (0, 1)), ((11, 1), (1, 0))):
+        blurred = cv2.blur(pixels, kernel, **at_borders)
+        sharp, soft = (
+            np.abs(cv2.Sobel(some, cv2.CV_64F, *order, **at_borders))[2:-1, 2:-1] for some in (pixels, blurred)
+        )
+        found.append((sharp.sum() - np.maximum(0, sharp - soft).sum()) / sharp.sum())
+    return max(found)
+
+
+def test_blur_lowers_the_sharpness():
+    noise = RNG.integers(0, 256, (64, 64)).astype(np.uint8)
+    sharpness = [patches.measure_sharpness(cv2.GaussianBlur(noise, (0, 0), sigma)) for sigma in (0.1, 0.6, 1, 2, 4)]
+    assert sharpness == sorted(sharpness, reverse=True)
+    assert 0 < sharpness[-1] < sharpness[0] < 1
+    assert sharpness[0] == pytest.approx(1 - naive_blur(noise))
+    assert patches.measure_sharpness(np.full((64, 64), 9, np.uint8)) == 0
+    for shape in ((3, 64), (1, 1)):
+        assert patches.measure_sharpness(np.zeros(shape, np.uint8)) == 0
+
+
+def test_what_an_earlier_measure_ordered_is_done_again(patchdir, tmp_path, capsys, monkeypatch):
+    out, argv = tmp_path / "out", [str(patchdir), str(tmp_path / "out"), "--order", "sharpest"]
+    monkeypatch.setattr(deduplicate, "SHARPNESS", "Laplacian")
+    deduplicate.main(argv)
+    monkeypatch.undo()
+    deduplicate.main(argv)
+    assert "again: parameters changed, from sharpness Laplacian to sharpness blur_effect" in capsys.readouterr().out
+    deduplicate.main([str(patchdir), str(tmp_path / "fresh"), "--order", "sharpest"])
+    assert read_results(out) == read_results(tmp_path / "fresh")
+
+
 def test_sharpest_keeps_the_sharpest_of_each_group(patchdir, tmp_path):
     deduplicate.main([str(patchdir), str(tmp_path / "out"), "--order", "sharpest"])
     hashes = load_hashes(patchdir, "fly")
-    sharpness = {n: cv2.Laplacian(tifffile.imread(patchdir / f"{n}.tiff"), cv2.CV_64F).var() for n in hashes}
-    by_sharpness = sorted(hashes, key=lambda name: (-sharpness[name], name))
+    blur = {n: naive_blur(tifffile.imread(patchdir / f"{n}.tiff")) for n in hashes}
+    by_sharpness = sorted(hashes, key=lambda name: (blur[name], name))
     expected = sorted(naive_exemplars(hashes, by_sharpness, 12))
     assert sorted({e for e, _ in read_groups(tmp_path / "out", "fly").values()}) == expected
     assert expected != sorted(naive_exemplars(hashes, sorted(hashes), 12))
@@ -119,6 +158,7 @@ def test_random_order_follows_the_seed_and_not_the_other_datasets(patchdir, tmp_
 @pytest.mark.parametrize("order", ["random", "sharpest"])
 def test_any_number_of_processes_gives_the_same_bytes(patchdir, tmp_path, order, monkeypatch):
     monkeypatch.setattr(patches, "CHUNK_PATCHES", 7)
+    monkeypatch.setattr(patches, "SHARP_CHUNK_PATCHES", 7)
     for processes in ("1", "2"):
         deduplicate.main([str(patchdir), str(tmp_path / processes), "-p", processes, "--order", order])
     assert read_results(tmp_path / "1") == read_results(tmp_path / "2")

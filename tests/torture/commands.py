@@ -299,8 +299,11 @@ class SmallCorpus(Corpus):
     images_made, image_shape = 3, (44, 64)
     volume_shape, signed_made, signed_shape = (12, 40, 44), 2, (12, 40, 24)
     videos_made, video_shape = 2, (3, 64, 96)
-    sections_made = 4
     processes = "1"
+
+    @cached_property
+    def sections(self):
+        return self._run("raw/cleanup2d.py", self.images, self.directory / "sections")
 
     def _call(self, script, *words):
         command = script.removesuffix(".py").replace("/", "."), [*map(str, words)]
