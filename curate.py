@@ -14,7 +14,7 @@ Patches are hashed first, those of volumes without sections being written, and o
 --keep all writes all sections and patches. The classifier is trained on --labels, or read from --weights, or else the
 published one is downloaded. A second run does only what is new. Your files are only read: MRC files are audited, not
 converted, since every stage reads signed bytes rightly. Videos are cut frame by frame only, since their third axis is
-time.
+time. --dry-run lists each input with what would come of it, as far as headers tell, and writes nothing.
 """
 
 from __future__ import annotations
@@ -22,29 +22,35 @@ from __future__ import annotations
 import emcurate.start  # noqa: F401 - before all that takes its time to load
 
 import argparse
+import functools
 import importlib
-import os
 import shlex
 import sys
-import time
-from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from emcurate import cli
-from emcurate.addresses import Address, Place, hide_secrets
+from emcurate.addresses import hide_secrets
+from emcurate.corpora.foresight import Foreseen, Grid, foresee_images, foresee_videos, foresee_volumes
+from emcurate.curation.closing import count_datasets, format_datasets, format_foreseen, format_stages
+from emcurate.curation.flags import HandedOn
+from emcurate.curation.steps import Step, Steps, check_steps, run_steps
 from emcurate.errors import InputError
-from emcurate.files import list_files, make_output_directory
-from emcurate.patches.cutting import TAR
+from emcurate.files import free_bytes, list_files, make_output_directory
+from emcurate.images.cleaning import Cleaning
+from emcurate.patches.cutting import FILES, TAR
 from emcurate.patches.decided import DECIDED_FILE
+from emcurate.patches.grid import least_side
 from emcurate.patches.joined import Results
 from emcurate.reporting.account import open_ledger, write_account
 from emcurate.reporting.page import Run, StageRun
 from emcurate.reporting.whole import write_report
+from emcurate.running.disk import spell_bytes
 from emcurate.running.ledger_file import LedgerFile, ledger_path, lock_path
 from emcurate.running.locks import hold_lock
-from emcurate.running.report import LeftOut, Report
+from emcurate.running.report import Report
+from emcurate.volumes.section_source import DirectoryOfVolumes
 
 NAME = "curate"
 
@@ -88,111 +94,80 @@ SHEETS = {
 # What is kept of the patches on the way to the exemplars.
 KEPT = (EXEMPLARS, EVERYTHING) = ("exemplars", "all")
 
-# What the names of handed-on flags begin with among this script's own arguments.
-HANDED_ON = "stage_"
-
 # Videos are cut along this plane only: the others would mix space and time.
-PLANE_OF_FRAMES = "0"
+PLANE_OF_FRAMES = ("--axes", "0")
 
 
-@dataclass(frozen=True)
-class Step:
-    """One run of one stage: its command line, the directories of its inputs and outputs, and what goes through it."""
-
-    stage: str
-    source: Place
-    destination: Path | None
-    argv: tuple[str, ...]
-    kinds: frozenset[str]
+def load_stage(stage: str) -> Any:
+    """Return a stage's module."""
+    return importlib.import_module(SCRIPTS[stage].removesuffix(".py").replace("/", "."))
 
 
-@dataclass
-class Row:
-    """A line of the closing table; a stage that runs twice, on volumes and on videos, has one line."""
-
-    inputs: int = 0
-    outputs: str = ""
-    seconds: float = 0.0
+@functools.cache
+def handed_on() -> HandedOn:
+    """Return the flags that are handed on to the stages."""
+    return HandedOn(lambda stage: load_stage(stage).build_parser(), SCRIPTS, DECIDED_HERE, NOT_HANDED_ON)
 
 
 def plan_steps(a: argparse.Namespace) -> list[Step]:
     """Return the steps for the parsed arguments, in order."""
     out = {stage: a.out / stage for stage in SCRIPTS}
-    patches, deduplicated = out["crop_patches"], out["deduplicate"] / "deduplicated_fpaths.npz"
-    filtered = out["classify_nn"] / "nn_filtered_fpaths.npz"
+    sections, patches = out["cross_section3d"], out["crop_patches"]
+    exemplars = out["deduplicate"] / "deduplicated_fpaths.npz"
     given = [kind for kind in KINDS if getattr(a, kind)]
     keeps_all = keeps_everything(a)
-    steps: list[Step] = []
+    steps = Steps(handed_on(), vars(a), given)
+    add = steps.add
 
-    def add(
-        stage: str,
-        *paths: str | Place,
-        to: Path | None = None,
-        of: Sequence[str] = given,
-        last: str = "",
-        less: Set[str] = frozenset(),
-    ) -> None:
-        unused = less if stage != "mrc2byte" else {action.dest for action in flags_of(stage)} - OF_AUDIT
-        flags = forwarded_flags(stage, vars(a), unused)
-        words = [path.full if isinstance(path, Address) else str(path) for path in paths]
-        source = paths[0] if isinstance(paths[0], Address) else Path(paths[0])
-        steps.append(Step(stage, source, to, (*words, *flags, *shlex.split(last)), frozenset(of)))
-
-    def add_cropping(last: str = "", less: Set[str] = frozenset()) -> None:
+    def crop_each(*last: str | Path, less: set[str] = frozenset()) -> None:
         if a.images:
             add("crop_patches", out["cleanup2d"], patches, to=patches, of=[IMAGES], last=last, less=less | OF_VOLUMES)
         if a.volumes:
-            add("crop_patches", a.volumes, patches, to=patches, of=[VOLUMES], last=f"--from-volumes {last}", less=less)
+            words = ["--from-volumes", *last]
+            add("crop_patches", a.volumes, patches, to=patches, of=[VOLUMES], last=words, less=less)
         if a.videos:
-            words, less = f"--from-volumes {frames} {last}", less | NOT_OF_VIDEOS
+            words, less = ["--from-volumes", *PLANE_OF_FRAMES, *last], less | NOT_OF_VIDEOS
             add("crop_patches", out["vid2stack"], patches, to=patches, of=[VIDEOS], last=words, less=less)
 
     if a.videos:
         add("vid2stack", a.videos, "-o", out["vid2stack"], to=out["vid2stack"], of=[VIDEOS])
     is_directory = isinstance(a.volumes, Path) and a.volumes.is_dir()
     if is_directory and list_files(a.volumes, load_stage("mrc2byte").ALL_SUFFIXES):
-        add("mrc2byte", a.volumes, of=[VOLUMES], last="--dry-run")
+        unused = {action.dest for action in handed_on().of("mrc2byte")} - OF_AUDIT
+        add("mrc2byte", a.volumes, of=[VOLUMES], last=["--dry-run"], less=unused)
     if a.images:
         add("cleanup2d", a.images, out["cleanup2d"], to=out["cleanup2d"], of=[IMAGES])
-    sections, frames = out["cross_section3d"], f"--axes {PLANE_OF_FRAMES}"
     if keeps_all:
         if a.volumes:
             add("cross_section3d", a.volumes, sections, to=sections, of=[VOLUMES])
         if a.videos:
-            less = NOT_OF_VIDEOS
-            add("cross_section3d", out["vid2stack"], sections, to=sections, of=[VIDEOS], last=frames, less=less)
+            last, less = PLANE_OF_FRAMES, NOT_OF_VIDEOS
+            add("cross_section3d", out["vid2stack"], sections, to=sections, of=[VIDEOS], last=last, less=less)
         if a.images:
             add("crop_patches", out["cleanup2d"], patches, to=patches, of=[IMAGES], less=OF_VOLUMES)
         if a.volumes or a.videos:
             of = [kind for kind in given if kind != IMAGES]
             add("crop_patches", sections, patches, to=patches, of=of, less=OF_VOLUMES)
     else:
-        add_cropping("--hashes-only", less=OF_STORING)
+        crop_each("--hashes-only", less=OF_STORING)
     add("deduplicate", patches, out["deduplicate"], to=out["deduplicate"])
     if not keeps_all:
-        add_cropping(f"--only {shlex.quote(str(deduplicated))}")
+        crop_each("--only", exemplars)
         if a.stage_store == TAR:  # so that the list of exemplars says in which shards they are
             add("deduplicate", patches, out["deduplicate"], to=out["deduplicate"])
     weights = [a.weights] if a.weights else []
     if a.labels:
-        add("train_nn", deduplicated, a.labels, out["train_nn"], to=out["train_nn"])
+        add("train_nn", exemplars, a.labels, out["train_nn"], to=out["train_nn"])
         weights = [out["train_nn"] / "patch_quality_classifier_nn.pth"]
     chosen = [*(["--weights", *weights] if weights else []), *(["--labels", a.labels] if a.labels else [])]
-    add("classify_nn", deduplicated, out["classify_nn"], *chosen, to=out["classify_nn"])
+    add("classify_nn", exemplars, out["classify_nn"], *chosen, to=out["classify_nn"])
+    kept = out["classify_nn"] / "nn_filtered_fpaths.npz"
     for kind, volumes in ((VOLUMES, a.volumes), (VIDEOS, a.videos and out["vid2stack"])):
         if volumes:
             less = NOT_OF_VIDEOS if kind == VIDEOS else frozenset()
-            add("reconstruct3d", filtered, volumes, out["reconstruct3d"], to=out["reconstruct3d"], of=[kind], less=less)
+            add("reconstruct3d", kept, volumes, out["reconstruct3d"], to=out["reconstruct3d"], of=[kind], less=less)
     order = list(SCRIPTS)
-    return [step for step in steps if order.index(step.stage) <= order.index(a.until)]
-
-
-def flags_of(stage: str) -> Iterator[argparse.Action]:
-    """Yield the flags of a stage that are handed on to it."""
-    for action in load_stage(stage).build_parser()._actions:
-        handed_on = action.dest not in DECIDED_HERE and (stage, action.dest) not in NOT_HANDED_ON
-        if action.option_strings and handed_on:
-            yield action
+    return [step for step in steps.steps if order.index(step.stage) <= order.index(a.until)]
 
 
 def keeps_everything(a: argparse.Namespace) -> bool:
@@ -217,91 +192,95 @@ def keeps_everything(a: argparse.Namespace) -> bool:
     return True
 
 
-def forwarded_flags(stage: str, values: dict[str, Any], less: Set[str]) -> list[str]:
-    """Return the command-line words of the flags given to this script that a stage knows, some left out by name."""
-    words = []
-    for action in flags_of(stage):
-        value = values[f"{HANDED_ON}{action.dest}"]
-        if value and action.dest not in less:
-            given = [] if value is True else [value] if isinstance(value, str) else value
-            words += [action.option_strings[-1], *given]
-    return words
-
-
-def load_stage(stage: str) -> Any:
-    """Return a stage's module."""
-    return importlib.import_module(SCRIPTS[stage].removesuffix(".py").replace("/", "."))
-
-
-def check_flags(steps: Sequence[Step], out: Path) -> None:
-    """Parse every step's command line, so that a wrong flag ends the program, with usage, before anything runs."""
-    parsed: dict[str, dict[str, Any]] = {}
-    with cli.as_if_made(out):
-        for step in steps:
-            parsed[step.stage] = cli.check(load_stage(step.stage).build_parser(), step.argv)
-    if "deduplicate" in parsed and "crop_patches" in parsed:
-        distance, side = parsed["deduplicate"]["min_distance"], parsed["crop_patches"]["hash_size"]
+def check(a: argparse.Namespace) -> list[tuple[Step, dict[str, Any]]]:
+    """Return the steps with their arguments; wrong ones end the program, with usage, before anything runs."""
+    checked = check_steps(plan_steps(a), load_stage, a.out)
+    arguments = {step.stage: parsed for step, parsed in checked}
+    if "deduplicate" in arguments and "crop_patches" in arguments:
+        distance, side = arguments["deduplicate"]["min_distance"], arguments["crop_patches"]["hash_size"]
         if distance >= side**2:
-            wanted = f"fewer bits than the {side**2} of a hash (--hash_size {side})"
+            wanted = f"fewer bits than the {side**2} of a hash (--hash-size {side})"
             build_parser().error(f"argument -d/--min_distance: expected {wanted}, found {distance}")
-
-
-def count_entries(directory: Place) -> int:
-    """Return how many entries, hidden ones left out, a directory has; a volume, or a list of them, counts as one."""
-    if isinstance(directory, Address) or not directory.is_dir():
-        return int(isinstance(directory, Address) or directory.exists())
-    with os.scandir(directory) as entries:
-        return sum(not entry.name.startswith(".") for entry in entries)
-
-
-def run_step(step: Step) -> tuple[Report, bool]:
-    """Run a stage as its script would run; return its report, and whether it came to its end."""
-    module = load_stage(step.stage)
-    return cli.attempt(lambda: cli.prepare(module.run, module.build_parser(), step.argv)(), step.stage)
+    return checked
 
 
 def run(a: argparse.Namespace) -> Report:
-    """Run the steps one after another; see the module's docstring.
-
-    A step that cannot do its work stops what it was for, images, volumes or videos, and nothing else.
-    """
+    """Run the steps one after another; see the module's docstring."""
     total = Report(NAME, directory=a.out)
-    rows: dict[str, Row] = {}
-    stopped: set[str] = set()
-    told: set[LeftOut] = set()
     ran: list[StageRun] = []
-    steps = plan_steps(a)
-    check_flags(steps, a.out)
+    directories = {stage: a.out / stage for stage in SCRIPTS}
+    steps = [step for step, _ in check(a)]
     # Each stage locks its own directory, but only while it runs: another run could come between two.
     hold_lock(lock_path(make_output_directory(a.out), NAME), a.out)
     try:
-        for step in steps:
-            if step.kinds <= stopped:
-                continue
-            command = f"python {SCRIPTS[step.stage]} {shlex.join(map(hide_secrets, step.argv))}"
-            cli.say(f"\n$ {command}")
-            start = time.monotonic()
-            row = rows.setdefault(step.stage, Row())
-            row.inputs += count_entries(step.source)
-            report, ended = run_step(step)
-            total.fail_all(report.failures)
-            cli.print_outcome(report, told)
-            row.outputs = f"{count_entries(step.destination):,}" if step.destination else "audit only"
-            seconds = time.monotonic() - start
-            row.seconds += seconds
-            ran.append(StageRun(step.stage, command, seconds, report.spell_counts(), tuple(report.warnings)))
-            if not ended and step.destination is not None:
-                stopped |= step.kinds
-                total.note(f"{', '.join(sorted(step.kinds))}: stopped at {step.stage}")
+        for stage in run_steps(steps, load_stage, SCRIPTS, total):
+            ran.append(stage)
     except KeyboardInterrupt:
-        cli.say("\n".join(format_table(rows)))
+        cli.say("\n".join(["", *format_stages(ran, directories)]))
         cli.print_failures(total)
         raise
-    total.count("stages run", len(rows))
+    total.count("stages run", len({stage.stage for stage in ran}))
     account_for_patches(a, total)
     draw_report(a, ran, total)
-    total.notes += ["", *format_table(rows), "", f"results: {a.out}"]
+    cropped, boxes = ((directories[stage], stage) for stage in ("crop_patches", "reconstruct3d"))
+    tables = [format_datasets(count_datasets(a.out, cropped, boxes)), format_stages(ran, directories)]
+    total.notes += [line for table in tables if table for line in ("", *table)]
+    total.notes += ["", f"results: {a.out}"]
     return total
+
+
+def look_ahead(a: argparse.Namespace) -> Report:
+    """Say what would come of each input, and what would be left out; nothing is written."""
+    report = Report(NAME)
+    checked = check(a)
+    keeps_all = any(step.stage == "cross_section3d" for step, _ in checked)
+    foreseen = list(foresee(a, checked, report, keeps_all=keeps_all))
+    if foreseen:
+        report.notes += ["", *format_foreseen(foreseen), ""]
+        all_patches = spell_bytes(sum(some.patch_bytes for some in foreseen))
+        patches = f"patches {all_patches}" if keeps_all else f"patches at most {all_patches}, if none had a duplicate"
+        sections = spell_bytes(sum(some.section_bytes for some in foreseen))
+        free = spell_bytes(free_bytes(a.out))
+        report.note(f"to be written: sections {sections}, {patches}; free in {a.out}: {free}")
+    stages = dict.fromkeys(step.stage for step, _ in checked)
+    report.note(f"stages: {', '.join(stages)}; nothing was written")
+    for noun in ("sections", "patches", "small"):
+        name = "patches left out as too small" if noun == "small" else noun
+        report.count(name, sum(getattr(some, noun) for some in foreseen))
+    return report
+
+
+def foresee(
+    a: argparse.Namespace, checked: Sequence[tuple[Step, dict[str, Any]]], report: Report, *, keeps_all: bool
+) -> Iterator[Foreseen]:
+    """Yield what would come of each input; a kind of inputs that cannot be used stops no other."""
+    of_kind = {(step.stage, kind): parsed for step, parsed in checked for kind in step.kinds}
+    for kind in KINDS:
+        of_this = Report(NAME)
+        cleaning, cropping = of_kind.get(("cleanup2d", kind)), of_kind.get(("crop_patches", kind))
+        cutting = of_kind.get(("cross_section3d", kind)) or cropping
+        grid = Grid(1, 1, 0)
+        if cropping is not None:
+            side, least = cropping["crop_size"], cropping["min_size"]
+            hashes = cropping["hash_size"] if cropping["store"] == FILES else 0
+            grid = Grid(side, least_side(side) if least is None else least, hashes)
+        try:
+            if kind == IMAGES and cleaning is not None:
+                given = cleaning["image_pixel_size"]
+                size = None if given is None else (given[0], given[1])
+                how = Cleaning(cleaning["rescale"], cleaning["crop_bar"], size, cleaning["scale"])
+                yield from foresee_images(a.images, cleaning["prefer"], how, grid, of_this, cleaning["workers"])
+            elif kind == VOLUMES and cutting is not None:
+                how, scale, prefer, workers = (cutting[name] for name in ("sections", "scale", "prefer", "workers"))
+                least = grid.min_size
+                material = DirectoryOfVolumes(a.volumes, how, a.out, of_this, workers, scale, prefer, least)
+                yield from foresee_volumes(material, grid, writes_sections=keeps_all)
+            elif kind == VIDEOS and cutting is not None:
+                prefer, how, scale = of_kind["vid2stack", kind]["prefer"], cutting["sections"], cutting["scale"]
+                yield from foresee_videos(a.videos, prefer, how, scale, grid, of_this, writes_sections=keeps_all)
+        except InputError as error:
+            of_this.fail(error)
+        report.take(of_this)
 
 
 def account_for_patches(a: argparse.Namespace, report: Report) -> None:
@@ -344,12 +323,6 @@ def verify(out: Path) -> Report:
     return total
 
 
-def format_table(rows: dict[str, Row]) -> list[str]:
-    """Return the closing table as lines of text."""
-    lines = [f"{'stage':<16} {'inputs':>10} {'outputs':>10} {'seconds':>9}"]
-    return lines + [f"{stage:<16} {r.inputs:>10,} {r.outputs:>10} {r.seconds:>9.1f}" for stage, r in rows.items()]
-
-
 def build_parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
     parser = cli.make_parser(__doc__, "curate.py")
@@ -370,6 +343,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--verify", action="store_true", help="only compare all results in OUT with their noted digests"
     )
     inputs.add_argument(
+        "--dry-run", action="store_true", help="only say what would come of each input, and what would be left out"
+    )
+    inputs.add_argument(
         "--keep",
         choices=KEPT,
         default=EXEMPLARS,
@@ -383,20 +359,7 @@ def build_parser() -> argparse.ArgumentParser:
     source.add_argument(
         "--labels", type=cli.label_file, metavar="FILE", help="labels of the exemplars, to train a classifier with"
     )
-    handed_on = parser.add_argument_group("handed on to the stages", "each stage's --help tells what they mean")
-    actions: dict[str, list[argparse.Action]] = {}
-    users: dict[str, list[str]] = {}
-    for stage in SCRIPTS:
-        for action in flags_of(stage):
-            actions.setdefault(action.dest, []).append(action)
-            users.setdefault(action.dest, []).append(stage)
-    for dest, known in actions.items():
-        names = dict.fromkeys(name for action in known for name in action.option_strings)
-        text, target = f"for {', '.join(users[dest])}", f"{HANDED_ON}{dest}"
-        if known[0].nargs == 0:
-            handed_on.add_argument(*names, dest=target, action="store_true", help=text)
-        else:
-            handed_on.add_argument(*names, dest=target, nargs=known[0].nargs, metavar="VALUE", help=text)
+    handed_on().add_to(parser.add_argument_group("handed on to the stages", "each stage's --help tells what they mean"))
     return parser
 
 
@@ -408,7 +371,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return cli.close(lambda: verify(a.out), NAME)
     if not (a.images or a.volumes or a.videos):
         parser.error("expected at least one of --images, --volumes, --videos, found none")
-    return cli.close(lambda: run(a), NAME)
+    return cli.close(lambda: look_ahead(a) if a.dry_run else run(a), NAME)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 import emcurate.start  # noqa: F401 - before all that takes its time to load
 
 import argparse
-import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emcurate import cli, naming
-from emcurate.corpora.videos import list_videos
+from emcurate.corpora.videos import list_videos, open_video
 from emcurate.errors import DataWarning, InputError
 from emcurate.files import (
     Output,
@@ -38,16 +37,13 @@ from emcurate.running.claims import refuse_bad_names, refuse_odd_files
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger, Source
 from emcurate.running.report import Report
-from emcurate.volumes.containers import VIDEO_SUFFIXES, find_missing
+from emcurate.volumes.containers import VIDEO_SUFFIXES
 from emcurate.volumes.cut_settings import HowToCut, VoxelSize
 from emcurate.volumes.formats import FORMATS, write_stack
 from emcurate.volumes.volume import VOLUMES
 from emcurate.volumes.voxel_sizes import ask_about_given
 
 STAGE = "vid2stack"
-
-# FFmpeg writes what it thinks of a file to the terminal; what matters is said here. Read at the first opening.
-QUIET_FFMPEG = {"OPENCV_FFMPEG_LOGLEVEL": "-8"}
 
 
 @dataclass(frozen=True)
@@ -88,46 +84,28 @@ def read_frames(capture: Any, path: Path) -> Iterator[npt.NDArray[np.uint8]]:
 
 def convert_video(job: VideoJob) -> tuple[bool, Output]:
     """Write one video's volume; return whether it was not there yet, and what it is."""
-    try:
-        str(job.path).encode()
-    except UnicodeEncodeError:
-        raise InputError(job.path, "a path in UTF-8, which OpenCV needs", "bytes that are none", "rename it") from None
-    missing = find_missing(job.path)
-    os.environ.update(QUIET_FFMPEG)
-    import cv2  # here, after it was told to be quiet, and since curate.py loads this only to know the flags
-
-    # By FFmpeg alone: among the others is one that takes "a%02d.avi" for a list of images.
-    capture = cv2.VideoCapture(str(job.path), cv2.CAP_FFMPEG)
     partial = partial_path(job.volume.parent)
     try:
-        announced = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
-        frames = read_frames(capture, job.path)
-        label = f"emcurate {STAGE}: frames of a video as unsigned bytes"
-        expected = expected_bytes(capture, announced)
-        count = write_stack(partial, frames, job.format, job.voxel_size, label, expected)
+        with open_video(job.path) as video:
+            frames = read_frames(video.capture, job.path)
+            label = f"emcurate {STAGE}: frames of a video as unsigned bytes"
+            expected = video.frames * video.shape[0] * video.shape[1] or None
+            count = write_stack(partial, frames, job.format, job.voxel_size, label, expected)
         if not count:
             found = f"none that OpenCV can decode in {job.path.stat().st_size:,} bytes"
             raise InputError(job.path, "a video with frames", found, "check that it plays, or export it again as .mp4")
-        if missing:
-            message = f"{job.path}: {missing:,} bytes that it announces are missing at its end; slices may be damaged"
+        if video.missing:
+            message = (
+                f"{job.path}: {video.missing:,} bytes that it announces are missing at its end; slices may be damaged"
+            )
             warnings.warn(message, DataWarning, stacklevel=2)
-        if count < announced:
-            message = f"{job.path}: {count} frames were decoded of {announced} announced; the volume has {count} slices"
-            warnings.warn(message, DataWarning, stacklevel=2)
+        if count < video.frames:
+            found = f"{count} frames were decoded of {video.frames} announced; the volume has {count} slices"
+            warnings.warn(f"{job.path}: {found}", DataWarning, stacklevel=2)
         written = move_once(partial, job.volume, overwrite=job.replace)
         return written, note_output(job.volume, job.volume.parent)
     finally:
-        capture.release()
         partial.unlink(missing_ok=True)
-
-
-def expected_bytes(capture: Any, announced: int) -> int | None:
-    """Return the size of the volume a video announces; None where it announces nothing."""
-    import cv2
-
-    if announced <= 0:
-        return None
-    return announced * int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)) * int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT))
 
 
 def run(

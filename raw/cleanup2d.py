@@ -18,12 +18,12 @@ import emcurate.start  # noqa: F401 - before all that takes its time to load
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from emcurate import cli, naming
-from emcurate.corpora.images import find_images
+from emcurate.corpora.images import claim_names, find_images
 from emcurate.errors import InputError
 from emcurate.files import (
     Output,
@@ -35,14 +35,13 @@ from emcurate.files import (
 from emcurate.images.calibration import (
     AUTO,
     Calibration,
-    PixelSize,
     describe_bars,
     describe_calibrations,
-    read_calibration,
 )
+from emcurate.images.cleaning import Cleaning, plan_section
 from emcurate.images.pixels import Rescale, convert, find_limits
 from emcurate.images.reading import IMAGE_SUFFIXES, read_image
-from emcurate.images.resampling import Scale, find_factors, resample
+from emcurate.images.resampling import Scale, resample
 from emcurate.images.sections import encode_section
 from emcurate.running.claims import describe_raw, refuse_bad_names, refuse_odd_files
 from emcurate.running.jobs import Workers
@@ -50,23 +49,6 @@ from emcurate.running.ledger import Ledger, Source
 from emcurate.running.report import Report
 
 STAGE = "cleanup2d"
-GIVEN = "--image-pixel-size"
-
-
-@dataclass(frozen=True)
-class Cleaning:
-    """How images become sections, as the flags say it; `given_size` is their pixel size instead of the files'."""
-
-    rescale: Rescale
-    crop_bar: str | int | None
-    given_size: PixelSize | None
-    scale: Scale
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """What the ledger keeps: what is not asked for is not noted, so that results of earlier versions stay."""
-        bar = {} if self.crop_bar is None else {"crop_bar": self.crop_bar}
-        return asdict(self.rescale) | bar | self.scale.settings
 
 
 @dataclass(frozen=True)
@@ -92,13 +74,6 @@ class Converted:
     bar: int
 
 
-def claim_names(path: Path, section: naming.ImageSection) -> list[tuple[str, Path]]:
-    """Return the names an image would take: its dataset's, alone or for its group directory, and its own in there."""
-    if section.image is None:
-        return [(section.dataset, path)]
-    return [(section.dataset, path.parent), (f"{section.dataset}/{section.image}", path)]
-
-
 def key_of(name: str) -> str | None:
     """Return the section that a file of this name is, None if it is none."""
     return name.removesuffix(".tiff") if name.endswith(".tiff") and naming.MARK in name else None
@@ -107,26 +82,17 @@ def key_of(name: str) -> str | None:
 def convert_image(job: ImageJob) -> Converted:
     """Write one image's section."""
     image, how = read_image(job.path), job.how
-    rows, columns = image.shape
-    calibration = read_calibration(job.path, (rows, columns), job.sidecar)
-    if how.given_size is not None:
-        calibration = replace(calibration, size_nm=how.given_size, said=GIVEN)
-    bar = (calibration.bar_rows or 0) if how.crop_bar == AUTO else int(how.crop_bar or 0)
-    if bar >= rows:
-        advice = f"give the rows of the info bar, or --crop-bar {AUTO}"
-        raise InputError(job.path, f"more than the {bar:,} rows of --crop-bar", f"{rows:,}", advice)
-    image, size = image[: rows - bar], calibration.size_nm
-    how_to_give = f"{calibration.said}: give it with {GIVEN} Y X (nm)"
-    factors = find_factors(how.scale, size, (rows - bar, columns), job.path, how_to_give)
+    plan = plan_section(job.path, (image.shape[0], image.shape[1]), job.sidecar, how)
+    image, size = image[: plan.rows], plan.calibration.size_nm
     limits = find_limits(image, how.rescale, job.path)
-    pixels = resample(convert(image, limits), factors)
+    pixels = resample(convert(image, limits), plan.factors)
     files = [(f"{job.key}.tiff", encode_section(pixels))]
     (output,), written = write_files(job.savedir, files, overwrite=job.replace)
     details: dict[str, Any] = {"kind": "2d", "limits": (limits.low, limits.high)}
     if size is not None:
         new = how.scale.pixel_size_nm
         details["voxel_size_nm"] = (None, *(size if new is None else (new, new)))
-    return Converted(bool(written), output, details, calibration, bar)
+    return Converted(bool(written), output, details, plan.calibration, plan.bar)
 
 
 def run(

@@ -150,9 +150,6 @@ def check_arguments(parser: argparse.ArgumentParser, arguments: dict[str, Any]) 
     if not arguments["from_volumes"] and of_volumes:
         flags = "--axes, --spacing, --anisotropy, --level, --channel, --time, --voxel-size, --voxel-sizes, --rescale"
         parser.error(f"arguments {flags}, --prefer: expected --from-volumes too")
-    imdir = arguments["imdir"]
-    if not arguments["from_volumes"] and not (isinstance(imdir, Path) and imdir.is_dir()):
-        parser.error(f"argument IMDIR: {imdir}: expected a directory of sections, or --from-volumes too")
     if arguments["hashes_only"] and arguments["store"] != FILES:
         parser.error(f"argument --hashes-only: expected no --store {arguments['store']}, since no patch is written")
     if arguments["hashes_only"] and arguments["only"] is not None:

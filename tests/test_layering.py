@@ -70,6 +70,7 @@ FLOORS = (
     {"running", "images"},
     {"volumes", "patches", "fetching", "pictures"},
     {"labeling", "classifier", "trimming", "corpora", "reporting", "cli"},
+    {"curation"},
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

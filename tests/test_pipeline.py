@@ -14,6 +14,7 @@ import tifffile
 from PIL import Image
 
 from emcurate import naming
+from emcurate.curation import steps
 from emcurate.patches.labels import INFORMATIVE, NONE, UNINFORMATIVE
 from emcurate.patches.pathlists import PathList
 from tests.textures import make_texture
@@ -76,9 +77,10 @@ def test_from_raw_files_to_subvolumes_and_again(small_corpus, tmp_path, capsys):
 
 
 def test_the_report_tells_what_has_been_done_so_far(small_corpus, tmp_path, capsys):
-    out = tmp_path / "out"
-    (small_corpus / "volumes" / "broken.mrc").write_bytes(b"no")
-    common = [*inputs(small_corpus), "--out", str(out), "--crop-size", str(CROP), "--spacing", "3"]
+    out, corpus = tmp_path / "out", tmp_path / "corpus"
+    shutil.copytree(small_corpus, corpus)
+    (corpus / "volumes" / "broken.mrc").write_bytes(b"no")
+    common = [*inputs(corpus), "--out", str(out), "--crop-size", str(CROP), "--spacing", "3"]
     assert curate.main([*common, "--until", "deduplicate"]) == 1
     page = (out / "report.html").read_text()
     assert f"look at {out / 'report.html'}" in capsys.readouterr().out
@@ -283,21 +285,21 @@ def test_a_second_run_into_one_directory_says_so_and_stops_whichever_stage_the_f
     command = [*inputs(small_corpus), "--out", str(out), "--until", "cleanup2d", "-p", "1"]
     said = []
 
-    def start_another(step):
+    def start_another(step, module):
         before = snapshot(out)
         script = [sys.executable, curate.__file__, *command, "--rescale", "minmax"]
         said.append(subprocess.run(script, capture_output=True, text=True))
         assert snapshot(out) == before
-        return real(step)
+        return real(step, module)
 
-    real = curate.run_step
-    monkeypatch.setattr(curate, "run_step", start_another)
+    real = steps.run_step
+    monkeypatch.setattr(steps, "run_step", start_another)
     assert curate.main(command) == 0
     assert len(said) == 3
     for done in said:
         assert done.returncode == 1
         assert f"{out}: expected no other run that writes there, found another that is under way" in done.stderr
-    monkeypatch.setattr(curate, "run_step", real)
+    monkeypatch.setattr(steps, "run_step", real)
     assert curate.main(command) == 0  # the lock has ended with its run
 
 

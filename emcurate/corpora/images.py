@@ -68,6 +68,13 @@ def find_images(
     return {path: found[path] for path in taken}, {path: sidecars[path] for path in taken if path in sidecars}
 
 
+def claim_names(path: Path, section: naming.ImageSection) -> list[tuple[str, Path]]:
+    """Return the names an image would take: its dataset's, alone or for its group directory, and its own in there."""
+    if section.image is None:
+        return [(section.dataset, path)]
+    return [(section.dataset, path.parent), (f"{section.dataset}/{section.image}", path)]
+
+
 def _list_group(entry: Path, unread: Unread) -> tuple[list[Path], dict[Path, Path]]:
     """Return the images of a group and their text files; what else lies below its directory is noted."""
     entries = list_raw(entry, unread.report)

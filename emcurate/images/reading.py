@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -115,6 +116,31 @@ def _read_pixels(path: Path, content: bytes | None, head: bytes) -> npt.NDArray[
     return _decode(path, content, _read_with_pillow)
 
 
+def peek_image(path: Path) -> tuple[tuple[int, int], np.dtype[Any]]:
+    """Return the (height, width) of a 2D image and the type of its pixels, by its header alone.
+
+    What is damaged behind the header only `read_image` finds out.
+
+    Raises
+    ------
+    InputError
+        As `read_image`, as far as the header tells.
+    """
+    with open_regular(path) as file:
+        head = file.read(MOST_HEADER_BYTES)
+    if not head or is_deep_netpbm(head):
+        pixels = read_image(path)
+        return (pixels.shape[0], pixels.shape[1]), pixels.dtype
+    if path.suffix.lower() in RECORDED_SUFFIXES:
+        found = open_recorded(path)
+        _check_no_stack(path, found)
+        return (found.shape[1], found.shape[2]), found.stored_dtype if isinstance(found, Recorded) else found.dtype
+    if path.suffix.lower() in TIFF_SUFFIXES or head.startswith(TIFF_STARTS):
+        with _open_page(path) as page:
+            return (page.imagelength, page.imagewidth), np.dtype(page.dtype)
+    return _decode(path, None, _peek_with_pillow)
+
+
 def open_recorded(path: Path) -> Recorded | EmdImages:
     """Return where the images of a file that a microscope's program wrote are: one of `RECORDED_SUFFIXES`.
 
@@ -129,14 +155,18 @@ def open_recorded(path: Path) -> Recorded | EmdImages:
 
 def _read_recorded(path: Path) -> npt.NDArray[Any]:
     found = open_recorded(path)
-    if found.shape[0] > 1:
-        advice = "move it to the 3D corpus and run raw/cross_section3d.py, or save its images one by one"
-        raise SeveralImagesError(path, "a 2D image", f"a stack of {found.shape[0]:,}", advice)
+    _check_no_stack(path, found)
     if isinstance(found, Recorded):
         return found.read_first()
     check_plausible(path, math.prod(found.shape) * found.dtype.itemsize)
     pixels: npt.NDArray[Any] = found.read_box(slice(None), slice(None), slice(None))[0]
     return pixels
+
+
+def _check_no_stack(path: Path, found: Recorded | EmdImages) -> None:
+    if found.shape[0] > 1:
+        advice = "move it to the 3D corpus and run raw/cross_section3d.py, or save its images one by one"
+        raise SeveralImagesError(path, "a 2D image", f"a stack of {found.shape[0]:,}", advice)
 
 
 def check_plausible(path: Path, claimed_bytes: int, content: bytes | None = None) -> None:
@@ -149,6 +179,13 @@ def check_plausible(path: Path, claimed_bytes: int, content: bytes | None = None
 
 
 def _read_tiff(path: Path, content: bytes | None) -> npt.NDArray[Any]:
+    with _open_page(path, content) as page:
+        return read_grey_page(path, page)
+
+
+@contextlib.contextmanager
+def _open_page(path: Path, content: bytes | None = None) -> Iterator[Any]:
+    """Give the only page of a TIFF file; what is wrong with it, or with it being read, raises `InputError`."""
     try:
         with open_tiff(path, content) as tiff:
             # Two are enough to tell: a damaged file may chain thousands of pages that take for ever to parse.
@@ -159,7 +196,7 @@ def _read_tiff(path: Path, content: bytes | None) -> npt.NDArray[Any]:
             page = pages[0].aspage()
             check_tiff_complete(path, [page])
             check_plausible(path, page.nbytes, content)
-            return read_grey_page(path, page)
+            yield page
     except InputError:
         raise
     except TIFF_DAMAGE as error:
@@ -204,20 +241,32 @@ def _decode(path: Path, content: bytes | None, decode: Callable[[Path, bytes | N
     return pixels
 
 
+def _check_with_pillow(path: Path, image: Image.Image, content: bytes | None) -> None:
+    # How many frames are not counted: to find out, each has to be looked at.
+    if getattr(image, "is_animated", False):
+        raise SeveralImagesError(
+            path,
+            "a 2D image",
+            "an animation of several frames",
+            "save the frame wanted as an image, or the film as .mp4 for preprocess/vid2stack.py",
+        )
+    if image.info.get(DRAWN_KEY) == DRAWN_BY_US:
+        found = "a picture that emcurate drew"
+        raise InputError(path, "an image from a microscope", found, "take it out of the images")
+    check_plausible(path, image.width * image.height * len(image.getbands()), content)
+
+
+def _peek_with_pillow(path: Path, content: bytes | None) -> tuple[tuple[int, int], np.dtype[Any]]:
+    with Image.open(_source(path, content), formats=FORMATS) as image:
+        _check_with_pillow(path, image, content)
+        deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG")
+        kind = "u2" if deep else {"1": "?", "I": "i4", "F": "f4"}.get(image.mode, "u1")
+        return (image.height, image.width), np.dtype(kind)
+
+
 def _read_with_pillow(path: Path, content: bytes | None) -> npt.NDArray[Any]:
     with Image.open(_source(path, content), formats=FORMATS) as image:
-        # How many frames are not counted: to find out, each has to be looked at.
-        if getattr(image, "is_animated", False):
-            raise SeveralImagesError(
-                path,
-                "a 2D image",
-                "an animation of several frames",
-                "save the frame wanted as an image, or the film as .mp4 for preprocess/vid2stack.py",
-            )
-        if image.info.get(DRAWN_KEY) == DRAWN_BY_US:
-            found = "a picture that emcurate drew"
-            raise InputError(path, "an image from a microscope", found, "take it out of the images")
-        check_plausible(path, image.width * image.height * len(image.getbands()), content)
+        _check_with_pillow(path, image, content)
         image.load()
         if image.mode == "I" and image.format == "PNG":
             # PNG has 16 bits at most; older Pillows, 10.1 for one, give them as the signed 32 of this mode.

@@ -38,6 +38,11 @@ def encode_section(pixels: npt.NDArray[np.uint8]) -> bytes:
     return _tiff_head(*pixels.shape) + pixels.tobytes()
 
 
+def count_bytes(height: int, width: int) -> int:
+    """Return how many bytes `encode_section` gives for an image of this size."""
+    return len(_tiff_head(height, width)) + height * width
+
+
 def write_section(path: Path, pixels: npt.NDArray[np.uint8], *, overwrite: bool = False) -> bool:
     """Write a section or patch as TIFF unless the same is there; return whether it was written (`write_once`)."""
     return write_once(path, encode_section(pixels), overwrite=overwrite)

@@ -375,7 +375,7 @@ class CropPlan:
         """Return what the ledger keeps of a dataset's table, but for its rows: with how many patches were left out."""
         sizes = [(1, self._size(stem)) for stem in self.datasets[dataset]] + self.material.thin.get(dataset, [])
         small = sum(number * (count_patches(*size, self.how.crop_size) - self._count(*size)) for number, size in sizes)
-        return {**self.material.details(dataset), "small": small}
+        return {**self.material.details(dataset), "sections": len(self.datasets[dataset]), "small": small}
 
     def _count(self, height: int, width: int) -> int:
         return count_patches(height, width, self.how.crop_size, self.how.min_size)

@@ -82,6 +82,14 @@ class Report:
         """Add a line to the closing report, such as where a picture was written."""
         self.notes.append(message)
 
+    def take(self, other: Report) -> None:
+        """Add what another report has: that of a part of the work. Its counts are its own."""
+        self.fail_all(other.failures)
+        for warning in other.warnings:
+            self.warn(warning)
+        self.notes += other.notes
+        self.left_out += other.left_out
+
     def leave_out(self, path: Path, reason: str, advice: str) -> None:
         """Note a file or directory of a corpus that is not read."""
         self.left_out.append(LeftOut(path, reason, advice))

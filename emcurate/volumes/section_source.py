@@ -172,6 +172,11 @@ class DirectoryOfVolumes:
             for section in self._sections_of(name, volume)
         }
 
+    @property
+    def volumes(self) -> Mapping[str, Volume]:
+        """The volumes that could be opened, by name."""
+        return self._volumes
+
     def _sections_of(self, name: str, volume: Volume) -> Iterator[naming.VolumeSection]:
         for plane in self._planes[name]:
             width = naming.index_width(volume.shape[plane])
