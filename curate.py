@@ -2,7 +2,8 @@
 
 Reads:   2D images (--images), volumes (--volumes), videos (--videos): directories, at least one of them.
 Writes:  OUT/{stage}/, each stage's results in a directory of its own;
-         OUT/patches.parquet, a row for every patch: where it came from, what became of it and why.
+         OUT/patches.parquet, a row for every patch: where it came from, what became of it and why;
+         OUT/datasheet.json, for programs (MLCommons Croissant), and OUT/datasheet.md, for people: how all was made.
 Example: python curate.py --images corpus/images --volumes corpus/volumes --out work --until deduplicate
          (label patches in labeling.ipynb, then)
          python curate.py --images corpus/images --volumes corpus/volumes --out work --labels patch_quality_labels.npy
@@ -19,6 +20,7 @@ from __future__ import annotations
 import emcurate.start  # noqa: F401 - before all that takes its time to load
 
 import argparse
+import contextlib
 import importlib
 import os
 import shlex
@@ -30,13 +32,19 @@ from pathlib import Path
 from typing import Any
 
 from emcurate import cli
-from emcurate.errors import InputError
+from emcurate.errors import InputError, describe_os_error
 from emcurate.files import list_files
 from emcurate.patches.cutting import TAR
 from emcurate.patches.decided import DECIDED_FILE
 from emcurate.patches.joined import Results
 from emcurate.reporting.account import open_ledger, write_account
+from emcurate.reporting.datasheet import Run, read_facts, write_datasheets
+from emcurate.reporting.facts import Command, parse_licences
+from emcurate.reporting.inputs import list_beside
+from emcurate.reporting.reproduction import check_inputs, compare_results, scratch_directory, warn_of_other_versions
+from emcurate.running.jobs import Workers
 from emcurate.running.ledger_file import LedgerFile, ledger_path
+from emcurate.running.locks import release_locks
 from emcurate.running.report import Report
 
 NAME = "curate"
@@ -263,28 +271,64 @@ def run(a: argparse.Namespace) -> Report:
         cli.print_failures(total.failures)
         raise
     total.count("stages run", len(rows))
-    account_for_patches(a, total)
+    give_account(a, total)
     total.notes += ["", *format_table(rows), "", f"results: {a.out}"]
     return total
 
 
-def account_for_patches(a: argparse.Namespace, report: Report) -> None:
-    """Write the table of all patches, as far as the stages have come; what is wrong with it stops nothing."""
+def give_account(a: argparse.Namespace, report: Report) -> None:
+    """Write the table of all patches and the datasheets, as far as the stages have come; it stops nothing."""
     results = Results((a.out / "crop_patches",), a.out / "deduplicate", a.out / "classify_nn" / DECIDED_FILE)
     if results.files():
         among_inputs = any(getattr(a, kind) == a.out for kind in KINDS)
         try:
             ledger = open_ledger(a.out, NAME, among_inputs=among_inputs)
             write_account(ledger, results, report, overwrite=bool(a.stage_overwrite))
+            this = Run(
+                NAME, "curate.py", a.command, directories_in(a.out), list_beside(a.labels, a.weights), a.licences,
+                contents=not a.no_input_digests,
+            )  # fmt: skip
+            write_datasheets(ledger, this, report, workers_of(a), overwrite=bool(a.stage_overwrite))
         except InputError as error:
             report.fail(error)
+
+
+def directories_in(out: Path) -> dict[str, Path]:
+    """Return the directory of each stage's results."""
+    return {stage: out / stage for stage in SCRIPTS}
+
+
+def workers_of(a: argparse.Namespace) -> Workers:
+    """Return who does what this script does itself."""
+    return Workers(int(a.stage_processes)) if getattr(a, "stage_processes", None) else Workers()
+
+
+def reproduce(a: argparse.Namespace) -> Report:
+    """Run again what a datasheet tells of, on the same inputs, and compare all results with it."""
+    total = Report(NAME)
+    facts = read_facts(a.reproduce)
+    if not check_inputs(facts, total, workers_of(a)):
+        return total
+    warn_of_other_versions(facts, total)
+    with scratch_directory(a.out, a.reproduce.parent) as out:
+        for command in facts.commands:
+            try:
+                with contextlib.chdir(command.directory):
+                    again = parse([*command.words, "--out", str(out)])
+            except OSError as error:
+                raise describe_os_error(error, command.directory) from None
+            cli.print_outcome(run(again))
+            release_locks()  # before what they are of is removed
+        advice = f"compare {out} with the results" if a.out else "give --out DIR, to keep what was made and compare it"
+        compare_results(facts, out, directories_in(out), total, advice)
+    return total
 
 
 def verify(out: Path) -> Report:
     """Compare the results of every stage that has run with the digests noted when they were written."""
     total = Report(NAME)
     total.count("files verified", 0)
-    places = {stage: out / stage for stage in SCRIPTS} | {NAME: out}
+    places = {**directories_in(out), NAME: out}
     for stage, place in places.items():
         if ledger_path(place, stage).exists() or (place.is_dir() and stage != NAME):
             report, _ = cli.attempt(lambda stage=stage, place=place: cli.verify_results(place, stage), stage)
@@ -305,9 +349,7 @@ def build_parser() -> argparse.ArgumentParser:
     inputs = parser.add_argument_group("inputs and results")
     for flag, what in (("--images", "2D images"), ("--volumes", "volumes"), ("--videos", "videos")):
         inputs.add_argument(flag, type=cli.existing_directory, metavar="DIR", help=f"directory of {what}")
-    inputs.add_argument(
-        "--out", type=cli.output_directory, required=True, metavar="DIR", help="directory for all results"
-    )
+    inputs.add_argument("--out", type=cli.output_directory, metavar="DIR", help="directory for all results (required)")
     inputs.add_argument("--until", choices=SCRIPTS, default="reconstruct3d", help="last stage to run (default: all)")
     inputs.add_argument(
         "--verify", action="store_true", help="only compare all results in OUT with their noted digests"
@@ -318,6 +360,24 @@ def build_parser() -> argparse.ArgumentParser:
         default=EXEMPLARS,
         help="write the exemplars only, or all sections and patches on the way to them (default: %(default)s; all with "
         "--until crop_patches or before, and with --order sharpest, which looks at all of them)",
+    )
+    sheet = parser.add_argument_group("datasheet")
+    sheet.add_argument(
+        "--licence",
+        "--license",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="[DATASET=]LICENCE",
+        help="under which licence the data are, such as CC-BY-4.0, all of them or one dataset's",
+    )
+    sheet.add_argument("--no-input-digests", action="store_true", help="do not read inputs once more for their SHA-256")
+    sheet.add_argument(
+        "--reproduce",
+        type=cli.existing_file,
+        metavar="FILE",
+        help="only check that what a datasheet.json tells of gives the same bytes again, in a scratch directory; with "
+        "--out in that one, which is kept",
     )
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
@@ -343,14 +403,31 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the script; return its exit status."""
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the parsed arguments, with the command itself; end the program where they are wrong."""
     parser = build_parser()
     a = parser.parse_args(argv)
+    a.command = Command(tuple(sys.argv[1:] if argv is None else argv), str(Path.cwd()))
+    try:
+        a.licences = parse_licences(a.licence)
+    except ValueError as error:
+        parser.error(f"argument --licence: expected {error}")
+    if a.reproduce:
+        return a
+    if a.out is None:
+        parser.error("the following arguments are required: --out")
+    if not (a.verify or a.images or a.volumes or a.videos):
+        parser.error("expected at least one of --images, --volumes, --videos, found none")
+    return a
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the script; return its exit status."""
+    a = parse(argv)
+    if a.reproduce:
+        return cli.close(lambda: reproduce(a), NAME)
     if a.verify:
         return cli.close(lambda: verify(a.out), NAME)
-    if not (a.images or a.volumes or a.videos):
-        parser.error("expected at least one of --images, --volumes, --videos, found none")
     return cli.close(lambda: run(a), NAME)
 
 
