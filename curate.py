@@ -4,7 +4,8 @@ Reads:   2D images (--images), volumes (--volumes), videos (--videos): directori
          as a text file of their addresses and paths, a line each.
 Writes:  OUT/{stage}/, each stage's results in a directory of its own;
          OUT/patches.parquet, a row for every patch: where it came from, what became of it and why;
-         OUT/report.html, all that in pictures and numbers, for people.
+         OUT/report.html, all that in pictures and numbers, for people;
+         OUT/datasheet.json, for programs (MLCommons Croissant), and OUT/datasheet.md, for people: how all was made.
 Example: python curate.py --images corpus/images --volumes corpus/volumes --out work --until deduplicate
          (label patches in labeling.ipynb, then)
          python curate.py --images corpus/images --volumes corpus/volumes --out work \\
@@ -22,6 +23,7 @@ from __future__ import annotations
 import emcurate.start  # noqa: F401 - before all that takes its time to load
 
 import argparse
+import contextlib
 import functools
 import importlib
 import shlex
@@ -36,7 +38,7 @@ from emcurate.corpora.foresight import Foreseen, Grid, foresee_images, foresee_v
 from emcurate.curation.closing import count_datasets, format_datasets, format_foreseen, format_stages
 from emcurate.curation.flags import HandedOn
 from emcurate.curation.steps import Step, Steps, check_steps, run_steps
-from emcurate.errors import InputError
+from emcurate.errors import InputError, describe_os_error
 from emcurate.files import free_bytes, list_files, make_output_directory
 from emcurate.images.cleaning import Cleaning
 from emcurate.patches.cutting import FILES, TAR
@@ -44,11 +46,16 @@ from emcurate.patches.decided import DECIDED_FILE
 from emcurate.patches.grid import least_side
 from emcurate.patches.joined import Results
 from emcurate.reporting.account import open_ledger, write_account
-from emcurate.reporting.page import Run, StageRun
+from emcurate.reporting.datasheet import Run, read_facts, write_datasheets
+from emcurate.reporting.facts import Command, parse_licences
+from emcurate.reporting.inputs import list_beside
+from emcurate.reporting.page import ReportedRun, StageRun
+from emcurate.reporting.reproduction import check_inputs, compare_results, scratch_directory, warn_of_other_versions
 from emcurate.reporting.whole import write_report
 from emcurate.running.disk import spell_bytes
+from emcurate.running.jobs import Workers
 from emcurate.running.ledger_file import LedgerFile, ledger_path, lock_path
-from emcurate.running.locks import hold_lock
+from emcurate.running.locks import hold_lock, release_locks
 from emcurate.running.report import Report
 from emcurate.volumes.section_source import DirectoryOfVolumes
 
@@ -220,7 +227,7 @@ def run(a: argparse.Namespace) -> Report:
         cli.print_failures(total)
         raise
     total.count("stages run", len({stage.stage for stage in ran}))
-    account_for_patches(a, total)
+    give_account(a, total)
     draw_report(a, ran, total)
     cropped, boxes = ((directories[stage], stage) for stage in ("crop_patches", "reconstruct3d"))
     tables = [format_datasets(count_datasets(a.out, cropped, boxes)), format_stages(ran, directories)]
@@ -283,14 +290,19 @@ def foresee(
         report.take(of_this)
 
 
-def account_for_patches(a: argparse.Namespace, report: Report) -> None:
-    """Write the table of all patches, as far as the stages have come; what is wrong with it stops nothing."""
+def give_account(a: argparse.Namespace, report: Report) -> None:
+    """Write the table of all patches and the datasheets, as far as the stages have come; it stops nothing."""
     results = Results((a.out / "crop_patches",), a.out / "deduplicate", a.out / "classify_nn" / DECIDED_FILE)
     if results.files():
         among_inputs = any(getattr(a, kind) == a.out for kind in KINDS)
         try:
             ledger = open_ledger(a.out, NAME, among_inputs=among_inputs)
             write_account(ledger, results, report, overwrite=bool(a.stage_overwrite))
+            this = Run(
+                NAME, "curate.py", a.command, directories_in(a.out), list_beside(a.labels, a.weights), a.licences,
+                contents=not a.no_input_digests,
+            )  # fmt: skip
+            write_datasheets(ledger, this, report, workers_of(a), overwrite=bool(a.stage_overwrite))
         except InputError as error:
             report.fail(error)
 
@@ -299,10 +311,10 @@ def draw_report(a: argparse.Namespace, ran: list[StageRun], report: Report) -> N
     """Write the report of this run beside the table of all patches; what is wrong with it stops nothing."""
     exemplars = a.out / "deduplicate" / "deduplicated_fpaths.npz"
     kept = a.out / "classify_nn" / "nn_filtered_fpaths.npz"
-    command = shlex.join(["python", "curate.py", *map(hide_secrets, a.words)])
+    command = shlex.join(["python", "curate.py", *map(hide_secrets, a.command.words)])
     try:
         decided = a.out / "classify_nn" / DECIDED_FILE
-        page = write_report(Run(a.out, command, ran, report.failures), exemplars, kept, decided, SHEETS)
+        page = write_report(ReportedRun(a.out, command, ran, report.failures), exemplars, kept, decided, SHEETS)
     except InputError as error:
         report.fail(error)
     else:
@@ -310,11 +322,42 @@ def draw_report(a: argparse.Namespace, ran: list[StageRun], report: Report) -> N
             report.note(f"look at {page}")
 
 
+def directories_in(out: Path) -> dict[str, Path]:
+    """Return the directory of each stage's results."""
+    return {stage: out / stage for stage in SCRIPTS}
+
+
+def workers_of(a: argparse.Namespace) -> Workers:
+    """Return who does what this script does itself."""
+    return Workers(int(a.stage_processes)) if getattr(a, "stage_processes", None) else Workers()
+
+
+def reproduce(a: argparse.Namespace) -> Report:
+    """Run again what a datasheet tells of, on the same inputs, and compare all results with it."""
+    total = Report(NAME)
+    facts = read_facts(a.reproduce)
+    if not check_inputs(facts, total, workers_of(a)):
+        return total
+    warn_of_other_versions(facts, total)
+    with scratch_directory(a.out, a.reproduce.parent) as out:
+        for command in facts.commands:
+            try:
+                with contextlib.chdir(command.directory):
+                    again = parse([*command.words, "--out", str(out)])
+            except OSError as error:
+                raise describe_os_error(error, command.directory) from None
+            cli.print_outcome(run(again))
+            release_locks()  # before what they are of is removed
+        advice = f"compare {out} with the results" if a.out else "give --out DIR, to keep what was made and compare it"
+        compare_results(facts, out, directories_in(out), total, advice)
+    return total
+
+
 def verify(out: Path) -> Report:
     """Compare the results of every stage that has run with the digests noted when they were written."""
     total = Report(NAME, directory=out)
     total.count("files verified", 0)
-    places = {stage: out / stage for stage in SCRIPTS} | {NAME: out}
+    places = {**directories_in(out), NAME: out}
     for stage, place in places.items():
         if ledger_path(place, stage).exists() or (place.is_dir() and stage != NAME):
             report, _ = cli.attempt(lambda stage=stage, place=place: cli.verify_results(place, stage), stage)
@@ -335,9 +378,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="directory of volumes, or a text or csv file of their addresses and paths, or one of these by itself",
     )
     inputs.add_argument("--videos", type=cli.existing_directory, metavar="DIR", help="directory of videos")
-    inputs.add_argument(
-        "--out", type=cli.output_directory, required=True, metavar="DIR", help="directory for all results"
-    )
+    inputs.add_argument("--out", type=cli.output_directory, metavar="DIR", help="directory for all results (required)")
     inputs.add_argument("--until", choices=SCRIPTS, default="reconstruct3d", help="last stage to run (default: all)")
     inputs.add_argument(
         "--verify", action="store_true", help="only compare all results in OUT with their noted digests"
@@ -352,6 +393,24 @@ def build_parser() -> argparse.ArgumentParser:
         help="write the exemplars only, or all sections and patches on the way to them (default: %(default)s; all with "
         "--until crop_patches or before, and with --order sharpest, which looks at all of them)",
     )
+    sheet = parser.add_argument_group("datasheet")
+    sheet.add_argument(
+        "--licence",
+        "--license",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="[DATASET=]LICENCE",
+        help="under which licence the data are, such as CC-BY-4.0, all of them or one dataset's",
+    )
+    sheet.add_argument("--no-input-digests", action="store_true", help="do not read inputs once more for their SHA-256")
+    sheet.add_argument(
+        "--reproduce",
+        type=cli.existing_file,
+        metavar="FILE",
+        help="only check that what a datasheet.json tells of gives the same bytes again, in a scratch directory; with "
+        "--out in that one, which is kept",
+    )
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
         "--weights", type=cli.existing_file, metavar="FILE", help="trained classifier (default: the published one)"
@@ -363,14 +422,31 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the parsed arguments, with the command itself; end the program where they are wrong."""
+    parser = build_parser()
+    a = parser.parse_args(argv)
+    a.command = Command(tuple(sys.argv[1:] if argv is None else argv), str(Path.cwd()))
+    try:
+        a.licences = parse_licences(a.licence)
+    except ValueError as error:
+        parser.error(f"argument --licence: expected {error}")
+    if a.reproduce:
+        return a
+    if a.out is None:
+        parser.error("the following arguments are required: --out")
+    if not (a.verify or a.images or a.volumes or a.videos):
+        parser.error("expected at least one of --images, --volumes, --videos, found none")
+    return a
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the script; return its exit status."""
-    parser = build_parser()
-    a = parser.parse_args(argv, argparse.Namespace(words=list(sys.argv[1:] if argv is None else argv)))
+    a = parse(argv)
+    if a.reproduce:
+        return cli.close(lambda: reproduce(a), NAME)
     if a.verify:
         return cli.close(lambda: verify(a.out), NAME)
-    if not (a.images or a.volumes or a.videos):
-        parser.error("expected at least one of --images, --volumes, --videos, found none")
     return cli.close(lambda: look_ahead(a) if a.dry_run else run(a), NAME)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from emcurate.files import note_output, taken_by_other
 from emcurate.patches.joined import JOINED_NAME, Results, write_joined
+from emcurate.reporting.datasheet import DATASHEET, SHEET
 from emcurate.running.ledger import Ledger, Source
 from emcurate.running.report import Report
 
@@ -19,7 +20,7 @@ def open_ledger(out: Path, stage: str, *, among_inputs: bool = False) -> Ledger:
 
 def owner_of(name: str) -> str | None:
     """Return the ledger's key of what lies directly in OUT: its own name; None if it is none of this project's."""
-    return name if name == JOINED_NAME else None
+    return {JOINED_NAME: JOINED_NAME, DATASHEET: DATASHEET, SHEET: DATASHEET}.get(name)
 
 
 def write_account(ledger: Ledger, results: Results, report: Report, *, overwrite: bool = False) -> None:

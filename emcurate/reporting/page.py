@@ -76,7 +76,7 @@ class StageRun:
 
 
 @dataclass
-class Run:
+class ReportedRun:
     """What the report tells of the run itself.
 
     Attributes
@@ -107,7 +107,7 @@ class Run:
     state: str = ""
 
 
-def write_page(run: Run, summary: Summary, threshold: float | None = None) -> Path:
+def write_page(run: ReportedRun, summary: Summary, threshold: float | None = None) -> Path:
     """Write `report.html` into the run's directory, in the place of one that was written before.
 
     Raises
@@ -135,7 +135,7 @@ def is_report(path: Path, state: str = "") -> bool:
     return GENERATOR in head and f'content="{state}"'.encode() in head if state else GENERATOR in head
 
 
-def render(run: Run, summary: Summary, threshold: float | None = None) -> str:
+def render(run: ReportedRun, summary: Summary, threshold: float | None = None) -> str:
     """Return the page as HTML. What is read from data files is text in it, never markup."""
     largest = sorted(summary.datasets.values(), key=lambda dataset: (-dataset.patches, dataset.name))
     samples = {dataset.name: _choose_samples(dataset) for dataset in largest[:CARDS]}

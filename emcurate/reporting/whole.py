@@ -11,16 +11,18 @@ from emcurate.files import digest_bytes, digest_file
 from emcurate.patches.decided import read_threshold
 from emcurate.patches.joined import JOINED_NAME
 from emcurate.reporting.advice import advise
-from emcurate.reporting.page import REPORT_NAME, Run, is_report, write_page
+from emcurate.reporting.page import REPORT_NAME, ReportedRun, is_report, write_page
 from emcurate.reporting.summary import summarize
 
 
-def write_report(run: Run, exemplars: Path, kept: Path, decided: Path, sheets: Mapping[str, str]) -> Path | None:
+def write_report(
+    run: ReportedRun, exemplars: Path, kept: Path, decided: Path, sheets: Mapping[str, str]
+) -> Path | None:
     """Write the report of a run; return where it is, None if no patch has been cut yet.
 
     Parameters
     ----------
-    run : Run
+    run : ReportedRun
         What was done; `sheets`, `lists` and `next_steps` of it are filled in here.
     exemplars, kept : Path
         The path lists of the exemplars and of the informative patches, there or not.

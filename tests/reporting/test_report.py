@@ -14,7 +14,7 @@ from emcurate.errors import InputError
 from emcurate.images.sections import write_section
 from emcurate.patches.pathlists import write_path_list
 from emcurate.reporting.advice import advise
-from emcurate.reporting.page import Run, StageRun, render, write_page
+from emcurate.reporting.page import ReportedRun, StageRun, render, write_page
 from emcurate.reporting.summary import GREY_BARS, SCORE_BARS, SHOWN_BY_SCORE, summarize
 from emcurate.reporting.thumbnails import Thumbnails, encode_pixels
 
@@ -125,7 +125,7 @@ class Page(html.parser.HTMLParser):
 def test_nothing_that_data_files_hold_becomes_markup(made, tmp_path):
     _, summary = made
     hostile = f"</title></style><img src=x onerror=alert(1)>{HOSTILE}"
-    run = Run(tmp_path, hostile, [StageRun("crop_patches", hostile, 1.0, hostile, (hostile,))], [hostile])
+    run = ReportedRun(tmp_path, hostile, [StageRun("crop_patches", hostile, 1.0, hostile, (hostile,))], [hostile])
     run.next_steps = [hostile]
     page = Page(render(run, summary))
     assert "script" not in page.tags
@@ -137,7 +137,7 @@ def test_nothing_that_data_files_hold_becomes_markup(made, tmp_path):
 
 def test_numbers_of_the_summary_stand_on_the_page(made, tmp_path):
     frame, summary = made
-    text = " ".join("".join(Page(render(Run(tmp_path, "curate"), summary)).text).split())
+    text = " ".join("".join(Page(render(ReportedRun(tmp_path, "curate"), summary)).text).split())
     for outcome in ("informative", "uninformative"):
         assert f"{(frame['outcome'] == outcome).sum():,} {outcome}" in text
     assert f"{len(frame):,}" in text
@@ -152,13 +152,13 @@ def test_patches_on_disk_are_shown_and_those_that_are_gone_are_not(tmp_path):
     for path in paths[1:]:
         write_section(Path(path), np.full((64, 64), 90, np.uint8))
     write_path_list(tmp_path / "listed.npz", paths)
-    page = render(Run(tmp_path, "curate", lists=[tmp_path / "listed.npz", tmp_path / "none.npz"]), summary)
+    page = render(ReportedRun(tmp_path, "curate", lists=[tmp_path / "listed.npz", tmp_path / "none.npz"]), summary)
     assert len(re.findall(r'<img class="kept"', page.split("Near-duplicates")[0])) == len(paths) - 1
 
 
 def test_a_report_takes_the_place_of_one_and_of_nothing_else(made, tmp_path):
     _, summary = made
-    run = Run(tmp_path, "curate")
+    run = ReportedRun(tmp_path, "curate")
     path = write_page(run, summary)
     first = path.read_text()
     run.next_steps = ["rest"]
@@ -184,7 +184,7 @@ def test_a_page_of_thousands_of_datasets_is_less_than_10_megabytes(tmp_path, mon
     largest = encode_pixels(str(tmp_path / "noise.tiff"))
     monkeypatch.setattr(Thumbnails, "picture", lambda self, name: largest)  # all that can be shown is, as noise
     failures = [f"/data/{number} {'x' * 200}: expected a volume" for number in range(10_000)]
-    text = render(Run(tmp_path, "curate", failures=failures), summarize(tmp_path / "patches.parquet"))
+    text = render(ReportedRun(tmp_path, "curate", failures=failures), summarize(tmp_path / "patches.parquet"))
     assert text.count(largest) > 300
     assert len(text.encode()) < LARGEST_PAGE
 

@@ -5,7 +5,7 @@ import pytest
 
 from emcurate.images.sections import write_section
 from emcurate.patches.pathlists import write_path_list
-from emcurate.reporting.page import Run, StageRun, write_page
+from emcurate.reporting.page import ReportedRun, StageRun, write_page
 from emcurate.reporting.summary import summarize
 from tests.browsers import CHROMIUM, FLAGS, needs_chromium
 from tests.reporting.test_report import HOSTILE, make_table
@@ -25,7 +25,9 @@ def report(tmp_path_factory):
         write_section(directory / path, np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8))
     write_path_list(directory / "listed.npz", paths)
     stages = [StageRun("crop_patches", f"python raw/crop_patches.py {'/long' * 60}", 1.5, "270 patches", (HOSTILE,))]
-    run = Run(directory, "python curate.py " + "/long" * 60, stages, [HOSTILE], lists=[directory / "listed.npz"])
+    run = ReportedRun(
+        directory, "python curate.py " + "/long" * 60, stages, [HOSTILE], lists=[directory / "listed.npz"]
+    )
     return write_page(run, summarize(directory / "patches.parquet"), threshold=0.5)
 
 

@@ -1,0 +1,132 @@
+"""What a datasheet tells: of what, how, with what and under which licences results were made, and what became of it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from emcurate.patches.exports.plan import LEFT_OUT
+from emcurate.reporting.inputs import Input
+from emcurate.reporting.results import Made
+from emcurate.running.ledger_file import LedgerFile, ledger_path
+
+# The licence of datasets of which nothing else is said.
+OF_ALL = ""
+
+COUNTED_AT_ONCE = 1 << 17  # rows
+
+
+class Command(msgspec.Struct, frozen=True):
+    """A command as it was typed, without the script, and the directory that it was typed in."""
+
+    words: tuple[str, ...]
+    directory: str
+
+
+class DatasetFacts(msgspec.Struct):
+    """What there is of one dataset.
+
+    `outcomes` are numbers of patches; `pixel_sizes_nm` all that occur, rounded to a thousandth; `small` the patches
+    that were left out for their size when it was cut, of which there is no row.
+    """
+
+    kinds: list[str] = []
+    sources: int = 0
+    patches: int = 0
+    outcomes: dict[str, int] = {}
+    pixel_sizes_nm: list[float] = []
+    small: int = 0
+
+
+class Facts(msgspec.Struct):
+    """All that a datasheet tells beside its files."""
+
+    tool: str
+    versions: dict[str, str]
+    commit: str | None
+    commands: list[Command]
+    parameters: dict[str, dict[str, Any]]
+    licences: dict[str, str]
+    inputs: list[Input]
+    results: dict[str, dict[str, Made]]
+    datasets: dict[str, DatasetFacts]
+    reasons: dict[str, int]
+    based_on: list[Input] = []
+
+    @property
+    def seeds(self) -> dict[str, int]:
+        """The seed of each stage that has one."""
+        return {stage: found["seed"] for stage, found in self.parameters.items() if found.get("seed") is not None}
+
+
+def read_parameters(stages: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+    """Return with which parameters each stage has run, as its ledger noted them."""
+    headers = {stage: LedgerFile(ledger_path(directory, stage)).header for stage, directory in stages.items()}
+    return {stage: dict(header.parameters or {}) for stage, header in headers.items() if header is not None}
+
+
+def count_patches(joined: Path) -> tuple[dict[str, DatasetFacts], dict[str, int]]:
+    """Return what a table of all patches says of each dataset, and why how many patches were left out of an export."""
+    datasets: dict[str, DatasetFacts] = defaultdict(DatasetFacts)
+    reasons: dict[str, int] = defaultdict(int)
+    sources: dict[str, set[str]] = defaultdict(set)
+    sizes: dict[str, set[float]] = defaultdict(set)
+    alike = ["dataset", "kind", "source", "pixel_size_y_nm", "pixel_size_x_nm", "outcome"]
+    with pq.ParquetFile(joined) as parquet:
+        for batch in parquet.iter_batches(COUNTED_AT_ONCE, columns=[*alike, "why"], use_threads=False):
+            rows = pa.Table.from_batches([batch])
+            # Of a million patches there are a few that differ in these.
+            for row in rows.group_by(alike, use_threads=False).aggregate([([], "count_all")]).to_pylist():
+                name, number = row["dataset"] or "", row["count_all"]
+                facts = datasets[name]
+                facts.patches += number
+                facts.outcomes[row["outcome"]] = facts.outcomes.get(row["outcome"], 0) + number
+                if row["kind"] and row["kind"] not in facts.kinds:
+                    facts.kinds = sorted([*facts.kinds, row["kind"]])
+                sources[name] |= {row["source"]} - {None}
+                sizes[name] |= {row["pixel_size_y_nm"], row["pixel_size_x_nm"]} - {None}
+            left_out = rows.filter(pc.equal(rows["outcome"], LEFT_OUT))
+            for row in left_out.group_by("why", use_threads=False).aggregate([([], "count_all")]).to_pylist():
+                reasons[row["why"]] += row["count_all"]
+    for name, facts in datasets.items():
+        facts.sources, facts.pixel_sizes_nm = len(sources[name]), sorted({round(size, 3) for size in sizes[name]})
+    return dict(sorted(datasets.items())), dict(sorted(reasons.items()))
+
+
+def add_small(datasets: Mapping[str, DatasetFacts], patchdir: Path) -> None:
+    """Enter how many patches crop_patches.py left out for their size, as far as it noted that."""
+    for line in LedgerFile(ledger_path(patchdir, "crop_patches")).entries.values():
+        small = line.details.get("small")
+        if isinstance(small, int) and line.dataset in datasets:
+            datasets[line.dataset].small += small
+
+
+def parse_licences(words: Sequence[str]) -> dict[str, str]:
+    """Return licences by dataset, of words such as ``CC-BY-4.0`` for all others and ``fly=CC0-1.0`` for one.
+
+    >>> parse_licences(["CC-BY-4.0", "fly=CC0-1.0"])
+    {'': 'CC-BY-4.0', 'fly': 'CC0-1.0'}
+
+    Raises
+    ------
+    ValueError
+        If one says nothing, or two speak of the same datasets.
+    """
+    found: dict[str, str] = {}
+    for word in words:
+        # An address may have an equals sign, but not before its colon.
+        name, equals, licence = word.partition("=")
+        dataset, licence = (name, licence) if equals and "://" not in name else (OF_ALL, word)
+        if not licence.strip():
+            raise ValueError(f"a licence, or DATASET=LICENCE, found {word!r}")
+        if dataset in found:
+            raise ValueError(f"one licence for {dataset or 'all datasets'}, found {found[dataset]} and {licence}")
+        found[dataset] = licence.strip()
+    return found
