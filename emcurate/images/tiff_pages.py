@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -48,12 +49,15 @@ _SAVE_AS_RGB = "save it as grey or RGB"
 
 
 def check_tiff_complete(path: Path, pages: list[Any]) -> None:
-    """Raise `InputError` if any strip or tile of these TIFF pages lies outside the file or is missing.
+    """Raise `InputError` if any strip or tile of these TIFF pages lies outside the file, is missing or not listed.
 
     tifffile fills missing data with zeros, which would pass for black pixels.
     """
     for page in pages:
         size = page.parent.filehandle.size
+        if not page.is_contiguous and len(page.dataoffsets) < math.prod(page.chunked):
+            expected = f"a TIFF file with all {math.prod(page.chunked):,} strips or tiles of a page"
+            raise InputError(path, expected, f"{len(page.dataoffsets):,}", "copy it again")
         segments = zip(page.dataoffsets, page.databytecounts, strict=False)
         ends = [offset + count if offset and count else size + 1 for offset, count in segments]
         _check_end(path, max(ends, default=size + 1), size)

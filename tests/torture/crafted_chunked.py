@@ -494,7 +494,7 @@ def _hdf5_cases(root):
         file.create_group("DataSetInfo/Image").attrs.update({"X": "99999999999", "Y": "-1", "Z": "nan", "Unit": "x"})
 
     def bomb(file):
-        file.create_dataset("raw", (512, 1024, 1024), np.uint8, chunks=(512, 1024, 1024), compression="gzip")[0] = 0
+        file.create_dataset("raw", (256, 1024, 1024), np.uint8, chunks=(256, 1024, 1024), compression="gzip")[0] = 0
 
     secret = str(root / "secret.raw")
     for name in (secret, "pipe", "/dev/zero", "nothing", "CASE00.h5"):
@@ -514,7 +514,7 @@ def _hdf5_cases(root):
     yield "claims 2^31 a side in chunks", _hdf5(dataset(shape=(BIG, BIG, BIG), chunks=(8, 8, 8)))
     yield "no sides", _hdf5(dataset(shape=(0, 5, 5), chunks=(1, 1, 1), maxshape=(None, 5, 5)))
     yield "chunks of 2^31", _hdf5(dataset(shape=(2, BIG - 1, 1), chunks=(1, BIG - 1, 1)))
-    yield "a chunk of 2^29 zeros", _hdf5(bomb)
+    yield "a chunk of 2^28 zeros", _hdf5(bomb)
     yield "objects", _hdf5(dataset(dtype=h5py.ref_dtype))
     yield "text of any length", _hdf5(dataset(dtype=h5py.string_dtype()))
     yield "columns", _hdf5(dataset(dtype=[("a", "u1"), ("b", "f8")]))

@@ -88,8 +88,8 @@ def _tiff_cases():
     yield "sub-pages lead round", tiff_bytes(a_page(subifds=(4, [8, 8, 8])), bytes(16))
     yield "page list leads round after 150 pages", chain_of_pages(150, back_to=120)
     yield "more than a million pages", chain_of_pages((1 << 20) + 1)
-    yield "20,000 pages", chain_of_pages(20_000)
-    yield "20,000 pages, of which the last is another", _another_at_the_end(chain_of_pages(20_000))
+    yield "5,000 pages", chain_of_pages(5_000)
+    yield "5,000 pages, of which the last is another", _another_at_the_end(chain_of_pages(5_000))
     for claim in ("1000000", "-3", "99999999999999999999", "nan", "1e99"):
         text = f"ImageJ=1.11a\nimages={claim}\nslices={claim}\nspacing=nan\nunit=nm\n\0".encode()
         yield f"ImageJ of {claim} slices", tiff_bytes(a_page(description=(2, text)), bytes(16))

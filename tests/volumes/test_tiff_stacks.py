@@ -7,6 +7,7 @@ import pytest
 import tifffile
 
 from emcurate.errors import InputError
+from emcurate.images.reading import read_image
 from emcurate.images.tiff_directories import read_directories
 from emcurate.volumes.formats import tiff as tiff_format
 from emcurate.volumes.layouts import FlatFile
@@ -136,6 +137,23 @@ def test_a_page_whose_pixels_lie_beyond_the_file_is_refused(tmp_path, options):
     path.write_bytes(data)
     with pytest.raises(InputError, match="pixel data that goes on after its"):
         open_volume(path)
+
+
+@pytest.mark.parametrize("options", [{"rowsperstrip": 8}, {"tile": (16, 16)}], ids=str)
+@pytest.mark.parametrize("page", [0, ODD])
+def test_strips_that_are_not_listed_are_not_read_as_black(tmp_path, options, page):
+    found = r"a TIFF file with all . strips or tiles of a page, found 3"
+    for planes, read in ((VOXELS, lambda path: open_volume(path).read()), (VOXELS[:1], read_image)):
+        path = write_pages(tmp_path / "v.tif", planes, compression="zlib", **options)
+        with tifffile.TiffFile(path) as tiff:
+            tags = tiff.pages[min(page, len(planes) - 1)].aspage().tags
+        data = bytearray(path.read_bytes())
+        for number in (273, 279) if "rowsperstrip" in options else (324, 325):
+            count = tags[number].offset + 4
+            data[count : count + 4] = struct.pack("<I", 3)  # of 4 strips, or 6 tiles
+        path.write_bytes(data)
+        with pytest.raises(InputError, match=found):
+            read(path)
 
 
 @pytest.mark.parametrize("how", ["apart", "compressed", "shaped"])

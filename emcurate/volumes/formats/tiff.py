@@ -24,6 +24,7 @@ from emcurate.images.tiff_directories import TYPE_BYTES, Directories, Numbers, f
 from emcurate.images.tiff_files import TIFF_DAMAGE, open_tiff, parse_ome
 from emcurate.images.tiff_pages import (
     check_pages_complete,
+    check_tiff_complete,
     grey_type_of_page,
     is_auxiliary_page,
     page_at,
@@ -92,7 +93,10 @@ class TiffPages:
             for z in range(start, stop):
                 try:
                     page = page_at(tiff, offsets, self.indices[z])
+                    check_tiff_complete(self.path, [page])
                     plane = read_grey_page(self.path, page, threads=1)
+                except InputError:
+                    raise
                 except TIFF_DAMAGE as error:
                     expected = "pages that can be decoded"
                     raise describe_damage(error, self.path, expected, COPY_AGAIN, f" at slice {z}") from None
