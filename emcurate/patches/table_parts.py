@@ -17,7 +17,7 @@ import msgspec
 from emcurate.errors import InputError
 from emcurate.files import Output, digest_bytes, is_intact, list_entries
 from emcurate.partials import remove_stale_partials
-from emcurate.patches.tables import OWN_COLUMNS, Cut, read_cuts, read_metadata, read_row_groups, write_cuts
+from emcurate.patches.tables import COLUMNS, OWN_COLUMNS, Cut, read_cuts, read_metadata, read_row_groups, write_cuts
 from emcurate.running.ledger_file import LEDGER_DIRECTORY
 
 PARTS_DIRECTORY = f"{LEDGER_DIRECTORY}/crop_patches.parts"
@@ -141,11 +141,13 @@ def _shard_of(metadata: Mapping[bytes, bytes]) -> tuple[str, Output] | None:
 def _is_whole(part: Path) -> bool:
     """Return whether a part can be read to its end, after whatever happened to it since a run that was killed."""
     try:
-        for _ in read_row_groups(part, OWN_COLUMNS):
-            pass
+        return all(
+            group.schema.field(name).type == COLUMNS[name]
+            for group in read_row_groups(part, OWN_COLUMNS)
+            for name in OWN_COLUMNS
+        )
     except InputError:
         return False
-    return True
 
 
 def _digest(text: str) -> str:

@@ -237,6 +237,8 @@ def read_cuts(
     metadata: dict[bytes, bytes] = {}
     for table in read_row_groups(path, OWN_COLUMNS):
         metadata = dict(table.schema.metadata)
+        if not len(table):
+            continue
         of_section = in_one(pc.replace_substring_regex(table["patch"], r"_\d+_\d+$", "")).dictionary_encode()
         numbers = as_numbers(of_section.indices)
         places = np.stack([as_numbers(table[name]) for name in ("y", "x", "height", "width")], axis=1)
@@ -351,7 +353,7 @@ def _open_table(path: Path, columns: Sequence[str]) -> Iterator[pq.ParquetFile]:
             parquet = pq.ParquetFile(file, page_checksum_verification=True)
             schema = parquet.schema_arrow
             wrong = [name for name in columns if name not in schema.names]
-            if wrong or HASH_SIZE_KEY not in (schema.metadata or {}):
+            if wrong or not (schema.metadata or {}).get(HASH_SIZE_KEY, b"").isdigit():
                 found = f"a Parquet file without {', '.join(wrong) or 'the size of hashes'}"
                 raise InputError(path, "a table of patches", found, advice)
             yield parquet

@@ -170,10 +170,10 @@ class Ledger:
         hold_lock(lock, directory)
         for swept in (directory, *_walk(path.parent)):
             remove_stale_partials(swept, alone=holds_alone(lock))
-        before_release(lock, self.note)
         remember_room(directory)
         self._noted = time.monotonic()
         self._file = LedgerFile(path)
+        before_release(lock, self.note)
         self._file.compact()
         self._sources: Mapping[str, Source] = {}
         self._root = ""

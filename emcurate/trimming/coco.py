@@ -27,6 +27,7 @@ _ADVICE = "name an instances_….json or stuff_….json, unpacked; download it a
 _PLAIN_NAME = re.compile(r"\w[\w.-]*")  # what nearly every file name is, and surely harmless
 _SHOWN = 3  # examples in a message
 _MOST_KEYS_SHOWN = 8
+_MOST_RECORD_SHOWN = 60  # bytes
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,9 @@ class _Owner(msgspec.Struct, gc=False):
     id: int | None = None
 
 
+_ID, _OWNER = msgspec.json.Decoder(_Id), msgspec.json.Decoder(_Owner)
+
+
 def read_annotations(paths: Sequence[Path]) -> AnnotationSet:
     """Read annotation files and merge them by image, in the order given.
 
@@ -168,12 +172,11 @@ def select_records(paths: Sequence[Path], image_ids: Collection[int]) -> tuple[b
     for path in paths:
         records = _decode(path, _Records)
         for raw in records.images:
-            images.setdefault(msgspec.json.decode(raw, type=_Id).id, bytes(raw))
+            images.setdefault(_decode_record(path, _ID, raw).id, bytes(raw))
         for raw in records.categories:
-            categories.setdefault(msgspec.json.decode(raw, type=_Id).id, bytes(raw))
-        owner = msgspec.json.Decoder(_Owner)
+            categories.setdefault(_decode_record(path, _ID, raw).id, bytes(raw))
         for raw in records.annotations:
-            about = owner.decode(raw)
+            about = _decode_record(path, _OWNER, raw)
             if about.image_id not in wanted:
                 continue
             text = bytes(raw)
@@ -224,6 +227,15 @@ def _decode(path: Path, kind: type[Value]) -> Value:
         broken = f"no complete JSON ({str(error).rstrip('.')})"
         found = broken if other is None or other == "JSON" else other
     raise InputError(path, _EXPECTED, found, _ADVICE)
+
+
+def _decode_record(path: Path, decoder: msgspec.json.Decoder[Value], raw: msgspec.Raw) -> Value:
+    """Decode a record of a JSON file whose ends have been found, but whose text nobody has looked at yet."""
+    try:
+        return decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        start = bytes(raw[:HEAD_BYTES])[:_MOST_RECORD_SHOWN]
+        raise InputError(path, _EXPECTED, f"a record that is none ({error}): {start!r}", _ADVICE) from None
 
 
 def _describe(data: memoryview, complaint: str) -> str:

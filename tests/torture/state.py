@@ -31,12 +31,13 @@ from tests.torture.commands import SMALL_COMMANDS
 from tests.torture.crafted_lists import make_npys, pickled
 from tests.torture.faulty_runs import FAULTS, run_watched
 from tests.torture.kills import FORBIDDEN
-from tests.torture.odd_entries import make_round, make_socket
+from tests.torture.odd_entries import make_socket
 
 RESULTS_OF_A_KIND = 2  # results of one suffix that are damaged
 FLIPS = 4
 DEEP = 100_000  # brackets in brackets
 FINISHED, HALF = "after a finished run", "after a run that was killed half-way"
+BEFORE = "of a stage before"
 HALF_WAY = 0.6  # of its changes
 
 # What may stand where something else should, as JSON.
@@ -89,7 +90,7 @@ def generic_damages(data, others, root, rng):
     yield "a pipe", _become(os.mkfifo)
     yield "a socket", _become(make_socket)
     yield "a link that leads nowhere", _become(lambda path: path.symlink_to("/nowhere/at/all"))
-    yield "links that lead round", _become(make_round)
+    yield "a link to itself", _become(lambda path: path.symlink_to(path.name))
     yield "a link to a device", _become(lambda path: path.symlink_to("/dev/zero"))
     yield "unreadable", _make_unreadable
 
@@ -177,22 +178,26 @@ def _odd_tables(path):
 class Torture(faults.Torture):
     """The same for state as the faults do for changes."""
 
-    def torture(self, name, trials=None, kinds=(FINISHED, HALF)):
+    def torture(self, name, trials=None, kinds=(FINISHED, HALF, BEFORE)):
         """Do everything to one command's state, or so many of all trials that there are, drawn."""
         self.name, self.command, self.more = name, self.commands[name], ()
         if not self.learn():
             return "not tried"
         counts = Counter()
         for kind in kinds:
-            whole = self.keep(kind)
-            if whole is None:
-                continue
             rng = random.Random(f"{self.seed} {name} {kind}")
-            chosen = list(self.list_damages(whole, rng))
+            if kind == BEFORE:
+                chosen = [damage for path in self.find_inputs() for damage in list_damages(path, [], self.work, rng)]
+            else:
+                whole = self.keep(kind)
+                chosen = list(self.damages_below(whole, rng))
             if trials is not None:
                 chosen = rng.sample(chosen, min(trials, len(chosen)))
             for path, what, damage in chosen:
-                counts[self.try_damage(whole, path, what, damage, kind)] += 1
+                if kind == BEFORE:
+                    counts[self.try_before(path, what, damage)] += 1
+                else:
+                    counts[self.try_damage(whole, path.relative_to(whole), what, damage, kind)] += 1
         return ", ".join(f"{number:,} {words}" for words, number in counts.items())
 
     def keep(self, kind):
@@ -208,33 +213,39 @@ class Torture(faults.Torture):
         shutil.copytree(self.out, whole, symlinks=True)
         return whole
 
-    def list_damages(self, whole, rng):
+    def find_inputs(self):
+        """Return what the stages before keep of the inputs: ledgers, and tables of patches."""
+        words = [Path(word) for word in self.call[1] if word.startswith(f"{self.corpus.directory}/")]
+        places = {path if path.is_dir() and path.suffix != ".npz" else path.parent for path in words}
+        ends = (f"{LEDGER_DIRECTORY}/*.jsonl", "*.parquet")
+        return sorted({path for place in places for end in ends for path in place.glob(end)})
+
+    def damages_below(self, whole, rng):
         """Yield (path, what, function of a path) for all that is done to files below a directory."""
         paths = sorted(path for path in whole.rglob("*") if path.is_file() and path.suffix != ".partial")
         states = [path for path in paths if LEDGER_DIRECTORY in path.relative_to(whole).parts]
         kinds = {}
         for path in paths:
-            if path not in states:
+            if path not in states and not self.command.among_inputs:
                 kinds.setdefault((path.suffix, path.parent == whole), []).append(path)
         results = [path for found in kinds.values() for path in rng.sample(found, min(RESULTS_OF_A_KIND, len(found)))]
-        if self.command.among_inputs:
-            results = []
         contents = [path.read_bytes() for path in rng.sample(paths, min(3, len(paths)))]
         for path in [*states, *results]:
-            data = path.read_bytes()
-            for damages in (
-                generic_damages(data, contents, self.work, rng),
-                crafted_damages(path, data, self.work, rng),
-            ):
-                for what, damage in damages:
-                    yield path.relative_to(whole), what, damage
+            yield from list_damages(path, contents, self.work, rng)
 
-    def try_damage(self, whole, path, what, damage, kind):
-        """Damage a file; judge what the command does then; return that in words."""
-        where = f"{kind}, {path} {what}"
-        shutil.rmtree(self.out)
-        shutil.copytree(whole, self.out, symlinks=True)
-        damage(self.out / path)
+    def try_before(self, path, what, damage):
+        """Damage what an earlier stage keeps; judge what the command does then; return that in words."""
+        before, data = path.stat(), path.read_bytes()
+        self.afresh()
+        damage(path)
+        _, judged = self.judge_run(f"{path.name} {what}")
+        remove(path)
+        path.write_bytes(data)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        return judged
+
+    def judge_run(self, where):
+        """Run the command; find what it must never do; return what it says, and in words how it ends."""
         answer = self.run(self.call)
         said = answer.out + answer.err
         if (self.work / "ran").exists():
@@ -242,27 +253,45 @@ class Torture(faults.Torture):
             (self.work / "ran").unlink()
         if answer.status not in (0, 1) or any(words in said for words in FORBIDDEN):
             self.find(f"{where}: status {answer.status}", said)
-            return "not borne"
-        if answer.status == 0:
+            return said, "not borne"
+        return said, "named" if answer.status else "mended"
+
+    def try_damage(self, whole, path, what, damage, kind):
+        """Damage a file; judge what the command does then; return that in words."""
+        where = f"{kind}, {path} {what}"
+        shutil.rmtree(self.out)
+        shutil.copytree(whole, self.out, symlinks=True)
+        damage(self.out / path)
+        said, judged = self.judge_run(where)
+        if judged == "mended":
             self.compare(where, said)
-            return "mended"
+        if judged != "named":
+            return judged
         if path.name not in said and path.parent.name not in said and str(self.out) not in said:
             self.find(f"{where}: not named", said)
-        self.remove(self.out / path)
+        remove(self.out / path)
         answer = self.run(self.call)
         if answer.status != 0:
             self.find(f"{where}, named and deleted: status {answer.status}", said + answer.out + answer.err)
         else:
             self.compare(f"{where}, named and deleted", said + answer.out + answer.err)
-        return "named"
+        return judged
 
-    def remove(self, path):
-        """Remove whatever is there."""
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-        path.with_name(f".{path.name}").unlink(missing_ok=True)  # the other of two links that lead round
+
+def remove(path):
+    """Remove whatever is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def list_damages(path, others, root, rng):
+    """Yield (path, what, function of a path) for all that is done to a file."""
+    data = path.read_bytes()
+    for damages in (generic_damages(data, others, root, rng), crafted_damages(path, data, root, rng)):
+        for what, damage in damages:
+            yield path, what, damage
 
 
 def main(argv=None):
@@ -275,7 +304,7 @@ def main(argv=None):
     print(f"seed {a.seed}")
     ledgers.NOTED_SECONDS = -1.0
     make_stages_quick()
-    kinds = (FINISHED, HALF) if syscalls.are_seen() else (FINISHED,)
+    kinds = (FINISHED, HALF, BEFORE) if syscalls.are_seen() else (FINISHED, BEFORE)
     with tempfile.TemporaryDirectory(prefix="state-") as work:
         torture = Torture(a.seed, work)
         for name in SMALL_COMMANDS:
