@@ -311,7 +311,7 @@ def draw_report(a: argparse.Namespace, ran: list[StageRun], report: Report) -> N
     """Write the report of this run beside the table of all patches; what is wrong with it stops nothing."""
     exemplars = a.out / "deduplicate" / "deduplicated_fpaths.npz"
     kept = a.out / "classify_nn" / "nn_filtered_fpaths.npz"
-    command = shlex.join(["python", "curate.py", *map(hide_secrets, a.command.words)])
+    command = shlex.join(["python", "curate.py", *a.command.words])
     try:
         decided = a.out / "classify_nn" / DECIDED_FILE
         page = write_report(ReportedRun(a.out, command, ran, report.failures), exemplars, kept, decided, SHEETS)
@@ -426,7 +426,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the parsed arguments, with the command itself; end the program where they are wrong."""
     parser = build_parser()
     a = parser.parse_args(argv)
-    a.command = Command(tuple(sys.argv[1:] if argv is None else argv), str(Path.cwd()))
+    a.command = Command(tuple(map(hide_secrets, sys.argv[1:] if argv is None else argv)), str(Path.cwd()))
     try:
         a.licences = parse_licences(a.licence)
     except ValueError as error:
