@@ -118,6 +118,7 @@ class _Owner(msgspec.Struct, gc=False):
 
 
 _ID, _OWNER = msgspec.json.Decoder(_Id), msgspec.json.Decoder(_Owner)
+_WHOLE = msgspec.json.Decoder(dict[str, Any])
 
 
 def read_annotations(paths: Sequence[Path]) -> AnnotationSet:
@@ -166,7 +167,7 @@ def select_records(paths: Sequence[Path], image_ids: Collection[int]) -> tuple[b
     images: dict[int, bytes] = {}
     categories: dict[int, bytes] = {}
     annotations: list[bytes] = []
-    renumber: list[bytes] = []
+    renumber: list[tuple[Path, msgspec.Raw]] = []
     taken: dict[int, bytes] = {}
     licenses, info = b"[]", b"{}"
     for path in paths:
@@ -181,15 +182,15 @@ def select_records(paths: Sequence[Path], image_ids: Collection[int]) -> tuple[b
                 continue
             text = bytes(raw)
             if about.id is None or taken.get(about.id, text) != text:
-                renumber.append(text)
+                renumber.append((path, raw))
             elif about.id not in taken:
                 taken[about.id] = text
                 annotations.append(text)
         licenses = bytes(records.licenses) if licenses == b"[]" else licenses
         info = bytes(records.info) if info == b"{}" else info
     free = max(taken, default=0) + 1
-    for number, text in enumerate(renumber, start=free):
-        annotation: dict[str, Any] = msgspec.json.decode(text)
+    for number, (path, raw) in enumerate(renumber, start=free):
+        annotation = _decode_record(path, _WHOLE, raw)
         annotations.append(msgspec.json.encode({**annotation, "id": number}))
     oddities = []
     if renumber:
@@ -234,7 +235,7 @@ def _decode_record(path: Path, decoder: msgspec.json.Decoder[Value], raw: msgspe
     try:
         return decoder.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        start = bytes(raw[:HEAD_BYTES])[:_MOST_RECORD_SHOWN]
+        start = bytes(raw)[:_MOST_RECORD_SHOWN]
         raise InputError(path, _EXPECTED, f"a record that is none ({error}): {start!r}", _ADVICE) from None
 
 

@@ -137,6 +137,15 @@ def write_hashes(path, bits, names=None, rows_a_group=None, kind=None, side=None
     return names
 
 
+@pytest.mark.parametrize("side", ["eight", "", "-3", "8.0"])
+def test_a_size_of_hashes_that_is_no_number_is_named(tmp_path, side):
+    table = pa.table({"patch": ["a-LOC-2d_0_0"], "hash": [b"12345678"]})
+    path = tmp_path / "a_patches.parquet"
+    pq.write_table(table.replace_schema_metadata({tables.HASH_SIZE_KEY: side}), path)
+    with pytest.raises(InputError, match=r"a_patches\.parquet: expected a table of patches, found .*size of hashes"):
+        tables.read_hashes(path)
+
+
 @pytest.mark.parametrize("side", [2, 5, 8, 11, 16])
 @pytest.mark.parametrize("rows_a_group", [1, 3, 1000])
 def test_hashes_are_read_group_by_group(tmp_path, side, rows_a_group):

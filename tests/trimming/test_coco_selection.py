@@ -2,6 +2,8 @@
 
 import pytest
 
+from emcurate.errors import InputError
+from emcurate.trimming.coco import select_records
 from emcurate.trimming.coco_selection import REPORT_COLUMNS, merge_report, select_images
 
 HEAD = ",".join(REPORT_COLUMNS)
@@ -35,3 +37,11 @@ def test_a_splits_rows_take_the_place_of_its_earlier_ones(earlier, split, row, e
 
 def test_a_last_line_that_was_cut_off_is_no_row():
     assert merge_report(f"{HEAD}\n{TRAIN}\n{VAL[:-1]}", "train", []).splitlines() == [HEAD]
+
+
+def test_a_record_that_is_no_utf8_is_named(tmp_path):
+    path = tmp_path / "instances.json"
+    around = b'{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [%s]}'
+    path.write_bytes(around % b'{"image_id": 1, "category_id": 3, "note": "caf\xe9"}')
+    with pytest.raises(InputError, match=r"instances\.json: .* found a record that is none"):
+        select_records([path], [1])
