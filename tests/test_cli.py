@@ -232,7 +232,7 @@ def test_quiet_says_only_what_is_wrong_and_the_log_has_everything(parser, tmp_pa
     assert captured.out == ""
     assert captured.err.splitlines() == ["warning: odd", "Failed:", "  a.tif: bad"]
     first, *rest = log.read_text().splitlines()
-    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\S* \$ stage\.py .*", first)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\S* \$ stage\.py.*", first)
     said = ["warning: odd", "not read: a.txt: not an image; leave it", "look here"]
     assert rest == [*said, "stage: 3 patches, 1 not read, 1 failed.", "Failed:", "  a.tif: bad"]
     # The next run in this process is not quiet, and keeps no log; one that does adds to it.
