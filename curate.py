@@ -227,10 +227,11 @@ def run(a: argparse.Namespace) -> Report:
         cli.print_failures(total)
         raise
     total.count("stages run", len({stage.stage for stage in ran}))
-    give_account(a, total)
-    draw_report(a, ran, total)
-    cropped, boxes = ((directories[stage], stage) for stage in ("crop_patches", "reconstruct3d"))
-    tables = [format_datasets(count_datasets(a.out, cropped, boxes)), format_stages(ran, directories)]
+    tables = [format_stages(ran, directories)]
+    if give_account(a, total):
+        draw_report(a, ran, total)
+        cropped, boxes = ((directories[stage], stage) for stage in ("crop_patches", "reconstruct3d"))
+        tables.insert(0, format_datasets(count_datasets(a.out, cropped, boxes)))
     total.notes += [line for table in tables if table for line in ("", *table)]
     total.notes += ["", f"results: {a.out}"]
     return total
@@ -290,14 +291,19 @@ def foresee(
         report.take(of_this)
 
 
-def give_account(a: argparse.Namespace, report: Report) -> None:
-    """Write the table of all patches and the datasheets, as far as the stages have come; it stops nothing."""
+def give_account(a: argparse.Namespace, report: Report) -> bool:
+    """Write the table of all patches and the datasheets, as far as the stages have come; return whether there is one.
+
+    What is wrong with them stops nothing.
+    """
+    accounted = False
     results = Results((a.out / "crop_patches",), a.out / "deduplicate", a.out / "classify_nn" / DECIDED_FILE)
     if results.files():
         among_inputs = any(getattr(a, kind) == a.out for kind in KINDS)
         try:
             ledger = open_ledger(a.out, NAME, among_inputs=among_inputs)
             write_account(ledger, results, report, overwrite=bool(a.stage_overwrite))
+            accounted = True
             this = Run(
                 NAME, "curate.py", a.command, directories_in(a.out), list_beside(a.labels, a.weights), a.licences,
                 contents=not a.no_input_digests,
@@ -305,6 +311,7 @@ def give_account(a: argparse.Namespace, report: Report) -> None:
             write_datasheets(ledger, this, report, workers_of(a), overwrite=bool(a.stage_overwrite))
         except InputError as error:
             report.fail(error)
+    return accounted
 
 
 def draw_report(a: argparse.Namespace, ran: list[StageRun], report: Report) -> None:

@@ -48,6 +48,10 @@ def look_ahead(words):
     return list(curate.foresee(parsed, checked, report, keeps_all=curate.keeps_everything(parsed))), report
 
 
+def times(*directories):
+    return {path: path.stat().st_mtime_ns for directory in directories for path in directory.rglob("*")}
+
+
 def bytes_of(directory, *patterns):
     return sum(path.stat().st_size for pattern in patterns for path in directory.glob(pattern))
 
@@ -56,12 +60,12 @@ def bytes_of(directory, *patterns):
                                    ("--keep", "all", "--min-size", "20", "-a", "0", "2")],
                          ids=lambda flags: " ".join(flags))  # fmt: skip
 def test_what_is_foreseen_is_what_a_run_does(corpus, tmp_path, capsys, flags):
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.parent.rglob("*")}
+    before = times(corpus, tmp_path)
     out = tmp_path / "out"
     words = arguments(corpus, out, *flags)
     foreseen, report = look_ahead(words)
     assert not out.exists()
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.parent.rglob("*")} == before
+    assert times(corpus, tmp_path) == before
     curate.main(words)
     done = count_datasets(out, (out / "crop_patches", "crop_patches"), (out / "reconstruct3d", "reconstruct3d"))
     for name, counts in done.items():

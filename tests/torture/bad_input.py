@@ -178,6 +178,8 @@ class Torture:
 
     def judge_all(self, reader, answer, cases, inputs, out):
         before, _, failed = answer.err.partition("Failed:\n")
+        # Of many the first are printed, and all of them are in a file beside the results.
+        failed += "".join(path.read_text(errors="surrogateescape") for path in inputs.parent.rglob("*.failures.txt"))
         warned = "\n".join(line for line in before.splitlines() if line.startswith("warning:"))
         any_named = False
         for case in cases:
