@@ -69,7 +69,9 @@ def make_readers(originals):
         "mrc2byte": Reader("preprocess.mrc2byte", "IN -o OUT -p 1", {f"{GOOD}.mrc": good["MRC", "mrc2byte"]}),
         "vid2stack": Reader("preprocess.vid2stack", "IN -o OUT -p 1", {f"{GOOD}.avi": good["AVI", "vid2stack"]}),
         "crop_patches": Reader(
-            "raw.crop_patches", "IN OUT -cs 32 -p 1", {f"{GOOD}-LOC-2d.tiff": good["sections", "crop_patches"]}
+            "raw.crop_patches",
+            "IN OUT -cs 32 --min-size 1 -p 1",
+            {f"{GOOD}-LOC-2d.tiff": good["sections", "crop_patches"]},
         ),
         "deduplicate": Reader(
             "deduplicated.deduplicate",
