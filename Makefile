@@ -22,7 +22,7 @@ DEMO_OUT ?= demo/output
 BENCHMARKS := pipeline scaling sections remote patches hashing cover inference coco_annotations
 
 # Minutes to hours; each a module in tests/torture. What they find they repeat with the seed that they print.
-TORTURES := bad_input guards kills surroundings fuzz
+TORTURES := bad_input guards kills faults state surroundings fuzz
 SEED ?= $(shell date +%s)
 
 # Files of tests that run side by side. Of more than a few, those that kill and time out hinder one another.
