@@ -12,6 +12,7 @@ written, and those that end one only follow when the disk has its files.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
@@ -20,7 +21,7 @@ from typing import Any
 import msgspec
 
 from emcurate.durability import sync_outputs, sync_path
-from emcurate.files import Output, digest_bytes, write_bytes
+from emcurate.files import Output, check_regular, digest_bytes, write_bytes
 
 LEDGER_DIRECTORY = ".emcurate"
 
@@ -116,7 +117,9 @@ class LedgerFile:
             self._write(lines)
 
     def _write(self, lines: list[Line]) -> None:
-        is_new = not self.path.exists()
+        is_new = not os.path.lexists(self.path)
+        if not is_new:
+            check_regular(self.path)  # to open a pipe would wait for ever
         self.path.parent.mkdir(exist_ok=True)
         with open(self.path, "ab") as file:
             # A leading newline too: after a line cut off by a kill, this one still starts afresh.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from emcurate.errors import InputError
+from emcurate.files import check_regular, open_regular
 
 try:
     import fcntl
@@ -40,6 +41,8 @@ def hold_lock(path: Path, directory: Path) -> None:
         file = os.open(path, os.O_RDONLY)
     else:
         path.parent.mkdir(exist_ok=True)
+        if os.path.lexists(path):
+            check_regular(path)  # to open a pipe would wait for ever
         file = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -63,9 +66,9 @@ def holds_alone(path: Path) -> bool:
 
 def _is_free(path: Path) -> bool:
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
+    except (OSError, InputError):
         return False
     return True
 

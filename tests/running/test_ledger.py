@@ -573,3 +573,15 @@ def test_nothing_is_announced_over_somebody_elses_file(tmp_path):
     assert not ledger_of(stage).replaces("a")
     assert "expected no such file" in stage.run()[0].failures[0]
     assert stage.tree() == {"a-0.txt": "mine"}
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "lock"])
+@pytest.mark.timeout(30)
+def test_a_pipe_in_place_of_a_ledger_or_its_lock_is_named_and_not_waited_for(tmp_path, ending):
+    (tmp_path / ".emcurate").mkdir()
+    path = tmp_path / ".emcurate" / f"copy.{ending}"
+    os.mkfifo(path)
+    (tmp_path / "a").write_text("a")
+    with pytest.raises(InputError, match=rf"copy\.{ending}: expected a file, found a pipe"):
+        ledger = Ledger(tmp_path, "copy", {}, product="copies", owner_of=lambda name: None)
+        ledger.plan({"a": Source(tmp_path / "a", "1", "a")}, Report("copy"), root=tmp_path)
