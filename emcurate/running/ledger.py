@@ -49,7 +49,7 @@ from emcurate.running.ledger_file import (
     lock_path,
     read_outputs,
 )
-from emcurate.running.locks import before_release, hold_lock, holds_alone
+from emcurate.running.locks import before_release, hold_lock, holds_alone, settle
 from emcurate.running.report import Report
 
 # Names that a message shows before it only counts the rest.
@@ -172,8 +172,9 @@ class Ledger:
             remove_stale_partials(swept, alone=holds_alone(lock))
         remember_room(directory)
         self._noted = time.monotonic()
+        settle(lock)
         self._file = LedgerFile(path)
-        before_release(lock, self.note)
+        before_release(lock, self.note)  # not sooner: a file that cannot be read has nothing to note
         self._file.compact()
         self._sources: Mapping[str, Source] = {}
         self._root = ""

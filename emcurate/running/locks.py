@@ -84,11 +84,15 @@ def wait_for_lock(file: IO[Any]) -> None:
 
 
 def before_release(path: Path, end: Callable[[], None]) -> None:
-    """Have something done before a lock is released, and whenever somebody else comes to hold it in this process."""
-    for other, earlier in _ends:
-        if other == path:
-            earlier()
+    """Have something done before a lock is released, and by `settle`."""
     _ends.append((path, end))
+
+
+def settle(path: Path) -> None:
+    """Do what is to be done before a lock is released: somebody else comes to hold it in this process."""
+    for other, end in _ends:
+        if other == path:
+            end()
 
 
 def release_locks(but: Collection[Path] = ()) -> None:
