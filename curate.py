@@ -93,7 +93,6 @@ OF_AUDIT = {"processes"}
 
 # Pictures that stages draw, for the report: their titles, and where they are in OUT.
 SHEETS = {
-    "The largest groups of near-duplicates": "deduplicate/groups.png",
     "How well the classifier tells patches apart (ROC)": "train_nn/patch_quality_nn_roc_curve.png",
     "What the classifier got wrong": "train_nn/patch_quality_nn_mistakes.png",
 }

@@ -76,7 +76,8 @@ class Pipeline:
 
     def __init__(self, work: Path, voldir: Path, crop: int, processes: int) -> None:
         self.work, self.voldir = work, voldir
-        cut, end = ["-cs", crop, "--min-size", 1], ["-p", processes]
+        cut, end = ["-cs", crop], ["-p", processes]
+        all_sizes = ["--min-size", 1]  # the published method leaves no sliver out
         out = {name: work / name.replace(" ", "-") for name in PUBLISHED + OURS}
         self.out = out
 
@@ -85,11 +86,11 @@ class Pipeline:
 
         def crop_patches(source: Path, to: str, *words: object) -> Step:
             needs = () if source == voldir else ("sections",)
-            return Step(script("raw/crop_patches.py", source, out[to], *cut, *words, *end), out[to], needs)
+            return Step(script("raw/crop_patches.py", source, out[to], *cut, *all_sizes, *words, *end), out[to], needs)
 
         exemplars = out["their exemplars"] / "deduplicated_fpaths.npz"
         deduplicate = ["deduplicated/deduplicate.py", out["hashes of sections"], out["deduplicate"], "--order", "name"]
-        curate = ["curate.py", "--volumes", voldir, "--out", out["volume to exemplars"], *cut]
+        curate = ["curate.py", "--volumes", voldir, "--out", out["volume to exemplars"], *cut, *all_sizes]
         curate += ["--until", "deduplicate", "--order", "name"]
         filtered = out["volume to exemplars"] / "deduplicate" / "deduplicated_fpaths.npz"
         back = [voldir, out["reconstruct3d"], "-nz", NZ]
