@@ -152,10 +152,10 @@ def write_images(directory: Path, rng: np.random.Generator) -> dict[str, Scene]:
     tifffile.imwrite(directory / "müller_16bit.tif", to_bits(deep.pixels[0], 16))
     Image.fromarray(np.repeat(to_bits(colour.pixels[0], 8)[..., None], 3, axis=-1)).save(directory / "rgb.v1.png")
     Image.fromarray(to_bits(charged.pixels[0], 8)).save(directory / "charged.png")
-    group = make_output_directory(directory / "frames")
+    group = make_output_directory(directory / "still life")
     for i, frame in enumerate(frames.pixels):
         Image.fromarray(to_bits(frame, 8)).save(group / f"frame{i}.png")
-    return {"cortex 8 bit": plain, "müller_16bit": deep, "rgb.v1": colour, "charged": charged, "frames": frames}
+    return {"cortex 8 bit": plain, "müller_16bit": deep, "rgb.v1": colour, "charged": charged, "still life": frames}
 
 
 def write_volumes(directory: Path, rng: np.random.Generator) -> dict[str, Scene]:
