@@ -254,41 +254,13 @@ class PackedStream:
 
 
 @dataclass(frozen=True)
-class Scaled:
-    """Voxels times a slope plus an intercept, as float64, the way NIfTI stores calibrated values."""
+class Derived:
+    """What all voxels have that are others', looked at in another way; `read` and `iter_planes` say in which.
 
-    stored: Voxels
-    slope: float
-    intercept: float
-
-    dtype = np.dtype(np.float64)
-
-    @property
-    def shape(self) -> Shape:
-        return self.stored.shape
-
-    @property
-    def random_access(self) -> bool:
-        return self.stored.random_access
-
-    @property
-    def sequential(self) -> bool:
-        return self.stored.sequential
-
-    def read(self, z: slice, y: slice, x: slice) -> AnyArray:
-        """Return the scaled voxels of a box, (z, y, x)."""
-        return self._scale(self.stored.read(z, y, x))
-
-    def iter_planes(self, start: int, stop: int) -> Iterator[AnyArray]:
-        return map(self._scale, self.stored.iter_planes(start, stop))
-
-    def _scale(self, values: AnyArray) -> AnyArray:
-        return np.asarray(values.astype(np.float64) * self.slope + self.intercept)
-
-
-@dataclass(frozen=True)
-class Inverted:
-    """Voxels whose black and white have changed places: the lowest value of an integer type became its highest."""
+    Parameters
+    ----------
+    stored : Voxels
+    """
 
     stored: Voxels
 
@@ -307,6 +279,33 @@ class Inverted:
     @property
     def sequential(self) -> bool:
         return self.stored.sequential
+
+
+@dataclass(frozen=True)
+class Scaled(Derived):
+    """Voxels times a slope plus an intercept, as float64, the way NIfTI stores calibrated values."""
+
+    slope: float
+    intercept: float
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(np.float64)
+
+    def read(self, z: slice, y: slice, x: slice) -> AnyArray:
+        """Return the scaled voxels of a box, (z, y, x)."""
+        return self._scale(self.stored.read(z, y, x))
+
+    def iter_planes(self, start: int, stop: int) -> Iterator[AnyArray]:
+        return map(self._scale, self.stored.iter_planes(start, stop))
+
+    def _scale(self, values: AnyArray) -> AnyArray:
+        return np.asarray(values.astype(np.float64) * self.slope + self.intercept)
+
+
+@dataclass(frozen=True)
+class Inverted(Derived):
+    """Voxels whose black and white have changed places: the lowest value of an integer type became its highest."""
 
     def read(self, z: slice, y: slice, x: slice) -> AnyArray:
         """Return the inverted voxels of a box, (z, y, x)."""
@@ -327,26 +326,8 @@ def invert(values: AnyArray) -> AnyArray:
 
 
 @dataclass(frozen=True)
-class UpsideDown:
+class UpsideDown(Derived):
     """Voxels of planes whose last row is stored first."""
-
-    stored: Voxels
-
-    @property
-    def shape(self) -> Shape:
-        return self.stored.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.stored.dtype
-
-    @property
-    def random_access(self) -> bool:
-        return self.stored.random_access
-
-    @property
-    def sequential(self) -> bool:
-        return self.stored.sequential
 
     def read(self, z: slice, y: slice, x: slice) -> AnyArray:
         """Return the voxels of a box, (z, y, x)."""
