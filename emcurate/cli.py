@@ -29,7 +29,7 @@ from emcurate.running.jobs import Workers, default_processes
 from emcurate.running.ledger_file import LEDGER_DIRECTORY, read_headers
 from emcurate.running.locks import held_locks, release_locks
 from emcurate.running.report import LeftOut, Report, begin, take_report
-from emcurate.running.signals import Stopped, stop_when_told
+from emcurate.running.signals import Stopped, raise_if_told, stop_when_told
 from emcurate.running.streams import speak, speech
 from emcurate.running.verification import verify
 from emcurate.volumes.cut_settings import ANISOTROPY, PLANES, HowToCut, VoxelSize
@@ -483,6 +483,7 @@ def attempt(stage: Callable[[], Report], name: str) -> tuple[Report, bool]:
         failure = TooLittleMemoryError(name, "enough memory for the work", f"too little ({error})", FEWER_PROCESSES)
     except ModuleNotFoundError as error:
         failure = describe_missing(error, name)
+    raise_if_told()
     report = take_report(name)
     report.fail(failure)
     return report, False

@@ -8,12 +8,46 @@ in ledgers, tables and lists when the same command is given where LANG is not se
 
 from __future__ import annotations
 
-import os
 import sys
-from pathlib import Path
-from types import TracebackType
+
+TYPE_CHECKING = False  # as type checkers have it, without loading typing before anything is guarded
+if TYPE_CHECKING:
+    from types import FrameType, TracebackType
+
+
+def _say_interrupted() -> None:
+    name = sys.argv[0].replace("\\", "/").rpartition("/")[2].removesuffix(".py")
+    sys.stderr.write(f"\n{name}: interrupted before anything was done\n")
+    sys.stderr.flush()
+
+
+def _end_quietly(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        _say_interrupted()
+    else:
+        sys.__excepthook__(kind, error, where)
+
+
+sys.excepthook = _end_quietly  # first of all, so that what follows here can be interrupted too
+
+import os  # noqa: E402
+import signal  # noqa: E402
 
 STANDARD_STREAMS = 3
+
+
+def end_at_once(number: int, _: FrameType | None) -> None:
+    """Handle a Ctrl-C while libraries load: some catch the exception that Python raises, and say something else."""
+    _say_interrupted()
+    os._exit(128 + number)  # as a shell reports it
+
+
+def _is_loaded_by_a_script() -> bool:
+    """Return whether the script that was started imports this itself, and not something else that it imports."""
+    frame: FrameType | None = sys._getframe(2)  # past this module's own code
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("importlib."):
+        frame = frame.f_back
+    return frame is not None and frame.f_globals.get("__name__") == "__main__"
 
 
 def _open_standard_streams() -> None:
@@ -24,21 +58,13 @@ def _open_standard_streams() -> None:
 
 def _read_names_as_utf8() -> None:
     """Begin this script anew in Python's UTF-8 mode (PEP 540) where names of files would be read otherwise."""
-    if sys.getfilesystemencoding().lower() == "utf-8" or os.name == "nt":
-        return
-    script = getattr(sys.modules.get("__main__"), "__file__", None)
-    if script and Path(script).resolve().is_relative_to(Path(__file__).resolve().parents[1]):
+    if sys.getfilesystemencoding().lower() != "utf-8" and os.name != "nt":
         os.environ["PYTHONUTF8"] = "1"
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-def _end_quietly(kind: type[BaseException], error: BaseException, where: TracebackType | None) -> None:
-    if issubclass(kind, KeyboardInterrupt):
-        sys.stderr.write(f"\n{Path(sys.argv[0]).stem}: interrupted before anything was done\n")
-    else:
-        sys.__excepthook__(kind, error, where)
-
-
 _open_standard_streams()
-_read_names_as_utf8()
-sys.excepthook = _end_quietly
+if _is_loaded_by_a_script():
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, end_at_once)
+    _read_names_as_utf8()

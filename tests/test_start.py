@@ -1,6 +1,7 @@
 """What scripts do before anything else: they read names of files in one way, whatever the locale."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -57,3 +58,20 @@ def test_a_script_that_begins_anew_keeps_its_words_and_its_status(root, tmp_path
     assert wrong.returncode == 2
     assert "größe: expected a directory, found nothing" in wrong.stderr
     assert "Traceback" not in wrong.stderr
+
+
+@pytest.mark.parametrize(("imported", "guarded"), [("emcurate.start", True), ("emcurate.running.signals", False)])
+def test_a_script_of_somebody_else_keeps_its_own_way_with_interrupts(root, tmp_path, imported, guarded):
+    script = tmp_path / "theirs.py"
+    script.write_text(
+        f"import {imported}, signal\nprint(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
+    )
+    shown = subprocess.run(
+        [sys.executable, script],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert shown.stdout.strip() == str(not guarded)

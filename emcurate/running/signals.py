@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from emcurate.start import end_at_once
+
 import contextlib
 import signal
 import threading
@@ -33,27 +35,44 @@ class Stopped(KeyboardInterrupt):
         return signal.Signals(self.number).name
 
 
+# The signals that came since the run began.
+told: list[int] = []
+
+
+def raise_if_told() -> None:
+    """Raise `Stopped` if this process was told to stop, whatever became of the first."""
+    if told:
+        raise Stopped(told[0])
+
+
 @contextlib.contextmanager
 def stop_when_told() -> Iterator[None]:
     """Raise `Stopped` in the main thread when this process is told to stop; told again, it ends at once.
 
-    A signal that whoever started the process had it ignore, as nohup does, stays ignored.
+    A signal that whoever started the process had it ignore, as nohup does, stays ignored. `Stopped` also takes the
+    place of whatever else is raised then: libraries that are being loaded make an `ImportError` of it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = {number: signal.getsignal(number) for number in SIGNALS}
+    told.clear()
     try:
         for number, handler in before.items():
             if handler is not signal.SIG_IGN:
                 signal.signal(number, _stop)
         yield
+    except Exception:
+        raise_if_told()
+        raise
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # What was for the time before the run would say after it that nothing was done.
+            signal.signal(number, signal.SIG_DFL if handler is end_at_once else handler)
 
 
 def _stop(number: int, _: FrameType | None) -> None:
+    told.append(number)
     for other in SIGNALS:
         if signal.getsignal(other) is _stop:
             signal.signal(other, signal.SIG_DFL)
