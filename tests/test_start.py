@@ -63,7 +63,8 @@ def test_a_script_that_begins_anew_keeps_its_words_and_its_status(root, tmp_path
 @pytest.mark.parametrize(("imported", "guarded"), [("emcurate.start", True), ("emcurate.running.signals", False)])
 def test_a_script_of_somebody_else_keeps_its_own_way_with_interrupts(root, tmp_path, imported, guarded):
     script = tmp_path / "theirs.py"
-    script.write_text(
+    said = "signal.getsignal(signal.SIGINT) is signal.default_int_handler"
+    script.write_text(f"import {imported}, signal\nprint({said})")
         f"import {imported}, signal\nprint(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
     )
     shown = subprocess.run(
