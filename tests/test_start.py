@@ -65,8 +65,6 @@ def test_a_script_of_somebody_else_keeps_its_own_way_with_interrupts(root, tmp_p
     script = tmp_path / "theirs.py"
     said = "signal.getsignal(signal.SIGINT) is signal.default_int_handler"
     script.write_text(f"import {imported}, signal\nprint({said})")
-        f"import {imported}, signal\nprint(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
-    )
     shown = subprocess.run(
         [sys.executable, script],
         env={**os.environ, "PYTHONPATH": str(root)},
