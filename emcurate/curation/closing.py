@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from emcurate.corpora.foresight import Foreseen
+from emcurate.patches.columns import count_rows
 from emcurate.patches.joined import CUT, DUPLICATE, INFORMATIVE, JOINED_NAME, UNINFORMATIVE
 from emcurate.patches.table_updates import TABLE_KEY
 from emcurate.reporting.page import StageRun
@@ -83,8 +84,8 @@ def _count_outcomes(table: Path) -> Iterator[tuple[str, str, int]]:
     with pq.ParquetFile(table) as file:
         for group in range(file.num_row_groups):
             rows = file.read_row_group(group, columns=["dataset", "outcome"], use_threads=False)
-            counted = rows.group_by(["dataset", "outcome"], use_threads=False).aggregate([([], "count_all")])
-            yield from zip(*(counted[name].to_pylist() for name in ("dataset", "outcome", "count_all")), strict=True)
+            for (dataset, outcome), number in count_rows(rows, ["dataset", "outcome"]):
+                yield dataset, outcome, number
 
 
 def format_datasets(counts: Mapping[str, Counts]) -> list[str]:

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from emcurate.errors import InputError
 from emcurate.files import npy_header, open_regular
+from emcurate.patches.columns import as_numbers
 from emcurate.patches.hashing import WordArray, hamming_distance
 from emcurate.patches.names import as_array, as_names, bytes_of, longest, take_names
 from emcurate.patches.tables import Shards
@@ -176,9 +177,9 @@ def read_largest(path: Path, groups: int, members: int) -> list[tuple[int, Group
             names = batch["exemplar"]
             differs = np.ones(len(names), np.bool_)
             differs[0] = names[0].as_py() != last
-            differs[1:] = pc.not_equal(names[1:], names[:-1]).to_numpy(zero_copy_only=False)
+            differs[1:] = as_numbers(pc.not_equal(names[1:], names[:-1]))
             starts.append(end + np.flatnonzero(differs))
-            distances.append(batch["distance"].to_numpy())
+            distances.append(as_numbers(batch["distance"]))
             end, last = end + len(names), names[-1].as_py()
         if not end:
             return []
