@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import io
+import os
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -228,9 +229,11 @@ def _read_columns(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
 
     kinds = {"patch": pa.large_string(), "exemplar": pa.large_string(), "distance": pa.int64()}
     with open_regular(path) as file:
+        is_large = os.fstat(file.fileno()).st_size > CSV_BYTES_AT_ONCE
         rows = pyarrow.csv.open_csv(
             file,
-            pyarrow.csv.ReadOptions(block_size=CSV_BYTES_AT_ONCE),
+            # Of one block there is nothing for threads to do, and each table of many would wait for its own.
+            pyarrow.csv.ReadOptions(use_threads=is_large, block_size=CSV_BYTES_AT_ONCE),
             pyarrow.csv.ParseOptions(newlines_in_values=True),
             pyarrow.csv.ConvertOptions(include_columns=columns, column_types=kinds),
         )

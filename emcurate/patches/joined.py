@@ -40,8 +40,11 @@ OUTCOMES = (CUT, DUPLICATE, EXEMPLAR, INFORMATIVE, UNINFORMATIVE, UNREADABLE) = 
     "unreadable",
 )
 
-# Rows at a time of a dataset of which only names are known.
+# Rows at a time of a dataset of which only names are known, or of many small ones.
 ROWS_AT_ONCE = 1 << 17
+
+# A dataset of no more rows is a small one.
+FEW_ROWS = 1 << 12
 
 
 class Lookup:
@@ -201,18 +204,61 @@ def write_joined(path: Path, results: Results, addition: Addition | None = None)
 def _iter_rows(
     tables: Mapping[str, list[Path]], groups: Mapping[str, Path], own: pa.Schema, added: _Added | None
 ) -> Iterator[tuple[pa.Table, Lookup | None]]:
-    """Yield the rows of one dataset after another, some at a time, each with what is known of its groups."""
+    """Yield the rows of one dataset after another, some at a time, with what is known of their groups.
+
+    Small datasets come many at a time: the rows of each by themselves would cost as much as thousands.
+    """
+    others = [name for name in own.names if name != "patch"]
+    small = _Small()
     for dataset in sorted({*tables, *groups}):
-        known = Lookup(read_groups(groups[dataset])) if dataset in groups else None
+        grouped = read_groups(groups[dataset]) if dataset in groups else None
+        known = None
         if dataset in tables:
-            others = [name for name in own.names if name != "patch"]
             pieces = (some for table in tables[dataset] for some in read_row_groups(table, ["patch"], also=others))
         else:
-            assert known is not None
+            assert grouped is not None
+            known = Lookup(grouped)
             pieces = (_rows_of_names(known.table.slice(at, ROWS_AT_ONCE)) for at in _starts(len(known.names)))
-        yield from ((some, known) for some in pieces)
+        for some in pieces:
+            if known is None and max(len(some), len(grouped or ())) <= FEW_ROWS:
+                small.add(some, grouped)
+                continue
+            yield from small.take()
+            if known is None and grouped is not None:
+                known = Lookup(grouped)
+            yield some, known
+        if small.count >= ROWS_AT_ONCE:
+            yield from small.take()
+    yield from small.take()
     if added is not None:
         yield from ((rest, None) for rest in added.rest())
+
+
+class _Small:
+    """Rows of small datasets, with what is known of their groups, until there are enough of them."""
+
+    def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
+        self._rows: list[pa.Table] = []
+        self._groups: list[pa.Table] = []
+        self.count = 0
+
+    def add(self, rows: pa.Table, groups: pa.Table | None) -> None:
+        """Take the rows of a dataset, or some of them, and all its groups."""
+        self._rows.append(rows)
+        if groups is not None and not any(groups is known for known in self._groups[-1:]):
+            self._groups.append(groups)
+        self.count += max(1, len(rows))
+
+    def take(self) -> Iterator[tuple[pa.Table, Lookup | None]]:
+        """Yield what has come together, at once, and begin anew."""
+        rows, groups = self._rows, self._groups
+        self._clear()
+        if rows:
+            together = pa.concat_tables(rows, promote_options="default")  # not all have the same columns
+            yield together, Lookup(pa.concat_tables(groups)) if groups else None
 
 
 def _starts(count: int) -> range:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import bisect
 import contextlib
 import itertools
-import os
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,12 +24,13 @@ import pyarrow.parquet as pq
 
 from emcurate import naming
 from emcurate.errors import InputError
-from emcurate.files import atomic_path, open_at_once, refuse_odd_kind
+from emcurate.files import atomic_path
 from emcurate.images.origins import Origin
 from emcurate.images.resampling import Resampled
 from emcurate.patches.columns import as_column, as_numbers, as_scalar, in_one
 from emcurate.patches.hashing import WORD_BITS, BoolArray, WordArray, count_words
 from emcurate.patches.names import as_names, join_names, take_names
+from emcurate.patches.parquet import open_parquet
 
 TABLE_SUFFIX = "_patches.parquet"
 
@@ -348,9 +348,7 @@ def _open_table(path: Path, columns: Sequence[str]) -> Iterator[pq.ParquetFile]:
     """Give an open table that has these columns; what is none, or damaged, raises `InputError`."""
     advice = "run raw/crop_patches.py again"
     try:
-        with open(path, "rb", opener=open_at_once) as file:
-            refuse_odd_kind(path, os.fstat(file.fileno()).st_mode)
-            parquet = pq.ParquetFile(file, page_checksum_verification=True)
+        with open_parquet(path) as parquet:
             schema = parquet.schema_arrow
             wrong = [name for name in columns if name not in schema.names]
             if wrong or not (schema.metadata or {}).get(HASH_SIZE_KEY, b"").isdigit():

@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from emcurate.patches.columns import as_scalar, count_rows
 from emcurate.patches.exports.plan import LEFT_OUT
+from emcurate.patches.parquet import open_parquet
 from emcurate.reporting.inputs import Input
 from emcurate.reporting.results import Made
 from emcurate.running.ledger_file import LedgerFile
@@ -80,7 +80,7 @@ def count_patches(joined: Path) -> tuple[dict[str, DatasetFacts], dict[str, int]
     sources: dict[str, set[str]] = defaultdict(set)
     sizes: dict[str, set[float]] = defaultdict(set)
     alike = ["dataset", "kind", "source", "pixel_size_y_nm", "pixel_size_x_nm", "outcome"]
-    with pq.ParquetFile(joined) as parquet:
+    with open_parquet(joined) as parquet:
         for batch in parquet.iter_batches(COUNTED_AT_ONCE, columns=[*alike, "why"], use_threads=False):
             rows = pa.Table.from_batches([batch])
             # Of a million patches there are a few that differ in these.

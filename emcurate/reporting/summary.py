@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from emcurate.errors import InputError
 from emcurate.patches.columns import as_column, as_numbers, as_scalar, count_rows, in_one
 from emcurate.patches.joined import DUPLICATE, INFORMATIVE, UNINFORMATIVE
+from emcurate.patches.parquet import open_parquet
 
 # Bars of the histograms of scores, 0 to 1, and of mean grey values, 0 to 255.
 SCORE_BARS = 40
@@ -179,11 +179,11 @@ def summarize(table: Path) -> Summary:
 def _read_pieces(table: Path) -> Iterator[pa.Table]:
     """Yield the columns that are summarized, row group by row group."""
     try:
-        with pq.ParquetFile(table, page_checksum_verification=True) as parquet:
+        with open_parquet(table) as parquet:
             there = parquet.schema_arrow.names
             columns = [name for name in (*COLUMNS, "mean") if name in there]
             for group in range(parquet.num_row_groups):
-                yield parquet.read_row_group(group, columns=columns)
+                yield parquet.read_row_group(group, columns=columns, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise InputError(table, "the table of all patches", f"{error}", "run curate.py again") from None
 
