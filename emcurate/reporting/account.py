@@ -35,7 +35,7 @@ def write_account(ledger: Ledger, results: Results, report: Report, *, overwrite
     source = Source(ledger.directory, results.digest(), JOINED_NAME, is_renewed=True)
     plan = ledger.plan({JOINED_NAME: source}, report, root=ledger.directory, overwrite=overwrite)
     if plan.done:
-        report.count(COUNTED, ledger.details_of(JOINED_NAME)["patches"])
+        report.count(COUNTED, ledger.entries[JOINED_NAME].count_of("patches"))
         return
     if path.exists() and not ledger.replaces(JOINED_NAME):
         raise taken_by_other(path, "the table this run would write")

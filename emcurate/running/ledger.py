@@ -35,20 +35,8 @@ from emcurate.errors import InputError
 from emcurate.files import Output, find_damaged
 from emcurate.partials import remove_stale_partials
 from emcurate.running.disk import remember_room
-from emcurate.running.ledger_file import (
-    BEGUN,
-    DONE,
-    DROPPED,
-    SPOILT,
-    STRANGE,
-    LedgerFile,
-    Line,
-    digest_parameters,
-    ledger_path,
-    ledger_paths,
-    lock_path,
-    read_outputs,
-)
+from emcurate.running.ledger_file import LedgerFile, ledger_path, ledger_paths, lock_path
+from emcurate.running.ledger_lines import BEGUN, DONE, DROPPED, SPOILT, STRANGE, Line, digest_parameters, read_outputs
 from emcurate.running.locks import before_release, hold_lock, holds_alone, settle
 from emcurate.running.report import Report
 
@@ -257,6 +245,7 @@ class Ledger:
         if overwrite:
             self._remove_others_parameters(todo)
         self._file.append([*self._opening(todo), *self._moved(done)])
+        self._file.compact()
         return Plan(todo, done)
 
     def replaces(self, key: str) -> bool:
@@ -354,6 +343,10 @@ class Ledger:
     def details_of(self, key: str) -> dict[str, Any]:
         """Return what `finish` was told of an input."""
         return self.entries[key].details if key in self.entries else {}
+
+    def count_of(self, key: str, noun: str) -> int:
+        """Return a count among what `finish` was told of an input, 0 where there is none."""
+        return self.entries[key].count_of(noun) if key in self.entries else 0
 
     def is_as_noted(self, key: str, source: Source) -> bool:
         """Return whether an input is the one that is noted, done or begun, with the parameters of this run."""

@@ -26,7 +26,8 @@ import pyarrow
 import pyarrow.parquet
 
 from emcurate.patches.tables import TABLE_SUFFIX
-from emcurate.running.ledger_file import LedgerFile, ledger_paths, read_outputs
+from emcurate.running.ledger_file import LedgerFile, ledger_paths
+from emcurate.running.ledger_lines import read_outputs
 from tests.kills import differing, tree
 from tests.torture.commands import COMMANDS, Corpus, environment
 from tests.torture.processes import GROUP, KINDS, POLL_SECONDS, STOP, Run
