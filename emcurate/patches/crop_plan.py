@@ -20,9 +20,10 @@ from emcurate.patches.shards import dataset_of_shard, shard_name
 from emcurate.patches.table_updates import TableUpdates, table_key
 from emcurate.patches.tables import TABLE_SUFFIX
 from emcurate.running.jobs import Workers
-from emcurate.running.ledger import Ledger, Source
+from emcurate.running.ledger import Ledger
 from emcurate.running.ledger_lines import Line
 from emcurate.running.report import Report
+from emcurate.running.sources import Source
 
 # Ends the ledger's key of a dataset's shards.
 SHARDS_KEY = "/shards"

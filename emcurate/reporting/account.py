@@ -7,8 +7,9 @@ from pathlib import Path
 from emcurate.files import note_output, taken_by_other
 from emcurate.patches.joined import JOINED_NAME, Results, write_joined
 from emcurate.reporting.datasheet import DATASHEET, SHEET
-from emcurate.running.ledger import Ledger, Source
+from emcurate.running.ledger import Ledger
 from emcurate.running.report import Report
+from emcurate.running.sources import Source
 
 COUNTED = "patches accounted for"
 

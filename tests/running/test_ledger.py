@@ -11,9 +11,10 @@ from emcurate import files
 from emcurate.errors import InputError
 from emcurate.files import note_output
 from emcurate.running import verification as ledgers
-from emcurate.running.ledger import Ledger, Source
+from emcurate.running.ledger import Ledger
 from emcurate.running.locks import release_locks
 from emcurate.running.report import Report
+from emcurate.running.sources import Source
 
 PARAMETERS = {"crop_size": 224, "limits": (1, 2)}
 
