@@ -25,7 +25,8 @@ def test_grid_goes_row_by_row():
 def test_patches_are_counted_as_they_are_cut(crop_size, min_size):
     for height, width in itertools.product([1, 3, 4, 10, 31, 33, 48, 80, 95, 97], [1, 5, 16, 47, 112]):
         sides = [
-            (rows.stop - rows.start, columns.stop - columns.start) for rows, columns in iter_grid(height, width, crop_size)
+            (rows.stop - rows.start, columns.stop - columns.start)
+            for rows, columns in iter_grid(height, width, crop_size)
         ]
         assert count_patches(height, width, crop_size, min_size) == sum(min(side) >= min_size for side in sides)
 
