@@ -62,6 +62,11 @@ class LedgerFile:
         elif self.header is None:
             self.entries = {}
 
+    @property
+    def directory(self) -> Path:
+        """Where the results are that it tells of."""
+        return self.path.parent.parent
+
     def append(self, lines: Iterable[Line]) -> None:
         """Add lines, and have them on the disk."""
         lines = list(lines)
@@ -81,7 +86,7 @@ class LedgerFile:
         lines, self._taken = self._taken, []
         if lines:
             names = (output.name for line in lines for output in read_outputs(line))
-            sync_outputs(self.path.parent.parent, names)
+            sync_outputs(self.directory, names)
             self._write(lines)
 
     def _write(self, lines: list[Line]) -> None:
@@ -94,7 +99,7 @@ class LedgerFile:
             file.write(b"\n" + b"\n".join(map(spell_line, lines)) + b"\n")
         sync_path(self.path)
         if is_new:
-            for directory in (self.path.parent, self.path.parent.parent):
+            for directory in (self.path.parent, self.directory):
                 sync_path(directory)
 
     def compact(self) -> None:
