@@ -30,6 +30,11 @@ LINES = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_left_of_what_other_tests_have_read():
+    take_altered()
+
+
 def spell_old(line):
     """Return a line as version 0.1.0 wrote it."""
     return msgspec.json.encode(line)
