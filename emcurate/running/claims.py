@@ -19,7 +19,8 @@ from emcurate.files import (
     is_intact,
     list_entries,
 )
-from emcurate.running.ledger_file import DONE, Line, read_headers, read_ledgers, read_outputs
+from emcurate.running.ledger_file import read_headers, read_ledgers
+from emcurate.running.ledger_lines import DONE, Line, read_outputs
 from emcurate.running.report import Report
 
 Input = TypeVar("Input", Path, Address, Place)
