@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from emcurate.errors import InputError, describe_os_error
 from emcurate.files import list_files
 from emcurate.patches import tables
 from emcurate.patches.hashing import WordArray, pack_hashes, read_hash
+from emcurate.patches.measures import BLUR, measure_patch
 from emcurate.patches.names import as_names
 from emcurate.patches.tables import TABLE_SUFFIX
 from emcurate.running.claims import Notes
@@ -28,8 +30,6 @@ PATCH_EXTENSION, HASH_EXTENSION = "tiff", "npy"
 
 CHUNK_PATCHES = 2000  # hashes a job reads: a fraction of a second
 SHARP_CHUNK_PATCHES = 100  # of which the pixels are measured too, which takes milliseconds each
-
-NARROWEST_SHARP = 4  # pixels a side: `blur_effect` leaves out three at the borders
 
 
 @dataclass
@@ -274,8 +274,5 @@ def measure_sharpness(patch: npt.NDArray[np.uint8]) -> float:
 
     Crete et al., SPIE 6492 (2007), doi 10.1117/12.702790. Of a patch too narrow to tell it is 0.
     """
-    if min(patch.shape) < NARROWEST_SHARP:
-        return 0.0
-    from skimage.measure import blur_effect  # here, since most runs need no pixels
-
-    return 1.0 - float(blur_effect(patch))
+    blur = measure_patch(patch)[BLUR]
+    return 0.0 if math.isnan(blur) else 1.0 - blur
