@@ -66,7 +66,8 @@ def compare_along_rows(patch: Any, sums: Any) -> None:
         for k in range(1, ENDS + 1):
             smooth[ENDS - k] = smooth[ENDS + reflect(-k, width)]
             smooth[ENDS + width - 1 + k] = smooth[ENDS + reflect(width - 1 + k, width)]
-        sharp, left = np.int32(0), np.int32(0)
+        sharp: Any = np.int32(0)
+        left: Any = np.int32(0)
         for j in range(width - BEFORE - AFTER):
             at = j + BEFORE + ENDS
             one = np.int16(smooth[at + 1] - smooth[at - 1])
@@ -97,7 +98,8 @@ def compare_along_columns(patch: Any, sums: Any) -> None:
     all_sharp, all_left = 0, 0
     for i in range(BEFORE, height - AFTER):
         at = i + ENDS
-        sharp, left = np.int32(0), np.int32(0)
+        sharp: Any = np.int32(0)
+        left: Any = np.int32(0)
         for j in range(kept):
             one = np.int16(smooth[at + 1, j] - smooth[at - 1, j])
             one = np.int16(max(one, np.int16(-one)) * np.int16(WINDOW))

@@ -114,6 +114,10 @@ class Cut:
     offsets: npt.NDArray[np.int64] | None = None
     measures: npt.NDArray[np.float64] | None = None
 
+    def is_measured(self) -> bool:
+        """Return whether the measures of all patches are known, but for those that cannot be."""
+        return self.measures is not None and not np.isnan(self.measures[:, 0]).any()
+
 
 def pack_bits(hashes: BoolArray) -> npt.NDArray[np.uint8]:
     """Pack (n, side, side) boolean hashes into (n, bytes) uint8, as the table keeps them."""
