@@ -1,9 +1,9 @@
 """Leave blank, saturated and blurred patches out of a path list, without labels, weights or network.
 
 What a good patch looks like depends on the instrument, so the limits are each dataset's own:
+  saturated  more than --saturated-above of its pixels wholly black or white, and unusual in the dataset;
   blank      entropy more than --blank-bits below that of the best tenth of the dataset (each bit halves the contrast),
              or below 1 bit;
-  saturated  more than --saturated-above of its pixels wholly black or white, and unusual in the dataset;
   blurred    blur (scikit-image's blur_effect, 0 to 1) more than --blurred-above, and unusual in the dataset.
 Unusual is what is more than --deviations robust standard deviations above the dataset's median. Datasets of less than
 20 listed patches are judged together.
@@ -115,8 +115,8 @@ def describe(judged: Judged, numbers: npt.NDArray[np.int32], names: Sequence[str
     """Say what a person should know before believing the filter."""
     if judged.together:
         report.note(
-            f"{len(judged.together):,} datasets are too small for limits of their own and were judged together; if they "
-            "are of different instruments, look at what was left out"
+            f"{len(judged.together):,} datasets are too small for limits of their own and were judged together; if "
+            "they are of different instruments, look at what was left out"
         )
     dropped = np.bincount(numbers[judged.verdicts < WITHIN], minlength=len(names))
     listed = np.bincount(numbers, minlength=len(names))

@@ -97,11 +97,11 @@ def list_patches(paths: PathList, columns: Sequence[str] = KNOWN_COLUMNS) -> Lis
         first = as_column(positions, pa.int64())
         patches, by_name, owner = patches.take(first), by_name.take(first), owner[positions]
     known = _read_known(patches, list(map(Path, directories)), owner, columns)
-    columns = {
+    told = {
         name: pc.coalesce(known[name], in_one(by_name[name])) if name in by_name.column_names else known[name]
         for name in known
     }
-    listing = Listing(paths, positions, sorted(map(Path, directories)), pa.table({"patch": patches, **columns}))
+    listing = Listing(paths, positions, sorted(map(Path, directories)), pa.table({"patch": patches, **told}))
     # Arrow keeps what it has freed, which of many patches is more than is used.
     pa.default_memory_pool().release_unused()
     return listing
