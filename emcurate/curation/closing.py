@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from emcurate.corpora.foresight import Foreseen
+from emcurate.patches.columns import count_rows
 from emcurate.patches.joined import CUT, DUPLICATE, INFORMATIVE, JOINED_NAME, UNINFORMATIVE
+from emcurate.patches.parquet import open_parquet
 from emcurate.patches.table_updates import TABLE_KEY
 from emcurate.reporting.page import StageRun
 from emcurate.running.ledger_file import LedgerFile, ledger_path, read_outputs
@@ -80,11 +80,11 @@ def _count_outcomes(table: Path) -> Iterator[tuple[str, str, int]]:
     """Yield the datasets of a table of all patches with each outcome and how many have it, piece by piece."""
     if not table.is_file():
         return
-    with pq.ParquetFile(table) as file:
+    with open_parquet(table) as file:
         for group in range(file.num_row_groups):
             rows = file.read_row_group(group, columns=["dataset", "outcome"], use_threads=False)
-            counted = rows.group_by(["dataset", "outcome"], use_threads=False).aggregate([([], "count_all")])
-            yield from zip(*(counted[name].to_pylist() for name in ("dataset", "outcome", "count_all")), strict=True)
+            for (dataset, outcome), number in count_rows(rows, ["dataset", "outcome"]):
+                yield dataset, outcome, number
 
 
 def format_datasets(counts: Mapping[str, Counts]) -> list[str]:

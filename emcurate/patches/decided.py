@@ -20,6 +20,7 @@ from emcurate.files import open_regular
 from emcurate.patches.columns import as_column
 from emcurate.patches.labels import CODE_INFORMATIVE, CODE_UNINFORMATIVE, LABELS
 from emcurate.patches.names import stems_of
+from emcurate.patches.parquet import open_parquet
 
 # classify_nn.py's, and filter_measures.py's.
 DECIDED_FILES = (DECIDED_FILE, DECIDED_BY_MEASURES) = ("nn_decisions.parquet", "measures_decisions.parquet")
@@ -99,8 +100,8 @@ def read_decided(path: Path) -> pa.Table:
         If the file is no such table.
     """
     try:
-        with open_regular(path) as file:
-            table = pq.read_table(pa.PythonFile(file), use_threads=False)
+        with open_parquet(path) as file:
+            table = file.read(use_threads=False)
         wrong = [name for name in ("patch", "kept") if name not in table.column_names]
         if wrong:
             raise KeyError(f"no column {', '.join(wrong)}")

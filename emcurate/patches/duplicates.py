@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import io
+import os
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ import pyarrow.compute as pc
 
 from emcurate.errors import InputError
 from emcurate.files import npy_header, open_regular
+from emcurate.patches.columns import as_numbers
 from emcurate.patches.hashing import WordArray, hamming_distance
 from emcurate.patches.names import as_array, as_names, bytes_of, longest, take_names
 from emcurate.patches.tables import Shards
@@ -176,9 +178,9 @@ def read_largest(path: Path, groups: int, members: int) -> list[tuple[int, Group
             names = batch["exemplar"]
             differs = np.ones(len(names), np.bool_)
             differs[0] = names[0].as_py() != last
-            differs[1:] = pc.not_equal(names[1:], names[:-1]).to_numpy(zero_copy_only=False)
+            differs[1:] = as_numbers(pc.not_equal(names[1:], names[:-1]))
             starts.append(end + np.flatnonzero(differs))
-            distances.append(batch["distance"].to_numpy())
+            distances.append(as_numbers(batch["distance"]))
             end, last = end + len(names), names[-1].as_py()
         if not end:
             return []
@@ -227,9 +229,11 @@ def _read_columns(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
 
     kinds = {"patch": pa.large_string(), "exemplar": pa.large_string(), "distance": pa.int64()}
     with open_regular(path) as file:
+        is_large = os.fstat(file.fileno()).st_size > CSV_BYTES_AT_ONCE
         rows = pyarrow.csv.open_csv(
             file,
-            pyarrow.csv.ReadOptions(block_size=CSV_BYTES_AT_ONCE),
+            # Of one block there is nothing for threads to do, and each table of many would wait for its own.
+            pyarrow.csv.ReadOptions(use_threads=is_large, block_size=CSV_BYTES_AT_ONCE),
             pyarrow.csv.ParseOptions(newlines_in_values=True),
             pyarrow.csv.ConvertOptions(include_columns=columns, column_types=kinds),
         )

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from emcurate.files import atomic_path, digest_bytes, list_files
-from emcurate.patches.columns import as_column, as_numbers, in_one
+from emcurate.patches.columns import as_column, as_numbers, as_scalar, in_one
 from emcurate.patches.decided import DECIDED_COLUMNS, THRESHOLD_KEY, read_decided
 from emcurate.patches.duplicates import GROUPS_SUFFIX, read_groups
 from emcurate.patches.names import parse_names
@@ -40,8 +40,11 @@ OUTCOMES = (CUT, DUPLICATE, EXEMPLAR, INFORMATIVE, UNINFORMATIVE, UNREADABLE) = 
     "unreadable",
 )
 
-# Rows at a time of a dataset of which only names are known.
+# Rows at a time of a dataset of which only names are known, or of many small ones.
 ROWS_AT_ONCE = 1 << 17
+
+# A dataset of no more rows is a small one.
+FEW_ROWS = 1 << 12
 
 
 class Lookup:
@@ -67,7 +70,8 @@ class Lookup:
         ends = pc.min_max(names)
         start = self._place(ends["min"].as_py(), after=False)
         stop = self._place(ends["max"].as_py(), after=True)
-        return pc.add(pc.index_in(names, value_set=self.names.slice(start, stop - start)).cast(pa.int64()), start)
+        places = pc.index_in(names, value_set=self.names.slice(start, stop - start))
+        return pc.add(places.cast(pa.int64()), as_scalar(start))
 
     def has_between(self, first: str, last: str) -> bool:
         """Return whether any patch's name is one of these or between them."""
@@ -200,18 +204,61 @@ def write_joined(path: Path, results: Results, addition: Addition | None = None)
 def _iter_rows(
     tables: Mapping[str, list[Path]], groups: Mapping[str, Path], own: pa.Schema, added: _Added | None
 ) -> Iterator[tuple[pa.Table, Lookup | None]]:
-    """Yield the rows of one dataset after another, some at a time, each with what is known of its groups."""
+    """Yield the rows of one dataset after another, some at a time, with what is known of their groups.
+
+    Small datasets come many at a time: the rows of each by themselves would cost as much as thousands.
+    """
+    others = [name for name in own.names if name != "patch"]
+    small = _Small()
     for dataset in sorted({*tables, *groups}):
-        known = Lookup(read_groups(groups[dataset])) if dataset in groups else None
+        grouped = read_groups(groups[dataset]) if dataset in groups else None
+        known = None
         if dataset in tables:
-            others = [name for name in own.names if name != "patch"]
             pieces = (some for table in tables[dataset] for some in read_row_groups(table, ["patch"], also=others))
         else:
-            assert known is not None
+            assert grouped is not None
+            known = Lookup(grouped)
             pieces = (_rows_of_names(known.table.slice(at, ROWS_AT_ONCE)) for at in _starts(len(known.names)))
-        yield from ((some, known) for some in pieces)
+        for some in pieces:
+            if known is None and max(len(some), len(grouped or ())) <= FEW_ROWS:
+                small.add(some, grouped)
+                continue
+            yield from small.take()
+            if known is None and grouped is not None:
+                known = Lookup(grouped)
+            yield some, known
+        if small.count >= ROWS_AT_ONCE:
+            yield from small.take()
+    yield from small.take()
     if added is not None:
         yield from ((rest, None) for rest in added.rest())
+
+
+class _Small:
+    """Rows of small datasets, with what is known of their groups, until there are enough of them."""
+
+    def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
+        self._rows: list[pa.Table] = []
+        self._groups: list[pa.Table] = []
+        self.count = 0
+
+    def add(self, rows: pa.Table, groups: pa.Table | None) -> None:
+        """Take the rows of a dataset, or some of them, and all its groups."""
+        self._rows.append(rows)
+        if groups is not None and not any(groups is known for known in self._groups[-1:]):
+            self._groups.append(groups)
+        self.count += max(1, len(rows))
+
+    def take(self) -> Iterator[tuple[pa.Table, Lookup | None]]:
+        """Yield what has come together, at once, and begin anew."""
+        rows, groups = self._rows, self._groups
+        self._clear()
+        if rows:
+            together = pa.concat_tables(rows, promote_options="default")  # not all have the same columns
+            yield together, Lookup(pa.concat_tables(groups)) if groups else None
 
 
 def _starts(count: int) -> range:
@@ -243,7 +290,7 @@ class _Added:
         places = self._places[as_numbers(found.drop_null())]
         self._unseen[places] = False
         said = self.addition.describe(places)
-        rank = np.cumsum(is_known := found.is_valid().to_numpy(zero_copy_only=False)) - 1
+        rank = np.cumsum(is_known := as_numbers(found.is_valid())) - 1
         where = as_column(rank, pa.int64(), ~is_known)
         return {name: said[name].take(where) if name in said else pa.nulls(len(names), kinds[name]) for name in kinds}
 
@@ -293,26 +340,27 @@ def _judge(columns: Mapping[str, pa.Array], decided: Lookup | None, names: pa.Ar
     """Return what the last stage that has seen each patch made of it, and why."""
     exemplar, distance, score, label = (columns[name] for name in ("exemplar", "distance", "score", "label"))
     is_duplicate = pc.not_equal(exemplar, names)
-    outcome = pc.if_else(is_duplicate, DUPLICATE, EXEMPLAR)
-    why = pc.if_else(is_duplicate, _text(distance, " bits from its exemplar"), "not judged yet")
-    outcome, why = pc.fill_null(outcome, CUT), pc.fill_null(why, "deduplicate.py has not seen it")
+    outcome = pc.if_else(is_duplicate, as_scalar(DUPLICATE), as_scalar(EXEMPLAR))
+    why = pc.if_else(is_duplicate, _text(distance, " bits from its exemplar"), as_scalar("not judged yet"))
+    outcome = pc.coalesce(outcome, as_scalar(CUT))
+    why = pc.coalesce(why, as_scalar("deduplicate.py has not seen it"))
     if decided is None:
         return outcome, why
     kept = columns["kept"]
     metadata = decided.table.schema.metadata or {}
     threshold = metadata.get(THRESHOLD_KEY, b"the threshold").decode()
     reason = _take(decided, names, {"why": pa.string()})["why"]
-    side = pc.if_else(kept, f" above {threshold}", f" not above {threshold}")
+    side = pc.if_else(kept, as_scalar(f" above {threshold}"), as_scalar(f" not above {threshold}"))
     by_score = _text(pc.round(score.cast(pa.float64()), 6), "", before="score ")
-    reason = pc.coalesce(
-        reason, pc.if_else(pc.is_valid(label), "labelled so", None), pc.binary_join_element_wise(by_score, side, "")
-    )
+    by_label = pc.if_else(pc.is_valid(label), as_scalar("labelled so"), as_scalar(None, pa.string()))
+    reason = pc.coalesce(reason, by_label, pc.binary_join_element_wise(by_score, side, as_scalar("")))
     # Of what could not be read there is no score, and where nobody labelled it no reason.
-    seen = pc.if_else(kept, INFORMATIVE, pc.if_else(pc.is_valid(reason), UNINFORMATIVE, UNREADABLE))
+    left_out = pc.if_else(pc.is_valid(reason), as_scalar(UNINFORMATIVE), as_scalar(UNREADABLE))
+    seen = pc.if_else(kept, as_scalar(INFORMATIVE), left_out)
     is_seen = pc.is_valid(kept)
-    reason = pc.fill_null(reason, "it could not be read")
+    reason = pc.coalesce(reason, as_scalar("it could not be read"))
     return pc.if_else(is_seen, seen, outcome), pc.if_else(is_seen, reason, why)
 
 
 def _text(numbers: pa.Array, after: str, before: str = "") -> pa.Array:
-    return pc.binary_join_element_wise(before, numbers.cast(pa.string()), after, "")
+    return pc.binary_join_element_wise(as_scalar(before), numbers.cast(pa.string()), as_scalar(after), as_scalar(""))

@@ -145,7 +145,7 @@ def _read_known(
         for path in list_files(directory, [TABLE_SUFFIX]) if directory.is_dir() else []:
             for some in read_row_groups(path, ["patch"], lookup.has_between, columns, "patch"):
                 places = lookup.find(in_one(some["patch"]))
-                at = np.flatnonzero(places.is_valid().to_numpy(zero_copy_only=False))
+                at = np.flatnonzero(as_numbers(places.is_valid()))
                 here = row_of[as_numbers(places.drop_null())]
                 own = owners[here] == number
                 pieces.append(some.take(as_column(at[own], pa.int64())))

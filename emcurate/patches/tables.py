@@ -9,7 +9,6 @@ from __future__ import annotations
 import bisect
 import contextlib
 import itertools
-import os
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,13 +24,14 @@ import pyarrow.parquet as pq
 
 from emcurate import naming
 from emcurate.errors import InputError
-from emcurate.files import atomic_path, open_at_once, refuse_odd_kind
+from emcurate.files import atomic_path
 from emcurate.images.origins import Origin
 from emcurate.images.resampling import Resampled
-from emcurate.patches.columns import as_column, as_numbers, in_one
+from emcurate.patches.columns import as_column, as_numbers, as_scalar, in_one
 from emcurate.patches.hashing import WORD_BITS, BoolArray, WordArray, count_words
 from emcurate.patches.measures import BLUR, MEASURES
 from emcurate.patches.names import as_names, join_names, take_names
+from emcurate.patches.parquet import open_parquet
 
 TABLE_SUFFIX = "_patches.parquet"
 
@@ -372,9 +372,7 @@ def _open_table(path: Path, columns: Sequence[str]) -> Iterator[pq.ParquetFile]:
     """Give an open table that has these columns; what is none, or damaged, raises `InputError`."""
     advice = "run raw/crop_patches.py again"
     try:
-        with open(path, "rb", opener=open_at_once) as file:
-            refuse_odd_kind(path, os.fstat(file.fileno()).st_mode)
-            parquet = pq.ParquetFile(file, page_checksum_verification=True)
+        with open_parquet(path) as parquet:
             schema = parquet.schema_arrow
             wrong = [name for name in columns if name not in schema.names]
             if wrong or not (schema.metadata or {}).get(HASH_SIZE_KEY, b"").isdigit():
@@ -408,7 +406,7 @@ def read_shard_places(path: Path, shard: str) -> tuple[list[str], list[int]]:
     offsets: list[int] = []
     # Only the row groups that may have any: a shard's patches are found in a few milliseconds, however large the table.
     for table in read_row_groups(path, ["patch", "shard", "offset"], lambda low, high: low <= shard <= high):
-        held = table.filter(pc.and_(pc.equal(table["shard"], shard), pc.is_valid(table["offset"])))
+        held = table.filter(pc.and_(pc.equal(table["shard"], as_scalar(shard)), pc.is_valid(table["offset"])))
         names += held["patch"].to_pylist()
         offsets += held["offset"].to_pylist()
     return names, offsets
@@ -460,7 +458,8 @@ class Shards:
                 known.setdefault(f"{name}/", len(known))
             self.prefixes = list(known)
             numbers = np.array([known[f"{name}/"] for name in encoded.dictionary.to_pylist()] + [0], np.int32)
-            self._found.append(numbers[encoded.indices.fill_null(len(numbers) - 1).to_numpy(zero_copy_only=False)])
+            places = pc.coalesce(encoded.indices, as_scalar(len(numbers) - 1, pa.int32()))
+            self._found.append(numbers[as_numbers(places)])
 
     def put_before(self, names: pa.LargeStringArray, places: npt.NDArray[np.int64]) -> pa.LargeStringArray:
         """Return the names of the patches at some places, each with its shard before it."""

@@ -94,6 +94,11 @@ class LedgerFile:
         if self.header is None:
             self.entries = {}
 
+    @property
+    def directory(self) -> Path:
+        """Where the results are that it tells of."""
+        return self.path.parent.parent
+
     def append(self, lines: Iterable[Line]) -> None:
         """Add lines, and have them on the disk."""
         lines = list(lines)
@@ -113,7 +118,7 @@ class LedgerFile:
         lines, self._taken = self._taken, []
         if lines:
             names = (output.name for line in lines for output in read_outputs(line))
-            sync_outputs(self.path.parent.parent, names)
+            sync_outputs(self.directory, names)
             self._write(lines)
 
     def _write(self, lines: list[Line]) -> None:
@@ -126,7 +131,7 @@ class LedgerFile:
             file.write(b"\n" + b"\n".join(map(msgspec.json.encode, lines)) + b"\n")
         sync_path(self.path)
         if is_new:
-            for directory in (self.path.parent, self.path.parent.parent):
+            for directory in (self.path.parent, self.directory):
                 sync_path(directory)
 
     def compact(self) -> None:
