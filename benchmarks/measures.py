@@ -1,10 +1,10 @@
 """What measuring patches costs beside cutting them, and how its verdicts and speed compare with cleanvision's.
 
-First: seconds that crop_patches.py takes with measures and without, which take turns, in one process; the median counts.
-Then, where cleanvision is installed (pip install cleanvision): patches of the images in EMCURATE_DATA, or made ones,
-as they are, and blank, dark, bright and blurred; of each issue how often both flag it, either or neither; how many pairs of a
-blurred and another patch the scores of each put in the right order; and the time a patch of each, files being read by
-both, in one process.
+First: seconds of the processor that crop_patches.py takes with measures and without, which take turns, in one process;
+the median counts. Then, where cleanvision is installed (pip install cleanvision): patches of the images in
+EMCURATE_DATA, or made ones, as they are, and blank, dark, bright and blurred; of each issue how often both flag it,
+either or neither; how many pairs of a blurred and another patch the scores of each put in the right order; and the time
+a patch of each, files being read by both, in one process.
 
 Example: python benchmarks/measures.py
 """
@@ -156,13 +156,13 @@ def time_cutting(root: Path, sections: int) -> dict[str, float]:
     def cut(number: list[int], measured: bool, **more: object) -> float:
         number[0] += 1
         unmeasured = mock.patch.object(cutting, "measure_places", lambda pixels, places: None)
-        start = time.perf_counter()
+        start = time.process_time()
         if measured:
             crop_patches.run(root / "sections", root / f"{number[0]}", workers=Workers(1), **more)
         else:
             with unmeasured:
                 crop_patches.run(root / "sections", root / f"{number[0]}", workers=Workers(1), **more)
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     number, ratios = [0], {}
     count = sections * len(cutting.list_places(SIDE, SIDE, CROP, CROP // 2))

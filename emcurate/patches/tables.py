@@ -29,7 +29,7 @@ from emcurate.images.origins import Origin
 from emcurate.images.resampling import Resampled
 from emcurate.patches.columns import as_column, as_numbers, as_scalar, in_one
 from emcurate.patches.hashing import WORD_BITS, BoolArray, WordArray, count_words
-from emcurate.patches.measures import BLUR, MEASURES
+from emcurate.patches.measures import BLUR, MEASURES, SATURATED
 from emcurate.patches.names import as_names, join_names, take_names
 from emcurate.patches.parquet import open_parquet
 
@@ -425,12 +425,15 @@ class PatchHashes:
         Of a hash, in bits.
     shards : Shards, optional
         Where any patch lies in one.
+    saturated : (n,) float64, optional
+        The share of wholly black or white pixels in each, where that is known of all.
     """
 
     names: pa.LargeStringArray
     words: WordArray
     side: int
     shards: Shards | None = None
+    saturated: npt.NDArray[np.float64] | None = None
 
 
 class Shards:
@@ -477,19 +480,28 @@ def read_hashes(path: Path) -> PatchHashes:
     InputError
         If the file is no table of patches, or its hashes have not the size it says.
     """
-    names, words, shards = [], [], Shards()
+    names, words, saturated, shards = [], [], [], Shards()
     side = 0
-    for rows in read_row_groups(path, ["patch", "hash"], also=["shard"]):
+    for rows in read_row_groups(path, ["patch", "hash"], also=["shard", SATURATED]):
         side = hash_size_of(rows)
         if "shard" in rows.column_names:
             shards.add(rows["shard"])
         if rows["patch"].null_count:
             raise InputError(path, "a table of patches", "rows without a name", "run raw/crop_patches.py again")
+        if SATURATED in rows.column_names:
+            saturated.append(_as_floats(in_one(rows[SATURATED])))
         names.append(rows["patch"])
         words += [_words_of(chunk, side, path) for chunk in rows["hash"].chunks]
     words = words or [np.zeros((0, count_words(side)), np.uint64)]
     in_shards = shards if len(shards.prefixes) > 1 else None
-    read = PatchHashes(join_names(names), words[0] if len(words) == 1 else np.concatenate(words), side, in_shards)
+    known = np.concatenate(saturated) if len(saturated) == len(names) else np.full(1, np.nan)
+    read = PatchHashes(
+        join_names(names),
+        words[0] if len(words) == 1 else np.concatenate(words),
+        side,
+        in_shards,
+        None if np.isnan(known).any() else known,
+    )
     if len(read.names) > ROWS_KEPT:
         del names, rows
         # Arrow keeps what it has freed, which of many rows is as much again as is used.
@@ -564,9 +576,12 @@ def measures_of(table: pa.Table) -> npt.NDArray[np.float64] | None:
     """Return the measures of a table's patches, (n, 5) float64, NaN where not known; None of one that has none."""
     if not set(MEASURES) <= set(table.column_names):
         return None
-    unknown = pa.scalar(np.nan, pa.float64())
-    columns = (pc.fill_null(in_one(table[name]).cast(pa.float64()), unknown) for name in MEASURES)
-    return np.stack([as_numbers(column) for column in columns], axis=1)
+    return np.stack([_as_floats(in_one(table[name])) for name in MEASURES], axis=1)
+
+
+def _as_floats(column: pa.Array) -> npt.NDArray[np.float64]:
+    """Return a column of numbers as float64; NaN where null."""
+    return as_numbers(pc.coalesce(column.cast(pa.float64()), as_scalar(float("nan"))))
 
 
 def _measures_of(cut: Cut) -> npt.NDArray[np.float64]:
