@@ -91,6 +91,13 @@ def describe_large_distance(min_distance: int, bits: Mapping[str, int]) -> Input
     return InputError(f"--min_distance {min_distance}", "fewer bits than a hash has", found, "give a smaller one")
 
 
+def describe_unmeasured(patchdir: Path, name: str) -> InputError:
+    """Return the error of a dataset of whose patches nobody has noted how much is blank."""
+    wanted, found = "a table with the measures of all its patches, for --blank-guard", "none"
+    advice = f"remove {name}{TABLE_SUFFIX}, if it is there, and run raw/crop_patches.py again: patches stay as they are"
+    return InputError(patchdir / f"{name}{TABLE_SUFFIX}", wanted, found, advice)
+
+
 def write_groups(savedir: Path, name: str, groups: Groups, patchdir: Path, replace: bool) -> list[Output]:
     """Write a dataset's exemplars and table; return both as they were written."""
     before, after = str(patchdir / "*").removesuffix("*"), f".{PATCH_EXTENSION}"
@@ -167,6 +174,7 @@ def run(
     min_distance: int = MIN_DISTANCE,
     order: str = "random",
     seed: int = SEED,
+    blank_guard: bool = False,
     pictures: str = "few",
     overwrite: bool = False,
     prune: bool = False,
@@ -184,6 +192,8 @@ def run(
     parameters = {"min_distance": min_distance, "order": order, "seed": seed if order == "random" else None}
     if with_pixels:
         parameters["sharpness"] = SHARPNESS
+    if blank_guard:  # not noted otherwise, so that results of earlier versions stay
+        parameters["blank_guard"] = True
     ledger = Ledger(savedir, STAGE, parameters, product="exemplars", owner_of=key_of, one_root=True)
     sources = list_sources(datasets, patchdir, pictures)
     plan = ledger.plan(sources, report, root=patchdir, overwrite=overwrite, prune=prune, renew=True)
@@ -194,6 +204,7 @@ def run(
     sheets: dict[str, GroupSheet] = {}
     finished, incomplete, unnoted = {*plan.done} - {ALL}, set(), 0
     too_small: dict[str, int] = {}
+    masked = 0
     todo = [datasets[name] for name in plan.todo if name != ALL]
     hashes = read_hashes(todo, patchdir, with_pixels, report, workers)
     for name, read in progress(hashes, total=len(todo), label=STAGE, unit="dataset"):
@@ -201,7 +212,12 @@ def run(
             too_small[name] = read.side**2
             continue
         taken = order_patches(name, len(read.words), order, seed, read.sharpness)
-        found = find_groups(read.names, read.words, taken, cover, read.shards)
+        if blank_guard and read.saturated is None:
+            report.fail(describe_unmeasured(patchdir, name))
+            continue
+        found = find_groups(read.names, read.words, taken, cover, read.shards, read.saturated if blank_guard else None)
+        if not blank_guard and read.saturated is not None:
+            masked += found.count_masked(read.saturated, min_distance)
         try:
             written[name] = write_groups(savedir, name, found, patchdir, ledger.replaces(name))
         except InputError as error:
@@ -223,6 +239,11 @@ def run(
         elif unnoted >= NOTED_PATCHES or len(written) >= NOTED_DATASETS:
             ledger.finish_all({key: outputs for key, outputs in written.items() if key not in incomplete})
             unnoted, written = 0, {}
+    if masked:
+        report.note(
+            f"{masked:,} duplicates have a wholly black or white part in common with their exemplar, and may be unlike "
+            "it elsewhere; if that is a mask or padding, look at --blank-guard"
+        )
     if too_small:
         error = describe_large_distance(min_distance, too_small)
         if not finished:
@@ -280,6 +301,12 @@ def build_parser() -> argparse.ArgumentParser:
         default=SEED,
         metavar="N",
         help="seed of the random order (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--blank-guard",
+        action="store_true",
+        help="of patches with a part that is wholly black or white, such as a mask, compare only those with about as "
+        "large a one, and let them differ by as many fewer bits",
     )
     parser.add_argument(
         "--pictures",

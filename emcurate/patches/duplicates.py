@@ -72,6 +72,19 @@ class Groups:
     distance: npt.NDArray[np.int64]
     shards: Shards | None = None
 
+    def count_masked(self, blank: npt.NDArray[np.float64], distance: int) -> int:
+        """Return how many duplicates might be none: in what is not blank they differ by more than their share of bits.
+
+        Parameters
+        ----------
+        blank : (n,) float64
+            The share of each patch that is blank.
+        distance : int
+            The most bits that duplicates may differ by.
+        """
+        allowed = allow_bits(distance, np.maximum(blank, blank[self.exemplar]))
+        return int((self.distance > allowed).sum())
+
     @functools.cached_property
     def exemplars(self) -> npt.NDArray[np.int64]:
         """The positions of the exemplars."""
@@ -267,14 +280,50 @@ class Cover:
         self.distance, self.threads = distance, threads
         self._comparisons = COMPARISONS
 
-    def find(self, hashes: WordArray) -> npt.NDArray[np.int64]:
-        """Return, for each hash in turn, the position of the exemplar that stands for it."""
+    def find(self, hashes: WordArray, distance: int | None = None) -> npt.NDArray[np.int64]:
+        """Return, for each hash in turn, the position of the exemplar that stands for it.
+
+        `distance` takes the place of the usual one.
+        """
+        distance = self.distance if distance is None else distance
         if len(hashes) <= FEW and self._comparisons > 0:
-            owner, taken = cover_by_numpy(hashes, self.distance, self._comparisons)
+            owner, taken = cover_by_numpy(hashes, distance, self._comparisons)
             self._comparisons -= taken
             if owner is not None:
                 return owner
-        return cover_greedily(hashes, self.distance, self.threads)
+        return cover_greedily(hashes, distance, self.threads)
+
+    def find_in_bands(
+        self, hashes: WordArray, order: npt.NDArray[np.int64], blank: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.int64]:
+        """Return, for each hash, the position of its exemplar, those being compared that are about as blank.
+
+        In a blank part no two patches differ. So a patch of which a share is blank may differ by that share of bits
+        less, and patches of which another number may differ are not compared.
+
+        Parameters
+        ----------
+        hashes : (n, words) uint64
+        order : (n,) int64
+            Positions in the order in which they are taken.
+        blank : (n,) float64
+            The share of each patch that is blank.
+        """
+        bits = allow_bits(self.distance, blank)
+        exemplar = np.empty(len(order), np.int64)
+        for allowed in np.unique(bits).tolist():
+            some = order[bits[order] == allowed]
+            exemplar[some] = some[self.find(hashes[some], allowed)]
+        return exemplar
+
+
+def allow_bits(distance: int, blank: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Return by how many bits duplicates may differ of which some share is blank, if it is `distance` for none.
+
+    >>> allow_bits(12, np.array([0, 0.01, 0.25, 1])).tolist()
+    [12, 12, 9, 0]
+    """
+    return np.rint(distance * (1 - blank)).astype(np.int64)
 
 
 def find_groups(
@@ -283,6 +332,7 @@ def find_groups(
     order: npt.NDArray[np.int64],
     cover: Cover,
     shards: Shards | None = None,
+    blank: npt.NDArray[np.float64] | None = None,
 ) -> Groups:
     """Group patches with near-duplicate hashes.
 
@@ -296,10 +346,14 @@ def find_groups(
     cover : Cover
     shards : Shards, optional
         Where any patch lies in one.
+    blank : (n,) float64, optional
+        The share of each patch that is blank, where that is to count; see `Cover.find_in_bands`.
     """
-    found = cover.find(hashes[order])
-    exemplar = np.empty(len(order), np.int64)
-    exemplar[order] = order[found]
+    if blank is None:
+        exemplar = np.empty(len(order), np.int64)
+        exemplar[order] = order[cover.find(hashes[order])]
+    else:
+        exemplar = cover.find_in_bands(hashes, order, blank)
     return Groups(patches, exemplar, hamming_distance(hashes, hashes[exemplar]), shards)
 
 
