@@ -22,7 +22,7 @@ from emcurate.patches.columns import as_column, as_numbers, in_one
 from emcurate.patches.decided import DECIDED_COLUMNS, THRESHOLD_KEY, read_decided
 from emcurate.patches.duplicates import GROUPS_SUFFIX, read_groups
 from emcurate.patches.names import parse_names
-from emcurate.patches.tables import COLUMNS, TABLE_SUFFIX, read_row_groups, read_schema
+from emcurate.patches.tables import COLUMNS, TABLE_SUFFIX, TURNED, read_row_groups, read_schema
 from emcurate.running.claims import Notes
 
 JOINED_NAME = "patches.parquet"
@@ -177,7 +177,7 @@ def write_joined(path: Path, results: Results, addition: Addition | None = None)
     fields = dict(COLUMNS)
     for table in (table for some in tables.values() for table in some):
         # Columns that others add, such as measures, come along.
-        fields |= {each.name: each.type for each in read_schema(table) if each.name not in fields}
+        fields |= {each.name: each.type for each in read_schema(table) if each.name not in {*fields, TURNED}}
     own = pa.schema(list(fields.items()))
     fields |= {**GROUP_COLUMNS, **DECIDED_COLUMNS, **OUTCOME_COLUMNS, **(addition.columns if addition else {})}
     schema = pa.schema(list(fields.items()))

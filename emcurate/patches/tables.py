@@ -31,6 +31,7 @@ from emcurate.images.resampling import Resampled
 from emcurate.patches.columns import as_column, as_numbers, in_one
 from emcurate.patches.hashing import WORD_BITS, BoolArray, WordArray, count_words
 from emcurate.patches.names import as_names, join_names, take_names
+from emcurate.patches.orientations import ORIENTATIONS
 
 TABLE_SUFFIX = "_patches.parquet"
 
@@ -65,6 +66,9 @@ SEPARATOR = as_column(["_"], pa.string())[0]  # between what a patch's name is m
 # Those that are a patch's own, and not its section's.
 OWN_COLUMNS = ("patch", "y", "x", "height", "width", "hash", "shard", "offset")
 
+# In tables whose patches were hashed in all orientations: the hashes of the others, one after another.
+TURNED = "hash_turned"
+
 # Rows after which a row group ends: what is held at once when tables are written and read piece by piece.
 ROWS_AT_ONCE = 1 << 17
 
@@ -91,7 +95,7 @@ class Cut:
     places : (n, 4) int32
         Row, column, height and width of each in the section, in pixels.
     hashes : (n, bytes) uint8
-        Packed bits, row by row.
+        Packed bits, row by row; where all orientations were hashed, those of each after another.
     shard : str, optional
         The shard that holds them, if any does; `offsets` are their members' places in it, in bytes.
     """
@@ -133,11 +137,13 @@ def write_cuts(
     origins : callable, optional
         Gives where a section comes from by its name; without it, the columns that tell so are left out.
     settings : mapping
-        `crop_size`, `hash_size` and `hash`, kept in the table's metadata.
+        `crop_size`, `hash_size` and `hash`, kept in the table's metadata; `orientations` where all were hashed.
     more : mapping of bytes to bytes, optional
         What else to keep there.
     """
     columns = SCHEMA if origins is not None else pa.schema([SCHEMA.field(name) for name in OWN_COLUMNS])
+    if settings.get("orientations"):
+        columns = columns.append(pa.field(TURNED, pa.binary()))
     cuts = iter(cuts)
     first = next(cuts, None)
     cuts = itertools.chain([] if first is None else [first], cuts)
@@ -188,13 +194,15 @@ def _build_rows(cuts: Sequence[Cut], origins: Callable[[str], Origin] | None, sc
     at = np.concatenate(offsets) if offsets else np.zeros(0, np.int64)
     stems = as_column([cut.section.stem for cut in cuts], pa.string()).take(of_section)
     shards = as_column([cut.shard for cut in cuts], pa.string())
+    own_bytes = (int(schema.metadata[HASH_SIZE_KEY]) ** 2 + 7) // 8
     columns = {
         "patch": pc.binary_join_element_wise(stems, y.cast(pa.string()), x.cast(pa.string()), SEPARATOR),
         "y": y,
         "x": x,
         "height": height,
         "width": width,
-        "hash": _binary(b"".join(cut.hashes.tobytes() for cut in cuts), len(places)),
+        "hash": _binary(b"".join(cut.hashes[:, :own_bytes].tobytes() for cut in cuts), len(places)),
+        TURNED: _binary(b"".join(cut.hashes[:, own_bytes:].tobytes() for cut in cuts), len(places)),
         "shard": shards.take(as_column(numbers, pa.int32(), at < 0)),
         "offset": as_column(at, COLUMNS["offset"], at < 0),
     }
@@ -235,7 +243,7 @@ def read_cuts(
     """
     found: dict[str, list[Cut]] = defaultdict(list)
     metadata: dict[bytes, bytes] = {}
-    for table in read_row_groups(path, OWN_COLUMNS):
+    for table in read_row_groups(path, OWN_COLUMNS, also=[TURNED]):
         metadata = dict(table.schema.metadata)
         if not len(table):
             continue
@@ -244,6 +252,8 @@ def read_cuts(
         places = np.stack([as_numbers(table[name]) for name in ("y", "x", "height", "width")], axis=1)
         offsets = as_numbers(pc.coalesce(table["offset"], as_column(np.full(len(table), -1), pa.int64())))
         hashes = hashes_of(table)
+        if TURNED in table.column_names:
+            hashes = np.concatenate([hashes, hashes_of(table, TURNED, ORIENTATIONS - 1)], axis=1)
         # Stable, so that a section's patches stay in the order of their names.
         order = np.argsort(numbers, kind="stable")
         starts = np.searchsorted(numbers[order], np.arange(len(of_section.dictionary)))
@@ -403,12 +413,15 @@ class PatchHashes:
         Of a hash, in bits.
     shards : Shards, optional
         Where any patch lies in one.
+    turned : (n, 8, words) uint64, optional
+        The hashes of all orientations, where they were asked for and the table has them.
     """
 
     names: pa.LargeStringArray
     words: WordArray
     side: int
     shards: Shards | None = None
+    turned: WordArray | None = None
 
 
 class Shards:
@@ -446,17 +459,19 @@ class Shards:
         return pc.binary_join_element_wise(prefixes, names, as_names([""])[0])
 
 
-def read_hashes(path: Path) -> PatchHashes:
+def read_hashes(path: Path, with_turned: bool = False) -> PatchHashes:
     """Read the names and hashes of a table, a group of its rows at a time, so that little else is in memory.
+
+    `with_turned` asks for those of all orientations too.
 
     Raises
     ------
     InputError
         If the file is no table of patches, or its hashes have not the size it says.
     """
-    names, words, shards = [], [], Shards()
+    names, words, turned, shards = [], [], [], Shards()
     side = 0
-    for rows in read_row_groups(path, ["patch", "hash"], also=["shard"]):
+    for rows in read_row_groups(path, ["patch", "hash"], also=["shard", *([TURNED] if with_turned else [])]):
         side = hash_size_of(rows)
         if "shard" in rows.column_names:
             shards.add(rows["shard"])
@@ -464,9 +479,16 @@ def read_hashes(path: Path) -> PatchHashes:
             raise InputError(path, "a table of patches", "rows without a name", "run raw/crop_patches.py again")
         names.append(rows["patch"])
         words += [_words_of(chunk, side, path) for chunk in rows["hash"].chunks]
+        if TURNED in rows.column_names:
+            turned += [_words_of(chunk, side, path, ORIENTATIONS - 1) for chunk in rows[TURNED].chunks]
     words = words or [np.zeros((0, count_words(side)), np.uint64)]
     in_shards = shards if len(shards.prefixes) > 1 else None
-    read = PatchHashes(join_names(names), words[0] if len(words) == 1 else np.concatenate(words), side, in_shards)
+    upright = words[0] if len(words) == 1 else np.concatenate(words)
+    of_all = None
+    if turned:
+        others = np.concatenate(turned).reshape(len(upright), ORIENTATIONS - 1, -1)
+        of_all = np.concatenate([upright[:, None], others], axis=1)
+    read = PatchHashes(join_names(names), upright, side, in_shards, of_all)
     if len(read.names) > ROWS_KEPT:
         del names, rows
         # Arrow keeps what it has freed, which of many rows is as much again as is used.
@@ -474,13 +496,13 @@ def read_hashes(path: Path) -> PatchHashes:
     return read
 
 
-def _words_of(column: pa.Array, side: int, path: Path) -> WordArray:
-    """Return hashes packed into bytes as words, padded with zeros."""
-    count, width = len(column), (side * side + 7) // 8
+def _words_of(column: pa.Array, side: int, path: Path, each: int = 1) -> WordArray:
+    """Return hashes packed into bytes, so many in each row, as words, (rows * each, words), padded with zeros."""
+    count, width = len(column) * each, (side * side + 7) // 8
     _, offsets, data = column.cast(pa.large_binary()).buffers()
-    starts = np.frombuffer(offsets or bytes(8), np.int64, count + 1, 8 * column.offset)
-    if column.null_count or not (np.diff(starts) == width).all():
-        found = f"hashes of other sizes than {width} bytes"
+    starts = np.frombuffer(offsets or bytes(8), np.int64, len(column) + 1, 8 * column.offset)
+    if column.null_count or not (np.diff(starts) == width * each).all():
+        found = f"hashes of other sizes than {width * each} bytes"
         raise InputError(path, f"hashes of side {side}", found, "run raw/crop_patches.py again")
     padded = np.zeros((count, WORD_BITS // 8 * count_words(side)), np.uint8)
     padded[:, :width] = np.frombuffer(data or b"", np.uint8)[starts[0] : starts[-1]].reshape(count, width)
@@ -526,10 +548,10 @@ def hash_size_of(table: pa.Table) -> int:
     return int(table.schema.metadata[HASH_SIZE_KEY])
 
 
-def hashes_of(table: pa.Table) -> npt.NDArray[np.uint8]:
-    """Return the packed hashes of a table: (n, bytes) uint8."""
-    column = in_one(table["hash"])
-    width = (hash_size_of(table) ** 2 + 7) // 8
+def hashes_of(table: pa.Table, name: str = "hash", count: int = 1) -> npt.NDArray[np.uint8]:
+    """Return the packed hashes of a table: (n, bytes) uint8; of a column in which `count` stand one after another."""
+    column = in_one(table[name])
+    width = count * ((hash_size_of(table) ** 2 + 7) // 8)
     offsets = np.frombuffer(column.buffers()[1], np.int32, len(column) + 1, 4 * column.offset)
     if len(column) and not (np.diff(offsets) == width).all():
         raise ValueError(f"hashes of other sizes than {width} bytes")
