@@ -69,6 +69,8 @@ class Hashes:
         Whether every patch of the dataset is among them.
     shards : Shards, optional
         Where any patch lies in one.
+    turned : (n, 8, words) uint64, optional
+        The hashes of all orientations, the first of them `words`, where they were asked for and are known.
     """
 
     names: pa.LargeStringArray
@@ -77,6 +79,12 @@ class Hashes:
     sharpness: npt.NDArray[np.float64] | None = None
     complete: bool = True
     shards: tables.Shards | None = None
+    turned: WordArray | None = None
+
+    @property
+    def seen(self) -> WordArray:
+        """What is compared: the hashes of all orientations where these are known, else `words`."""
+        return self.words if self.turned is None else self.turned
 
 
 @dataclass(frozen=True)
@@ -105,11 +113,14 @@ class Chunk:
     problems: list[str] = field(default_factory=list)
 
 
-def list_datasets(patchdir: Path, with_pixels: bool, report: Report) -> dict[str, Dataset]:
+def list_datasets(
+    patchdir: Path, with_pixels: bool, report: Report, *, may_need_pixels: bool = False
+) -> dict[str, Dataset]:
     """Return the datasets whose patches lie in a directory; hashes and patches without their mate are reported.
 
     Where a dataset has a table, that is believed, and its files are not looked at. `with_pixels` says that pixels are
     wanted too, and that a dataset counts as changed when only the pixels of a patch have: then the files are looked at.
+    With `may_need_pixels` so counts a dataset without a table.
     """
     tables: dict[str, Dataset] = {} if with_pixels else _list_tables(patchdir, report)
     unreadable = {name for name, dataset in tables.items() if dataset.table is None}
@@ -146,7 +157,7 @@ def list_datasets(patchdir: Path, with_pixels: bool, report: Report) -> dict[str
             continue
         dataset = datasets.setdefault(name, Dataset(name))
         dataset.stems.append(stem)
-        dataset.stats.append(hashes[stem] + (patches[stem] if with_pixels else ""))
+        dataset.stats.append(hashes[stem] + (patches[stem] if with_pixels or may_need_pixels else ""))
     if with_pixels:
         for path in list_files(patchdir, [TABLE_SUFFIX]):
             if path.name.removesuffix(TABLE_SUFFIX) not in datasets:
@@ -156,9 +167,17 @@ def list_datasets(patchdir: Path, with_pixels: bool, report: Report) -> dict[str
 
 
 def read_hashes(
-    datasets: Sequence[Dataset], patchdir: Path, with_sharpness: bool, report: Report, workers: Workers
+    datasets: Sequence[Dataset],
+    patchdir: Path,
+    with_sharpness: bool,
+    report: Report,
+    workers: Workers,
+    *,
+    with_turned: bool = False,
 ) -> Iterator[tuple[str, Hashes]]:
     """Yield the hashes of one dataset after another; those in files are read by the workers.
+
+    `with_turned` asks for those of all orientations too, where tables have them.
 
     What cannot be read, or has another size than most of its dataset's, is reported and left out; so is a dataset of
     which nothing is left.
@@ -167,12 +186,13 @@ def read_hashes(
         if dataset.table is not None:
             try:
                 # Here, since a worker would have to send back all that it reads.
-                read = tables.read_hashes(dataset.table)
+                read = tables.read_hashes(dataset.table, with_turned)
             except InputError as error:
                 report.fail(error)
                 continue
             if len(read.words):
-                yield dataset.name, Hashes(read.names, read.words, read.side, shards=read.shards)
+                hashes = Hashes(read.names, read.words, read.side, shards=read.shards, turned=read.turned)
+                yield dataset.name, hashes
     at_once = SHARP_CHUNK_PATCHES if with_sharpness else CHUNK_PATCHES
     jobs = [
         ChunkJob(dataset.name, patchdir, tuple(dataset.stems[start : start + at_once]), with_sharpness)

@@ -109,3 +109,47 @@ def divide(search: Callable[[slice], None], queries: int, pool: Executor, thread
     parts = [slice(start, start + size) for start in range(0, queries, size)]
     for _ in pool.map(search, parts):
         pass
+
+
+class Fixed:
+    """Hashes that are all known before, among which others are looked for.
+
+    Parameters
+    ----------
+    hashes : (m, words) uint64
+    distance : int
+        The largest that `find_first` is asked for.
+    pool : Executor
+        Threads to search on.
+    threads : int
+        How many they are.
+    """
+
+    def __init__(self, hashes: WordArray, distance: int, pool: Executor, threads: int) -> None:
+        self._count, self._pool, self._threads = len(hashes), pool, threads
+        self._columns = make_columns(hashes.shape[1], len(hashes))
+        self._columns[:, : len(hashes)] = hashes.T
+        has_many = len(hashes) >= TABLES_FROM
+        self._tables = make_tables(self._columns, self._count, distance, pool) if has_many else None
+
+    def find_first(self, hashes: WordArray, distance: int) -> npt.NDArray[np.int64]:
+        """Return the first that is within a distance of each hash, or of any of its orientations; -1 if none is.
+
+        Parameters
+        ----------
+        hashes : (n, words) or (n, orientations, words) uint64
+        distance : int
+        """
+        queries = np.ascontiguousarray(hashes.reshape(-1, hashes.shape[-1]))
+        found = np.full(len(queries), -1)
+
+        def search(part: slice) -> None:
+            if self._tables:
+                self._tables.search(queries[part], np.uint64(distance), found[part])
+            else:
+                search_range(queries[part], self._columns, 0, self._count, np.uint64(distance), found[part])
+
+        divide(search, len(queries), self._pool, self._threads)
+        found[found < 0] = self._count
+        first: npt.NDArray[np.int64] = found.reshape(len(hashes), -1).min(axis=1)
+        return np.where(first < self._count, first, -1)

@@ -24,9 +24,7 @@ def turn(patch: npt.NDArray[np.uint8]) -> Iterator[npt.NDArray[np.uint8]]:
             yield np.rot90(seen, quarters)
 
 
-def hash_orientations(
-    patch: npt.NDArray[np.uint8], crop_size: int, hash_size: int, kind: str = HASHES[0]
-) -> BoolArray:
+def hash_orientations(patch: npt.NDArray[np.uint8], crop_size: int, hash_size: int, kind: str = HASHES[0]) -> BoolArray:
     """Return the hashes of a patch in the order of `turn`, that of the patch as it is first.
 
     Parameters

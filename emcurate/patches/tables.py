@@ -451,6 +451,12 @@ class Shards:
             numbers = np.array([known[f"{name}/"] for name in encoded.dictionary.to_pylist()] + [0], np.int32)
             self._found.append(numbers[encoded.indices.fill_null(len(numbers) - 1).to_numpy(zero_copy_only=False)])
 
+    def take(self, places: npt.NDArray[np.int64]) -> Shards:
+        """Return this of the patches at some places only."""
+        some = Shards()
+        some.prefixes, some._found = self.prefixes, [np.concatenate(self._found)[places]]
+        return some
+
     def put_before(self, names: pa.LargeStringArray, places: npt.NDArray[np.int64]) -> pa.LargeStringArray:
         """Return the names of the patches at some places, each with its shard before it."""
         if len(self._found) > 1:

@@ -1,0 +1,161 @@
+"""Covering the patches of datasets, each for itself or all of them together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from emcurate.errors import InputError
+from emcurate.files import describe_content, digest_bytes
+from emcurate.patches.datasets import Hashes, list_datasets, read_hashes
+from emcurate.patches.duplicates import Cover, Group, Groups, find_groups, order_patches
+from emcurate.patches.turned_hashes import with_orientations
+from emcurate.running.jobs import Workers, progress
+from emcurate.running.report import Report
+
+# What patches are compared with: those of their own dataset, or all.
+SCOPES = (DATASET, ALL_DATASETS) = ("dataset", "all")
+
+# What the order of all datasets' patches together is drawn for, in place of a dataset's name.
+TOGETHER = "/"
+
+
+@dataclass(frozen=True)
+class Covered:
+    """A dataset with its groups of near-duplicates.
+
+    Attributes
+    ----------
+    name : str
+    read : Hashes
+    groups : Groups
+        What is told of its patches.
+    whole : Groups
+        Of all patches that it was covered with.
+    """
+
+    name: str
+    read: Hashes
+    groups: Groups
+    whole: Groups
+
+    def largest(self, groups: int, members: int) -> list[tuple[int, Group]]:
+        """Return the largest groups of which the exemplar is one of its patches; see `Groups.largest`."""
+        return self.whole.largest(groups, members, self.groups.span)
+
+
+def cover_each(found: Iterable[tuple[str, Hashes]], order: str, seed: int, cover: Cover) -> Iterator[Covered]:
+    """Yield datasets as they come, none compared with another."""
+    for name, read in found:
+        taken = order_patches(name, len(read.words), order, seed, read.sharpness)
+        groups = find_groups(read.names, read.seen, taken, cover, read.shards)
+        yield Covered(name, read, groups, groups)
+
+
+def cover_together(found: Sequence[tuple[str, Hashes]], order: str, seed: int, cover: Cover) -> Iterator[Covered]:
+    """Yield datasets in the order of their names, their patches taken as if they were all of one dataset.
+
+    By name means dataset by dataset.
+    """
+    if not found:
+        return
+    some = sorted(found, key=lambda pair: pair[0])
+    names = pa.concat_arrays([read.names for _, read in some])
+    seen = np.concatenate([read.seen for _, read in some])
+    known = [read.sharpness for _, read in some if read.sharpness is not None]
+    sharpness = np.concatenate(known) if len(known) == len(some) else None
+    whole = find_groups(names, seen, order_patches(TOGETHER, len(names), order, seed, sharpness), cover)
+    start = 0
+    for name, read in some:
+        stop = start + len(read.words)
+        yield Covered(name, read, whole.part(slice(start, stop), read.shards), whole)
+        start = stop
+
+
+def refuse_odd_sides(found: Sequence[tuple[str, Hashes]], patchdir: Path, report: Report) -> list[tuple[str, Hashes]]:
+    """Return the datasets whose hashes have the commonest side; others, which cannot be compared, are reported."""
+    counts = Counter(read.side for _, read in found)
+    if len(counts) < 2:
+        return list(found)
+    side = max(counts, key=lambda each: (counts[each], each))
+    for name, read in found:
+        if read.side != side:
+            advice = "cut all datasets with one --hash_size, or give --scope dataset"
+            report.fail(InputError(patchdir / name, f"hashes of side {side}, like most", f"side {read.side}", advice))
+    return [(name, read) for name, read in found if read.side == side]
+
+
+class Comparison:
+    """Which patches of a directory are compared with each other, and in which order.
+
+    Parameters
+    ----------
+    patchdir : Path
+    order, seed, scope, orientations
+        As the flags of deduplicate.py say it.
+    report : Report
+        Is told what cannot be read.
+    workers : Workers
+
+    Attributes
+    ----------
+    datasets : dict of str to Dataset
+    states : dict of str to str
+        What changes when a dataset's groups may: its patches, or with `is_of_all` those of any.
+    state : str
+        What changes when any dataset does.
+    parameters : dict
+        What the ledger keeps; what is not asked for is not noted, so that results of earlier versions stay.
+
+    Raises
+    ------
+    InputError
+        If there are no patches.
+    """
+
+    def __init__(
+        self, patchdir: Path, order: str, seed: int, scope: str, orientations: bool, report: Report, workers: Workers
+    ) -> None:
+        self.patchdir, self.is_of_all = patchdir, scope == ALL_DATASETS
+        self.report, self.workers = report, workers
+        self.with_pixels = order == "sharpest"
+        self._order, self._seed, self._orientations = order, seed, orientations
+        self.datasets = list_datasets(patchdir, self.with_pixels, report, may_need_pixels=orientations)
+        if not self.datasets and not report.failures:
+            found = describe_content(patchdir)
+            raise InputError(patchdir, "patches and hashes", found, "run raw/crop_patches.py first")
+        self.states = {name: dataset.fingerprint(patchdir) for name, dataset in self.datasets.items()}
+        self.state = digest_bytes("".join(self.states.values()).encode())
+        self.parameters: dict[str, Any] = {"order": order, "seed": seed if order == "random" else None}
+        if orientations:
+            self.parameters["orientations"] = True
+        if self.is_of_all:
+            self.parameters["scope"] = scope
+            self.states = dict.fromkeys(self.datasets, self.state)
+
+    def read(self, names: Iterable[str]) -> Iterator[list[tuple[str, Hashes]]]:
+        """Yield datasets that are covered together: each for itself, or all."""
+        todo = [self.datasets[name] for name in (self.datasets if self.is_of_all else names)]
+        hashes = read_hashes(
+            todo, self.patchdir, self.with_pixels, self.report, self.workers, with_turned=self._orientations
+        )
+        if self._orientations:
+            # Those of files are all read before, since workers do one thing at a time.
+            found = hashes if all(dataset.table for dataset in todo) else iter(list(hashes))
+            hashes = with_orientations(found, self.patchdir, self.report, self.workers)
+        shown = progress(hashes, total=len(todo), label=self.report.stage, unit="dataset")
+        if self.is_of_all:
+            yield refuse_odd_sides(list(shown), self.patchdir, self.report)
+        else:
+            yield from ([each] for each in shown)
+
+    def cover(self, some: Sequence[tuple[str, Hashes]], cover: Cover) -> Iterator[Covered]:
+        """Yield what was read together with its groups."""
+        together = cover_together if self.is_of_all else cover_each
+        return together(some, self._order, self._seed, cover)
