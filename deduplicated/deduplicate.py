@@ -43,7 +43,7 @@ from emcurate.patches.covering import DATASET, SCOPES, Comparison
 from emcurate.patches.datasets import PATCH_EXTENSION
 from emcurate.patches.duplicates import GROUPS_SUFFIX, Cover, Groups, Largest, read_largest
 from emcurate.patches.hash_settings import HashSettings, read_settings
-from emcurate.patches.leaks import LEAKS_SUFFIX, Leaks, LeaksShown, find_leaks, read_farthest
+from emcurate.patches.leaks import LEAKS_SUFFIX, Leaks, LeaksShown, find_leaks
 from emcurate.patches.other_sets import OtherSet, find_patches_in, fingerprint_other, read_other
 from emcurate.patches.pathlists import join_files, write_path_list_once
 from emcurate.patches.preview import DISTANCES
@@ -64,7 +64,7 @@ SUFFIXES = (EXEMPLARS, TABLE, LEAKS, DATASET_PICTURE) = ("_exemplars.npy", GROUP
 
 ALL = "/"  # the ledger's key for what is made of all datasets together: no dataset has such a name
 LISTED_DATASETS = 20  # datasets named in the closing report
-LEAKS_SHOWN = 20
+LEAKS_SHOWN = 5  # of each kind
 
 # Patches of datasets that are done before the ledger notes these: what a killed run loses takes a second or so, and a
 # line a dataset would take longer than most of ten thousand.
@@ -141,7 +141,7 @@ def read_against(against: Path | None, comparison: Comparison) -> tuple[OtherSet
         return None
     how = read_settings(comparison.patchdir)
     other = read_other(against, how, comparison.report, comparison.workers)
-    comparison.report.count("patches compared with", len(other))
+    comparison.report.count("patches of the other set", len(other))
     return other, how
 
 
@@ -178,12 +178,15 @@ def run(
     sources = list_sources(comparison, pictures, of_other)
     plan = ledger.plan(sources, report, root=patchdir, overwrite=overwrite, prune=prune, renew=True)
     describe_plan(plan, report)
+    failed = len(report.failures)
     other = read_against(against, comparison) if plan.todo else None
+    # What could not be read, drawn or compared whole is done again when it is mended.
+    incomplete = {*sources} if len(report.failures) > failed else set()
 
     cover, largest, shown = Cover(min_distance, workers.cores), Largest(GROUPS_SHOWN), LeaksShown(LEAKS_SHOWN)
     written: dict[str, list[Output]] = defaultdict(list)  # what the ledger has not noted yet
     sheets: list[tuple[str, Sheet]] = []
-    finished, incomplete, unnoted = {*plan.done} - {ALL}, set(), 0
+    finished, unnoted = {*plan.done} - {ALL}, 0
     too_small: dict[str, int] = {}
     todo = [name for name in plan.todo if name != ALL]
     for some in comparison.read(todo) if plan.todo else ():
@@ -199,8 +202,8 @@ def run(
             leaks = None
             if other is not None:
                 leaks = find_leaks(each.read.names, each.read.seen, other[0], min_distance, workers.cores)
-                shown.add(leaks.farthest())
-                report.count("patches like those", len(leaks))
+                shown.add(leaks.bits, leaks.some())
+                report.count("leaks", len(leaks))
             try:
                 written[name] = write_groups(savedir, name, each.groups, leaks, patchdir, ledger.replaces(name))
             except InputError as taken:
@@ -231,14 +234,14 @@ def run(
             if not comparison.is_of_all:
                 largest.add(name, read_largest(savedir / f"{name}{TABLE}", GROUPS_SHOWN, DUPLICATES_SHOWN))
             if other is not None:
-                shown.add(read_farthest(savedir / f"{name}{LEAKS}"))
+                shown.add_table(savedir / f"{name}{LEAKS}")
         if largest.groups:
             says = "the largest groups"
             sheets.append((ALL, GroupSheet(savedir / PICTURE, patchdir, "All datasets", largest.groups, says)))
-        if other is not None and shown.leaks:
+        if other is not None and (rows := shown.rows()):
+            report.notes += [*rows, "the farther apart, the more often by chance: look at them"]
             path = savedir / LEAKS_PICTURE
-            sheets.append((ALL, show_leaks(path, patchdir, shown.leaks, other[0], other[1].crop_size)))
-    # What could not be read or drawn whole is done again when it is mended.
+            sheets.append((ALL, show_leaks(path, patchdir, shown, other[0], other[1].crop_size)))
     incomplete |= comparison.datasets.keys() - finished
     if incomplete:
         incomplete |= {*sources} if comparison.is_of_all else {ALL}

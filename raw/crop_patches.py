@@ -88,7 +88,9 @@ def run(
     if selection is not None:
         refuse_other_cut(selection, crop_size, min_size, scale)
     make_output_directory(patchdir)
-    how = Cutting(patchdir, crop_size, hash_size, hash, min_size, NOTHING if hashes_only else store, scale, orientations)
+    how = Cutting(
+        patchdir, crop_size, hash_size, hash, min_size, NOTHING if hashes_only else store, scale, orientations
+    )
     ledger = Ledger(patchdir, STAGE, how.settings, product="patches", owner_of=key_of)
     plan = CropPlan(material, how, ledger, selection, shard_size)
     plan.refuse_too_large()

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from emcurate import naming
 from emcurate.files import Output, note_output
 from emcurate.patches.datasets import PATCH_EXTENSION
-from emcurate.patches.leaks import Leak
+from emcurate.patches.leaks import LeaksShown
 from emcurate.patches.other_sets import OtherSet, ReadOther
 from emcurate.patches.preview import Trial
 from emcurate.patches.tables import TABLE_SUFFIX, read_rows
@@ -95,25 +95,28 @@ def _find_reader(patchdir: Path, names: Collection[str], notes: Notes, scratch: 
     return ReadOrCutAgain(read_patch, spots, scratch)
 
 
-def show_leaks(path: Path, patchdir: Path, leaks: Iterable[Leak], other: OtherSet, crop_size: int) -> PairSheet:
+def show_leaks(path: Path, patchdir: Path, shown: LeaksShown, other: OtherSet, crop_size: int) -> PairSheet:
     """Return a picture of leaks, each beside what it is nearest to."""
-    pairs, images = [], {}
-    for patch, name, row, column, bits in leaks:
-        if row is None or column is None:
-            file, caption = other.directory / f"{name}.{PATCH_EXTENSION}", name
-        else:
-            file, caption = other.directory / f"{name}_{row}_{column}", f"{name} at {row}, {column}"
-            images[file] = (other.directory / name, row, column)
-        first = Seen(patchdir / f"{patch}.{PATCH_EXTENSION}", patch)
-        pairs.append((f"{bits} bits apart", first, Seen(file, caption)))
-    of_other = frozenset(second.path for _, _, second in pairs)
+    rows: dict[str, list[tuple[str, Seen, Seen]]] = {}
+    images: dict[Path, tuple[Path, int, int]] = {}
+    for title, leaks in shown.rows().items():
+        rows[title] = pairs = []
+        for patch, name, row, column, bits in leaks:
+            if row is None or column is None:
+                file, caption = other.directory / f"{name}.{PATCH_EXTENSION}", name
+            else:
+                file, caption = other.directory / f"{name}_{row}_{column}", f"{name} at {row}, {column}"
+                images[file] = (other.directory / name, row, column)
+            first = Seen(patchdir / f"{patch}.{PATCH_EXTENSION}", patch)
+            pairs.append((f"{bits} bits apart", first, Seen(file, caption)))
+    of_other = frozenset(second.path for pairs in rows.values() for _, _, second in pairs)
     read: Reader | None = ReadOther(images, crop_size)
     if other.is_patches:
         names = {path.stem for path in of_other}
         read = _find_reader(other.directory, names, Notes(other.directory, TABLE_SUFFIX), path.parent)
     title = f"Patches that are near-duplicates of those in {other.directory.name}, those that differ most first"
     says = "patches that are near-duplicates of the other set's"
-    return PairSheet(path, patchdir, title, {"": pairs}, says, read, of_other)
+    return PairSheet(path, patchdir, title, rows, says, read, of_other)
 
 
 def show_trials(path: Path, patchdir: Path, trials: Iterable[Trial]) -> PairSheet:

@@ -149,7 +149,9 @@ class Comparison:
             # Those of files are all read before, since workers do one thing at a time.
             found = hashes if all(dataset.table for dataset in todo) else iter(list(hashes))
             hashes = with_orientations(found, self.patchdir, self.report, self.workers)
-        shown = progress(hashes, total=len(todo), label=self.report.stage, unit="dataset")
+        shown: Iterable[tuple[str, Hashes]] = hashes
+        if not self._orientations:  # whose pixels, where they are read, show a bar of their own
+            shown = progress(hashes, total=len(todo), label=self.report.stage, unit="dataset")
         if self.is_of_all:
             yield refuse_odd_sides(list(shown), self.patchdir, self.report)
         else:

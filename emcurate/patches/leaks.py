@@ -27,8 +27,11 @@ HEADING = ("patch", "leak_of", "row", "column", "leak_distance")
 
 LEAK_COLUMNS: dict[str, pa.DataType] = {"leak_of": pa.string(), "leak_distance": pa.int32()}
 
-# Leaks of a dataset from which those to be looked at are chosen.
-LOOKED_AT = 1000
+# Bits up to which leaks are counted, and looked at, together: the nearer, the surer.
+BANDS = (4, 8, 12)
+
+# Leaks of a dataset from which those to be looked at are chosen, of each kind.
+LOOKED_AT = 300
 
 # Rows that are Python objects at once.
 ROWS_AT_ONCE = 50_000
@@ -81,9 +84,9 @@ class Leaks:
             for patch, other, (row, column), bits in found
         ]
 
-    def farthest(self) -> list[Leak]:
-        """Return some leaks, those that differ most first: what they are is least sure."""
-        return self.name(np.argsort(-self.bits, kind="stable")[:LOOKED_AT])
+    def some(self) -> list[Leak]:
+        """Return some leaks of each of `BANDS`, those that differ most first: what they are is least sure."""
+        return self.name(choose_some(self.bits))
 
 
 def find_leaks(patches: pa.LargeStringArray, hashes: WordArray, other: OtherSet, distance: int, threads: int) -> Leaks:
@@ -126,27 +129,45 @@ def read_leaks(path: Path) -> pa.Table:
         raise InputError(path, f"a table of {', '.join(HEADING)}", found, "delete it and run again") from None
 
 
-def read_farthest(path: Path) -> list[Leak]:
-    """Return what `Leaks.farthest` does, from the table; raises `InputError`."""
-    table = read_leaks(path)
-    far = table.take(np.argsort(-table["leak_distance"].to_numpy(), kind="stable")[:LOOKED_AT])
-    return list(zip(*(far[name].to_pylist() for name in HEADING), strict=True))
+def choose_some(bits: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return places of some leaks of each of `BANDS`, by their distances, those that differ most first."""
+    order, bands = np.argsort(-bits, kind="stable"), np.searchsorted(BANDS, bits)
+    return np.concatenate([order[bands[order] == band][:LOOKED_AT] for band in range(len(BANDS) + 1)])
 
 
 class LeaksShown:
-    """Some leaks of several datasets to be looked at, those that differ most, one of each image or other patch."""
+    """How many leaks of several datasets differ by how much, and some of each kind to be looked at.
+
+    Of each image, or other patch, one is shown, so that they are different ones.
+    """
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._found: list[Leak] = []
+        self._numbers = np.zeros(len(BANDS) + 1, np.int64)
+        self._found: list[list[Leak]] = [[] for _ in self._numbers]
 
-    def add(self, leaks: Iterable[Leak]) -> None:
-        """Take in leaks of a dataset."""
-        ranked = sorted([*self._found, *leaks], key=lambda leak: (-leak[4], leak[0]))
-        first_of_each = {leak[1]: leak for leak in reversed(ranked)}
-        self._found = [leak for leak in ranked if first_of_each[leak[1]] is leak][: self._count]
+    def add(self, bits: npt.NDArray[np.int64], leaks: Iterable[Leak]) -> None:
+        """Take in a dataset's: the distances of all, and some of them."""
+        bands = np.searchsorted(BANDS, bits)
+        self._numbers += np.bincount(bands, minlength=len(self._numbers))
+        by_band: list[list[Leak]] = [[] for _ in self._numbers]
+        for leak in leaks:
+            by_band[int(np.searchsorted(BANDS, leak[4]))].append(leak)
+        for band, some in enumerate(by_band):
+            ranked = sorted([*self._found[band], *some], key=lambda leak: (-leak[4], leak[0]))
+            first_of_each = {leak[1]: leak for leak in reversed(ranked)}
+            self._found[band] = [leak for leak in ranked if first_of_each[leak[1]] is leak][: self._count]
 
-    @property
-    def leaks(self) -> list[Leak]:
-        """Those found so far."""
-        return self._found
+    def add_table(self, path: Path) -> None:
+        """Take in what was written of a dataset; raises `InputError`."""
+        table = read_leaks(path)
+        bits = table["leak_distance"].to_numpy().astype(np.int64)
+        some = table.take(choose_some(bits))
+        self.add(bits, zip(*(some[name].to_pylist() for name in HEADING), strict=True))
+
+    def rows(self) -> dict[str, list[Leak]]:
+        """Return those to be looked at, under what is said of all of their kind."""
+        starts = [0, *(band + 1 for band in BANDS)]
+        names = [f"{start} to {band}" for start, band in zip(starts, BANDS, strict=False)] + [f"{starts[-1]} or more"]
+        kinds = zip(names, self._numbers.tolist(), self._found, strict=True)
+        return {f"{name} bits apart: {number:,} leaks": found for name, number, found in kinds if number}

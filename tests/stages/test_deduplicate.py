@@ -12,8 +12,8 @@ import tifffile
 
 from emcurate import naming
 from emcurate.images.origins import Origin
-from emcurate.patches import datasets as patches
 from emcurate.patches import covering, duplicates, tables
+from emcurate.patches import datasets as patches
 
 deduplicate = importlib.import_module("deduplicated.deduplicate")
 
