@@ -18,9 +18,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from emcurate.files import atomic_path, digest_bytes, list_files
+from emcurate.naming import MARK
 from emcurate.patches.columns import as_column, as_numbers, in_one
 from emcurate.patches.decided import DECIDED_COLUMNS, THRESHOLD_KEY, read_decided
 from emcurate.patches.duplicates import GROUPS_SUFFIX, read_groups
+from emcurate.patches.leaks import LEAK_COLUMNS, LEAKS_SUFFIX, read_leaks
 from emcurate.patches.names import parse_names
 from emcurate.patches.tables import COLUMNS, TABLE_SUFFIX, TURNED, read_row_groups, read_schema
 from emcurate.running.claims import Notes
@@ -109,6 +111,10 @@ class Results:
         """Return the tables of groups that are there, by dataset."""
         return dict(_list(self.groups, GROUPS_SUFFIX)) if self.groups is not None else {}
 
+    def leak_tables(self) -> dict[str, Path]:
+        """Return the tables of leaks that are there, by dataset."""
+        return dict(_list(self.groups, LEAKS_SUFFIX)) if self.groups is not None else {}
+
     def decided_table(self) -> Path | None:
         """Return the table of what was decided, if it is there."""
         return self.decided if self.decided is not None and self.decided.is_file() else None
@@ -116,7 +122,8 @@ class Results:
     def files(self) -> list[Path]:
         """Return the files that the table is made of, as far as they are there."""
         decided = self.decided_table()
-        return [*(path for _, path in self.tables()), *self.group_tables().values(), *([decided] if decided else [])]
+        of_groups = [*self.group_tables().values(), *self.leak_tables().values()]
+        return [*(path for _, path in self.tables()), *of_groups, *([decided] if decided else [])]
 
     def digest(self) -> str:
         """Return what changes when the content of any file does; as the stages noted it, where they did."""
@@ -173,13 +180,15 @@ def write_joined(path: Path, results: Results, addition: Addition | None = None)
     tables: dict[str, list[Path]] = defaultdict(list)
     for dataset, table in results.tables():
         tables[dataset].append(table)
-    groups = results.group_tables()
+    groups, leaks = results.group_tables(), results.leak_tables()
     fields = dict(COLUMNS)
     for table in (table for some in tables.values() for table in some):
         # Columns that others add, such as measures, come along.
         fields |= {each.name: each.type for each in read_schema(table) if each.name not in {*fields, TURNED}}
     own = pa.schema(list(fields.items()))
-    fields |= {**GROUP_COLUMNS, **DECIDED_COLUMNS, **OUTCOME_COLUMNS, **(addition.columns if addition else {})}
+    # Of leaks something is only said where they were looked for.
+    fields |= {**GROUP_COLUMNS, **(LEAK_COLUMNS if leaks else {}), **DECIDED_COLUMNS, **OUTCOME_COLUMNS}
+    fields |= addition.columns if addition else {}
     schema = pa.schema(list(fields.items()))
     decided_table = results.decided_table()
     decided = None if decided_table is None else Lookup(read_decided(decided_table))
@@ -190,28 +199,41 @@ def write_joined(path: Path, results: Results, addition: Addition | None = None)
         pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer,
     ):
         added = None if addition is None else _Added(addition)
-        for some, of_groups in _iter_rows(tables, groups, own, added):
-            joined = _join(some, of_groups, decided, added, schema)
+        for some, known in _iter_rows(tables, groups, leaks, own, added):
+            joined = _join(some, known, decided, added, schema)
             writer.write_table(joined, row_group_size=max(1, len(joined)))
             rows += len(joined)
     return rows
 
 
+@dataclass(frozen=True)
+class _Known:
+    """What deduplicate.py said of a dataset: of its groups, and of its leaks."""
+
+    groups: Lookup | None = None
+    leaks: Lookup | None = None
+
+
 def _iter_rows(
-    tables: Mapping[str, list[Path]], groups: Mapping[str, Path], own: pa.Schema, added: _Added | None
-) -> Iterator[tuple[pa.Table, Lookup | None]]:
+    tables: Mapping[str, list[Path]],
+    groups: Mapping[str, Path],
+    leaks: Mapping[str, Path],
+    own: pa.Schema,
+    added: _Added | None,
+) -> Iterator[tuple[pa.Table, _Known]]:
     """Yield the rows of one dataset after another, some at a time, each with what is known of its groups."""
     for dataset in sorted({*tables, *groups}):
         known = Lookup(read_groups(groups[dataset])) if dataset in groups else None
+        of_leaks = Lookup(read_leaks(leaks[dataset])) if dataset in leaks else None
         if dataset in tables:
             others = [name for name in own.names if name != "patch"]
             pieces = (some for table in tables[dataset] for some in read_row_groups(table, ["patch"], also=others))
         else:
             assert known is not None
             pieces = (_rows_of_names(known.table.slice(at, ROWS_AT_ONCE)) for at in _starts(len(known.names)))
-        yield from ((some, known) for some in pieces)
+        yield from ((some, _Known(known, of_leaks)) for some in pieces)
     if added is not None:
-        yield from ((rest, None) for rest in added.rest())
+        yield from ((rest, _Known()) for rest in added.rest())
 
 
 def _starts(count: int) -> range:
@@ -256,13 +278,12 @@ class _Added:
             yield _rows_of_names(pa.table({"patch": names, **self.addition.describe(places)}))
 
 
-def _join(
-    rows: pa.Table, groups: Lookup | None, decided: Lookup | None, added: _Added | None, schema: pa.Schema
-) -> pa.Table:
+def _join(rows: pa.Table, known: _Known, decided: Lookup | None, added: _Added | None, schema: pa.Schema) -> pa.Table:
     """Return rows with what the stages made of each patch."""
     names = in_one(rows["patch"])
     columns = {name: in_one(rows[name]) for name in rows.column_names if name in schema.names}
-    columns |= _take(groups, names, GROUP_COLUMNS) | _take(decided, names, DECIDED_COLUMNS)
+    columns |= _take(known.groups, names, GROUP_COLUMNS) | _take(decided, names, DECIDED_COLUMNS)
+    columns |= _take(known.leaks, names, LEAK_COLUMNS)
     outcome, why = _judge(columns, decided, names)
     if added is not None:
         said = added.describe(names, {**added.addition.columns, **OUTCOME_COLUMNS})
@@ -294,7 +315,9 @@ def _judge(columns: Mapping[str, pa.Array], decided: Lookup | None, names: pa.Ar
     exemplar, distance, score, label = (columns[name] for name in ("exemplar", "distance", "score", "label"))
     is_duplicate = pc.not_equal(exemplar, names)
     outcome = pc.if_else(is_duplicate, DUPLICATE, EXEMPLAR)
-    why = pc.if_else(is_duplicate, _text(distance, " bits from its exemplar"), "not judged yet")
+    is_strange = pc.not_equal(_dataset_of(exemplar), _dataset_of(names))
+    where = pc.if_else(is_strange, " bits from its exemplar, of another dataset", " bits from its exemplar")
+    why = pc.if_else(is_duplicate, _text(distance, where), "not judged yet")
     outcome, why = pc.fill_null(outcome, CUT), pc.fill_null(why, "deduplicate.py has not seen it")
     if decided is None:
         return outcome, why
@@ -314,5 +337,9 @@ def _judge(columns: Mapping[str, pa.Array], decided: Lookup | None, names: pa.Ar
     return pc.if_else(is_seen, seen, outcome), pc.if_else(is_seen, reason, why)
 
 
-def _text(numbers: pa.Array, after: str, before: str = "") -> pa.Array:
+def _dataset_of(names: pa.Array) -> pa.Array:
+    return pc.list_element(pc.split_pattern(names, MARK, max_splits=1), 0)
+
+
+def _text(numbers: pa.Array, after: str | pa.Array, before: str = "") -> pa.Array:
     return pc.binary_join_element_wise(before, numbers.cast(pa.string()), after, "")

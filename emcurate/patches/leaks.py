@@ -135,6 +135,16 @@ def choose_some(bits: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return np.concatenate([order[bands[order] == band][:LOOKED_AT] for band in range(len(BANDS) + 1)])
 
 
+def name_bands() -> list[str]:
+    """Return what kinds of leaks are called, by their distances in bits.
+
+    >>> name_bands()
+    ['0 to 4', '5 to 8', '9 to 12', '13 or more']
+    """
+    starts = [0, *(band + 1 for band in BANDS)]
+    return [f"{start} to {band}" for start, band in zip(starts, BANDS, strict=False)] + [f"{starts[-1]} or more"]
+
+
 class LeaksShown:
     """How many leaks of several datasets differ by how much, and some of each kind to be looked at.
 
@@ -167,7 +177,5 @@ class LeaksShown:
 
     def rows(self) -> dict[str, list[Leak]]:
         """Return those to be looked at, under what is said of all of their kind."""
-        starts = [0, *(band + 1 for band in BANDS)]
-        names = [f"{start} to {band}" for start, band in zip(starts, BANDS, strict=False)] + [f"{starts[-1]} or more"]
-        kinds = zip(names, self._numbers.tolist(), self._found, strict=True)
+        kinds = zip(name_bands(), self._numbers.tolist(), self._found, strict=True)
         return {f"{name} bits apart: {number:,} leaks": found for name, number, found in kinds if number}
