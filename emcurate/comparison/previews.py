@@ -30,7 +30,8 @@ def look_ahead(comparison: Comparison, savedir: Path, distances: Sequence[int]) 
     if plan.done:
         details = ledger.details_of(ALL)
         report.count("patches", details["patches"])
-        report.notes += [*details["lines"], f"look at pairs at the border: {savedir / PREVIEW}"]
+        report.notes += details["lines"]
+        report.notes += [f"look at pairs at the border: {savedir / output.name}" for output in ledger.outputs_of(ALL)]
         return
     trials = {distance: Trial(distance) for distance in distances}
     covers = {distance: Cover(distance, comparison.workers.cores) for distance in distances}

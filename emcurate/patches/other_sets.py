@@ -209,6 +209,8 @@ def hash_images(job: ImageJob) -> ImagesHashed:
         is_blank = np.array([np.ptp(pixels[y : y + height, x : x + width]) == 0 for y, x, height, width in grid])
         done.blank += int(is_blank.sum())
         grid = grid[~is_blank]
+        if not len(grid):
+            continue
         numbers.append(np.full(len(grid), number))
         places.append(grid[:, :2])
         words.append(pack_hashes(hash_places(pixels, grid, how.crop_size, how.hash_size, how.kind)))
