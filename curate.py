@@ -95,6 +95,8 @@ OF_AUDIT = {"processes"}
 
 # Pictures that stages draw, for the report: their titles, and where they are in OUT.
 SHEETS = {
+    "Patches that are near-duplicates of another set's": "deduplicate/leaks.png",
+    "Pairs of patches that are only just near-duplicates": "deduplicate/preview.png",
     "How well the classifier tells patches apart (ROC)": "train_nn/patch_quality_nn_roc_curve.png",
     "What the classifier got wrong": "train_nn/patch_quality_nn_mistakes.png",
     "What the measures left out and kept": "filter_measures/measures_filtered.png",
@@ -171,6 +173,8 @@ def plan_steps(a: argparse.Namespace) -> list[Step]:
     else:
         crop_each("--hashes-only", less=OF_STORING)
     add("deduplicate", patches, out["deduplicate"], to=out["deduplicate"])
+    if a.stage_preview:
+        return up_to(steps.steps, a.until)  # what comes after would be made of an earlier run's exemplars
     if not keeps_all:
         crop_each("--only", exemplars)
         if a.stage_store == TAR:  # so that the list of exemplars says in which shards they are
@@ -189,8 +193,13 @@ def plan_steps(a: argparse.Namespace) -> list[Step]:
         if volumes:
             less = NOT_OF_VIDEOS if kind == VIDEOS else frozenset()
             add("reconstruct3d", kept, volumes, out["reconstruct3d"], to=out["reconstruct3d"], of=[kind], less=less)
+    return up_to(steps.steps, a.until)
+
+
+def up_to(steps: Sequence[Step], last: str) -> list[Step]:
+    """Return the steps of stages up to one."""
     order = list(SCRIPTS)
-    return [step for step in steps.steps if order.index(step.stage) <= order.index(a.until)]
+    return [step for step in steps if order.index(step.stage) <= order.index(last)]
 
 
 def keeps_everything(a: argparse.Namespace) -> bool:
@@ -344,13 +353,19 @@ def give_account(a: argparse.Namespace, report: Report) -> bool:
             write_account(ledger, results, report, overwrite=bool(a.stage_overwrite))
             accounted = True
             this = Run(
-                NAME, "curate.py", a.command, directories_in(a.out), list_beside(a.labels, a.weights), a.licences,
+                NAME, "curate.py", a.command, directories_in(a.out), list_read(a), a.licences,
                 contents=not a.no_input_digests,
             )  # fmt: skip
             write_datasheets(ledger, this, report, workers_of(a), overwrite=bool(a.stage_overwrite))
         except InputError as error:
             report.fail(error)
     return accounted
+
+
+def list_read(a: argparse.Namespace) -> tuple[Path, ...]:
+    """Return what stages have read beside images, volumes and videos."""
+    against = [Path(a.stage_against).absolute()] if a.stage_against else []
+    return (*list_beside(a.labels, a.weights), *against)
 
 
 def draw_report(a: argparse.Namespace, ran: list[StageRun], report: Report) -> None:
