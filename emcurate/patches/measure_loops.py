@@ -120,3 +120,8 @@ def compare_along_columns(patch: Any, weights: Any, sums: Any) -> None:
         all_sharp += sharp
         all_left += left
     sums[0], sums[1] = all_sharp, all_left
+
+
+# For patches of any layout, writable or not: else each kind would be compiled by itself, which takes seconds.
+add_up.compile("void(Array(uint8, 2, 'A', True), int64[::1], int64[:, ::1])")
+add_up.disable_compile()
