@@ -44,9 +44,10 @@ from emcurate.patches.tables import TABLE_SUFFIX, read_rows
 from emcurate.pictures.group_sheets import DUPLICATES_SHOWN, GROUPS_SHOWN, GroupSheet, draw_group_sheet
 from emcurate.running.claims import Notes
 from emcurate.running.jobs import Workers, progress
-from emcurate.running.ledger import Ledger, Plan, Source
+from emcurate.running.ledger import Ledger
 from emcurate.running.ledger_file import LedgerFile, ledger_path
 from emcurate.running.report import Report
+from emcurate.running.sources import Plan, Source
 
 STAGE = "deduplicate"
 MIN_DISTANCE = 12  # bits of the 64 of a hash of side 8, as published

@@ -13,7 +13,8 @@ from emcurate.patches.joined import CUT, DUPLICATE, INFORMATIVE, JOINED_NAME, UN
 from emcurate.patches.parquet import open_parquet
 from emcurate.patches.table_updates import TABLE_KEY
 from emcurate.reporting.page import StageRun
-from emcurate.running.ledger_file import LedgerFile, ledger_path, read_outputs
+from emcurate.running.ledger_file import LedgerFile, ledger_path
+from emcurate.running.ledger_lines import read_outputs
 
 # Datasets with a line of their own, the largest ones; the others are counted together.
 DATASETS_SHOWN = 40
@@ -58,9 +59,9 @@ def count_datasets(out: Path, cropped: tuple[Path, str], subvolumes: tuple[Path,
     for key, line in LedgerFile(ledger_path(*cropped)).entries.items():
         if key.endswith(TABLE_KEY):
             counts = found[key.removesuffix(TABLE_KEY)]
-            counts.sections = line.details.get("sections", 0)
-            counts.patches = line.details.get("patches", 0)
-            counts.left_out_small = line.details.get("small", 0)
+            counts.sections = line.count_of("sections")
+            counts.patches = line.count_of("patches")
+            counts.left_out_small = line.count_of("small")
     for dataset, outcome, number in _count_outcomes(out / JOINED_NAME):
         counts = found[dataset]
         if outcome == DUPLICATE:

@@ -12,8 +12,9 @@ from emcurate.files import is_intact, note_output
 from emcurate.images.origins import Origin
 from emcurate.patches.table_parts import TableParts
 from emcurate.patches.tables import TABLE_SUFFIX, place_in_shard, read_cuts, write_cuts
-from emcurate.running.ledger import Ledger, Plan
-from emcurate.running.ledger_file import DONE
+from emcurate.running.ledger import Ledger
+from emcurate.running.ledger_lines import DONE
+from emcurate.running.sources import Plan
 
 # Ends the ledger's key of a dataset's table; no section's name holds a slash.
 TABLE_KEY = "/table"

@@ -20,9 +20,10 @@ from emcurate.reporting.provenance import find_commit, find_versions
 from emcurate.reporting.results import digest_results, read_ledgers_of
 from emcurate.reporting.sheet import make_sheet
 from emcurate.running.jobs import Workers
-from emcurate.running.ledger import Ledger, Source
+from emcurate.running.ledger import Ledger
 from emcurate.running.ledger_file import LedgerFile
 from emcurate.running.report import Report
+from emcurate.running.sources import Source
 
 DATASHEET, SHEET = "datasheet.json", "datasheet.md"
 

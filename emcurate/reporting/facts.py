@@ -104,9 +104,8 @@ def count_patches(joined: Path) -> tuple[dict[str, DatasetFacts], dict[str, int]
 def add_small(datasets: Mapping[str, DatasetFacts], cropped: LedgerFile) -> None:
     """Enter how many patches crop_patches.py left out for their size, as far as it noted that."""
     for line in cropped.entries.values():
-        small = line.details.get("small")
-        if isinstance(small, int) and line.dataset in datasets:
-            datasets[line.dataset].small += small
+        if line.dataset in datasets:
+            datasets[line.dataset].small += line.count_of("small")
 
 
 def parse_licences(words: Sequence[str]) -> dict[str, str]:

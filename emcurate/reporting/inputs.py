@@ -13,9 +13,9 @@ from emcurate.errors import InputError
 from emcurate.files import DIGEST_CHUNK_BYTES, fingerprint, fingerprint_tree, is_directory, is_there, open_regular
 from emcurate.patches.label_files import LabelFiles
 from emcurate.running.jobs import Workers
-from emcurate.running.ledger import path_as_text, path_of_text
 from emcurate.running.ledger_file import LedgerFile
 from emcurate.running.report import Report
+from emcurate.running.spelled_paths import path_as_text, path_of_text
 from emcurate.volumes.formats import file_of
 from emcurate.volumes.formats.nrrd import data_file
 

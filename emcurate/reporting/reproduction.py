@@ -15,8 +15,8 @@ from emcurate.reporting.inputs import digest_inputs, is_address
 from emcurate.reporting.provenance import find_commit, find_versions
 from emcurate.reporting.results import Made, digest_results, read_ledgers_of
 from emcurate.running.jobs import Workers
-from emcurate.running.ledger import path_of_text
 from emcurate.running.report import Report
+from emcurate.running.spelled_paths import path_of_text
 
 
 def check_inputs(facts: Facts, report: Report, workers: Workers) -> bool:

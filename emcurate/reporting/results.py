@@ -19,7 +19,8 @@ from emcurate.files import Output, digest_bytes, read_npy, read_regular
 from emcurate.patches.columns import as_numbers, as_scalar
 from emcurate.patches.names import bytes_of
 from emcurate.patches.parquet import open_parquet
-from emcurate.running.ledger_file import LedgerFile, ledger_path, read_outputs
+from emcurate.running.ledger_file import LedgerFile, ledger_path
+from emcurate.running.ledger_lines import read_outputs
 
 # In place of the directory of the results, in whatever holds paths.
 HERE = b"<OUT>"

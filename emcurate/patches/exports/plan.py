@@ -24,9 +24,11 @@ from emcurate.patches.joined import JOINED_NAME, Addition, Results, write_joined
 from emcurate.patches.joined import UNREADABLE as UNREADABLE_OUTCOME
 from emcurate.patches.listing import KNOWN_COLUMNS, Listing, Seen
 from emcurate.patches.names import bytes_of
-from emcurate.running.ledger import Ledger, Source, path_as_text, path_of_text
+from emcurate.running.ledger import Ledger
 from emcurate.running.ledger_file import read_ledgers
 from emcurate.running.report import Report
+from emcurate.running.sources import Source
+from emcurate.running.spelled_paths import path_as_text, path_of_text
 
 # What the account says beside what became of each patch.
 EXPORT_COLUMNS: dict[str, pa.DataType] = {
