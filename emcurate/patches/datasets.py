@@ -29,7 +29,7 @@ from emcurate.running.report import Report
 PATCH_EXTENSION, HASH_EXTENSION = "tiff", "npy"
 
 CHUNK_PATCHES = 2000  # hashes a job reads: a fraction of a second
-SHARP_CHUNK_PATCHES = 100  # of which the pixels are measured too, which takes milliseconds each
+SHARP_CHUNK_PATCHES = 100  # of which the pixels are read and measured too
 
 
 @dataclass
