@@ -73,7 +73,7 @@ def count_datasets(out: Path, cropped: tuple[Path, str], subvolumes: tuple[Path,
         if outcome == UNINFORMATIVE:
             counts.uninformative += number
     for line in LedgerFile(ledger_path(*subvolumes)).entries.values():
-        found[line.dataset].subvolumes = len(read_outputs(line))
+        found[line.dataset].subvolumes = line.details.get("subvolumes", len(read_outputs(line)))
     return dict(sorted(found.items()))
 
 
