@@ -46,7 +46,6 @@ TEXT_SUFFIXES = (".json", ".jsonl", ".csv", ".tsv", ".txt", ".parquet", ".log")
 # Packages that only some stages need, and by which extra of pyproject.toml they come.
 EXTRA_OF = {
     **dict.fromkeys(("torch", "torchvision", "sklearn", "pooch"), "classifier"),
-    "threadpoolctl": "classifier",  # scikit-learn's companion
     "distributed": "cluster",
     "huggingface_hub": "hub",
 }

@@ -24,7 +24,7 @@ LIBRARIES = (TORCHVISION, TIMM) = ("torchvision", "timm")
 # No file of weights is smaller; a page that says sorry is.
 LEAST_BYTES = 100_000
 
-_OFFLINE = "without a network, name a file with --weights, or take --model classifier with weights of train_nn.py"
+_OFFLINE = "name a file with --weights, or take --model classifier with weights of train_nn.py"
 
 
 def split_model(model: str) -> tuple[str, str]:
