@@ -124,12 +124,8 @@ def draw_pairs(made: Selection) -> bytes:
 
 
 def _some(rows: Rows, count: int) -> list[int]:
-    if not len(rows):
-        return []
-    found: list[int] = rows[
-        np.unique(np.linspace(0, len(rows) - 1, min(len(rows), count)).round().astype(int))
-    ].tolist()
-    return found
+    places = np.linspace(0, len(rows) - 1, min(len(rows), count)).round().astype(int)
+    return [int(rows[place]) for place in np.unique(places)]
 
 
 def _tile(made: Selection, row: int, mark: Mark, words: str = "") -> Tile:
