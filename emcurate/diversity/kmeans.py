@@ -121,8 +121,8 @@ def _assign_some(job: _Job) -> _Part:
         found, first = np.unique(labels[some][order], return_index=True)
         sums[found] += np.add.reduceat(points[order].astype(np.float64), first, axis=0)
     counts = np.bincount(labels, minlength=len(centres))
-    found = np.flatnonzero(counts)
-    return _Part(Assigned(labels, squares), found, sums[found], counts[found])
+    there = np.flatnonzero(counts)
+    return _Part(Assigned(labels, squares), there, sums[there], counts[there])
 
 
 def _assign_remotely(job: _Job) -> _Part:

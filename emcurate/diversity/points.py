@@ -74,7 +74,8 @@ def make_unit(points: npt.ArrayLike) -> Floats:
     """Return points divided by their lengths; one without length stays where it is."""
     points = np.asarray(points, np.float32)
     lengths = np.sqrt(np.einsum("ij,ij->i", points, points, dtype=np.float64))
-    return (points / np.maximum(lengths, SHORTEST)[:, None]).astype(np.float32)
+    units: Floats = (points / np.maximum(lengths, SHORTEST)[:, None]).astype(np.float32)
+    return units
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,8 @@ def select(table: FeatureTable, rows: Rows, how: How, scratch: Path, workers: Wo
 
 def _of_all(hierarchy: Hierarchy, there: Rows, count: int) -> list[npt.NDArray[np.int32]]:
     """Return the cluster of each patch on each level; -1 of those without features."""
-    levels, cluster = [], np.arange(len(there))
+    levels: list[npt.NDArray[np.int32]] = []
+    cluster: npt.NDArray[np.int32] = np.arange(len(there), dtype=np.int32)
     for labels in hierarchy.levels:
         cluster = labels[cluster]
         levels.append(np.full(count, -1, np.int32))
