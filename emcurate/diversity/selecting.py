@@ -143,8 +143,8 @@ def select(table: FeatureTable, rows: Rows, how: How, scratch: Path, workers: Wo
         told = ", ".join(f"{least:g} {share:.1%}" for least, share in zip(SHOWN, shares, strict=True))
         report.note(f"near-duplicates that --near-duplicates COSINE would leave out: {told}")
     ranks = rank_evenly(hierarchy.levels, like < 0, how.seed)
-    chosen = Chosen([], *(np.full(len(rows), -1, np.int64) for _ in range(2)), np.full(len(rows), np.nan, np.float32))
-    chosen.levels.extend(_of_all(hierarchy, there, len(rows)))
+    nowhere, nothing = np.full(len(rows), -1, np.int64), np.full(len(rows), np.nan, np.float32)
+    chosen = Chosen(_of_all(hierarchy, there, len(rows)), nowhere, nowhere.copy(), nothing)
     chosen.ranks[there] = ranks
     chosen.like[there] = np.where(like < 0, -1, there[like])
     chosen.cosines[there] = cosines
