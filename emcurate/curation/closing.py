@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from emcurate.corpora.foresight import Foreseen
-from emcurate.patches.joined import CUT, DUPLICATE, INFORMATIVE, JOINED_NAME, UNINFORMATIVE
+from emcurate.patches.joined import CUT, DUPLICATE, INFORMATIVE, JOINED_NAME, PASSED_OVER, SELECTED, UNINFORMATIVE
 from emcurate.patches.table_updates import TABLE_KEY
 from emcurate.reporting.page import StageRun
 from emcurate.running.ledger_file import LedgerFile, ledger_path, read_outputs
@@ -61,13 +61,14 @@ def count_datasets(out: Path, cropped: tuple[Path, str], subvolumes: tuple[Path,
             counts.sections = line.details.get("sections", 0)
             counts.patches = line.details.get("patches", 0)
             counts.left_out_small = line.details.get("small", 0)
-    for dataset, outcome, number in _count_outcomes(out / JOINED_NAME):
+    for dataset, outcome, kept, number in _count_outcomes(out / JOINED_NAME):
         counts = found[dataset]
         if outcome == DUPLICATE:
             counts.duplicates += number
         elif outcome != CUT:
             counts.exemplars += number
-        if outcome == INFORMATIVE:
+        # A selection may also be made of exemplars that nobody has judged.
+        if outcome == INFORMATIVE or (outcome in (SELECTED, PASSED_OVER) and kept):
             counts.informative += number
         if outcome == UNINFORMATIVE:
             counts.uninformative += number
@@ -76,15 +77,16 @@ def count_datasets(out: Path, cropped: tuple[Path, str], subvolumes: tuple[Path,
     return dict(sorted(found.items()))
 
 
-def _count_outcomes(table: Path) -> Iterator[tuple[str, str, int]]:
-    """Yield the datasets of a table of all patches with each outcome and how many have it, piece by piece."""
+def _count_outcomes(table: Path) -> Iterator[tuple[str, str, bool | None, int]]:
+    """Yield the datasets of a table of all patches with each outcome, if kept, and how many have it, by pieces."""
     if not table.is_file():
         return
+    by = ["dataset", "outcome", "kept"]
     with pq.ParquetFile(table) as file:
         for group in range(file.num_row_groups):
-            rows = file.read_row_group(group, columns=["dataset", "outcome"], use_threads=False)
-            counted = rows.group_by(["dataset", "outcome"], use_threads=False).aggregate([([], "count_all")])
-            yield from zip(*(counted[name].to_pylist() for name in ("dataset", "outcome", "count_all")), strict=True)
+            rows = file.read_row_group(group, columns=by, use_threads=False)
+            counted = rows.group_by(by, use_threads=False).aggregate([([], "count_all")])
+            yield from zip(*(counted[name].to_pylist() for name in (*by, "count_all")), strict=True)
 
 
 def format_datasets(counts: Mapping[str, Counts]) -> list[str]:

@@ -22,6 +22,7 @@ from emcurate.patches.columns import as_column, as_numbers, in_one
 from emcurate.patches.decided import DECIDED_COLUMNS, THRESHOLD_KEY, read_decided
 from emcurate.patches.duplicates import GROUPS_SUFFIX, read_groups
 from emcurate.patches.names import parse_names
+from emcurate.patches.selected import REASON, SELECTED_COLUMNS, read_selected
 from emcurate.patches.tables import COLUMNS, TABLE_SUFFIX, read_row_groups, read_schema
 from emcurate.running.claims import Notes
 
@@ -31,14 +32,19 @@ GROUP_COLUMNS: dict[str, pa.DataType] = {"exemplar": pa.string(), "distance": pa
 OUTCOME_COLUMNS: dict[str, pa.DataType] = {"outcome": pa.string(), "why": pa.string()}
 
 # What the last stage that has seen a patch made of it.
-OUTCOMES = (CUT, DUPLICATE, EXEMPLAR, INFORMATIVE, UNINFORMATIVE, UNREADABLE) = (
+OUTCOMES = (CUT, DUPLICATE, EXEMPLAR, INFORMATIVE, UNINFORMATIVE, UNREADABLE, SELECTED, PASSED_OVER) = (
     "cut",
     "duplicate",
     "exemplar",
     "informative",
     "uninformative",
     "unreadable",
+    "selected",
+    "passed over",
 )
+
+# Of which a selection selects.
+SELECTED_AMONG = (EXEMPLAR, INFORMATIVE)
 
 # Rows at a time of a dataset of which only names are known.
 ROWS_AT_ONCE = 1 << 17
@@ -95,11 +101,14 @@ class Results:
         Of deduplicate.py.
     decided : Path, optional
         The table of what was decided of patches, by classify_nn.py or another filter.
+    selected : Path, optional
+        The table of what was selected of those that are left, by select_diverse.py.
     """
 
     patchdirs: tuple[Path, ...] = ()
     groups: Path | None = None
     decided: Path | None = None
+    selected: Path | None = None
 
     def tables(self) -> list[tuple[str, Path]]:
         """Return the tables that are there, each with its dataset's name."""
@@ -113,10 +122,14 @@ class Results:
         """Return the table of what was decided, if it is there."""
         return self.decided if self.decided is not None and self.decided.is_file() else None
 
+    def selected_table(self) -> Path | None:
+        """Return the table of what was selected, if it is there."""
+        return self.selected if self.selected is not None and self.selected.is_file() else None
+
     def files(self) -> list[Path]:
         """Return the files that the table is made of, as far as they are there."""
-        decided = self.decided_table()
-        return [*(path for _, path in self.tables()), *self.group_tables().values(), *([decided] if decided else [])]
+        judged = [path for path in (self.decided_table(), self.selected_table()) if path is not None]
+        return [*(path for _, path in self.tables()), *self.group_tables().values(), *judged]
 
     def digest(self) -> str:
         """Return what changes when the content of any file does; as the stages noted it, where they did."""
@@ -179,7 +192,12 @@ def write_joined(path: Path, results: Results, addition: Addition | None = None)
         # Columns that others add, such as measures, come along.
         fields |= {each.name: each.type for each in read_schema(table) if each.name not in fields}
     own = pa.schema(list(fields.items()))
-    fields |= {**GROUP_COLUMNS, **DECIDED_COLUMNS, **OUTCOME_COLUMNS, **(addition.columns if addition else {})}
+    selected_table = results.selected_table()
+    selected = None if selected_table is None else Lookup(read_selected(selected_table))
+    # Columns of a selection only where there is one: without, the table is what it was before there were any.
+    of_selection = {} if selected is None else SELECTED_COLUMNS
+    fields |= {**GROUP_COLUMNS, **DECIDED_COLUMNS, **of_selection, **OUTCOME_COLUMNS}
+    fields |= addition.columns if addition else {}
     schema = pa.schema(list(fields.items()))
     decided_table = results.decided_table()
     decided = None if decided_table is None else Lookup(read_decided(decided_table))
@@ -191,7 +209,7 @@ def write_joined(path: Path, results: Results, addition: Addition | None = None)
     ):
         added = None if addition is None else _Added(addition)
         for some, of_groups in _iter_rows(tables, groups, own, added):
-            joined = _join(some, of_groups, decided, added, schema)
+            joined = _join(some, Known(of_groups, decided, selected), added, schema)
             writer.write_table(joined, row_group_size=max(1, len(joined)))
             rows += len(joined)
     return rows
@@ -256,14 +274,24 @@ class _Added:
             yield _rows_of_names(pa.table({"patch": names, **self.addition.describe(places)}))
 
 
-def _join(
-    rows: pa.Table, groups: Lookup | None, decided: Lookup | None, added: _Added | None, schema: pa.Schema
-) -> pa.Table:
+@dataclass(frozen=True)
+class Known:
+    """What stages have noted of the patches of a dataset, as far as they have run."""
+
+    groups: Lookup | None
+    decided: Lookup | None
+    selected: Lookup | None
+
+
+def _join(rows: pa.Table, known: Known, added: _Added | None, schema: pa.Schema) -> pa.Table:
     """Return rows with what the stages made of each patch."""
     names = in_one(rows["patch"])
     columns = {name: in_one(rows[name]) for name in rows.column_names if name in schema.names}
-    columns |= _take(groups, names, GROUP_COLUMNS) | _take(decided, names, DECIDED_COLUMNS)
-    outcome, why = _judge(columns, decided, names)
+    columns |= _take(known.groups, names, GROUP_COLUMNS) | _take(known.decided, names, DECIDED_COLUMNS)
+    outcome, why = _judge(columns, known.decided, names)
+    if known.selected is not None:
+        columns |= _take(known.selected, names, SELECTED_COLUMNS)
+        outcome, why = _judge_selection(columns["selected"], known.selected, names, outcome, why)
     if added is not None:
         said = added.describe(names, {**added.addition.columns, **OUTCOME_COLUMNS})
         columns |= {name: said[name] for name in added.addition.columns}
@@ -312,6 +340,16 @@ def _judge(columns: Mapping[str, pa.Array], decided: Lookup | None, names: pa.Ar
     is_seen = pc.is_valid(kept)
     reason = pc.fill_null(reason, "it could not be read")
     return pc.if_else(is_seen, seen, outcome), pc.if_else(is_seen, reason, why)
+
+
+def _judge_selection(
+    is_selected: pa.Array, selected: Lookup, names: pa.Array, outcome: pa.Array, why: pa.Array
+) -> tuple[pa.Array, pa.Array]:
+    """Return what came of each patch, and why, after a selection among those that the stages before it have left."""
+    counts = pc.and_(pc.is_valid(is_selected), pc.is_in(outcome, as_column(SELECTED_AMONG, pa.string())))
+    reason = _take(selected, names, {REASON: pa.string()})[REASON]
+    seen = pc.if_else(is_selected, SELECTED, PASSED_OVER)
+    return pc.if_else(counts, seen, outcome), pc.if_else(counts, reason, why)
 
 
 def _text(numbers: pa.Array, after: str, before: str = "") -> pa.Array:

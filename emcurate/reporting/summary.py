@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from emcurate.errors import InputError
 from emcurate.patches.columns import in_one
-from emcurate.patches.joined import DUPLICATE, INFORMATIVE, UNINFORMATIVE
+from emcurate.patches.joined import DUPLICATE, INFORMATIVE, PASSED_OVER, SELECTED, UNINFORMATIVE
 
 # Bars of the histograms of scores, 0 to 1, and of mean grey values, 0 to 255.
 SCORE_BARS = 40
@@ -42,7 +42,7 @@ UNDECIDED = 0.5
 
 COLUMNS = (
     *("patch", "dataset", "kind", "plane", "index", "height", "width", "pixel_size_y_nm", "pixel_size_x_nm", "step_nm"),
-    *("source", "lo", "hi", "exemplar", "distance", "score", "outcome", "why"),
+    *("source", "lo", "hi", "exemplar", "distance", "score", "kept", "outcome", "why"),
 )
 
 
@@ -119,6 +119,8 @@ class Summary:
         Patches by score and by mean grey value; zeros where there are none.
     groups : list of (str, int)
         The largest groups: the exemplar, and how many patches are in it, itself included.
+    selected_informative : int
+        Those of the patches that a selection has seen that were found informative before.
     surest, doubtful : list of (str, float)
         Patches with their scores: the highest and the lowest by turns first to last; and those nearest to one half.
     """
@@ -129,6 +131,7 @@ class Summary:
     scores: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(SCORE_BARS, np.int64))
     greys: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(GREY_BARS, np.int64))
     groups: list[tuple[str, int]] = field(default_factory=list)
+    selected_informative: int = 0
     highest: list[tuple[str, float]] = field(default_factory=list)
     lowest: list[tuple[str, float]] = field(default_factory=list)
     doubtful: list[tuple[str, float]] = field(default_factory=list)
@@ -137,6 +140,11 @@ class Summary:
     def outcomes(self) -> Counter[str]:
         """Patches of all datasets by what became of them."""
         return sum((dataset.outcomes for dataset in self.datasets.values()), Counter())
+
+    @property
+    def informative(self) -> int:
+        """How many patches were found informative, whether or not a selection has taken them."""
+        return self.outcomes[INFORMATIVE] + self.selected_informative
 
     @property
     def patches(self) -> int:
@@ -238,6 +246,8 @@ def _count_reasons(summary: Summary, rows: pa.Table) -> None:
 
 
 def _count_numbers(summary: Summary, rows: pa.Table) -> None:
+    seen = pc.is_in(rows["outcome"], pa.array([SELECTED, PASSED_OVER]))
+    summary.selected_informative += pc.sum(pc.and_(seen, pc.fill_null(rows["kept"], False))).as_py() or 0
     distances = rows.filter(pc.equal(rows["outcome"], DUPLICATE))["distance"].drop_null().to_numpy()
     counts = np.bincount(distances) if len(distances) else np.zeros(1, np.int64)
     length = max(len(counts), len(summary.distances))
@@ -266,7 +276,7 @@ def _rank_by_score(summary: Summary, rows: pa.Table) -> None:
     summary.doubtful = _first(summary.doubtful, judged, "doubt", "ascending")
 
 
-JUDGED = (INFORMATIVE, UNINFORMATIVE)
+JUDGED = (INFORMATIVE, UNINFORMATIVE, SELECTED, PASSED_OVER)
 
 
 def _first(before: Sequence[tuple[str, float]], rows: pa.Table, by: str, order: str) -> list[tuple[str, float]]:
