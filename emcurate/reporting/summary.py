@@ -246,8 +246,9 @@ def _count_reasons(summary: Summary, rows: pa.Table) -> None:
 
 
 def _count_numbers(summary: Summary, rows: pa.Table) -> None:
-    seen = pc.is_in(rows["outcome"], pa.array([SELECTED, PASSED_OVER]))
-    summary.selected_informative += pc.sum(pc.and_(seen, pc.fill_null(rows["kept"], False))).as_py() or 0
+    if "kept" in rows.column_names:
+        seen = pc.is_in(rows["outcome"], pa.array([SELECTED, PASSED_OVER]))
+        summary.selected_informative += pc.sum(pc.and_(seen, pc.fill_null(rows["kept"], False))).as_py() or 0
     distances = rows.filter(pc.equal(rows["outcome"], DUPLICATE))["distance"].drop_null().to_numpy()
     counts = np.bincount(distances) if len(distances) else np.zeros(1, np.int64)
     length = max(len(counts), len(summary.distances))
