@@ -94,7 +94,7 @@ def draw_clusters(made: Selection) -> bytes:
     sizes = np.bincount(made.cluster[made.cluster >= 0])
     by_size = np.argsort(-sizes, kind="stable")
     by_size = by_size[: max(1, int((sizes > 1).sum()))]
-    shown = by_size[np.unique(np.linspace(0, len(sizes) - 1, min(len(sizes), CLUSTERS_SHOWN)).round().astype(int))]
+    shown = by_size[np.unique(np.linspace(0, len(by_size) - 1, min(len(by_size), CLUSTERS_SHOWN)).round().astype(int))]
     selected, groups = made.selected, []
     for cluster in shown.tolist():
         rows = np.flatnonzero(made.cluster == cluster)
