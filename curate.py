@@ -46,6 +46,7 @@ from emcurate.patches.cutting import FILES, TAR
 from emcurate.patches.decided import DECIDED_BY_MEASURES, DECIDED_FILE
 from emcurate.patches.grid import least_side
 from emcurate.patches.joined import Results
+from emcurate.patches.selected import SELECTED_FILE
 from emcurate.reporting.account import open_ledger, write_account
 from emcurate.reporting.datasheet import Run, read_facts, write_datasheets
 from emcurate.reporting.facts import Command, parse_licences
@@ -76,6 +77,10 @@ SCRIPTS = {
     "reconstruct3d": "3d/reconstruct3d.py",
 }
 
+# What may be run beside, of which the account tells: into directories of these names.
+SELECTION = "select_diverse"
+BESIDE = ("embed", SELECTION)
+
 KINDS = (IMAGES, VOLUMES, VIDEOS) = ("images", "volumes", "videos")
 
 # Flags that a stage does not get from here: what this script decides itself, and what would mean another thing there.
@@ -100,6 +105,7 @@ SHEETS = {
     "How well the classifier tells patches apart (ROC)": "train_nn/patch_quality_nn_roc_curve.png",
     "What the classifier got wrong": "train_nn/patch_quality_nn_mistakes.png",
     "What the measures left out and kept": "filter_measures/measures_filtered.png",
+    "What was selected of clusters": f"{SELECTION}/diverse_clusters.png",
 }
 
 # What decides which exemplars are kept, and where it writes what it decided, and the list of those that it keeps.
@@ -345,7 +351,8 @@ def give_account(a: argparse.Namespace, report: Report) -> bool:
     What is wrong with them stops nothing.
     """
     accounted = False
-    results = Results((a.out / "crop_patches",), a.out / "deduplicate", find_decisions(a)[0])
+    selected = a.out / SELECTION / SELECTED_FILE
+    results = Results((a.out / "crop_patches",), a.out / "deduplicate", find_decisions(a)[0], selected)
     if results.files():
         among_inputs = any(getattr(a, kind) == a.out for kind in KINDS)
         try:
@@ -372,9 +379,11 @@ def draw_report(a: argparse.Namespace, ran: list[StageRun], report: Report) -> N
     """Write the report of this run beside the table of all patches; what is wrong with it stops nothing."""
     exemplars = a.out / "deduplicate" / "deduplicated_fpaths.npz"
     decided, kept = find_decisions(a)
+    selected = a.out / SELECTION / "diverse_fpaths.npz"
     command = shlex.join(["python", "curate.py", *a.command.words])
+    this = ReportedRun(a.out, command, ran, report.failures)
     try:
-        page = write_report(ReportedRun(a.out, command, ran, report.failures), exemplars, kept, decided, SHEETS)
+        page = write_report(this, exemplars, kept, selected, decided, SHEETS)
     except InputError as error:
         report.fail(error)
     else:
@@ -417,7 +426,7 @@ def verify(out: Path) -> Report:
     """Compare the results of every stage that has run with the digests noted when they were written."""
     total = Report(NAME, directory=out)
     total.count("files verified", 0)
-    places = {**directories_in(out), NAME: out}
+    places = {**directories_in(out), **{stage: out / stage for stage in BESIDE}, NAME: out}
     for stage, place in places.items():
         if ledger_path(place, stage).exists() or (place.is_dir() and stage != NAME):
             report, _ = cli.attempt(lambda stage=stage, place=place: cli.verify_results(place, stage), stage)

@@ -24,6 +24,7 @@ from emcurate.patches.decided import DECIDED_COLUMNS, THRESHOLD_KEY, read_decide
 from emcurate.patches.duplicates import GROUPS_SUFFIX, read_groups
 from emcurate.patches.leaks import LEAK_COLUMNS, LEAKS_SUFFIX, read_leaks
 from emcurate.patches.names import parse_names
+from emcurate.patches.selected import REASON, SELECTED_COLUMNS, read_selected
 from emcurate.patches.tables import COLUMNS, TABLE_SUFFIX, TURNED, read_row_groups, read_schema
 from emcurate.running.claims import Notes
 
@@ -33,14 +34,19 @@ GROUP_COLUMNS: dict[str, pa.DataType] = {"exemplar": pa.string(), "distance": pa
 OUTCOME_COLUMNS: dict[str, pa.DataType] = {"outcome": pa.string(), "why": pa.string()}
 
 # What the last stage that has seen a patch made of it.
-OUTCOMES = (CUT, DUPLICATE, EXEMPLAR, INFORMATIVE, UNINFORMATIVE, UNREADABLE) = (
+OUTCOMES = (CUT, DUPLICATE, EXEMPLAR, INFORMATIVE, UNINFORMATIVE, UNREADABLE, SELECTED, PASSED_OVER) = (
     "cut",
     "duplicate",
     "exemplar",
     "informative",
     "uninformative",
     "unreadable",
+    "selected",
+    "passed over",
 )
+
+# Of which a selection selects.
+SELECTED_AMONG = (EXEMPLAR, INFORMATIVE)
 
 # Rows at a time of a dataset of which only names are known, or of many small ones.
 ROWS_AT_ONCE = 1 << 17
@@ -101,11 +107,14 @@ class Results:
         Of deduplicate.py.
     decided : Path, optional
         The table of what was decided of patches, by classify_nn.py or another filter.
+    selected : Path, optional
+        The table of what was selected of those that are left, by select_diverse.py.
     """
 
     patchdirs: tuple[Path, ...] = ()
     groups: Path | None = None
     decided: Path | None = None
+    selected: Path | None = None
 
     def tables(self) -> list[tuple[str, Path]]:
         """Return the tables that are there, each with its dataset's name."""
@@ -123,11 +132,15 @@ class Results:
         """Return the table of what was decided, if it is there."""
         return self.decided if self.decided is not None and self.decided.is_file() else None
 
+    def selected_table(self) -> Path | None:
+        """Return the table of what was selected, if it is there."""
+        return self.selected if self.selected is not None and self.selected.is_file() else None
+
     def files(self) -> list[Path]:
         """Return the files that the table is made of, as far as they are there."""
-        decided = self.decided_table()
+        judged = [path for path in (self.decided_table(), self.selected_table()) if path is not None]
         of_groups = [*self.group_tables().values(), *self.leak_tables().values()]
-        return [*(path for _, path in self.tables()), *of_groups, *([decided] if decided else [])]
+        return [*(path for _, path in self.tables()), *of_groups, *judged]
 
     def digest(self) -> str:
         """Return what changes when the content of any file does; as the stages noted it, where they did."""
@@ -190,8 +203,11 @@ def write_joined(path: Path, results: Results, addition: Addition | None = None)
         # Columns that others add, such as measures, come along.
         fields |= {each.name: each.type for each in read_schema(table) if each.name not in {*fields, TURNED}}
     own = pa.schema(list(fields.items()))
-    # Of leaks something is only said where they were looked for.
-    fields |= {**GROUP_COLUMNS, **(LEAK_COLUMNS if leaks else {}), **DECIDED_COLUMNS, **OUTCOME_COLUMNS}
+    selected_table = results.selected_table()
+    selected = None if selected_table is None else Lookup(read_selected(selected_table))
+    # Of leaks, and of a selection, something is only said where there was one: else the table is as it always was.
+    of_selection = {} if selected is None else SELECTED_COLUMNS
+    fields |= {**GROUP_COLUMNS, **(LEAK_COLUMNS if leaks else {}), **DECIDED_COLUMNS, **of_selection, **OUTCOME_COLUMNS}
     fields |= addition.columns if addition else {}
     schema = pa.schema(list(fields.items()))
     decided_table = results.decided_table()
@@ -204,7 +220,7 @@ def write_joined(path: Path, results: Results, addition: Addition | None = None)
     ):
         added = None if addition is None else _Added(addition)
         for some, known in _iter_rows(tables, groups, leaks, own, added):
-            joined = _join(some, known, decided, added, schema)
+            joined = _join(some, known, Judged(decided, selected), added, schema)
             writer.write_table(joined, row_group_size=max(1, len(joined)))
             rows += len(joined)
     return rows
@@ -331,13 +347,24 @@ class _Added:
             yield _rows_of_names(pa.table({"patch": names, **self.addition.describe(places)}))
 
 
-def _join(rows: pa.Table, known: _Known, decided: Lookup | None, added: _Added | None, schema: pa.Schema) -> pa.Table:
+@dataclass(frozen=True)
+class Judged:
+    """What filters and a selection have noted of patches, as far as they have run."""
+
+    decided: Lookup | None
+    selected: Lookup | None
+
+
+def _join(rows: pa.Table, known: _Known, judged: Judged, added: _Added | None, schema: pa.Schema) -> pa.Table:
     """Return rows with what the stages made of each patch."""
     names = in_one(rows["patch"])
     columns = {name: in_one(rows[name]) for name in rows.column_names if name in schema.names}
-    columns |= _take(known.groups, names, GROUP_COLUMNS) | _take(decided, names, DECIDED_COLUMNS)
+    columns |= _take(known.groups, names, GROUP_COLUMNS) | _take(judged.decided, names, DECIDED_COLUMNS)
     columns |= _take(known.leaks, names, LEAK_COLUMNS)
-    outcome, why = _judge(columns, decided, names)
+    outcome, why = _judge(columns, judged.decided, names)
+    if judged.selected is not None:
+        columns |= _take(judged.selected, names, SELECTED_COLUMNS)
+        outcome, why = _judge_selection(columns["selected"], judged.selected, names, outcome, why)
     if added is not None:
         said = added.describe(names, {**added.addition.columns, **OUTCOME_COLUMNS})
         columns |= {name: said[name] for name in added.addition.columns}
@@ -390,6 +417,16 @@ def _judge(columns: Mapping[str, pa.Array], decided: Lookup | None, names: pa.Ar
     is_seen = pc.is_valid(kept)
     reason = pc.coalesce(reason, as_scalar("it could not be read"))
     return pc.if_else(is_seen, seen, outcome), pc.if_else(is_seen, reason, why)
+
+
+def _judge_selection(
+    is_selected: pa.Array, selected: Lookup, names: pa.Array, outcome: pa.Array, why: pa.Array
+) -> tuple[pa.Array, pa.Array]:
+    """Return what came of each patch, and why, after a selection among those that the stages before it have left."""
+    counts = pc.and_(pc.is_valid(is_selected), pc.is_in(outcome, as_column(SELECTED_AMONG, pa.string())))
+    reason = _take(selected, names, {REASON: pa.string()})[REASON]
+    seen = pc.if_else(is_selected, as_scalar(SELECTED), as_scalar(PASSED_OVER))
+    return pc.if_else(counts, seen, outcome), pc.if_else(counts, reason, why)
 
 
 def _dataset_of(names: pa.Array) -> pa.Array:
