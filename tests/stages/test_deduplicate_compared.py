@@ -195,6 +195,13 @@ def test_orientations_need_pixels_or_their_hashes(cut, tmp_path, capsys):
     assert "crop_patches.py --orientations" in error and error.count("expected patches, or their hashes") == 1
     patches = tmp_path / "files"
     shutil.copytree(cut / "files", patches)
+    partly = tmp_path / "partly"  # as a run leaves it that writes exemplars only
+    shutil.copytree(cut / "files", partly)
+    for path in sorted(partly.glob("*.tiff"))[::2]:
+        path.unlink()
+    assert deduplicate.main([str(partly), str(tmp_path / "q"), "--orientations"]) == 1
+    error = capsys.readouterr().err
+    assert error.count("only hashed") == 1 and "no such file" not in error
     odd, broken = patches / "wing-LOC-2d_0_0.tiff", patches / "fly-LOC-2d_0_0.tiff"
     tifffile.imwrite(odd, make_texture((1, CROP, CROP), seed=99)[0], photometric="minisblack")
     broken.write_bytes(b"")
