@@ -63,6 +63,7 @@ def run(
     crop_size: int = CROP_SIZE,
     hash_size: int = HASH_SIZE,
     hash: str = HASHES[0],
+    orientations: bool = False,
     min_size: int | None = None,
     hashes_only: bool = False,
     only: Path | None = None,
@@ -89,7 +90,9 @@ def run(
     if selection is not None:
         refuse_other_cut(selection, crop_size, min_size, scale)
     make_output_directory(patchdir)
-    how = Cutting(patchdir, crop_size, hash_size, hash, min_size, NOTHING if hashes_only else store, scale)
+    how = Cutting(
+        patchdir, crop_size, hash_size, hash, min_size, NOTHING if hashes_only else store, scale, orientations
+    )
     ledger = Ledger(patchdir, STAGE, how.settings, product="patches", owner_of=key_of)
     plan = CropPlan(material, how, ledger, selection, shard_size)
     plan.refuse_too_large()
@@ -202,6 +205,11 @@ def build_parser() -> argparse.ArgumentParser:
         choices=HASHES,
         default=HASHES[0],
         help="which of imagehash's hashes: difference, perceptual, average or wavelet (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--orientations",
+        action="store_true",
+        help="note the hashes of all eight orientations of a patch in the table, for deduplicate.py --orientations",
     )
     what = parser.add_argument_group(
         "what is written", "all patches, each a file of its own with its hash, if not told otherwise"

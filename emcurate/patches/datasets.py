@@ -7,7 +7,7 @@ import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from emcurate.files import list_files
 from emcurate.patches import tables
 from emcurate.patches.hashing import WordArray, pack_hashes, read_hash
 from emcurate.patches.measures import BLUR, SATURATED, measure_patch
-from emcurate.patches.names import as_names
+from emcurate.patches.names import as_names, take_names
 from emcurate.patches.tables import TABLE_SUFFIX
 from emcurate.running.claims import Notes
 from emcurate.running.jobs import Workers
@@ -71,6 +71,8 @@ class Hashes:
         Where any patch lies in one.
     saturated : (n,) float64, optional
         The share of wholly black or white pixels in each, where that is known of all.
+    turned : (n, 8, words) uint64, optional
+        The hashes of all orientations, the first of them `words`, where they were asked for and are known.
     """
 
     names: pa.LargeStringArray
@@ -80,6 +82,25 @@ class Hashes:
     complete: bool = True
     shards: tables.Shards | None = None
     saturated: npt.NDArray[np.float64] | None = None
+    turned: WordArray | None = None
+
+    def take(self, places: npt.NDArray[np.int64]) -> Hashes:
+        """Return this of the patches at some places, in order; of fewer than all it is not complete."""
+        if len(places) == len(self.words):
+            return self
+        of_each = {name: getattr(self, name) for name in ("words", "sharpness", "saturated", "turned")}
+        return replace(
+            self,
+            names=take_names(self.names, places),
+            **{name: values[places] for name, values in of_each.items() if values is not None and len(values)},
+            complete=False,
+            shards=None if self.shards is None else self.shards.take(places),
+        )
+
+    @property
+    def seen(self) -> WordArray:
+        """What is compared: the hashes of all orientations where these are known, else `words`."""
+        return self.words if self.turned is None else self.turned
 
 
 @dataclass(frozen=True)
@@ -109,11 +130,14 @@ class Chunk:
     problems: list[str] = field(default_factory=list)
 
 
-def list_datasets(patchdir: Path, with_pixels: bool, report: Report) -> dict[str, Dataset]:
+def list_datasets(
+    patchdir: Path, with_pixels: bool, report: Report, *, may_need_pixels: bool = False
+) -> dict[str, Dataset]:
     """Return the datasets whose patches lie in a directory; hashes and patches without their mate are reported.
 
     Where a dataset has a table, that is believed, and its files are not looked at. `with_pixels` says that pixels are
     wanted too, and that a dataset counts as changed when only the pixels of a patch have: then the files are looked at.
+    With `may_need_pixels` so counts a dataset without a table.
     """
     tables: dict[str, Dataset] = {} if with_pixels else _list_tables(patchdir, report)
     unreadable = {name for name, dataset in tables.items() if dataset.table is None}
@@ -150,7 +174,7 @@ def list_datasets(patchdir: Path, with_pixels: bool, report: Report) -> dict[str
             continue
         dataset = datasets.setdefault(name, Dataset(name))
         dataset.stems.append(stem)
-        dataset.stats.append(hashes[stem] + (patches[stem] if with_pixels else ""))
+        dataset.stats.append(hashes[stem] + (patches[stem] if with_pixels or may_need_pixels else ""))
     if with_pixels:
         for path in list_files(patchdir, [TABLE_SUFFIX]):
             if path.name.removesuffix(TABLE_SUFFIX) not in datasets:
@@ -160,9 +184,17 @@ def list_datasets(patchdir: Path, with_pixels: bool, report: Report) -> dict[str
 
 
 def read_hashes(
-    datasets: Sequence[Dataset], patchdir: Path, with_sharpness: bool, report: Report, workers: Workers
+    datasets: Sequence[Dataset],
+    patchdir: Path,
+    with_sharpness: bool,
+    report: Report,
+    workers: Workers,
+    *,
+    with_turned: bool = False,
 ) -> Iterator[tuple[str, Hashes]]:
     """Yield the hashes of one dataset after another; those in files are read by the workers.
+
+    `with_turned` asks for those of all orientations too, where tables have them.
 
     What cannot be read, or has another size than most of its dataset's, is reported and left out; so is a dataset of
     which nothing is left.
@@ -171,13 +203,22 @@ def read_hashes(
         if dataset.table is not None:
             try:
                 # Here, since a worker would have to send back all that it reads.
-                read = tables.read_hashes(dataset.table)
+                read = tables.read_hashes(dataset.table, with_turned)
             except InputError as error:
                 report.fail(error)
                 continue
             if len(read.words):
-                of_table = Hashes(read.names, read.words, read.side, shards=read.shards, saturated=read.saturated)
-                yield dataset.name, of_table
+                yield (
+                    dataset.name,
+                    Hashes(
+                        read.names,
+                        read.words,
+                        read.side,
+                        shards=read.shards,
+                        saturated=read.saturated,
+                        turned=read.turned,
+                    ),
+                )
     at_once = SHARP_CHUNK_PATCHES if with_sharpness else CHUNK_PATCHES
     jobs = [
         ChunkJob(dataset.name, patchdir, tuple(dataset.stems[start : start + at_once]), with_sharpness)

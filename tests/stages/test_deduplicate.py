@@ -12,8 +12,8 @@ import tifffile
 
 from emcurate import naming
 from emcurate.images.origins import Origin
+from emcurate.patches import covering, duplicates, tables
 from emcurate.patches import datasets as patches
-from emcurate.patches import duplicates, tables
 
 deduplicate = importlib.import_module("deduplicated.deduplicate")
 
@@ -363,9 +363,9 @@ def test_datasets_are_noted_as_they_are_done(tmp_path, monkeypatch, capsys):
             raise KeyboardInterrupt
         return order_patches(name, *arguments)
 
-    order_patches = deduplicate.order_patches
+    order_patches = covering.order_patches
     with monkeypatch.context() as patch:
-        patch.setattr(deduplicate, "order_patches", break_off)
+        patch.setattr(covering, "order_patches", break_off)
         assert deduplicate.main([str(patchdir), str(savedir)]) == 130
     capsys.readouterr()
     assert deduplicate.main([str(patchdir), str(savedir)]) == 0
