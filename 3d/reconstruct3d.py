@@ -42,6 +42,7 @@ from emcurate.volumes.columns import (
     account_for,
     choose_boxes,
     group_patches,
+    lacks_patches,
 )
 from emcurate.volumes.corpus import find_volumes, fingerprint_sources
 from emcurate.volumes.formats import may_hold_several
@@ -52,6 +53,9 @@ from emcurate.volumes.volume import Volume
 
 STAGE = "reconstruct3d"
 NZ = 224  # sections of a column that make a box, as published
+
+# Noted of what came of a list that lacks patches which could not be read: another list may replace it.
+LACKED = "of_a_list_that_lacks_patches"
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,7 @@ def run(
     ):
         if left_out:
             report.count(noun, len(left_out))
+    lacked = {LACKED: True} if lacks_patches(filtered) else {}
     parameters = {"nz": nz, "cross_plane": cross_plane}
     ledger = Ledger(savedir, STAGE, parameters, product="subvolumes", owner_of=dataset_of)
     # A volume of which an earlier list had patches and this one has none has lost its subvolumes.
@@ -151,6 +156,7 @@ def run(
             f"{found}; {datasets[name].fingerprint(fingerprint_patch)}",
             name,
             settings=volumes[name].settings(),
+            is_renewed=LACKED in ledger.details_of(name),
         )
         for name, found in fingerprint_sources([volumes[name] for name in names], report).items()
     }
@@ -186,7 +192,7 @@ def run(
             report.count("subvolumes written" if written else "subvolumes already there")
     for name, choice in choices.items():
         if len(outputs[name]) == len(choice.boxes):
-            ledger.finish(name, outputs[name])
+            ledger.finish(name, outputs[name], lacked)
     if choices:
         report.note(account_for(choices.values(), nz))
     return report
