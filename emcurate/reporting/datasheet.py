@@ -144,7 +144,12 @@ def find_files(stages: Mapping[str, Path], out: Path) -> list[Files]:
         "cleanup2d": [("sections-of-images", "*.tiff", "image/tiff")],
         "cross_section3d": [("sections-of-volumes", "*.tiff", "image/tiff")],
         "crop_patches": [("patch-files", "*.tiff", "image/tiff"), ("shards-of-patches", "*.tar", "application/x-tar")],
-        "reconstruct3d": [("subvolumes", "*.npy", "application/x-npy")],
+        "reconstruct3d": [
+            ("subvolumes", "*.npy", "application/x-npy"),
+            ("subvolumes-as-tiff", "*.tiff", "image/tiff"),
+            ("subvolumes-as-ome-zarr", "*.zarr/**", "application/vnd+zarr"),
+            ("subvolumes-to-look-at", "*.webp", "image/webp"),
+        ],
     }
     return [
         Files(what, (f"{stages[stage].relative_to(out).as_posix()}/{pattern}",), encoding, what.replace("-", " "))

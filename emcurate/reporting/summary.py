@@ -14,8 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from emcurate.errors import InputError
+from emcurate.naming import MARK
 from emcurate.patches.columns import as_column, as_numbers, as_scalar, count_rows, in_one
-from emcurate.patches.joined import DUPLICATE, INFORMATIVE, UNINFORMATIVE
+from emcurate.patches.joined import DUPLICATE, INFORMATIVE, PASSED_OVER, SELECTED, UNINFORMATIVE
+from emcurate.patches.leaks import BANDS
 from emcurate.patches.parquet import open_parquet
 
 # Bars of the histograms of scores, 0 to 1, and of mean grey values, 0 to 255.
@@ -42,7 +44,7 @@ UNDECIDED = 0.5
 
 COLUMNS = (
     *("patch", "dataset", "kind", "plane", "index", "height", "width", "pixel_size_y_nm", "pixel_size_x_nm", "step_nm"),
-    *("source", "lo", "hi", "exemplar", "distance", "score", "outcome", "why"),
+    *("source", "lo", "hi", "exemplar", "distance", "score", "kept", "outcome", "why"),
 )
 
 
@@ -89,6 +91,8 @@ class Dataset:
         The values of the source that became black and white, the least and the greatest of all its sections.
     names : dict of str to Thinned
         Some patches of each outcome.
+    leaks : (len(BANDS) + 1,) int64
+        Its near-duplicates of another set by their distance, as `emcurate.patches.leaks.BANDS` divides it.
     """
 
     name: str
@@ -101,6 +105,7 @@ class Dataset:
     steps_nm: set[float] = field(default_factory=set)
     limits: tuple[float, float] | None = None
     names: dict[str, Thinned] = field(default_factory=dict)
+    leaks: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(BANDS) + 1, np.int64))
 
 
 @dataclass
@@ -119,6 +124,8 @@ class Summary:
         Patches by score and by mean grey value; zeros where there are none.
     groups : list of (str, int)
         The largest groups: the exemplar, and how many patches are in it, itself included.
+    selected_informative : int
+        Those of the patches that a selection has seen that were found informative before.
     surest, doubtful : list of (str, float)
         Patches with their scores: the highest and the lowest by turns first to last; and those nearest to one half.
     """
@@ -129,6 +136,7 @@ class Summary:
     scores: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(SCORE_BARS, np.int64))
     greys: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(GREY_BARS, np.int64))
     groups: list[tuple[str, int]] = field(default_factory=list)
+    selected_informative: int = 0
     highest: list[tuple[str, float]] = field(default_factory=list)
     lowest: list[tuple[str, float]] = field(default_factory=list)
     doubtful: list[tuple[str, float]] = field(default_factory=list)
@@ -137,6 +145,15 @@ class Summary:
     def outcomes(self) -> Counter[str]:
         """Patches of all datasets by what became of them."""
         return sum((dataset.outcomes for dataset in self.datasets.values()), Counter())
+
+    def list_leaks(self) -> list[tuple[str, list[int]]]:
+        """Return the datasets that have leaks, with how many are in each of `name_bands`."""
+        return [(name, dataset.leaks.tolist()) for name, dataset in self.datasets.items() if dataset.leaks.any()]
+
+    @property
+    def informative(self) -> int:
+        """How many patches were found informative, whether or not a selection has taken them."""
+        return self.outcomes[INFORMATIVE] + self.selected_informative
 
     @property
     def patches(self) -> int:
@@ -160,16 +177,20 @@ def summarize(table: Path) -> Summary:
     summary = Summary()
     sections: dict[str, set[Any]] = {}
     sizes: dict[str, Counter[str]] = {}
+    strangers: Counter[str] = Counter()
     for rows in _read_pieces(table):
         for name, some in _by_dataset(rows):
             dataset = summary.datasets.setdefault(name, Dataset(name))
             _describe(dataset, some, sections.setdefault(name, set()))
-            _count_groups(sizes.setdefault(name, Counter()), some)
+            _count_groups(sizes.setdefault(name, Counter()), strangers, some, name)
+            _count_leaks(dataset, some)
         _count_reasons(summary, rows)
         _count_numbers(summary, rows)
         _rank_by_score(summary, rows)
     for name, dataset in summary.datasets.items():
         dataset.sections = len(sections[name])
+    for exemplar, count in strangers.items():
+        sizes.setdefault(exemplar.partition(MARK)[0], Counter())[exemplar] += count
     largest = (pair for each in sizes.values() for pair in each.most_common(LARGEST_GROUPS))
     summary.groups = sorted(((name, size + 1) for name, size in largest), key=lambda pair: (-pair[1], pair[0]))
     del summary.groups[LARGEST_GROUPS:]
@@ -181,7 +202,7 @@ def _read_pieces(table: Path) -> Iterator[pa.Table]:
     try:
         with open_parquet(table) as parquet:
             there = parquet.schema_arrow.names
-            columns = [name for name in (*COLUMNS, "mean") if name in there]
+            columns = [name for name in (*COLUMNS, "mean", "leak_distance") if name in there]
             for group in range(parquet.num_row_groups):
                 yield parquet.read_row_group(group, columns=columns, use_threads=False)
     except (pa.ArrowException, OSError) as error:
@@ -218,12 +239,20 @@ def _describe(dataset: Dataset, rows: pa.Table, sections: set[Any]) -> None:
         dataset.limits = min(low, before[0]), max(high, before[1])
 
 
-def _count_groups(sizes: Counter[str], rows: pa.Table) -> None:
-    """Count the duplicates of each exemplar."""
+def _count_groups(sizes: Counter[str], strangers: Counter[str], rows: pa.Table, dataset: str) -> None:
+    """Count the duplicates of each exemplar, those of exemplars of other datasets, the strangers, apart."""
     duplicates = rows.filter(pc.equal(rows["outcome"], as_scalar(DUPLICATE)))
     counted = pc.value_counts(in_one(duplicates["exemplar"]))
     for each in counted:
-        sizes[each["values"].as_py()] += each["counts"].as_py()
+        exemplar = each["values"].as_py()
+        of_this = exemplar is None or exemplar.startswith(f"{dataset}{MARK}")
+        (sizes if of_this else strangers)[exemplar] += each["counts"].as_py()
+
+
+def _count_leaks(dataset: Dataset, rows: pa.Table) -> None:
+    if "leak_distance" in rows.column_names:
+        bands = np.searchsorted(BANDS, as_numbers(rows["leak_distance"].drop_null()))
+        dataset.leaks += np.bincount(bands, minlength=len(dataset.leaks))
 
 
 def _count_reasons(summary: Summary, rows: pa.Table) -> None:
@@ -235,6 +264,10 @@ def _count_reasons(summary: Summary, rows: pa.Table) -> None:
 
 
 def _count_numbers(summary: Summary, rows: pa.Table) -> None:
+    if "kept" in rows.column_names:
+        seen = pc.is_in(rows["outcome"], as_column([SELECTED, PASSED_OVER], pa.string()))
+        is_kept = pc.coalesce(rows["kept"], as_scalar(False))
+        summary.selected_informative += pc.sum(pc.and_(seen, is_kept)).as_py() or 0
     distances = as_numbers(rows.filter(pc.equal(rows["outcome"], as_scalar(DUPLICATE)))["distance"].drop_null())
     counts = np.bincount(distances) if len(distances) else np.zeros(1, np.int64)
     length = max(len(counts), len(summary.distances))
@@ -263,7 +296,7 @@ def _rank_by_score(summary: Summary, rows: pa.Table) -> None:
     summary.doubtful = _first(summary.doubtful, judged, "doubt", "ascending")
 
 
-JUDGED = (INFORMATIVE, UNINFORMATIVE)
+JUDGED = (INFORMATIVE, UNINFORMATIVE, SELECTED, PASSED_OVER)
 
 
 def _first(before: Sequence[tuple[str, float]], rows: pa.Table, by: str, order: str) -> list[tuple[str, float]]:

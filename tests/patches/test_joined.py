@@ -88,7 +88,7 @@ def test_every_patch_has_one_row_that_says_what_each_stage_made_of_it(work, tmp_
     assert len(naive) == count == len(rows) > 100
     pd.testing.assert_frame_equal(rows[naive.columns], naive, check_dtype=False)
     assert rows["outcome"].tolist() == [judge(row) for row in naive.itertuples()]
-    assert set(rows["outcome"]) == {*joined.OUTCOMES} - {"cut"}
+    assert set(rows["outcome"]) == {*joined.OUTCOMES} - {"cut", "selected", "passed over"}
     for row in rows.itertuples():
         if row.outcome == "duplicate":
             assert row.why == f"{row.distance} bits from its exemplar"
@@ -146,13 +146,13 @@ def test_columns_that_others_add_come_along(work, tmp_path):
     for source in (work / "patches").glob(f"*{TABLE_SUFFIX}"):
         table = pq.read_table(source)
         if source.name.startswith("fly"):
-            table = table.append_column("blur", pa.array(np.arange(len(table)) / 2, pa.float32()))
+            table = table.append_column("grain", pa.array(np.arange(len(table)) / 2, pa.float32()))
         pq.write_table(table, tmp_path / "patches" / source.name)
     write_joined(tmp_path / "patches.parquet", Results((tmp_path / "patches",)))
     rows = pd.read_parquet(tmp_path / "patches.parquet")
     fly = rows["dataset"] == "fly ö"
-    assert rows["blur"][fly].tolist() == (np.arange(fly.sum()) / 2).tolist()
-    assert rows["blur"][~fly].isna().all()
+    assert rows["grain"][fly].tolist() == (np.arange(fly.sum()) / 2).tolist()
+    assert rows["grain"][~fly].isna().all()
 
 
 def test_an_addition_speaks_last_and_brings_rows_of_its_own(work, tmp_path, piece_rows):

@@ -139,9 +139,23 @@ COMMANDS = {
         ("--hash", "phash"),
     ),
     "deduplicate": Command("deduplicated/deduplicate.py", lambda c, out: [c.patches, out], ("-d", "3")),
+    "deduplicate, compared with all": Command(
+        "deduplicated/deduplicate.py",
+        lambda c, out: [c.patches, out, "--scope", "all", "--orientations", "--against", c.images],
+        ("-d", "3"),
+    ),
     "train_nn": Command("filtered/train_nn.py", lambda c, out: [c.listed, c.labels, out, *LEARNING], ("--seed", "3")),
     "classify_nn": Command(
         "filtered/classify_nn.py", lambda c, out: [c.listed, out, "--weights", c.weights], ("--threshold", "0.3")
+    ),
+    "filter_measures": Command("filtered/filter_measures.py", lambda c, out: [c.listed, out], ("--blank-bits", "0.5")),
+    "embed": Command(
+        "filtered/embed.py", lambda c, out: [c.listed, out, "--weights", c.weights], ("--image-size", "64")
+    ),
+    "select_diverse": Command(
+        "filtered/select_diverse.py",
+        lambda c, out: [c.listed, c.features, out, "--budget", "30", "--near-duplicates", "0.999"],
+        ("--seed", "5"),
     ),
     "reconstruct3d": Command(
         "3d/reconstruct3d.py", lambda c, out: [c.listed, c.volumes, out, "-nz", "12"], ("-nz", "8")
@@ -270,6 +284,10 @@ class Corpus:
     def weights(self):
         words = [self.listed, self.labels, self.directory / "classifier", *LEARNING]
         return self._run("filtered/train_nn.py", *words, of=2) / "patch_quality_classifier_nn.pth"
+
+    @cached_property
+    def features(self):
+        return self._run("filtered/embed.py", self.listed, self.directory / "features", "--weights", self.weights)
 
     @cached_property
     def sets(self):
