@@ -56,6 +56,7 @@ from emcurate.volumes.columns import (
     account_for,
     choose_boxes,
     group_patches,
+    lacks_patches,
 )
 from emcurate.volumes.corpus import find_volumes, fingerprint_sources
 from emcurate.volumes.cut_settings import VoxelSize
@@ -71,6 +72,9 @@ STAGE = "reconstruct3d"
 NZ = 224  # sections of a column that make a box, as published
 ANIMATION = ".webp"
 SEED = 0  # of which flipbooks are drawn
+
+# Noted of what came of a list that lacks patches which could not be read: another list may replace it.
+LACKED = "of_a_list_that_lacks_patches"
 
 
 @dataclass(frozen=True)
@@ -189,6 +193,7 @@ def run(
     ):
         if left_out:
             report.count(noun, len(left_out))
+    lacked = {LACKED: True} if lacks_patches(filtered) else {}
     parameters: dict[str, Any] = {"nz": nz, "cross_plane": cross_plane}
     # What is not asked for is not noted, so that results of earlier versions stay.
     asked = {"centre": centre, "limit": limit, "animate": animate, "format": subvolume_format}
@@ -209,6 +214,7 @@ def run(
             f"{found}; {datasets[name].fingerprint(fingerprint_patch)}",
             name,
             settings=volumes[name].settings(),
+            is_renewed=LACKED in ledger.details_of(name),
         )
         for name, found in fingerprint_sources([volumes[name] for name in names], report).items()
     }
@@ -253,7 +259,7 @@ def run(
             report.count("subvolumes written" if written else "subvolumes already there")
     for name in choices:
         if saved[name] == len(boxes[name]):
-            ledger.finish(name, outputs[name], {"subvolumes": saved[name]})
+            ledger.finish(name, outputs[name], {"subvolumes": saved[name], **lacked})
     if choices:
         flipbooks = [each for each in choices.values() if isinstance(each, Flipbooks)]
         others = [each for each in choices.values() if isinstance(each, Choice)]

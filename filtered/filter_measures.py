@@ -41,8 +41,9 @@ from emcurate.patches.measured import COLUMNS, read_measures
 from emcurate.patches.pathlists import PathList, list_paths, write_path_list_once
 from emcurate.patches.reading import refuse_moved
 from emcurate.running.jobs import Workers
-from emcurate.running.ledger import Ledger, Source
+from emcurate.running.ledger import Ledger
 from emcurate.running.report import Report
+from emcurate.running.sources import Source
 
 STAGE = "filter_measures"
 FILTERED_LIST, COUNTS_FILE, SHEET = "measures_filtered_fpaths.npz", "measures_counts.csv", "measures_filtered.png"

@@ -58,9 +58,10 @@ from emcurate.patches.reading import refuse_moved
 from emcurate.patches.selected import SELECTED_FILE, encode_selected
 from emcurate.running.claims import Notes
 from emcurate.running.jobs import Workers
-from emcurate.running.ledger import Ledger, Source
+from emcurate.running.ledger import Ledger
 from emcurate.running.ledger_file import LEDGER_DIRECTORY
 from emcurate.running.report import Report
+from emcurate.running.sources import Source
 
 STAGE = "select_diverse"
 DIVERSE_LIST = "diverse_fpaths.npz"
@@ -105,7 +106,7 @@ def run(
         report.fail(InputError(features, expected, found, "run filtered/embed.py on this list again"))
     if not plan.todo:
         if plan.done:
-            report.count("patches selected", ledger.details_of(STAGE).get("selected", 0))
+            report.count("patches selected", ledger.count_of(STAGE, "selected"))
             report.note(f"nothing new: the results in {savedir} are up to date")
         return report
     replace = ledger.replaces(STAGE)

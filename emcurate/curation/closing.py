@@ -74,7 +74,9 @@ def count_datasets(out: Path, cropped: tuple[Path, str], subvolumes: tuple[Path,
         if outcome == UNINFORMATIVE:
             counts.uninformative += number
     for line in LedgerFile(ledger_path(*subvolumes)).entries.values():
-        found[line.dataset].subvolumes = line.details.get("subvolumes", len(read_outputs(line)))
+        found[line.dataset].subvolumes = (
+            line.count_of("subvolumes") if "subvolumes" in line.details else len(read_outputs(line))
+        )
     return dict(sorted(found.items()))
 
 

@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from emcurate.files import find_damaged
+import msgspec
+
+from emcurate.durability import sync_outputs
+from emcurate.files import find_damaged, is_directory
 from emcurate.running.ledger_file import LedgerFile
 from emcurate.running.ledger_lines import BEGUN, DONE, DROPPED, SPOILT, STRANGE, Line, digest_parameters, read_outputs
 from emcurate.running.report import Report
@@ -107,13 +110,17 @@ class Comparison:
         return self._settings[1]
 
     def remove(self, keys: Iterable[str]) -> None:
-        """Remove all that is noted of some inputs, and what is known of them."""
-        dropped = []
-        for key in keys:
-            for output in read_outputs(self.entries[key]):
-                remove_result(self.directory, output.name)
-            dropped.append(Line(input=key, state=DROPPED))
-        self.file.append(dropped)
+        """Remove all that is noted of some inputs, and what is known of them, once the disk has lost it."""
+        keys = list(keys)
+        made = {key: read_outputs(self.entries[key]) for key in keys if self.entries[key].made_anything}
+        self.file.append(msgspec.structs.replace(self.entries[key], state=SPOILT) for key in made)
+        names = [output.name for outputs in made.values() for output in outputs]
+        for name in names:
+            remove_result(self.directory, name)
+        if names:
+            places = {os.path.dirname(name) for name in names}  # noqa: PTH120 - of names, that may be millions
+            sync_outputs(self.directory, (place for place in places if is_directory(self.directory / place)))
+        self.file.append(Line(input=key, state=DROPPED) for key in keys)
 
     def why(self, key: str, source: Source, leftovers: bool) -> Reason | None:
         """Return why an input is to be worked on; None if it is done."""

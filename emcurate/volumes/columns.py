@@ -192,6 +192,13 @@ class NotedViews:
         return None
 
 
+def lacks_patches(filtered: Path) -> bool:
+    """Return whether patches that might be in a list could not be read when it was made, as is noted beside it."""
+    return any(
+        line.count_of("unreadable") for ledger in read_ledgers(filtered.parent) for line in ledger.entries.values()
+    )
+
+
 def _spell_view(settings: Mapping[str, Any]) -> str:
     """Return what a view chooses as words; the full resolution is read where no level is named."""
     chosen = [f"{name} {settings[name]}" for name in ("channel", "time") if name in settings]

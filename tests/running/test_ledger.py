@@ -10,12 +10,15 @@ import pytest
 from emcurate import files
 from emcurate.errors import InputError
 from emcurate.files import note_output
+from emcurate.running import comparison
 from emcurate.running import verification as ledgers
 from emcurate.running.ledger import Ledger
+from emcurate.running.ledger_file import LedgerFile
 from emcurate.running.locks import release_locks
 from emcurate.running.report import Report
 from emcurate.running.sources import Source
 from tests.ledgers import forge
+from tests.power import on_disk
 
 PARAMETERS = {"crop_size": 224, "limits": (1, 2)}
 
@@ -587,3 +590,24 @@ def test_a_pipe_in_place_of_a_ledger_or_its_lock_is_named_and_not_waited_for(tmp
     with pytest.raises(InputError, match=rf"copy\.{ending}: expected a file, found a pipe"):
         ledger = Ledger(tmp_path, "copy", {}, product="copies", owner_of=lambda name: None)
         ledger.plan({"a": Source(tmp_path / "a", "1", "a")}, Report("copy"), root=tmp_path)
+
+
+def test_what_is_removed_is_gone_from_the_disk_before_it_is_forgotten(stage):
+    stage.run(copies=2)
+    (stage.inputs / "a").unlink()
+    with on_disk(stage.out) as disk:
+        stage.run(copies=2, prune=True)
+        disk.cut_power()
+    assert {*stage.tree()} == {"b-0.txt", "b-1.txt"}
+    assert stage.run(copies=2)[0].warnings == []
+
+
+def test_what_is_being_removed_is_not_noted_as_done(stage, monkeypatch):
+    stage.run(copies=2)
+    (stage.inputs / "a").unlink()
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="broken off"):
+        patch.setattr(comparison, "remove_result", lambda *_: (_ for _ in ()).throw(OSError("broken off")))
+        stage.run(copies=2, prune=True)
+    assert LedgerFile(stage.out / ".emcurate" / "copy.jsonl").entries["a"].state != "done"
+    stage.run(copies=2, prune=True)
+    assert {*stage.tree()} == {"b-0.txt", "b-1.txt"}

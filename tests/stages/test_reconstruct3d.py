@@ -14,6 +14,8 @@ from PIL import Image
 
 from emcurate import naming
 from emcurate.patches.pathlists import write_path_list
+from emcurate.running.ledger_file import LedgerFile, ledger_path
+from emcurate.running.ledger_lines import DONE, Line
 from emcurate.volumes.boxes import Box, measure_overlap
 from tests.patch_sets import pack
 
@@ -256,3 +258,31 @@ def test_why_few_subvolumes_come_out_is_said_in_one_line(tmp_path, voldir, capsy
     lines = [line for line in capsys.readouterr().out.splitlines() if "pieces of columns" in line]
     assert len(lines) == 1
     assert "more than 6 of 64 sections" in lines[0]
+
+
+def note_unread(tmp_path, count):
+    """Have it noted beside the list that so many patches of it could not be read, as classify_nn.py does."""
+    path = ledger_path(tmp_path, "classify_nn")
+    header = Line(stage="classify_nn", product="filtered patches", parameters={})
+    LedgerFile(path).append([header, Line(input="classify_nn", state=DONE, details={"unreadable": count})])
+
+
+def test_a_list_that_was_made_in_want_of_patches_may_grow(tmp_path, voldir, capsys):
+    paths = cut(tmp_path, voldir, 64, "-s", "3")
+    assert run(tmp_path, voldir, "-nz", "32") == 0
+    whole = files_of(tmp_path / "out")
+    shutil.rmtree(tmp_path / "out")
+    write_path_list(tmp_path / "filtered.npz", paths[: len(paths) // 2])
+    note_unread(tmp_path, len(paths) - len(paths) // 2)
+    assert run(tmp_path, voldir, "-nz", "32") == 0
+    assert files_of(tmp_path / "out") != whole
+    assert run(tmp_path, voldir, "-nz", "32") == 0
+    write_path_list(tmp_path / "filtered.npz", paths)
+    note_unread(tmp_path, 0)
+    assert run(tmp_path, voldir, "-nz", "32") == 0
+    assert files_of(tmp_path / "out") == whole
+    # What was made of a whole list is replaced only when asked.
+    write_path_list(tmp_path / "filtered.npz", paths[: len(paths) // 2])
+    assert run(tmp_path, voldir, "-nz", "32") == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert files_of(tmp_path / "out") == whole
