@@ -46,8 +46,9 @@ from emcurate.patches.drawing import spread
 from emcurate.patches.pathlists import PathList
 from emcurate.patches.reading import fingerprint_patch, read_patch_size, read_resampling, refuse_moved
 from emcurate.running.jobs import Workers
-from emcurate.running.ledger import Ledger, Source
+from emcurate.running.ledger import Ledger
 from emcurate.running.report import Report
+from emcurate.running.sources import Source
 from emcurate.volumes.boxes import Box
 from emcurate.volumes.columns import (
     Choice,

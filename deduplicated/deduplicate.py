@@ -49,9 +49,10 @@ from emcurate.patches.pathlists import join_files, write_path_list_once
 from emcurate.patches.preview import DISTANCES
 from emcurate.pictures.group_sheets import DUPLICATES_SHOWN, GROUPS_SHOWN, GroupSheet
 from emcurate.running.jobs import Workers
-from emcurate.running.ledger import Ledger, Plan, Source
+from emcurate.running.ledger import Ledger
 from emcurate.running.ledger_file import LedgerFile, ledger_path
 from emcurate.running.report import Report
+from emcurate.running.sources import Plan, Source
 
 STAGE = "deduplicate"
 MIN_DISTANCE = 12  # bits of the 64 of a hash of side 8, as published
@@ -156,6 +157,7 @@ def run(
     orientations: bool = False,
     against: Path | None = None,
     preview: bool = False,
+    blank_guard: bool = False,
     pictures: str = "few",
     overwrite: bool = False,
     prune: bool = False,
@@ -165,7 +167,7 @@ def run(
     report = Report(STAGE)
     patchdir = patchdir.absolute()  # which the paths of exemplars begin with
     refuse_same_directory(patchdir, savedir)
-    comparison = Comparison(patchdir, order, seed, scope, orientations, report, workers)
+    comparison = Comparison(patchdir, order, seed, scope, orientations, blank_guard, report, workers)
     if comparison.with_pixels:
         comparison.parameters["sharpness"] = SHARPNESS
     if preview:
@@ -188,6 +190,7 @@ def run(
     sheets: list[tuple[str, Sheet]] = []
     finished, unnoted = {*plan.done} - {ALL}, 0
     too_small: dict[str, int] = {}
+    masked = 0
     todo = [name for name in plan.todo if name != ALL]
     for some in comparison.read(todo) if plan.todo else ():
         too_small |= {name: read.side**2 for name, read in some if min_distance >= read.side**2}
@@ -199,9 +202,12 @@ def run(
                 largest.add(name, groups)
             if name not in plan.todo:
                 continue
+            if not blank_guard:
+                masked += each.count_masked(min_distance)
             leaks = None
             if other is not None:
-                leaks = find_leaks(each.read.names, each.read.seen, other[0], min_distance, workers.cores)
+                blank = each.read.saturated if blank_guard else None
+                leaks = find_leaks(each.read.names, each.read.seen, other[0], min_distance, workers.cores, blank)
                 shown.add(leaks.bits, leaks.some())
                 report.count("leaks", len(leaks))
             try:
@@ -223,6 +229,11 @@ def run(
             elif not comparison.is_of_all and (unnoted >= NOTED_PATCHES or len(written) >= NOTED_DATASETS):
                 ledger.finish_all({key: outputs for key, outputs in written.items() if key not in incomplete})
                 unnoted, written = 0, defaultdict(list)
+    if masked:
+        report.note(
+            f"{masked:,} duplicates have a wholly black or white part in common with their exemplar, and may be unlike "
+            "it elsewhere; if that is a mask or padding, look at --blank-guard"
+        )
     if too_small:
         error = describe_large_distance(min_distance, too_small)
         if not finished:
@@ -314,6 +325,12 @@ def build_parser() -> argparse.ArgumentParser:
         "--preview",
         action="store_true",
         help=f"only say how many duplicates {', '.join(map(str, DISTANCES))} and -d give, and draw pairs at the border",
+    )
+    parser.add_argument(
+        "--blank-guard",
+        action="store_true",
+        help="of patches with a part that is wholly black or white, such as a mask, compare only those with about as "
+        "large a one, and let them differ by as many fewer bits",
     )
     parser.add_argument(
         "--pictures",

@@ -5,7 +5,8 @@ Reads:   sections IMDIR/{section}.tiff, as cleanup2d.py and cross_section3d.py w
 Writes:  PATCHDIR/{section}_{y}_{x}.tiff, the patch whose top-left pixel is row y, column x of the section, and
          PATCHDIR/{section}_{y}_{x}.npy, its hash (--hash), a (hash_size, hash_size) boolean array;
          or, with --store tar, PATCHDIR/{dataset}-{number}.tar, shards that hold {section}_{y}_{x}.tiff;
-         PATCHDIR/{dataset}_patches.parquet, a table with a row a patch: its place, size, hash and origin.
+         PATCHDIR/{dataset}_patches.parquet, a table with a row a patch: its place, size, hash, origin, and
+         what can be told of it without labels: mean, deviation, entropy, blur and the share of saturated pixels.
 Example: python raw/crop_patches.py work/cleanup2d work/crop_patches
 
 The grid starts at the top-left corner and has max(1, round(side / crop_size)) patches a side: a remainder under half
@@ -37,6 +38,7 @@ from emcurate.patches.hashing import HASHES, WAVELET_HASH
 from emcurate.patches.section_files import DirectoryOfSections
 from emcurate.patches.selection import Selection
 from emcurate.patches.shards import PATCHES_PER_SHARD
+from emcurate.patches.tables import TABLE_SUFFIX
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger
 from emcurate.running.ledger_file import LedgerFile, ledger_path
@@ -110,6 +112,11 @@ def run(
     report.count("patches", plan.count_patches())
     if selection is None and (small := plan.count_small()):
         report.count(f"left out, with a side under {min_size} pixels", small)
+    if unmeasured := plan.count_unmeasured():
+        report.note(
+            f"{unmeasured:,} tables of an earlier version do not have the measures of all patches; nothing here needs "
+            f"them, but to have them remove {patchdir}/*{TABLE_SUFFIX} and run this again: patches stay as they are"
+        )
     return report
 
 

@@ -10,7 +10,8 @@ from emcurate.files import Output, make_output_directory
 from emcurate.patches.covering import Comparison
 from emcurate.patches.duplicates import Cover
 from emcurate.patches.preview import Trial, spell_trials
-from emcurate.running.ledger import Ledger, Source
+from emcurate.running.ledger import Ledger
+from emcurate.running.sources import Source
 
 # It is no result of deduplication: it has a ledger of its own.
 PREVIEW_STAGE, PREVIEW = "preview", "preview.png"

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from emcurate.errors import InputError
 from emcurate.files import describe_content, digest_bytes
 from emcurate.patches.datasets import Hashes, list_datasets, read_hashes
 from emcurate.patches.duplicates import Cover, Group, Groups, find_groups, order_patches
+from emcurate.patches.tables import TABLE_SUFFIX
 from emcurate.patches.turned_hashes import with_orientations
 from emcurate.running.jobs import Workers, progress
 from emcurate.running.report import Report
@@ -38,27 +40,41 @@ class Covered:
         What is told of its patches.
     whole : Groups
         Of all patches that it was covered with.
+    blank : (n,) float64, optional
+        The share of each of these that is blank, where that is known of all.
     """
 
     name: str
     read: Hashes
     groups: Groups
     whole: Groups
+    blank: npt.NDArray[np.float64] | None
+
+    def count_masked(self, distance: int) -> int:
+        """Return what `Groups.count_masked` does of the dataset, as far as it is known how blank patches are."""
+        return 0 if self.blank is None else self.groups.count_masked(self.blank, distance)
 
     def largest(self, groups: int, members: int) -> list[tuple[int, Group]]:
         """Return the largest groups of which the exemplar is one of its patches; see `Groups.largest`."""
         return self.whole.largest(groups, members, self.groups.span)
 
 
-def cover_each(found: Iterable[tuple[str, Hashes]], order: str, seed: int, cover: Cover) -> Iterator[Covered]:
-    """Yield datasets as they come, none compared with another."""
+def cover_each(
+    found: Iterable[tuple[str, Hashes]], order: str, seed: int, cover: Cover, guards: bool = False
+) -> Iterator[Covered]:
+    """Yield datasets as they come, none compared with another.
+
+    With `guards` the blank share of patches counts, as `emcurate.patches.duplicates.find_groups` has it.
+    """
     for name, read in found:
         taken = order_patches(name, len(read.words), order, seed, read.sharpness)
-        groups = find_groups(read.names, read.seen, taken, cover, read.shards)
-        yield Covered(name, read, groups, groups)
+        groups = find_groups(read.names, read.seen, taken, cover, read.shards, read.saturated if guards else None)
+        yield Covered(name, read, groups, groups, read.saturated)
 
 
-def cover_together(found: Sequence[tuple[str, Hashes]], order: str, seed: int, cover: Cover) -> Iterator[Covered]:
+def cover_together(
+    found: Sequence[tuple[str, Hashes]], order: str, seed: int, cover: Cover, guards: bool = False
+) -> Iterator[Covered]:
     """Yield datasets in the order of their names, their patches taken as if they were all of one dataset.
 
     By name means dataset by dataset.
@@ -68,14 +84,21 @@ def cover_together(found: Sequence[tuple[str, Hashes]], order: str, seed: int, c
     some = sorted(found, key=lambda pair: pair[0])
     names = pa.concat_arrays([read.names for _, read in some])
     seen = np.concatenate([read.seen for _, read in some])
-    known = [read.sharpness for _, read in some if read.sharpness is not None]
-    sharpness = np.concatenate(known) if len(known) == len(some) else None
-    whole = find_groups(names, seen, order_patches(TOGETHER, len(names), order, seed, sharpness), cover)
+    sharpness = _join([read.sharpness for _, read in some])
+    blank = _join([read.saturated for _, read in some])
+    taken = order_patches(TOGETHER, len(names), order, seed, sharpness)
+    whole = find_groups(names, seen, taken, cover, None, blank if guards else None)
     start = 0
     for name, read in some:
         stop = start + len(read.words)
-        yield Covered(name, read, whole.part(slice(start, stop), read.shards), whole)
+        yield Covered(name, read, whole.part(slice(start, stop), read.shards), whole, blank)
         start = stop
+
+
+def _join(parts: Sequence[npt.NDArray[np.float64] | None]) -> npt.NDArray[np.float64] | None:
+    """Return numbers of all datasets, or None if those of any are not known."""
+    known = [part for part in parts if part is not None]
+    return np.concatenate(known) if len(known) == len(parts) else None
 
 
 def refuse_odd_sides(found: Sequence[tuple[str, Hashes]], patchdir: Path, report: Report) -> list[tuple[str, Hashes]]:
@@ -91,13 +114,20 @@ def refuse_odd_sides(found: Sequence[tuple[str, Hashes]], patchdir: Path, report
     return [(name, read) for name, read in found if read.side == side]
 
 
+def describe_unmeasured(patchdir: Path, name: str) -> InputError:
+    """Return the error of a dataset of whose patches nobody has noted how much is blank."""
+    wanted, found = "a table with the measures of all its patches, for --blank-guard", "none"
+    advice = f"remove {name}{TABLE_SUFFIX}, if it is there, and run raw/crop_patches.py again: patches stay as they are"
+    return InputError(patchdir / f"{name}{TABLE_SUFFIX}", wanted, found, advice)
+
+
 class Comparison:
     """Which patches of a directory are compared with each other, and in which order.
 
     Parameters
     ----------
     patchdir : Path
-    order, seed, scope, orientations
+    order, seed, scope, orientations, blank_guard
         As the flags of deduplicate.py say it.
     report : Report
         Is told what cannot be read.
@@ -120,12 +150,20 @@ class Comparison:
     """
 
     def __init__(
-        self, patchdir: Path, order: str, seed: int, scope: str, orientations: bool, report: Report, workers: Workers
+        self,
+        patchdir: Path,
+        order: str,
+        seed: int,
+        scope: str,
+        orientations: bool,
+        blank_guard: bool,
+        report: Report,
+        workers: Workers,
     ) -> None:
         self.patchdir, self.is_of_all = patchdir, scope == ALL_DATASETS
         self.report, self.workers = report, workers
         self.with_pixels = order == "sharpest"
-        self._order, self._seed, self._orientations = order, seed, orientations
+        self._order, self._seed, self._orientations, self._guards = order, seed, orientations, blank_guard
         self.datasets = list_datasets(patchdir, self.with_pixels, report, may_need_pixels=orientations)
         if not self.datasets and not report.failures:
             found = describe_content(patchdir)
@@ -135,6 +173,8 @@ class Comparison:
         self.parameters: dict[str, Any] = {"order": order, "seed": seed if order == "random" else None}
         if orientations:
             self.parameters["orientations"] = True
+        if blank_guard:
+            self.parameters["blank_guard"] = True
         if self.is_of_all:
             self.parameters["scope"] = scope
             self.states = dict.fromkeys(self.datasets, self.state)
@@ -153,11 +193,21 @@ class Comparison:
         if not self._orientations:  # whose pixels, where they are read, show a bar of their own
             shown = progress(hashes, total=len(todo), label=self.report.stage, unit="dataset")
         if self.is_of_all:
-            yield refuse_odd_sides(list(shown), self.patchdir, self.report)
+            yield refuse_odd_sides(self._refuse_unmeasured(shown), self.patchdir, self.report)
         else:
-            yield from ([each] for each in shown)
+            yield from (self._refuse_unmeasured([each]) for each in shown)
+
+    def _refuse_unmeasured(self, found: Iterable[tuple[str, Hashes]]) -> list[tuple[str, Hashes]]:
+        """Return the datasets that can be compared: all, or those of which it is known how blank patches are."""
+        good = []
+        for name, read in found:
+            if self._guards and read.saturated is None:
+                self.report.fail(describe_unmeasured(self.patchdir, name))
+            else:
+                good.append((name, read))
+        return good
 
     def cover(self, some: Sequence[tuple[str, Hashes]], cover: Cover) -> Iterator[Covered]:
         """Yield what was read together with its groups."""
         together = cover_together if self.is_of_all else cover_each
-        return together(some, self._order, self._seed, cover)
+        return together(some, self._order, self._seed, cover, self._guards)

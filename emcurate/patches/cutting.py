@@ -21,6 +21,7 @@ from emcurate.images.resampling import Scale
 from emcurate.images.sections import encode_section
 from emcurate.patches.grid import iter_grid
 from emcurate.patches.hashing import BoolArray, hash_npy
+from emcurate.patches.measures import measure_places
 from emcurate.patches.orientations import ORIENTATIONS, hash_places_turned
 from emcurate.patches.section_hashes import hash_places
 from emcurate.patches.selection import Corners
@@ -177,7 +178,8 @@ def cut(job: CutJob) -> Done:
                     continue
                 done.patches += len(places)
                 name = job.shard.name if job.shard is not None else None
-                cuts.append(Cut(section, places, packed, name, offsets))
+                measures = None if job.table is None else measure_places(pixels, places)
+                cuts.append(Cut(section, places, packed, name, offsets, measures))
     if shard is not None:
         done.shard, done.new = shard.output, int(shard.written)
     if job.table is not None and cuts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from emcurate.errors import InputError, describe_os_error
 from emcurate.files import list_files
 from emcurate.patches import tables
 from emcurate.patches.hashing import WordArray, pack_hashes, read_hash
+from emcurate.patches.measures import BLUR, SATURATED, measure_patch
 from emcurate.patches.names import as_names
 from emcurate.patches.tables import TABLE_SUFFIX
 from emcurate.running.claims import Notes
@@ -28,8 +30,6 @@ PATCH_EXTENSION, HASH_EXTENSION = "tiff", "npy"
 
 CHUNK_PATCHES = 2000  # hashes a job reads: a fraction of a second
 SHARP_CHUNK_PATCHES = 100  # of which the pixels are measured too, which takes milliseconds each
-
-NARROWEST_SHARP = 4  # pixels a side: `blur_effect` leaves out three at the borders
 
 
 @dataclass
@@ -71,6 +71,8 @@ class Hashes:
         Where any patch lies in one.
     turned : (n, 8, words) uint64, optional
         The hashes of all orientations, the first of them `words`, where they were asked for and are known.
+    saturated : (n,) float64, optional
+        The share of wholly black or white pixels in each, where that is known of all.
     """
 
     names: pa.LargeStringArray
@@ -80,6 +82,7 @@ class Hashes:
     complete: bool = True
     shards: tables.Shards | None = None
     turned: WordArray | None = None
+    saturated: npt.NDArray[np.float64] | None = None
 
     @property
     def seen(self) -> WordArray:
@@ -104,12 +107,13 @@ class ChunkJob:
 
 @dataclass
 class Chunk:
-    """What was read of a chunk: for each readable patch its name, its hash's side and words, its sharpness."""
+    """What was read of a chunk: of each readable patch its name, its hash's side and words, and what was measured."""
 
     stems: list[str] = field(default_factory=list)
     sides: list[int] = field(default_factory=list)
     words: list[bytes] = field(default_factory=list)
     sharpness: list[float] = field(default_factory=list)
+    saturated: list[float] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
@@ -191,8 +195,15 @@ def read_hashes(
                 report.fail(error)
                 continue
             if len(read.words):
-                hashes = Hashes(read.names, read.words, read.side, shards=read.shards, turned=read.turned)
-                yield dataset.name, hashes
+                of_table = Hashes(
+                    read.names,
+                    read.words,
+                    read.side,
+                    shards=read.shards,
+                    turned=read.turned,
+                    saturated=read.saturated,
+                )
+                yield dataset.name, of_table
     at_once = SHARP_CHUNK_PATCHES if with_sharpness else CHUNK_PATCHES
     jobs = [
         ChunkJob(dataset.name, patchdir, tuple(dataset.stems[start : start + at_once]), with_sharpness)
@@ -237,9 +248,9 @@ def read_chunk(job: ChunkJob) -> Chunk:
     for stem in job.stems:
         try:
             bits = read_hash(job.patchdir / f"{stem}.{HASH_EXTENSION}")
-            sharpness = 0.0
+            sharpness, saturated = 0.0, math.nan
             if job.with_sharpness:
-                sharpness = measure_sharpness(read_patch(job.patchdir / f"{stem}.{PATCH_EXTENSION}"))
+                sharpness, saturated = measure_pixels(read_patch(job.patchdir / f"{stem}.{PATCH_EXTENSION}"))
         except InputError as error:
             chunk.problems.append(str(error))
             continue
@@ -250,6 +261,7 @@ def read_chunk(job: ChunkJob) -> Chunk:
         chunk.sides.append(len(bits))
         chunk.words.append(pack_hashes(bits[None]).tobytes())
         chunk.sharpness.append(sharpness)
+        chunk.saturated.append(saturated)
     return chunk
 
 
@@ -264,7 +276,7 @@ def join_chunks(
     side = sides.most_common(1)[0][0]
     rows = []
     for chunk in chunks:
-        for row in zip(chunk.stems, chunk.sides, chunk.words, chunk.sharpness, strict=True):
+        for row in zip(chunk.stems, chunk.sides, chunk.words, chunk.sharpness, chunk.saturated, strict=True):
             if row[1] == side:
                 rows.append(row)
                 continue
@@ -277,6 +289,7 @@ def join_chunks(
                 )
             )
     rows.sort()
+    saturated = np.array([row[4] for row in rows])
     yield (
         dataset.name,
         Hashes(
@@ -285,17 +298,16 @@ def join_chunks(
             side,
             np.array([row[3] for row in rows]),
             complete=len(rows) == len(dataset.stems),
+            saturated=None if np.isnan(saturated).any() else saturated,
         ),
     )
 
 
-def measure_sharpness(patch: npt.NDArray[np.uint8]) -> float:
-    """Return how sharp a patch is: 1 less scikit-image's `blur_effect`, which is 1 where nothing is sharp.
+def measure_pixels(patch: npt.NDArray[np.uint8]) -> tuple[float, float]:
+    """Return how sharp a patch is, and which share of its pixels is wholly black or white.
 
-    Crete et al., SPIE 6492 (2007), doi 10.1117/12.702790. Of a patch too narrow to tell it is 0.
+    Sharp is 1 less scikit-image's `blur_effect`, which is 1 where nothing is sharp; of a patch too narrow to tell it is
+    0.
     """
-    if min(patch.shape) < NARROWEST_SHARP:
-        return 0.0
-    from skimage.measure import blur_effect  # here, since most runs need no pixels
-
-    return 1.0 - float(blur_effect(patch))
+    found = measure_patch(patch)
+    return 0.0 if math.isnan(found[BLUR]) else 1.0 - found[BLUR], found[SATURATED]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import io
+import os
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ import pyarrow.compute as pc
 
 from emcurate.errors import InputError
 from emcurate.files import npy_header, open_regular
+from emcurate.patches.columns import as_numbers
 from emcurate.patches.hashing import WordArray, least_distance
 from emcurate.patches.names import as_array, as_names, bytes_of, longest, take_names
 from emcurate.patches.tables import Shards
@@ -82,6 +84,19 @@ class Groups:
     def places(self) -> npt.NDArray[np.int64]:
         """The positions of the patches that are told of."""
         return np.arange(*self.span.indices(len(self.exemplar)))
+
+    def count_masked(self, blank: npt.NDArray[np.float64], distance: int) -> int:
+        """Return how many duplicates might be none: in what is not blank they differ by more than their share of bits.
+
+        Parameters
+        ----------
+        blank : (n,) float64
+            The share of each patch that is blank.
+        distance : int
+            The most bits that duplicates may differ by.
+        """
+        allowed = allow_bits(distance, np.maximum(blank, blank[self.exemplar]))
+        return int((self.distance > allowed)[self.span].sum())
 
     @functools.cached_property
     def exemplars(self) -> npt.NDArray[np.int64]:
@@ -194,9 +209,9 @@ def read_largest(path: Path, groups: int, members: int) -> list[tuple[int, Group
             names = batch["exemplar"]
             differs = np.ones(len(names), np.bool_)
             differs[0] = names[0].as_py() != last
-            differs[1:] = pc.not_equal(names[1:], names[:-1]).to_numpy(zero_copy_only=False)
+            differs[1:] = as_numbers(pc.not_equal(names[1:], names[:-1]))
             starts.append(end + np.flatnonzero(differs))
-            distances.append(batch["distance"].to_numpy())
+            distances.append(as_numbers(batch["distance"]))
             end, last = end + len(names), names[-1].as_py()
         if not end:
             return []
@@ -245,9 +260,11 @@ def _read_columns(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
 
     kinds = {"patch": pa.large_string(), "exemplar": pa.large_string(), "distance": pa.int64()}
     with open_regular(path) as file:
+        is_large = os.fstat(file.fileno()).st_size > CSV_BYTES_AT_ONCE
         rows = pyarrow.csv.open_csv(
             file,
-            pyarrow.csv.ReadOptions(block_size=CSV_BYTES_AT_ONCE),
+            # Of one block there is nothing for threads to do, and each table of many would wait for its own.
+            pyarrow.csv.ReadOptions(use_threads=is_large, block_size=CSV_BYTES_AT_ONCE),
             pyarrow.csv.ParseOptions(newlines_in_values=True),
             pyarrow.csv.ConvertOptions(include_columns=columns, column_types=kinds),
         )
@@ -281,14 +298,50 @@ class Cover:
         self.distance, self.threads = distance, threads
         self._comparisons = COMPARISONS
 
-    def find(self, hashes: WordArray) -> npt.NDArray[np.int64]:
-        """Return, for each hash in turn, the position of the exemplar that stands for it."""
+    def find(self, hashes: WordArray, distance: int | None = None) -> npt.NDArray[np.int64]:
+        """Return, for each hash in turn, the position of the exemplar that stands for it.
+
+        `distance` takes the place of the usual one.
+        """
+        distance = self.distance if distance is None else distance
         if len(hashes) <= FEW and self._comparisons > 0:
-            owner, taken = cover_by_numpy(hashes, self.distance, self._comparisons)
+            owner, taken = cover_by_numpy(hashes, distance, self._comparisons)
             self._comparisons -= taken
             if owner is not None:
                 return owner
-        return cover_greedily(hashes, self.distance, self.threads)
+        return cover_greedily(hashes, distance, self.threads)
+
+    def find_in_bands(
+        self, hashes: WordArray, order: npt.NDArray[np.int64], blank: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.int64]:
+        """Return, for each hash, the position of its exemplar, those being compared that are about as blank.
+
+        In a blank part no two patches differ. So a patch of which a share is blank may differ by that share of bits
+        less, and patches of which another number may differ are not compared.
+
+        Parameters
+        ----------
+        hashes : (n, words) or (n, orientations, words) uint64
+        order : (n,) int64
+            Positions in the order in which they are taken.
+        blank : (n,) float64
+            The share of each patch that is blank.
+        """
+        bits = allow_bits(self.distance, blank)
+        exemplar = np.empty(len(order), np.int64)
+        for allowed in np.unique(bits).tolist():
+            some = order[bits[order] == allowed]
+            exemplar[some] = some[self.find(hashes[some], allowed)]
+        return exemplar
+
+
+def allow_bits(distance: int, blank: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Return by how many bits duplicates may differ of which some share is blank, if it is `distance` for none.
+
+    >>> allow_bits(12, np.array([0, 0.01, 0.25, 1])).tolist()
+    [12, 12, 9, 0]
+    """
+    return np.rint(distance * (1 - blank)).astype(np.int64)
 
 
 def find_groups(
@@ -297,6 +350,7 @@ def find_groups(
     order: npt.NDArray[np.int64],
     cover: Cover,
     shards: Shards | None = None,
+    blank: npt.NDArray[np.float64] | None = None,
 ) -> Groups:
     """Group patches with near-duplicate hashes.
 
@@ -310,10 +364,14 @@ def find_groups(
     cover : Cover
     shards : Shards, optional
         Where any patch lies in one.
+    blank : (n,) float64, optional
+        The share of each patch that is blank, where that is to count; see `Cover.find_in_bands`.
     """
-    found = cover.find(hashes[order])
-    exemplar = np.empty(len(order), np.int64)
-    exemplar[order] = order[found]
+    if blank is None:
+        exemplar = np.empty(len(order), np.int64)
+        exemplar[order] = order[cover.find(hashes[order])]
+    else:
+        exemplar = cover.find_in_bands(hashes, order, blank)
     upright = hashes if hashes.ndim == 2 else hashes[:, 0]
     return Groups(patches, exemplar, least_distance(hashes, upright[exemplar]), shards)
 

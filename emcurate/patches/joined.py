@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from emcurate.files import atomic_path, digest_bytes, list_files
 from emcurate.naming import MARK
-from emcurate.patches.columns import as_column, as_numbers, in_one
+from emcurate.patches.columns import as_column, as_numbers, as_scalar, in_one
 from emcurate.patches.decided import DECIDED_COLUMNS, THRESHOLD_KEY, read_decided
 from emcurate.patches.duplicates import GROUPS_SUFFIX, read_groups
 from emcurate.patches.leaks import LEAK_COLUMNS, LEAKS_SUFFIX, read_leaks
@@ -42,8 +42,11 @@ OUTCOMES = (CUT, DUPLICATE, EXEMPLAR, INFORMATIVE, UNINFORMATIVE, UNREADABLE) = 
     "unreadable",
 )
 
-# Rows at a time of a dataset of which only names are known.
+# Rows at a time of a dataset of which only names are known, or of many small ones.
 ROWS_AT_ONCE = 1 << 17
+
+# A dataset of no more rows is a small one.
+FEW_ROWS = 1 << 12
 
 
 class Lookup:
@@ -69,7 +72,8 @@ class Lookup:
         ends = pc.min_max(names)
         start = self._place(ends["min"].as_py(), after=False)
         stop = self._place(ends["max"].as_py(), after=True)
-        return pc.add(pc.index_in(names, value_set=self.names.slice(start, stop - start)).cast(pa.int64()), start)
+        places = pc.index_in(names, value_set=self.names.slice(start, stop - start))
+        return pc.add(places.cast(pa.int64()), as_scalar(start))
 
     def has_between(self, first: str, last: str) -> bool:
         """Return whether any patch's name is one of these or between them."""
@@ -221,19 +225,66 @@ def _iter_rows(
     own: pa.Schema,
     added: _Added | None,
 ) -> Iterator[tuple[pa.Table, _Known]]:
-    """Yield the rows of one dataset after another, some at a time, each with what is known of its groups."""
+    """Yield the rows of one dataset after another, some at a time, with what is known of their groups and leaks.
+
+    Small datasets come many at a time: the rows of each by themselves would cost as much as thousands.
+    """
+    others = [name for name in own.names if name != "patch"]
+    small = _Small()
     for dataset in sorted({*tables, *groups}):
-        known = Lookup(read_groups(groups[dataset])) if dataset in groups else None
-        of_leaks = Lookup(read_leaks(leaks[dataset])) if dataset in leaks else None
+        grouped = read_groups(groups[dataset]) if dataset in groups else None
+        leaked = read_leaks(leaks[dataset]) if dataset in leaks else None
+        known = None
         if dataset in tables:
-            others = [name for name in own.names if name != "patch"]
             pieces = (some for table in tables[dataset] for some in read_row_groups(table, ["patch"], also=others))
         else:
-            assert known is not None
+            assert grouped is not None
+            known = Lookup(grouped)
             pieces = (_rows_of_names(known.table.slice(at, ROWS_AT_ONCE)) for at in _starts(len(known.names)))
-        yield from ((some, _Known(known, of_leaks)) for some in pieces)
+        for some in pieces:
+            if known is None and max(len(some), len(grouped or ())) <= FEW_ROWS:
+                small.add(some, grouped, leaked)
+                continue
+            yield from small.take()
+            if known is None and grouped is not None:
+                known = Lookup(grouped)
+            yield some, _Known(known, None if leaked is None else Lookup(leaked))
+        if small.count >= ROWS_AT_ONCE:
+            yield from small.take()
+    yield from small.take()
     if added is not None:
         yield from ((rest, _Known()) for rest in added.rest())
+
+
+class _Small:
+    """Rows of small datasets, with what is known of their groups, until there are enough of them."""
+
+    def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
+        self._rows: list[pa.Table] = []
+        self._groups: list[pa.Table] = []
+        self._leaks: list[pa.Table] = []
+        self.count = 0
+
+    def add(self, rows: pa.Table, groups: pa.Table | None, leaks: pa.Table | None) -> None:
+        """Take the rows of a dataset, or some of them, and all its groups and leaks."""
+        self._rows.append(rows)
+        if groups is not None and not any(groups is known for known in self._groups[-1:]):
+            self._groups.append(groups)
+        if leaks is not None and not any(leaks is known for known in self._leaks[-1:]):
+            self._leaks.append(leaks)
+        self.count += max(1, len(rows))
+
+    def take(self) -> Iterator[tuple[pa.Table, _Known]]:
+        """Yield what has come together, at once, and begin anew."""
+        rows, known = self._rows, [pa.concat_tables(some) if some else None for some in (self._groups, self._leaks)]
+        self._clear()
+        if rows:
+            together = pa.concat_tables(rows, promote_options="default")  # not all have the same columns
+            groups, leaks = (None if some is None else Lookup(some) for some in known)
+            yield together, _Known(groups, leaks)
 
 
 def _starts(count: int) -> range:
@@ -265,7 +316,7 @@ class _Added:
         places = self._places[as_numbers(found.drop_null())]
         self._unseen[places] = False
         said = self.addition.describe(places)
-        rank = np.cumsum(is_known := found.is_valid().to_numpy(zero_copy_only=False)) - 1
+        rank = np.cumsum(is_known := as_numbers(found.is_valid())) - 1
         where = as_column(rank, pa.int64(), ~is_known)
         return {name: said[name].take(where) if name in said else pa.nulls(len(names), kinds[name]) for name in kinds}
 
@@ -314,26 +365,28 @@ def _judge(columns: Mapping[str, pa.Array], decided: Lookup | None, names: pa.Ar
     """Return what the last stage that has seen each patch made of it, and why."""
     exemplar, distance, score, label = (columns[name] for name in ("exemplar", "distance", "score", "label"))
     is_duplicate = pc.not_equal(exemplar, names)
-    outcome = pc.if_else(is_duplicate, DUPLICATE, EXEMPLAR)
+    outcome = pc.if_else(is_duplicate, as_scalar(DUPLICATE), as_scalar(EXEMPLAR))
     is_strange = pc.not_equal(_dataset_of(exemplar), _dataset_of(names))
-    where = pc.if_else(is_strange, " bits from its exemplar, of another dataset", " bits from its exemplar")
-    why = pc.if_else(is_duplicate, _text(distance, where), "not judged yet")
-    outcome, why = pc.fill_null(outcome, CUT), pc.fill_null(why, "deduplicate.py has not seen it")
+    near = " bits from its exemplar"
+    where = pc.if_else(is_strange, as_scalar(f"{near}, of another dataset"), as_scalar(near))
+    why = pc.if_else(is_duplicate, _text(distance, where), as_scalar("not judged yet"))
+    outcome = pc.coalesce(outcome, as_scalar(CUT))
+    why = pc.coalesce(why, as_scalar("deduplicate.py has not seen it"))
     if decided is None:
         return outcome, why
     kept = columns["kept"]
     metadata = decided.table.schema.metadata or {}
     threshold = metadata.get(THRESHOLD_KEY, b"the threshold").decode()
     reason = _take(decided, names, {"why": pa.string()})["why"]
-    side = pc.if_else(kept, f" above {threshold}", f" not above {threshold}")
+    side = pc.if_else(kept, as_scalar(f" above {threshold}"), as_scalar(f" not above {threshold}"))
     by_score = _text(pc.round(score.cast(pa.float64()), 6), "", before="score ")
-    reason = pc.coalesce(
-        reason, pc.if_else(pc.is_valid(label), "labelled so", None), pc.binary_join_element_wise(by_score, side, "")
-    )
+    by_label = pc.if_else(pc.is_valid(label), as_scalar("labelled so"), as_scalar(None, pa.string()))
+    reason = pc.coalesce(reason, by_label, pc.binary_join_element_wise(by_score, side, as_scalar("")))
     # Of what could not be read there is no score, and where nobody labelled it no reason.
-    seen = pc.if_else(kept, INFORMATIVE, pc.if_else(pc.is_valid(reason), UNINFORMATIVE, UNREADABLE))
+    left_out = pc.if_else(pc.is_valid(reason), as_scalar(UNINFORMATIVE), as_scalar(UNREADABLE))
+    seen = pc.if_else(kept, as_scalar(INFORMATIVE), left_out)
     is_seen = pc.is_valid(kept)
-    reason = pc.fill_null(reason, "it could not be read")
+    reason = pc.coalesce(reason, as_scalar("it could not be read"))
     return pc.if_else(is_seen, seen, outcome), pc.if_else(is_seen, reason, why)
 
 
@@ -342,4 +395,5 @@ def _dataset_of(names: pa.Array) -> pa.Array:
 
 
 def _text(numbers: pa.Array, after: str | pa.Array, before: str = "") -> pa.Array:
-    return pc.binary_join_element_wise(before, numbers.cast(pa.string()), after, "")
+    end = as_scalar(after) if isinstance(after, str) else after
+    return pc.binary_join_element_wise(as_scalar(before), numbers.cast(pa.string()), end, as_scalar(""))

@@ -129,6 +129,14 @@ def _take(read: Hashes, good: npt.NDArray[np.int64], turned: WordArray) -> Hashe
     sharpness = None if read.sharpness is None or not len(read.sharpness) else read.sharpness[good]
     shards = None if read.shards is None else read.shards.take(good)
     names = take_names(read.names, good)
+    saturated = None if read.saturated is None else read.saturated[good]
     return replace(
-        read, names=names, words=read.words[good], sharpness=sharpness, complete=False, shards=shards, turned=turned
+        read,
+        names=names,
+        words=read.words[good],
+        sharpness=sharpness,
+        complete=False,
+        shards=shards,
+        turned=turned,
+        saturated=saturated,
     )

@@ -148,6 +148,7 @@ COMMANDS = {
     "classify_nn": Command(
         "filtered/classify_nn.py", lambda c, out: [c.listed, out, "--weights", c.weights], ("--threshold", "0.3")
     ),
+    "filter_measures": Command("filtered/filter_measures.py", lambda c, out: [c.listed, out], ("--blank-bits", "0.5")),
     "reconstruct3d": Command(
         "3d/reconstruct3d.py", lambda c, out: [c.listed, c.volumes, out, "-nz", "12"], ("-nz", "8")
     ),

@@ -15,7 +15,7 @@ import xxhash
 from emcurate.files import Output, digest_bytes, note_output, taken_by_other
 from emcurate.partials import remove_stale_partials
 from emcurate.patches.columns import as_column, as_numbers, in_one
-from emcurate.patches.decided import DECIDED_FILE
+from emcurate.patches.decided import DECIDED_FILES
 from emcurate.patches.exports.choice import NOWHERE, SPLITS, UNREADABLE, Choice, count_reasons
 from emcurate.patches.exports.formats import FORMATS, describe
 from emcurate.patches.exports.pieces import How, Index, Piece, PieceJobs, Split, piece_key
@@ -24,9 +24,11 @@ from emcurate.patches.joined import JOINED_NAME, Addition, Results, write_joined
 from emcurate.patches.joined import UNREADABLE as UNREADABLE_OUTCOME
 from emcurate.patches.listing import KNOWN_COLUMNS, Listing, Seen
 from emcurate.patches.names import bytes_of
-from emcurate.running.ledger import Ledger, Source, path_as_text, path_of_text
+from emcurate.running.ledger import Ledger
 from emcurate.running.ledger_file import read_ledgers
 from emcurate.running.report import Report
+from emcurate.running.sources import Source
+from emcurate.running.spelled_paths import path_as_text, path_of_text
 
 # What the account says beside what became of each patch.
 EXPORT_COLUMNS: dict[str, pa.DataType] = {
@@ -44,14 +46,14 @@ ROWS_AT_ONCE = 10_000
 def find_results(fpaths: Path, listing: Listing) -> Results:
     """Return where the stages' results behind a list lie, as far as ledgers tell."""
     places = [fpaths.parent]
-    decided = fpaths.parent / DECIDED_FILE
+    decided = next((path for name in DECIDED_FILES if (path := fpaths.parent / name).is_file()), None)
     for ledger in read_ledgers(fpaths.parent):
-        # classify_nn.py notes the list that it has read, which lies where deduplicate.py wrote it.
+        # The filters note the list that they have read, which lies where deduplicate.py wrote it.
         places += [Path(path_of_text(line.source)).parent for line in ledger.entries.values() if line.source]
     if (reroot := listing.paths.reroot) is not None:
         places += [Path(reroot[1]) / p.relative_to(reroot[0]) for p in places if p.is_relative_to(reroot[0])]
     groups = next((place for place in places if Results(groups=place).group_tables()), None)
-    return Results(tuple(listing.directories), groups, decided if decided.is_file() else None)
+    return Results(tuple(listing.directories), groups, decided)
 
 
 class ExportPlan:
