@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,10 +45,13 @@ def read_settings(patchdir: Path) -> HashSettings:
     InputError
         If they say nothing that can be.
     """
-    table = next(iter(list_files(patchdir, [TABLE_SUFFIX])), None)
-    if table is not None:
-        said = {name.decode(): value.decode() for name, value in read_metadata(table).items() if name in _KEYS}
-        found = {name: said[key.decode()] for name, key in zip(_NAMES, _KEYS, strict=True) if key.decode() in said}
+    if tables := list_files(patchdir, [TABLE_SUFFIX]):
+        metadata = _read_first(tables)
+        found = {
+            name: metadata[key].decode(errors="replace")
+            for name, key in zip(_NAMES, _KEYS, strict=True)
+            if key in metadata
+        }
     else:
         header = LedgerFile(ledger_path(patchdir, "crop_patches")).header
         noted = (header.parameters or {}) if header is not None else {}
@@ -56,9 +60,20 @@ def read_settings(patchdir: Path) -> HashSettings:
         found = {name: str(noted[name]) for name in _NAMES if name in noted}
     crop_size, hash_size, kind = (found.get(name, str(usual)) for name, usual in zip(_NAMES, _USUAL, strict=True))
     if not (crop_size.isdigit() and hash_size.isdigit() and kind in HASHES):
-        where = table or patchdir
-        raise InputError(where, "how its patches were hashed", f"{found}", _CUT_AGAIN)
+        raise InputError(tables[0] if tables else patchdir, "how its patches were hashed", f"{found}", _CUT_AGAIN)
     return HashSettings(int(crop_size), int(hash_size), kind)
+
+
+def _read_first(tables: Sequence[Path]) -> dict[bytes, bytes]:
+    """Return the metadata of the first table that is not damaged; raises `InputError` if all are."""
+    first: InputError | None = None
+    for table in tables:
+        try:
+            return read_metadata(table)
+        except InputError as error:  # reading its hashes reports it
+            first = first or error
+    assert first is not None
+    raise first
 
 
 def infer_settings(patchdir: Path) -> HashSettings:

@@ -319,6 +319,17 @@ def test_how_patches_were_hashed_is_seen_where_nobody_noted_it(cut, tmp_path, ki
     assert "a hash of its patch" in capsys.readouterr().err
 
 
+def test_a_damaged_table_of_another_set_stops_no_other(cut, tmp_path, capsys):
+    against = shutil.copytree(cut / "tables", tmp_path / "tables")
+    broken = against / "fly_patches.parquet"  # the first
+    broken.write_bytes(broken.read_bytes()[:500])
+    for _ in range(2):  # not forgotten
+        assert deduplicate.main([str(cut / "files"), str(tmp_path / "out"), "--against", str(against)]) == 1
+        assert str(broken) in capsys.readouterr().err
+    leaks = read_leaks(tmp_path / "out")
+    assert leaks["zebra fish-LOC-2d_0_0"][3] == "0" and leaks["fly-LOC-2d_32_32"][0] == "wing-LOC-2d_0_0"
+
+
 def test_patches_hashed_otherwise_and_the_patches_themselves_are_no_other_set(cut, tmp_path, capsys):
     assert crop.main([str(cut / "sections"), str(tmp_path / "p"), "-cs", "48", "--hashes-only"]) == 0
     (tmp_path / "empty").mkdir()
