@@ -11,11 +11,12 @@ Example: python curate.py --images corpus/images --volumes corpus/volumes --out 
          python curate.py --images corpus/images --volumes corpus/volumes --out work \\
              --labels work/deduplicate/patch_quality_labels.npy
 
-Patches are hashed first, those of volumes without sections being written, and only the exemplars become files;
---keep all writes all sections and patches. The classifier is trained on --labels, or read from --weights, or else the
-published one is downloaded. A second run does only what is new. Your files are only read: MRC files are audited, not
-converted, since every stage reads signed bytes rightly. Videos are cut frame by frame only, since their third axis is
-time. --dry-run lists each input with what would come of it, as far as headers tell, and writes nothing.
+Patches are hashed first, those of volumes without sections being written, and only the exemplars become files; --keep
+all writes all sections and patches. The classifier is trained on --labels, or read from --weights, or else the
+published one is downloaded; --filter measures does without, and needs neither labels nor network. A second run does
+only what is new. Your files are only read: MRC files are audited, not converted, since every stage reads signed bytes
+rightly. Videos are cut frame by frame only, since their third axis is time. --dry-run lists each input with what
+would come of it, as far as headers tell, and writes nothing.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from emcurate.errors import InputError, describe_os_error
 from emcurate.files import free_bytes, list_files, make_output_directory
 from emcurate.images.cleaning import Cleaning
 from emcurate.patches.cutting import FILES, TAR
-from emcurate.patches.decided import DECIDED_FILE
+from emcurate.patches.decided import DECIDED_BY_MEASURES, DECIDED_FILE
 from emcurate.patches.grid import least_side
 from emcurate.patches.joined import Results
 from emcurate.patches.selected import SELECTED_FILE
@@ -72,6 +73,7 @@ SCRIPTS = {
     "deduplicate": "deduplicated/deduplicate.py",
     "train_nn": "filtered/train_nn.py",
     "classify_nn": "filtered/classify_nn.py",
+    "filter_measures": "filtered/filter_measures.py",
     "reconstruct3d": "3d/reconstruct3d.py",
 }
 
@@ -98,9 +100,23 @@ OF_AUDIT = {"processes"}
 
 # Pictures that stages draw, for the report: their titles, and where they are in OUT.
 SHEETS = {
+    "Patches that are near-duplicates of another set's": "deduplicate/leaks.png",
+    "Pairs of patches that are only just near-duplicates": "deduplicate/preview.png",
     "How well the classifier tells patches apart (ROC)": "train_nn/patch_quality_nn_roc_curve.png",
     "What the classifier got wrong": "train_nn/patch_quality_nn_mistakes.png",
+    "What the measures left out and kept": "filter_measures/measures_filtered.png",
     "What was selected of clusters": f"{SELECTION}/diverse_clusters.png",
+}
+
+# What decides which exemplars are kept, and where it writes what it decided, and the list of those that it keeps.
+FILTERS = (CLASSIFIER, MEASURES) = ("classifier", "measures")
+DECISIONS = {
+    CLASSIFIER: f"classify_nn/{DECIDED_FILE}",
+    MEASURES: f"filter_measures/{DECIDED_BY_MEASURES}",
+}
+FILTERED = {
+    CLASSIFIER: "classify_nn/nn_filtered_fpaths.npz",
+    MEASURES: "filter_measures/measures_filtered_fpaths.npz",
 }
 
 # What is kept of the patches on the way to the exemplars.
@@ -163,6 +179,8 @@ def plan_steps(a: argparse.Namespace) -> list[Step]:
     else:
         crop_each("--hashes-only", less=OF_STORING)
     add("deduplicate", patches, out["deduplicate"], to=out["deduplicate"])
+    if a.stage_preview:
+        return up_to(steps.steps, a.until)  # what comes after would be made of an earlier run's exemplars
     if not keeps_all:
         crop_each("--only", exemplars)
         if a.stage_store == TAR:  # so that the list of exemplars says in which shards they are
@@ -172,14 +190,22 @@ def plan_steps(a: argparse.Namespace) -> list[Step]:
         add("train_nn", exemplars, a.labels, out["train_nn"], to=out["train_nn"])
         weights = [out["train_nn"] / "patch_quality_classifier_nn.pth"]
     chosen = [*(["--weights", *weights] if weights else []), *(["--labels", a.labels] if a.labels else [])]
-    add("classify_nn", exemplars, out["classify_nn"], *chosen, to=out["classify_nn"])
-    kept = out["classify_nn"] / "nn_filtered_fpaths.npz"
+    if a.filter == MEASURES:
+        add("filter_measures", exemplars, out["filter_measures"], to=out["filter_measures"])
+    else:
+        add("classify_nn", exemplars, out["classify_nn"], *chosen, to=out["classify_nn"])
+    kept = a.out / FILTERED[a.filter]
     for kind, volumes in ((VOLUMES, a.volumes), (VIDEOS, a.videos and out["vid2stack"])):
         if volumes:
             less = NOT_OF_VIDEOS if kind == VIDEOS else frozenset()
             add("reconstruct3d", kept, volumes, out["reconstruct3d"], to=out["reconstruct3d"], of=[kind], less=less)
+    return up_to(steps.steps, a.until)
+
+
+def up_to(steps: Sequence[Step], last: str) -> list[Step]:
+    """Return the steps of stages up to one."""
     order = list(SCRIPTS)
-    return [step for step in steps.steps if order.index(step.stage) <= order.index(a.until)]
+    return [step for step in steps if order.index(step.stage) <= order.index(last)]
 
 
 def keeps_everything(a: argparse.Namespace) -> bool:
@@ -232,6 +258,11 @@ def run(a: argparse.Namespace) -> Report:
         cli.print_failures(total)
         raise
     total.count("stages run", len({stage.stage for stage in ran}))
+    if lacks_judge(a, ran):
+        total.note(
+            "two ways on without the network: --filter measures, which needs nothing more; or label patches in "
+            "labeling.ipynb and give --labels, with --init FILE or --init random: start weights are downloaded too"
+        )
     tables = [format_stages(ran, directories)]
     if give_account(a, total):
         draw_report(a, ran, total)
@@ -240,6 +271,24 @@ def run(a: argparse.Namespace) -> Report:
     total.notes += [line for table in tables if table for line in ("", *table)]
     total.notes += ["", f"results: {a.out}"]
     return total
+
+
+def lacks_judge(a: argparse.Namespace, ran: Sequence[StageRun]) -> bool:
+    """Return whether the classifier has judged nothing, for want of any: the published one was not to be had."""
+    was_run = any(stage.stage == "classify_nn" for stage in ran)
+    return was_run and not (a.labels or a.weights) and not (a.out / DECISIONS[CLASSIFIER]).exists()
+
+
+def find_decisions(a: argparse.Namespace) -> tuple[Path, Path]:
+    """Return the table of what was decided, and the list of what was kept, by this run's filter or an earlier one."""
+    others = (name for name in (a.filter, *FILTERS) if (a.out / DECISIONS[name]).exists())
+    name = a.filter if filters_again(a) else next(others, a.filter)
+    return a.out / DECISIONS[name], a.out / FILTERED[name]
+
+
+def filters_again(a: argparse.Namespace) -> bool:
+    """Return whether this run goes as far as a filter."""
+    return list(SCRIPTS).index(a.until) >= list(SCRIPTS).index("classify_nn")
 
 
 def look_ahead(a: argparse.Namespace) -> Report:
@@ -302,8 +351,8 @@ def give_account(a: argparse.Namespace, report: Report) -> bool:
     What is wrong with them stops nothing.
     """
     accounted = False
-    decided, selected = a.out / "classify_nn" / DECIDED_FILE, a.out / SELECTION / SELECTED_FILE
-    results = Results((a.out / "crop_patches",), a.out / "deduplicate", decided, selected)
+    selected = a.out / SELECTION / SELECTED_FILE
+    results = Results((a.out / "crop_patches",), a.out / "deduplicate", find_decisions(a)[0], selected)
     if results.files():
         among_inputs = any(getattr(a, kind) == a.out for kind in KINDS)
         try:
@@ -311,7 +360,7 @@ def give_account(a: argparse.Namespace, report: Report) -> bool:
             write_account(ledger, results, report, overwrite=bool(a.stage_overwrite))
             accounted = True
             this = Run(
-                NAME, "curate.py", a.command, directories_in(a.out), list_beside(a.labels, a.weights), a.licences,
+                NAME, "curate.py", a.command, directories_in(a.out), list_read(a), a.licences,
                 contents=not a.no_input_digests,
             )  # fmt: skip
             write_datasheets(ledger, this, report, workers_of(a), overwrite=bool(a.stage_overwrite))
@@ -320,17 +369,21 @@ def give_account(a: argparse.Namespace, report: Report) -> bool:
     return accounted
 
 
+def list_read(a: argparse.Namespace) -> tuple[Path, ...]:
+    """Return what stages have read beside images, volumes and videos."""
+    against = [Path(a.stage_against).absolute()] if a.stage_against else []
+    return (*list_beside(a.labels, a.weights), *against)
+
+
 def draw_report(a: argparse.Namespace, ran: list[StageRun], report: Report) -> None:
     """Write the report of this run beside the table of all patches; what is wrong with it stops nothing."""
     exemplars = a.out / "deduplicate" / "deduplicated_fpaths.npz"
-    kept = a.out / "classify_nn" / "nn_filtered_fpaths.npz"
+    decided, kept = find_decisions(a)
     selected = a.out / SELECTION / "diverse_fpaths.npz"
     command = shlex.join(["python", "curate.py", *a.command.words])
+    this = ReportedRun(a.out, command, ran, report.failures)
     try:
-        decided = a.out / "classify_nn" / DECIDED_FILE
-        page = write_report(
-            ReportedRun(a.out, command, ran, report.failures), exemplars, kept, selected, decided, SHEETS
-        )
+        page = write_report(this, exemplars, kept, selected, decided, SHEETS)
     except InputError as error:
         report.fail(error)
     else:
@@ -427,6 +480,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="only check that what a datasheet.json tells of gives the same bytes again, in a scratch directory; with "
         "--out in that one, which is kept",
     )
+    parser.add_argument(
+        "--filter",
+        choices=FILTERS,
+        default=CLASSIFIER,
+        help="what judges the exemplars: a classifier, or, without labels, weights or network, what can be measured: "
+        "blank, saturated and blurred ones are left out (default: %(default)s)",
+    )
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
         "--weights", type=cli.existing_file, metavar="FILE", help="trained classifier (default: the published one)"
@@ -451,6 +511,12 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         return a
     if a.out is None:
         parser.error("the following arguments are required: --out")
+    if a.filter == MEASURES and (a.labels or a.weights):
+        parser.error(f"argument --filter: expected no --{'labels' if a.labels else 'weights'} with {MEASURES}")
+    if a.filter == MEASURES and a.until in ("train_nn", "classify_nn"):
+        parser.error(f"argument --until: expected filter_measures or another stage with --filter, found {a.until}")
+    if a.filter != MEASURES and a.until == "filter_measures":
+        parser.error("argument --until: expected --filter measures with filter_measures")
     if not (a.verify or a.images or a.volumes or a.videos):
         parser.error("expected at least one of --images, --volumes, --videos, found none")
     return a

@@ -82,6 +82,7 @@ class Day:
 
         usage = watch_command(["env", f"TMPDIR={self.temporary}", *script(name, *words, "-p", 2)], look)
         self.costs[what] = Cost(usage, most[0], count_files(out)[1])
+        print(f"share {self.share:g}: {what}, {usage.seconds:.0f} s", file=sys.stderr, flush=True)
         return out
 
     def run(self) -> None:

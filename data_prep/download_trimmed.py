@@ -25,8 +25,9 @@ from emcurate.fetching.archives import Limits, find_damage, list_sizes, unpack_z
 from emcurate.fetching.hub import HubFile, fetch_from_hub, look_up
 from emcurate.files import digest_file, free_bytes, make_output_directory, note_outputs
 from emcurate.running.claims import refuse_other_makers
-from emcurate.running.ledger import Ledger, Source
+from emcurate.running.ledger import Ledger
 from emcurate.running.report import Report
+from emcurate.running.sources import Source
 from emcurate.trimming.part import DOWNLOADED, PRODUCTS
 
 STAGE = "download_trimmed"

@@ -26,8 +26,8 @@ from emcurate.fetching.placing import Link
 from emcurate.files import digest_file, make_output_directory
 from emcurate.running.claims import refuse_other_makers
 from emcurate.running.jobs import Workers
-from emcurate.running.ledger import Source
 from emcurate.running.report import Report
+from emcurate.running.sources import Source
 from emcurate.trimming import siim
 from emcurate.trimming.dataset_card import write_card
 from emcurate.trimming.part import PRODUCTS, Part

@@ -6,12 +6,15 @@ Writes:  SAVEDIR/{dataset}_exemplars.npy, the paths of the exemplars;
          SAVEDIR/{dataset}_groups.csv, for every patch its exemplar and the distance between their hashes;
          SAVEDIR/groups.png, a picture of the largest groups of all datasets, if there are duplicates and their
          patches are written; with --pictures all also SAVEDIR/{dataset}_groups.png of each;
-         SAVEDIR/deduplicated_fpaths.npz/, the path list of the exemplars of all datasets.
+         SAVEDIR/deduplicated_fpaths.npz/, the path list of the exemplars of all datasets;
+         with --against DIR also SAVEDIR/{dataset}_leaks.csv, the patches that are near-duplicates of what is in DIR,
+         and SAVEDIR/leaks.png, a picture of some of them;
+         with --preview only SAVEDIR/preview.png, pairs of patches that are only just near-duplicates.
 Example: python deduplicated/deduplicate.py work/crop_patches work/deduplicate
 
 Patches are taken one after another. One whose hash differs in at most --min_distance bits from that of an exemplar
-already kept is that exemplar's duplicate; otherwise it becomes an exemplar itself. Datasets are never compared with
-each other. A later run does only datasets that are new or whose patches or parameters have changed.
+already kept is that exemplar's duplicate; otherwise it becomes an exemplar itself. Datasets are not compared with each
+other, unless with --scope all. A later run does only datasets that are new or whose patches or parameters have changed.
 """
 
 from __future__ import annotations
@@ -20,33 +23,36 @@ import emcurate.start  # noqa: F401 - before all that takes its time to load
 
 import argparse
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from emcurate import cli, naming
+from emcurate import cli
+from emcurate.comparison.previews import look_ahead
+from emcurate.comparison.sheets import Sheet, draw_sheets, show_leaks
 from emcurate.errors import InputError
 from emcurate.files import (
     Output,
-    describe_content,
-    digest_bytes,
     make_output_directory,
-    note_output,
     note_outputs,
     refuse_same_directory,
     write_pieces,
 )
-from emcurate.patches.datasets import PATCH_EXTENSION, Dataset, list_datasets, read_hashes
-from emcurate.patches.duplicates import GROUPS_SUFFIX, Cover, Groups, Largest, find_groups, order_patches, read_largest
+from emcurate.patches.covering import DATASET, SCOPES, Comparison
+from emcurate.patches.datasets import PATCH_EXTENSION
+from emcurate.patches.duplicates import GROUPS_SUFFIX, Cover, Groups, Largest, read_largest
+from emcurate.patches.hash_settings import HashSettings, read_settings
+from emcurate.patches.leaks import LEAKS_SUFFIX, Leaks, LeaksShown, find_leaks
+from emcurate.patches.other_sets import OtherSet, find_patches_in, fingerprint_other, read_other
 from emcurate.patches.pathlists import join_files, write_path_list_once
-from emcurate.patches.tables import TABLE_SUFFIX, read_rows
-from emcurate.pictures.group_sheets import DUPLICATES_SHOWN, GROUPS_SHOWN, GroupSheet, draw_group_sheet
-from emcurate.running.claims import Notes
-from emcurate.running.jobs import Workers, progress
-from emcurate.running.ledger import Ledger, Plan, Source
+from emcurate.patches.preview import DISTANCES
+from emcurate.pictures.group_sheets import DUPLICATES_SHOWN, GROUPS_SHOWN, GroupSheet
+from emcurate.running.jobs import Workers
+from emcurate.running.ledger import Ledger
 from emcurate.running.ledger_file import LedgerFile, ledger_path
 from emcurate.running.report import Report
+from emcurate.running.sources import Plan, Source
 
 STAGE = "deduplicate"
 MIN_DISTANCE = 12  # bits of the 64 of a hash of side 8, as published
@@ -54,11 +60,12 @@ ORDERS = ("random", "name", "sharpest")
 SEED = 0
 SHARPNESS = "blur_effect"  # what it is measured by; earlier versions took the variance of the Laplacian
 
-PATH_LIST, PICTURE = "deduplicated_fpaths.npz", "groups.png"
-SUFFIXES = (EXEMPLARS, TABLE, DATASET_PICTURE) = ("_exemplars.npy", GROUPS_SUFFIX, "_groups.png")
+PATH_LIST, PICTURE, LEAKS_PICTURE = "deduplicated_fpaths.npz", "groups.png", "leaks.png"
+SUFFIXES = (EXEMPLARS, TABLE, LEAKS, DATASET_PICTURE) = ("_exemplars.npy", GROUPS_SUFFIX, LEAKS_SUFFIX, "_groups.png")
 
 ALL = "/"  # the ledger's key for what is made of all datasets together: no dataset has such a name
 LISTED_DATASETS = 20  # datasets named in the closing report
+LEAKS_SHOWN = 5  # of each kind
 
 # Patches of datasets that are done before the ledger notes these: what a killed run loses takes a second or so, and a
 # line a dataset would take longer than most of ten thousand.
@@ -67,7 +74,7 @@ NOTED_PATCHES, NOTED_DATASETS = 100_000, 500
 
 def key_of(name: str) -> str | None:
     """Return the ledger's key of a result by its file name, None if it is none."""
-    if name in (f"{PATH_LIST}/", PATH_LIST, PICTURE):
+    if name in (f"{PATH_LIST}/", PATH_LIST, PICTURE, LEAKS_PICTURE):
         return ALL
     return next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), None)
 
@@ -90,10 +97,17 @@ def describe_large_distance(min_distance: int, bits: Mapping[str, int]) -> Input
     return InputError(f"--min_distance {min_distance}", "fewer bits than a hash has", found, "give a smaller one")
 
 
-def write_groups(savedir: Path, name: str, groups: Groups, patchdir: Path, replace: bool) -> list[Output]:
-    """Write a dataset's exemplars and table; return both as they were written."""
+def write_groups(
+    savedir: Path, name: str, groups: Groups, leaks: Leaks | None, patchdir: Path, replace: bool
+) -> list[Output]:
+    """Write a dataset's exemplars and tables; return them as they were written."""
     before, after = str(patchdir / "*").removesuffix("*"), f".{PATCH_EXTENSION}"
-    files = {TABLE: groups.table(), EXEMPLARS: groups.exemplars_npy(before, after)}
+    files: dict[str, Iterator[bytes | memoryview]] = {
+        TABLE: groups.table(),
+        EXEMPLARS: groups.exemplars_npy(before, after),
+    }
+    if leaks is not None:
+        files[LEAKS] = leaks.table()
     return [write_pieces(savedir / f"{name}{suffix}", pieces, overwrite=replace) for suffix, pieces in files.items()]
 
 
@@ -105,58 +119,31 @@ def write_path_list_of_all(names: Iterable[str], savedir: Path, replace: bool, r
     return note_outputs(savedir, savedir / PATH_LIST)
 
 
-def draw_sheets(
-    sheets: Mapping[str, GroupSheet],
-    written: Mapping[str, list[Output]],
-    incomplete: Collection[str],
-    ledger: Ledger,
-    report: Report,
-    workers: Workers,
-) -> set[str]:
-    """Draw pictures of groups and add them to what is `written`; return the keys of those that could not be drawn."""
-    undrawn, todo = set(), []
-    notes = Notes(next(iter(sheets.values())).patchdir, TABLE_SUFFIX) if sheets else None
-    for key, sheet in sheets.items():
-        if notes is None or (readable := find_shown(sheet, notes, ledger.directory)) is None:
-            continue
-        replaces = ledger.replaces(key)
-        if key not in incomplete or replaces:
-            todo.append(replace(readable, replaces=replaces))
-        undrawn.add(key)
-    if sheets and not undrawn:
-        report.note("the patches are not written yet: no picture of groups is drawn")
-    if ALL in undrawn:
-        report.note(f"look at the largest groups: {sheets[ALL].path}")
-    drawn = {sheet.path for sheet, _ in workers.run(draw_group_sheet, todo, report, unit="picture")}
-    for key in sheets:
-        if sheets[key].path in drawn:
-            written[key].append(note_output(sheets[key].path, ledger.directory))
-            undrawn.discard(key)
-    return undrawn
-
-
-def find_shown(sheet: GroupSheet, notes: Notes, scratch: Path) -> GroupSheet | None:
-    """Return a picture with what reads its patches, also those that were only hashed; None if none can be read."""
-    names = {name for group in sheet.groups for name, _ in group}
-    tables = {name: sheet.patchdir / f"{naming.parse_patch(name).dataset}{TABLE_SUFFIX}" for name in names}
-    files = (sheet.patchdir / f"{name}.{PATCH_EXTENSION}" for name in names)
-    if not any(map(notes.origin, tables.values())) and not any(path.exists() for path in files):
-        return None
-    from emcurate.patches.reading import read_patch  # here, since these load what reads and draws images
-    from emcurate.volumes.again import ReadOrCutAgain, locate
-
-    spots = locate(names, lambda dataset: sheet.patchdir / f"{dataset}{TABLE_SUFFIX}", read_rows, notes)
-    return replace(sheet, read=ReadOrCutAgain(read_patch, spots, scratch))
-
-
-def list_sources(datasets: Mapping[str, Dataset], patchdir: Path, pictures: str) -> dict[str, Source]:
+def list_sources(comparison: Comparison, pictures: str, against: Mapping[str, str]) -> dict[str, Source]:
     """Return the datasets as the ledger sees them, and all of them together."""
+    patchdir, settings = comparison.patchdir, {"pictures": pictures, **against}
     sources = {
-        name: Source(dataset.example(patchdir), dataset.fingerprint(patchdir), name, patchdir, {"pictures": pictures})
-        for name, dataset in datasets.items()
+        name: Source(dataset.example(patchdir), comparison.states[name], name, patchdir, settings)
+        for name, dataset in comparison.datasets.items()
     }
-    state = digest_bytes("".join(source.fingerprint for source in sources.values()).encode())
-    return sources | {ALL: Source(patchdir, state, ALL)}
+    return sources | {ALL: Source(patchdir, comparison.state, ALL, settings=against)}
+
+
+def describe_other(against: Path, patchdir: Path) -> dict[str, str]:
+    """Return what the ledger keeps of another set; raises `InputError` if it is no other."""
+    if find_patches_in(against) == patchdir:
+        raise InputError(against, "another set for --against", "the patches themselves", "name another set")
+    return {"against": str(against), "against_state": fingerprint_other(against)}
+
+
+def read_against(against: Path | None, comparison: Comparison) -> tuple[OtherSet, HashSettings] | None:
+    """Return the set that patches are compared with, if there is one, and how patches are hashed."""
+    if against is None:
+        return None
+    how = read_settings(comparison.patchdir)
+    other = read_other(against, how, comparison.report, comparison.workers)
+    comparison.report.count("patches of the other set", len(other))
+    return other, how
 
 
 def run(
@@ -166,6 +153,11 @@ def run(
     min_distance: int = MIN_DISTANCE,
     order: str = "random",
     seed: int = SEED,
+    blank_guard: bool = False,
+    scope: str = DATASET,
+    orientations: bool = False,
+    against: Path | None = None,
+    preview: bool = False,
     pictures: str = "few",
     overwrite: bool = False,
     prune: bool = False,
@@ -175,53 +167,71 @@ def run(
     report = Report(STAGE)
     patchdir = patchdir.absolute()  # which the paths of exemplars begin with
     refuse_same_directory(patchdir, savedir)
-    with_pixels = order == "sharpest"
-    datasets = list_datasets(patchdir, with_pixels, report)
-    if not datasets and not report.failures:
-        raise InputError(patchdir, "patches and hashes", describe_content(patchdir), "run raw/crop_patches.py first")
+    comparison = Comparison(patchdir, order, seed, scope, orientations, blank_guard, report, workers)
+    if comparison.with_pixels:
+        comparison.parameters["sharpness"] = SHARPNESS
+    if preview:
+        look_ahead(comparison, savedir, sorted({*DISTANCES, min_distance}))
+        return report
+    of_other = {} if against is None else describe_other(against, patchdir)
     make_output_directory(savedir)
-    parameters = {"min_distance": min_distance, "order": order, "seed": seed if order == "random" else None}
-    if with_pixels:
-        parameters["sharpness"] = SHARPNESS
+    parameters = {"min_distance": min_distance, **comparison.parameters}
     ledger = Ledger(savedir, STAGE, parameters, product="exemplars", owner_of=key_of, one_root=True)
-    sources = list_sources(datasets, patchdir, pictures)
+    sources = list_sources(comparison, pictures, of_other)
     plan = ledger.plan(sources, report, root=patchdir, overwrite=overwrite, prune=prune, renew=True)
     describe_plan(plan, report)
+    failed = len(report.failures)
+    other = read_against(against, comparison) if plan.todo else None
+    # What could not be read, drawn or compared whole is done again when it is mended.
+    incomplete = {*sources} if len(report.failures) > failed else set()
 
-    cover, largest = Cover(min_distance, workers.cores), Largest(GROUPS_SHOWN)
-    written: dict[str, list[Output]] = {}  # what the ledger has not noted yet
-    sheets: dict[str, GroupSheet] = {}
-    finished, incomplete, unnoted = {*plan.done} - {ALL}, set(), 0
+    cover, largest, shown = Cover(min_distance, workers.cores), Largest(GROUPS_SHOWN), LeaksShown(LEAKS_SHOWN)
+    written: dict[str, list[Output]] = defaultdict(list)  # what the ledger has not noted yet
+    sheets: list[tuple[str, Sheet]] = []
+    finished, unnoted = {*plan.done} - {ALL}, 0
     too_small: dict[str, int] = {}
-    todo = [datasets[name] for name in plan.todo if name != ALL]
-    hashes = read_hashes(todo, patchdir, with_pixels, report, workers)
-    for name, read in progress(hashes, total=len(todo), label=STAGE, unit="dataset"):
-        if min_distance >= read.side**2:
-            too_small[name] = read.side**2
-            continue
-        taken = order_patches(name, len(read.words), order, seed, read.sharpness)
-        found = find_groups(read.names, read.words, taken, cover, read.shards)
-        try:
-            written[name] = write_groups(savedir, name, found, patchdir, ledger.replaces(name))
-        except InputError as error:
-            report.fail(error)
-            continue
-        finished.add(name)
-        if not read.complete:
-            incomplete.add(name)
-        groups = found.largest(GROUPS_SHOWN, DUPLICATES_SHOWN)
-        largest.add(name, groups)
-        report.count("datasets done")
-        report.count("patches", len(read.words))
-        report.count("duplicates", len(read.words) - len(found.exemplars))
-        unnoted += len(read.words)
-        if pictures == "all":
-            if groups:
-                shown = [group for _, group in groups]
-                sheets[name] = GroupSheet(savedir / f"{name}{DATASET_PICTURE}", patchdir, name, shown)
-        elif unnoted >= NOTED_PATCHES or len(written) >= NOTED_DATASETS:
-            ledger.finish_all({key: outputs for key, outputs in written.items() if key not in incomplete})
-            unnoted, written = 0, {}
+    masked = 0
+    todo = [name for name in plan.todo if name != ALL]
+    for some in comparison.read(todo) if plan.todo else ():
+        too_small |= {name: read.side**2 for name, read in some if min_distance >= read.side**2}
+        for each in comparison.cover([pair for pair in some if pair[0] not in too_small], cover):
+            name, groups = each.name, each.largest(GROUPS_SHOWN, DUPLICATES_SHOWN)
+            if not each.read.complete:
+                incomplete.add(name)
+            if comparison.is_of_all:
+                largest.add(name, groups)
+            if name not in plan.todo:
+                continue
+            leaks = None
+            if other is not None:
+                leaks = find_leaks(each.read.names, each.read.seen, other[0], min_distance, workers.cores)
+                shown.add(leaks.bits, leaks.some())
+                report.count("leaks", len(leaks))
+            try:
+                written[name] = write_groups(savedir, name, each.groups, leaks, patchdir, ledger.replaces(name))
+            except InputError as taken:
+                report.fail(taken)
+                continue
+            finished.add(name)
+            if not comparison.is_of_all:
+                largest.add(name, groups)
+            masked += 0 if blank_guard else each.count_masked(min_distance)
+            report.count("datasets done")
+            report.count("patches", len(each.read.words))
+            report.count("duplicates", len(each.read.words) - len(each.groups.exemplars))
+            unnoted += len(each.read.words)
+            if pictures == "all":
+                if groups:
+                    path = savedir / f"{name}{DATASET_PICTURE}"
+                    sheets.append((name, GroupSheet(path, patchdir, name, [group for _, group in groups])))
+            elif not comparison.is_of_all and (unnoted >= NOTED_PATCHES or len(written) >= NOTED_DATASETS):
+                ledger.finish_all({key: outputs for key, outputs in written.items() if key not in incomplete})
+                unnoted, written = 0, defaultdict(list)
+    if masked:
+        report.note(
+            f"{masked:,} duplicates have a wholly black or white part in common with their exemplar, and may be unlike "
+            "it elsewhere; if that is a mask or padding, look at --blank-guard"
+        )
     if too_small:
         error = describe_large_distance(min_distance, too_small)
         if not finished:
@@ -230,12 +240,20 @@ def run(
     if ALL in plan.todo:
         written[ALL] = write_path_list_of_all(sorted(finished), savedir, ledger.replaces(ALL), report)
         for name in {*plan.done} - {ALL}:
-            largest.add(name, read_largest(savedir / f"{name}{TABLE}", GROUPS_SHOWN, DUPLICATES_SHOWN))
+            if not comparison.is_of_all:
+                largest.add(name, read_largest(savedir / f"{name}{TABLE}", GROUPS_SHOWN, DUPLICATES_SHOWN))
+            if other is not None:
+                shown.add_table(savedir / f"{name}{LEAKS}")
         if largest.groups:
-            sheets[ALL] = GroupSheet(savedir / PICTURE, patchdir, "All datasets", largest.groups)
-    # What could not be read or drawn whole is done again when it is mended.
-    incomplete |= datasets.keys() - finished
-    incomplete |= {ALL} if incomplete else set()
+            says = "the largest groups"
+            sheets.append((ALL, GroupSheet(savedir / PICTURE, patchdir, "All datasets", largest.groups, says)))
+        if other is not None and (rows := shown.rows()):
+            report.notes += [*rows, "the farther apart, the more often by chance: look at them"]
+            path = savedir / LEAKS_PICTURE
+            sheets.append((ALL, show_leaks(path, patchdir, shown, other[0], other[1].crop_size)))
+    incomplete |= comparison.datasets.keys() - finished
+    if incomplete:
+        incomplete |= {*sources} if comparison.is_of_all else {ALL}
     incomplete |= draw_sheets(sheets, written, incomplete, ledger, report, workers)
     ledger.finish_all({key: outputs for key, outputs in written.items() if key not in incomplete})
     return report
@@ -243,6 +261,8 @@ def run(
 
 def check_arguments(parser: argparse.ArgumentParser, arguments: dict[str, Any]) -> None:
     """End the program if the distance makes all patches duplicates, as far as is known of their hashes."""
+    if arguments["preview"] and arguments["against"] is not None:
+        parser.error("argument --preview: expected no --against, since only these patches are looked at")
     if cli.is_coming(arguments["patchdir"]):
         return
     header = LedgerFile(ledger_path(arguments["patchdir"], "crop_patches")).header
@@ -279,6 +299,36 @@ def build_parser() -> argparse.ArgumentParser:
         default=SEED,
         metavar="N",
         help="seed of the random order (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--blank-guard",
+        action="store_true",
+        help="of patches with a part that is wholly black or white, such as a mask, compare only those with about as "
+        "large a one, and let them differ by as many fewer bits",
+    )
+    parser.add_argument(
+        "--scope",
+        choices=SCOPES,
+        default=DATASET,
+        help="look for duplicates in each dataset, or among those of all together (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--orientations",
+        action="store_true",
+        help="take a patch for another's duplicate also if it is that when turned by quarters or mirrored; pixels are "
+        "read where crop_patches.py has not noted such hashes",
+    )
+    parser.add_argument(
+        "--against",
+        type=cli.existing_directory,
+        metavar="DIR",
+        help="also report patches that are near-duplicates of DIR's, such as a benchmark's: images at any depth, or "
+        "patches of crop_patches.py",
+    )
+    parser.add_argument(
+        "--preview",
+        action="store_true",
+        help=f"only say how many duplicates {', '.join(map(str, DISTANCES))} and -d give, and draw pairs at the border",
     )
     parser.add_argument(
         "--pictures",

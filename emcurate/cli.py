@@ -26,7 +26,7 @@ from emcurate.images.pixels import Rescale
 from emcurate.images.resampling import Scale
 from emcurate.running.disk import NO_ROOM, describe_no_room, forget_room
 from emcurate.running.jobs import Workers, default_processes
-from emcurate.running.ledger_file import LEDGER_DIRECTORY, read_headers
+from emcurate.running.ledger_file import LEDGER_DIRECTORY, read_headers, take_altered
 from emcurate.running.locks import held_locks, release_locks
 from emcurate.running.report import LeftOut, Report, begin, take_report
 from emcurate.running.signals import Stopped, raise_if_told, stop_when_told
@@ -474,6 +474,7 @@ def attempt(stage: Callable[[], Report], name: str) -> tuple[Report, bool]:
             report = stage()
         finally:
             release_locks(outer)
+        warn_of_altered_ledgers(report)
         return report, True
     except InputError as error:
         failure = error
@@ -485,8 +486,15 @@ def attempt(stage: Callable[[], Report], name: str) -> tuple[Report, bool]:
         failure = describe_missing(error, name)
     raise_if_told()
     report = take_report(name)
+    warn_of_altered_ledgers(report)
     report.fail(failure)
     return report, False
+
+
+def warn_of_altered_ledgers(report: Report) -> None:
+    """Name the ledgers in which a run met lines that are not as they were written."""
+    for path, lines in take_altered().items():
+        report.warn(f"{path}: altered since it was written, {lines}; what that told of counts as not done")
 
 
 def describe_missing(error: ModuleNotFoundError, name: str) -> InputError:

@@ -467,6 +467,35 @@ def write_once(path: Path, data: bytes, *, overwrite: bool = False) -> bool:
     return True
 
 
+def write_directory_once(path: Path, files: Mapping[str, bytes], *, overwrite: bool = False) -> bool:
+    """Write a directory of files, by their names below it, like `write_once`: all of them become visible at once.
+
+    Returns whether it was written.
+
+    Raises
+    ------
+    InputError
+        If something else is there and `overwrite` is not set.
+    """
+    if path.is_dir():
+        found = {each.relative_to(path).as_posix(): each for each in path.rglob("*") if not each.is_dir()}
+        if found.keys() == files.keys() and all(
+            each.is_file() and each.stat().st_size == len(files[name]) and each.read_bytes() == files[name]
+            for name, each in found.items()
+        ):
+            return False
+    elif path.exists():
+        raise InputError(path, "a directory, or none", "a file of that name", "move it away")
+    if path.is_dir() and not overwrite:
+        raise taken_by_other(path, "a directory of the very files this run would write", "a directory of others")
+    with atomic_path(path) as partial:
+        for name, data in files.items():
+            file = partial / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(data)
+    return True
+
+
 def refuse_different(directory: Path, files: Mapping[str, bytes]) -> None:
     """Raise what `write_once` would raise of any of several files, before one is written; by name, each its content."""
     for name, data in files.items():

@@ -54,9 +54,10 @@ from emcurate.patches.pathlists import (
 )
 from emcurate.patches.reading import refuse_moved
 from emcurate.running.jobs import Workers
-from emcurate.running.ledger import Ledger, Source
+from emcurate.running.ledger import Ledger
 from emcurate.running.ledger_file import LEDGER_DIRECTORY
 from emcurate.running.report import Report
+from emcurate.running.sources import Source
 
 STAGE = "classify_nn"
 PREDICTIONS_FILE = "nn_predictions.npy"

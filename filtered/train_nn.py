@@ -40,9 +40,10 @@ from emcurate.patches.labels import is_decided
 from emcurate.patches.pathlists import PathList
 from emcurate.patches.reading import refuse_moved
 from emcurate.running.jobs import Workers
-from emcurate.running.ledger import Ledger, Source
+from emcurate.running.ledger import Ledger
 from emcurate.running.ledger_file import LEDGER_DIRECTORY
 from emcurate.running.report import Report
+from emcurate.running.sources import Source
 
 STAGE = "train_nn"
 

@@ -27,8 +27,9 @@ from emcurate.images.origins import VOLUME
 from emcurate.images.resampling import Scale
 from emcurate.partials import partial_path
 from emcurate.running.jobs import Workers
-from emcurate.running.ledger import Ledger, Source
+from emcurate.running.ledger import Ledger
 from emcurate.running.report import Report
+from emcurate.running.sources import Source
 from emcurate.volumes.binning import Binning, binned_shape, binned_size, binned_type, iter_binned_planes
 from emcurate.volumes.corpus import fingerprint_sources, refuse_results_among
 from emcurate.volumes.cut_settings import HowToCut, VoxelSize

@@ -31,9 +31,10 @@ from emcurate.files import (
 from emcurate.images.pixels import Rescale
 from emcurate.running.claims import list_raw, refuse_bad_names, refuse_odd_files
 from emcurate.running.jobs import Workers
-from emcurate.running.ledger import Ledger, Source
+from emcurate.running.ledger import Ledger
 from emcurate.running.locks import hold_lock
 from emcurate.running.report import Report
+from emcurate.running.sources import Source
 from emcurate.running.unread import walk
 from emcurate.volumes.formats.mrc import read_header
 from emcurate.volumes.unsigned import judge, refuse_in_place, write_unsigned

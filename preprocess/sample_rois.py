@@ -29,9 +29,11 @@ from emcurate.files import Output, make_output_directory, note_output, write_onc
 from emcurate.images.origins import VOLUME
 from emcurate.running.claims import describe_raw
 from emcurate.running.jobs import Workers
-from emcurate.running.ledger import Ledger, Source, path_as_text
-from emcurate.running.ledger_file import DONE
+from emcurate.running.ledger import Ledger
+from emcurate.running.ledger_lines import DONE
 from emcurate.running.report import Report
+from emcurate.running.sources import Source
+from emcurate.running.spelled_paths import path_as_text
 from emcurate.volumes.corpus import find_volumes, fingerprint_sources, refuse_results_among
 from emcurate.volumes.formats.nrrd import encode_box
 from emcurate.volumes.layouts import invert

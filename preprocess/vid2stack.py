@@ -35,8 +35,9 @@ from emcurate.images.pixels import to_grey
 from emcurate.partials import partial_path
 from emcurate.running.claims import refuse_bad_names, refuse_odd_files
 from emcurate.running.jobs import Workers
-from emcurate.running.ledger import Ledger, Source
+from emcurate.running.ledger import Ledger
 from emcurate.running.report import Report
+from emcurate.running.sources import Source
 from emcurate.volumes.containers import VIDEO_SUFFIXES
 from emcurate.volumes.cut_settings import HowToCut, VoxelSize
 from emcurate.volumes.formats import FORMATS, write_stack

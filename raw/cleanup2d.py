@@ -45,8 +45,9 @@ from emcurate.images.resampling import Scale, resample
 from emcurate.images.sections import encode_section
 from emcurate.running.claims import describe_raw, refuse_bad_names, refuse_odd_files
 from emcurate.running.jobs import Workers
-from emcurate.running.ledger import Ledger, Source
+from emcurate.running.ledger import Ledger
 from emcurate.running.report import Report
+from emcurate.running.sources import Source
 
 STAGE = "cleanup2d"
 

@@ -5,7 +5,8 @@ Reads:   sections IMDIR/{section}.tiff, as cleanup2d.py and cross_section3d.py w
 Writes:  PATCHDIR/{section}_{y}_{x}.tiff, the patch whose top-left pixel is row y, column x of the section, and
          PATCHDIR/{section}_{y}_{x}.npy, its hash (--hash), a (hash_size, hash_size) boolean array;
          or, with --store tar, PATCHDIR/{dataset}-{number}.tar, shards that hold {section}_{y}_{x}.tiff;
-         PATCHDIR/{dataset}_patches.parquet, a table with a row a patch: its place, size, hash and origin.
+         PATCHDIR/{dataset}_patches.parquet, a table with a row a patch: its place, size, hash, origin, and
+         what can be told of it without labels: mean, deviation, entropy, blur and the share of saturated pixels.
 Example: python raw/crop_patches.py work/cleanup2d work/crop_patches
 
 The grid starts at the top-left corner and has max(1, round(side / crop_size)) patches a side: a remainder under half
@@ -37,6 +38,7 @@ from emcurate.patches.hashing import HASHES, WAVELET_HASH
 from emcurate.patches.section_files import DirectoryOfSections
 from emcurate.patches.selection import Selection
 from emcurate.patches.shards import PATCHES_PER_SHARD
+from emcurate.patches.tables import TABLE_SUFFIX
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger
 from emcurate.running.ledger_file import LedgerFile, ledger_path
@@ -61,6 +63,7 @@ def run(
     crop_size: int = CROP_SIZE,
     hash_size: int = HASH_SIZE,
     hash: str = HASHES[0],
+    orientations: bool = False,
     min_size: int | None = None,
     hashes_only: bool = False,
     only: Path | None = None,
@@ -87,7 +90,9 @@ def run(
     if selection is not None:
         refuse_other_cut(selection, crop_size, min_size, scale)
     make_output_directory(patchdir)
-    how = Cutting(patchdir, crop_size, hash_size, hash, min_size, NOTHING if hashes_only else store, scale)
+    how = Cutting(
+        patchdir, crop_size, hash_size, hash, min_size, NOTHING if hashes_only else store, scale, orientations
+    )
     ledger = Ledger(patchdir, STAGE, how.settings, product="patches", owner_of=key_of)
     plan = CropPlan(material, how, ledger, selection, shard_size)
     plan.refuse_too_large()
@@ -107,6 +112,11 @@ def run(
     report.count("patches", plan.count_patches())
     if selection is None and (small := plan.count_small()):
         report.count(f"left out, with a side under {min_size} pixels", small)
+    if unmeasured := plan.count_unmeasured():
+        report.note(
+            f"{unmeasured:,} tables of an earlier version do not have the measures of all patches; nothing here needs "
+            f"them, but to have them remove {patchdir}/*{TABLE_SUFFIX} and run this again: patches stay as they are"
+        )
     return report
 
 
@@ -195,6 +205,11 @@ def build_parser() -> argparse.ArgumentParser:
         choices=HASHES,
         default=HASHES[0],
         help="which of imagehash's hashes: difference, perceptual, average or wavelet (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--orientations",
+        action="store_true",
+        help="note the hashes of all eight orientations of a patch in the table, for deduplicate.py --orientations",
     )
     what = parser.add_argument_group(
         "what is written", "all patches, each a file of its own with its hash, if not told otherwise"

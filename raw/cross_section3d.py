@@ -26,8 +26,9 @@ from emcurate.files import Output, TakenError, make_output_directory, write_file
 from emcurate.images.resampling import Scale
 from emcurate.images.sections import encode_section
 from emcurate.running.jobs import Workers
-from emcurate.running.ledger import Ledger, Source
+from emcurate.running.ledger import Ledger
 from emcurate.running.report import Report
+from emcurate.running.sources import Source
 from emcurate.volumes.corpus import fingerprint_sources, refuse_results_among
 from emcurate.volumes.cut_settings import HowToCut
 from emcurate.volumes.scratch import make_batches

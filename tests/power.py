@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from emcurate import durability
-from emcurate.running.ledger_file import DONE, LedgerFile, ledger_paths, read_outputs
+from emcurate.running.ledger_file import LedgerFile, ledger_paths
+from emcurate.running.ledger_lines import DONE, read_outputs
 
 EMPTY = b"", 0  # content and time of a file of which only the name is there
 

@@ -349,3 +349,13 @@ def test_reading_the_command_line_loads_nothing_that_only_some_runs_need(root):
     code = f"import sys, curate; curate.build_parser(); print(sorted(set(sys.modules) & {heavy!r}))"
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_run_to_the_exemplars_loads_neither_pandas_nor_what_draws_charts(small_corpus, tmp_path, root):
+    heavy = {"torch", "requests", "matplotlib", "pandas", "dask", "distributed", "nibabel", "sklearn", "scipy"}
+    words = ["--images", small_corpus / "images", "--out", tmp_path / "out", "--until", "deduplicate"]
+    words += ["--crop-size", "64", "-p", "1"]
+    code = f"import sys, curate; curate.main({[*map(str, words)]!r}); print(sorted(set(sys.modules) & {heavy!r}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert (tmp_path / "out" / "report.html").is_file()
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -14,8 +14,8 @@ import xxhash
 from emcurate.errors import InputError
 from emcurate.files import Output, digest_file, npy_bytes, read_npy, write_once
 from emcurate.patches.pathlists import PathList
-from emcurate.running.ledger import path_of_text
-from emcurate.running.ledger_file import Line
+from emcurate.running.ledger_lines import Line
+from emcurate.running.spelled_paths import path_of_text
 
 NAMES_FILE = "listed.npy"
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emcurate.classifier.card import LARGEST_IMAGE_SIZE, LEAST_IMAGE_SIZE, THRESHOLD
+from emcurate.running.flag_fields import flag
 
 FinetuneLayer = Literal["all", "layer1", "layer2", "layer3", "layer4", "none"]
 
@@ -24,32 +25,8 @@ LARGEST_SEED = 2**64 - 1
 WEIGHT_DECAY = {"adam": 0.0, "adamw": 0.01}
 
 
-def _flag(
-    text: str,
-    *,
-    group: str = "recipe",
-    least: float | None = None,
-    above: float | None = None,
-    most: float | None = None,
-    metavar: str | None = None,
-    short: str | None = None,
-    words: tuple[str, ...] = (),
-) -> dict[str, Any]:
-    """Return what a field tells of its flag; see `cli.add_field_flags`."""
-    return {
-        "text": text,
-        "group": group,
-        "least": least,
-        "above": above,
-        "most": most,
-        "metavar": metavar,
-        "short": short,
-        "words": words,
-    }
-
-
 def _augmentation(text: str, *, metavar: str, most: float | None = None) -> dict[str, Any]:
-    return _flag(text, group="augmentation", metavar=metavar, least=0, most=most)
+    return flag(text, group="augmentation", metavar=metavar, least=0, most=most)
 
 
 @dataclass(frozen=True)
@@ -59,38 +36,38 @@ class Recipe:
     Nothing in how training patches are varied can hide what makes a patch informative.
     """
 
-    init: str = field(default="imagenet", metadata=_flag("start weights", words=("imagenet", "random")))
+    init: str = field(default="imagenet", metadata=flag("start weights", words=("imagenet", "random")))
     finetune_layer: FinetuneLayer | None = field(
         default=None,
-        metadata=_flag("first layer that learns; none: the head only (default: layer4, with --init random all)"),
+        metadata=flag("first layer that learns; none: the head only (default: layer4, with --init random all)"),
     )
     split: Literal["random", "dataset"] = field(
         default="random",
-        metadata=_flag("how to choose validation patches; by dataset, no neighbours are on both sides"),
+        metadata=flag("how to choose validation patches; by dataset, no neighbours are on both sides"),
     )
     validation: float = field(
-        default=0.15, metadata=_flag("part of the labels held back for validation", metavar="PART", least=0, most=1)
+        default=0.15, metadata=flag("part of the labels held back for validation", metavar="PART", least=0, most=1)
     )
-    seed: int = field(default=1227, metadata=_flag("of everything random", least=0, most=LARGEST_SEED))
-    optimizer: Literal["adam", "adamw"] = field(default="adam", metadata=_flag("what takes the steps"))
-    learning_rate: float = field(default=1e-3, metadata=_flag("length of a step", metavar="RATE", short="-lr", above=0))
+    seed: int = field(default=1227, metadata=flag("of everything random", least=0, most=LARGEST_SEED))
+    optimizer: Literal["adam", "adamw"] = field(default="adam", metadata=flag("what takes the steps"))
+    learning_rate: float = field(default=1e-3, metadata=flag("length of a step", metavar="RATE", short="-lr", above=0))
     weight_decay: float | None = field(
         default=None,
-        metadata=_flag("pull towards weights of 0 (default: adam 0, adamw 0.01)", metavar="DECAY", least=0),
+        metadata=flag("pull towards weights of 0 (default: adam 0, adamw 0.01)", metavar="DECAY", least=0),
     )
-    schedule: Literal["constant", "cosine"] = field(default="constant", metadata=_flag("of the learning rate"))
-    batch_size: int = field(default=64, metadata=_flag("patches a step", least=LEAST_BATCH_SIZE))
-    epochs: int = field(default=20, metadata=_flag("passes over all training patches", least=1))
+    schedule: Literal["constant", "cosine"] = field(default="constant", metadata=flag("of the learning rate"))
+    batch_size: int = field(default=64, metadata=flag("patches a step", least=LEAST_BATCH_SIZE))
+    epochs: int = field(default=20, metadata=flag("passes over all training patches", least=1))
     patience: int | None = field(
         default=None,
-        metadata=_flag("stop after N epochs without a better AUC (default: never)", metavar="N", least=1),
+        metadata=flag("stop after N epochs without a better AUC (default: never)", metavar="N", least=1),
     )
     class_weights: bool = field(
-        default=False, metadata=_flag("weigh both classes equally, however many patches each has")
+        default=False, metadata=flag("weigh both classes equally, however many patches each has")
     )
     image_size: int = field(
         default=224,
-        metadata=_flag(
+        metadata=flag(
             "side of the network's input in pixels; kept with the weights",
             metavar="PIXELS",
             least=LEAST_IMAGE_SIZE,
@@ -98,7 +75,7 @@ class Recipe:
         ),
     )
     threshold: float = field(
-        default=THRESHOLD, metadata=_flag("scores above it are informative; kept with the weights", least=0, most=1)
+        default=THRESHOLD, metadata=flag("scores above it are informative; kept with the weights", least=0, most=1)
     )
     brightness: float = field(default=0.2, metadata=_augmentation("largest relative change", metavar="PART", most=1))
     contrast: float = field(default=0.2, metadata=_augmentation("largest relative change", metavar="PART", most=1))

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from emcurate.corpora.foresight import Foreseen
+from emcurate.patches.columns import count_rows
 from emcurate.patches.joined import CUT, DUPLICATE, INFORMATIVE, JOINED_NAME, PASSED_OVER, SELECTED, UNINFORMATIVE
+from emcurate.patches.parquet import open_parquet
 from emcurate.patches.table_updates import TABLE_KEY
 from emcurate.reporting.page import StageRun
-from emcurate.running.ledger_file import LedgerFile, ledger_path, read_outputs
+from emcurate.running.ledger_file import LedgerFile, ledger_path
+from emcurate.running.ledger_lines import read_outputs
 
 # Datasets with a line of their own, the largest ones; the others are counted together.
 DATASETS_SHOWN = 40
@@ -58,9 +59,9 @@ def count_datasets(out: Path, cropped: tuple[Path, str], subvolumes: tuple[Path,
     for key, line in LedgerFile(ledger_path(*cropped)).entries.items():
         if key.endswith(TABLE_KEY):
             counts = found[key.removesuffix(TABLE_KEY)]
-            counts.sections = line.details.get("sections", 0)
-            counts.patches = line.details.get("patches", 0)
-            counts.left_out_small = line.details.get("small", 0)
+            counts.sections = line.count_of("sections")
+            counts.patches = line.count_of("patches")
+            counts.left_out_small = line.count_of("small")
     for dataset, outcome, kept, number in _count_outcomes(out / JOINED_NAME):
         counts = found[dataset]
         if outcome == DUPLICATE:
@@ -73,7 +74,7 @@ def count_datasets(out: Path, cropped: tuple[Path, str], subvolumes: tuple[Path,
         if outcome == UNINFORMATIVE:
             counts.uninformative += number
     for line in LedgerFile(ledger_path(*subvolumes)).entries.values():
-        found[line.dataset].subvolumes = len(read_outputs(line))
+        found[line.dataset].subvolumes = line.details.get("subvolumes", len(read_outputs(line)))
     return dict(sorted(found.items()))
 
 
@@ -82,11 +83,11 @@ def _count_outcomes(table: Path) -> Iterator[tuple[str, str, bool | None, int]]:
     if not table.is_file():
         return
     by = ["dataset", "outcome", "kept"]
-    with pq.ParquetFile(table) as file:
+    with open_parquet(table) as file:
         for group in range(file.num_row_groups):
             rows = file.read_row_group(group, columns=by, use_threads=False)
-            counted = rows.group_by(by, use_threads=False).aggregate([([], "count_all")])
-            yield from zip(*(counted[name].to_pylist() for name in (*by, "count_all")), strict=True)
+            for (dataset, outcome, kept), number in count_rows(rows, by):
+                yield dataset, outcome, kept, number
 
 
 def format_datasets(counts: Mapping[str, Counts]) -> list[str]:

@@ -17,12 +17,13 @@ from emcurate.patches.cutting import FILES, FILES_PER_PATCH, NOTHING, TAR, CutJo
 from emcurate.patches.grid import count_patches
 from emcurate.patches.selection import Corners, Selection
 from emcurate.patches.shards import dataset_of_shard, shard_name
-from emcurate.patches.table_updates import TableUpdates, table_key
+from emcurate.patches.table_updates import MEASURED, TableUpdates, table_key
 from emcurate.patches.tables import TABLE_SUFFIX
 from emcurate.running.jobs import Workers
-from emcurate.running.ledger import Ledger, Source
-from emcurate.running.ledger_file import Line
+from emcurate.running.ledger import Ledger
+from emcurate.running.ledger_lines import Line
 from emcurate.running.report import Report
+from emcurate.running.sources import Source
 
 # Ends the ledger's key of a dataset's shards.
 SHARDS_KEY = "/shards"
@@ -358,7 +359,7 @@ class CropPlan:
         if done.shard is not None and not done.problems:
             self._shards[job.dataset][job.shard_state] = done.shard
         if job.table is not None and job.states is None and not done.problems and done.table is not None:
-            details = {**self._details(job.dataset), "patches": done.patches}
+            details = {**self._details(job.dataset), "patches": done.patches, MEASURED: True}
             self.tables.finish(job.dataset, [done.table], details)
 
     def close(self, dataset: str) -> None:
@@ -382,7 +383,12 @@ class CropPlan:
 
     def count_small(self) -> int:
         """Return how many patches of the datasets here were left out for their size."""
-        return sum(self.ledger.details_of(table_key(dataset)).get("small", 0) for dataset in self.datasets)
+        return sum(self.ledger.count_of(table_key(dataset), "small") for dataset in self.datasets)
+
+    def count_unmeasured(self) -> int:
+        """Return how many tables of the datasets here have not the measures of all patches."""
+        tables = map(table_key, self.datasets)
+        return sum(bool(self.ledger.outputs_of(t)) and not self.ledger.details_of(t).get(MEASURED) for t in tables)
 
     def count_patches(self) -> int:
         """Return how many of the patches wanted there are now."""
@@ -391,7 +397,7 @@ class CropPlan:
         return sum(map(self._count_patches, self.datasets))
 
     def _count_patches(self, dataset: str) -> int:
-        noted = self.ledger.details_of(table_key(dataset)).get("patches")
-        if noted is None:  # by an older version, which wrote files only
-            noted = sum(len(self.ledger.outputs_of(stem)) for stem in self.datasets[dataset]) // FILES_PER_PATCH
-        return int(noted)
+        if "patches" in self.ledger.details_of(table_key(dataset)):
+            return self.ledger.count_of(table_key(dataset), "patches")
+        # By an older version, which wrote files only.
+        return sum(len(self.ledger.outputs_of(stem)) for stem in self.datasets[dataset]) // FILES_PER_PATCH

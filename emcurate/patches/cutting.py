@@ -21,6 +21,8 @@ from emcurate.images.resampling import Scale
 from emcurate.images.sections import encode_section
 from emcurate.patches.grid import iter_grid
 from emcurate.patches.hashing import BoolArray, hash_npy
+from emcurate.patches.measures import measure_places
+from emcurate.patches.orientations import ORIENTATIONS, hash_places_turned
 from emcurate.patches.section_hashes import hash_places
 from emcurate.patches.selection import Corners
 from emcurate.patches.shards import ShardWriter
@@ -57,6 +59,8 @@ class Cutting:
         One of `STORES`.
     scale : Scale
         The pixel size that the material brings sections to.
+    orientations : bool
+        Whether the table gets the hashes of all orientations of a patch.
     """
 
     patchdir: Path
@@ -66,6 +70,7 @@ class Cutting:
     min_size: int
     store: str = FILES
     scale: Scale = field(default_factory=Scale)
+    orientations: bool = False
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -76,6 +81,7 @@ class Cutting:
             "hash": self.hash,
             "min_size": self.min_size,
             **self.scale.settings,
+            **({"orientations": True} if self.orientations else {}),
         }
 
 
@@ -154,7 +160,7 @@ def cut(job: CutJob) -> Done:
                     places, wanted = find_patches(pixels, stem, job.how, job.chosen[stem])
                     if stem not in job.hashed:
                         places, wanted = places[wanted], wanted[wanted]
-                    hashes = hash_places(pixels, places, job.how.crop_size, job.how.hash_size, job.how.hash)
+                    hashes, packed = _hash(pixels, places, job.how)
                     offsets = None
                     if shard is not None:
                         offsets = np.full(len(places), -1, np.int64)
@@ -172,7 +178,8 @@ def cut(job: CutJob) -> Done:
                     continue
                 done.patches += len(places)
                 name = job.shard.name if job.shard is not None else None
-                cuts.append(Cut(section, places, pack_bits(hashes), name, offsets))
+                measures = None if job.table is None else measure_places(pixels, places)
+                cuts.append(Cut(section, places, packed, name, offsets, measures))
     if shard is not None:
         done.shard, done.new = shard.output, int(shard.written)
     if job.table is not None and cuts:
@@ -187,6 +194,18 @@ def cut(job: CutJob) -> Done:
         write_cuts(job.table, cuts, origins, job.how.settings, metadata)
         done.table = note_output(job.table, job.table.parent)
     return done
+
+
+def _hash(
+    pixels: npt.NDArray[np.uint8], places: npt.NDArray[np.int32], how: Cutting
+) -> tuple[BoolArray, npt.NDArray[np.uint8]]:
+    """Return the hashes of patches, (n, side, side), and what the table gets: these, or those of all orientations."""
+    if not how.orientations:
+        hashes = hash_places(pixels, places, how.crop_size, how.hash_size, how.hash)
+        return hashes, pack_bits(hashes)
+    turned = hash_places_turned(pixels, places, how.crop_size, how.hash_size, how.hash)
+    packed = pack_bits(turned.reshape(-1, how.hash_size, how.hash_size))
+    return turned[:, 0], packed.reshape(len(places), ORIENTATIONS * packed.shape[1])
 
 
 def find_patches(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ from emcurate.errors import InputError, describe_os_error
 from emcurate.files import list_files
 from emcurate.patches import tables
 from emcurate.patches.hashing import WordArray, pack_hashes, read_hash
-from emcurate.patches.names import as_names
+from emcurate.patches.measures import BLUR, SATURATED, measure_patch
+from emcurate.patches.names import as_names, take_names
 from emcurate.patches.tables import TABLE_SUFFIX
 from emcurate.running.claims import Notes
 from emcurate.running.jobs import Workers
@@ -27,9 +29,7 @@ from emcurate.running.report import Report
 PATCH_EXTENSION, HASH_EXTENSION = "tiff", "npy"
 
 CHUNK_PATCHES = 2000  # hashes a job reads: a fraction of a second
-SHARP_CHUNK_PATCHES = 100  # of which the pixels are measured too, which takes milliseconds each
-
-NARROWEST_SHARP = 4  # pixels a side: `blur_effect` leaves out three at the borders
+SHARP_CHUNK_PATCHES = 100  # of which the pixels are read and measured too
 
 
 @dataclass
@@ -69,6 +69,10 @@ class Hashes:
         Whether every patch of the dataset is among them.
     shards : Shards, optional
         Where any patch lies in one.
+    saturated : (n,) float64, optional
+        The share of wholly black or white pixels in each, where that is known of all.
+    turned : (n, 8, words) uint64, optional
+        The hashes of all orientations, the first of them `words`, where they were asked for and are known.
     """
 
     names: pa.LargeStringArray
@@ -77,6 +81,26 @@ class Hashes:
     sharpness: npt.NDArray[np.float64] | None = None
     complete: bool = True
     shards: tables.Shards | None = None
+    saturated: npt.NDArray[np.float64] | None = None
+    turned: WordArray | None = None
+
+    def take(self, places: npt.NDArray[np.int64]) -> Hashes:
+        """Return this of the patches at some places, in order; of fewer than all it is not complete."""
+        if len(places) == len(self.words):
+            return self
+        of_each = {name: getattr(self, name) for name in ("words", "sharpness", "saturated", "turned")}
+        return replace(
+            self,
+            names=take_names(self.names, places),
+            **{name: values[places] for name, values in of_each.items() if values is not None and len(values)},
+            complete=False,
+            shards=None if self.shards is None else self.shards.take(places),
+        )
+
+    @property
+    def seen(self) -> WordArray:
+        """What is compared: the hashes of all orientations where these are known, else `words`."""
+        return self.words if self.turned is None else self.turned
 
 
 @dataclass(frozen=True)
@@ -96,20 +120,24 @@ class ChunkJob:
 
 @dataclass
 class Chunk:
-    """What was read of a chunk: for each readable patch its name, its hash's side and words, its sharpness."""
+    """What was read of a chunk: of each readable patch its name, its hash's side and words, and what was measured."""
 
     stems: list[str] = field(default_factory=list)
     sides: list[int] = field(default_factory=list)
     words: list[bytes] = field(default_factory=list)
     sharpness: list[float] = field(default_factory=list)
+    saturated: list[float] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
-def list_datasets(patchdir: Path, with_pixels: bool, report: Report) -> dict[str, Dataset]:
+def list_datasets(
+    patchdir: Path, with_pixels: bool, report: Report, *, may_need_pixels: bool = False
+) -> dict[str, Dataset]:
     """Return the datasets whose patches lie in a directory; hashes and patches without their mate are reported.
 
     Where a dataset has a table, that is believed, and its files are not looked at. `with_pixels` says that pixels are
     wanted too, and that a dataset counts as changed when only the pixels of a patch have: then the files are looked at.
+    With `may_need_pixels` so counts a dataset without a table.
     """
     tables: dict[str, Dataset] = {} if with_pixels else _list_tables(patchdir, report)
     unreadable = {name for name, dataset in tables.items() if dataset.table is None}
@@ -146,7 +174,7 @@ def list_datasets(patchdir: Path, with_pixels: bool, report: Report) -> dict[str
             continue
         dataset = datasets.setdefault(name, Dataset(name))
         dataset.stems.append(stem)
-        dataset.stats.append(hashes[stem] + (patches[stem] if with_pixels else ""))
+        dataset.stats.append(hashes[stem] + (patches[stem] if with_pixels or may_need_pixels else ""))
     if with_pixels:
         for path in list_files(patchdir, [TABLE_SUFFIX]):
             if path.name.removesuffix(TABLE_SUFFIX) not in datasets:
@@ -156,9 +184,17 @@ def list_datasets(patchdir: Path, with_pixels: bool, report: Report) -> dict[str
 
 
 def read_hashes(
-    datasets: Sequence[Dataset], patchdir: Path, with_sharpness: bool, report: Report, workers: Workers
+    datasets: Sequence[Dataset],
+    patchdir: Path,
+    with_sharpness: bool,
+    report: Report,
+    workers: Workers,
+    *,
+    with_turned: bool = False,
 ) -> Iterator[tuple[str, Hashes]]:
     """Yield the hashes of one dataset after another; those in files are read by the workers.
+
+    `with_turned` asks for those of all orientations too, where tables have them.
 
     What cannot be read, or has another size than most of its dataset's, is reported and left out; so is a dataset of
     which nothing is left.
@@ -167,12 +203,22 @@ def read_hashes(
         if dataset.table is not None:
             try:
                 # Here, since a worker would have to send back all that it reads.
-                read = tables.read_hashes(dataset.table)
+                read = tables.read_hashes(dataset.table, with_turned)
             except InputError as error:
                 report.fail(error)
                 continue
             if len(read.words):
-                yield dataset.name, Hashes(read.names, read.words, read.side, shards=read.shards)
+                yield (
+                    dataset.name,
+                    Hashes(
+                        read.names,
+                        read.words,
+                        read.side,
+                        shards=read.shards,
+                        saturated=read.saturated,
+                        turned=read.turned,
+                    ),
+                )
     at_once = SHARP_CHUNK_PATCHES if with_sharpness else CHUNK_PATCHES
     jobs = [
         ChunkJob(dataset.name, patchdir, tuple(dataset.stems[start : start + at_once]), with_sharpness)
@@ -217,9 +263,9 @@ def read_chunk(job: ChunkJob) -> Chunk:
     for stem in job.stems:
         try:
             bits = read_hash(job.patchdir / f"{stem}.{HASH_EXTENSION}")
-            sharpness = 0.0
+            sharpness, saturated = 0.0, math.nan
             if job.with_sharpness:
-                sharpness = measure_sharpness(read_patch(job.patchdir / f"{stem}.{PATCH_EXTENSION}"))
+                sharpness, saturated = measure_pixels(read_patch(job.patchdir / f"{stem}.{PATCH_EXTENSION}"))
         except InputError as error:
             chunk.problems.append(str(error))
             continue
@@ -230,6 +276,7 @@ def read_chunk(job: ChunkJob) -> Chunk:
         chunk.sides.append(len(bits))
         chunk.words.append(pack_hashes(bits[None]).tobytes())
         chunk.sharpness.append(sharpness)
+        chunk.saturated.append(saturated)
     return chunk
 
 
@@ -244,7 +291,7 @@ def join_chunks(
     side = sides.most_common(1)[0][0]
     rows = []
     for chunk in chunks:
-        for row in zip(chunk.stems, chunk.sides, chunk.words, chunk.sharpness, strict=True):
+        for row in zip(chunk.stems, chunk.sides, chunk.words, chunk.sharpness, chunk.saturated, strict=True):
             if row[1] == side:
                 rows.append(row)
                 continue
@@ -257,6 +304,7 @@ def join_chunks(
                 )
             )
     rows.sort()
+    saturated = np.array([row[4] for row in rows])
     yield (
         dataset.name,
         Hashes(
@@ -265,17 +313,16 @@ def join_chunks(
             side,
             np.array([row[3] for row in rows]),
             complete=len(rows) == len(dataset.stems),
+            saturated=None if np.isnan(saturated).any() else saturated,
         ),
     )
 
 
-def measure_sharpness(patch: npt.NDArray[np.uint8]) -> float:
-    """Return how sharp a patch is: 1 less scikit-image's `blur_effect`, which is 1 where nothing is sharp.
+def measure_pixels(patch: npt.NDArray[np.uint8]) -> tuple[float, float]:
+    """Return how sharp a patch is, and which share of its pixels is wholly black or white.
 
-    Crete et al., SPIE 6492 (2007), doi 10.1117/12.702790. Of a patch too narrow to tell it is 0.
+    Sharp is 1 less scikit-image's `blur_effect`, which is 1 where nothing is sharp; of a patch too narrow to tell it is
+    0.
     """
-    if min(patch.shape) < NARROWEST_SHARP:
-        return 0.0
-    from skimage.measure import blur_effect  # here, since most runs need no pixels
-
-    return 1.0 - float(blur_effect(patch))
+    found = measure_patch(patch)
+    return 0.0 if math.isnan(found[BLUR]) else 1.0 - found[BLUR], found[SATURATED]

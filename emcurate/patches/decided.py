@@ -1,12 +1,13 @@
 """The table of what was decided of patches: a row for each that was looked at, by its name.
 
-classify_nn.py writes it; whatever else decides which patches are kept may, with these columns and its reasons.
+classify_nn.py and filter_measures.py write it; whatever else decides which patches are kept may, with these columns
+and its reasons.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +20,10 @@ from emcurate.files import open_regular
 from emcurate.patches.columns import as_column
 from emcurate.patches.labels import CODE_INFORMATIVE, CODE_UNINFORMATIVE, LABELS
 from emcurate.patches.names import stems_of
+from emcurate.patches.parquet import open_parquet
 
-# classify_nn.py's.
-DECIDED_FILE = "nn_decisions.parquet"
+# classify_nn.py's, and filter_measures.py's.
+DECIDED_FILES = (DECIDED_FILE, DECIDED_BY_MEASURES) = ("nn_decisions.parquet", "measures_decisions.parquet")
 
 # `score` is a probability of being informative, null where there is none; `label` a person's word, null where nobody
 # has decided.
@@ -71,6 +73,24 @@ def encode_decided(
     return file.getvalue()
 
 
+def encode_reasons(names: pa.StringArray, kept: npt.NDArray[np.bool_], why: Sequence[str]) -> bytes:
+    """Return the table of what was decided without scores and labels; the same decisions give the same bytes.
+
+    Parameters
+    ----------
+    names : StringArray of n
+        The patches'.
+    kept : (n,) bool
+    why : sequence of n str
+        The reasons; empty for a patch that could not be read.
+    """
+    columns = {"patch": names, "kept": as_column(kept.astype(np.uint8), pa.uint8()).cast(pa.bool_())}
+    columns["why"] = as_column([reason or None for reason in why], pa.string())
+    file = io.BytesIO()
+    pq.write_table(pa.table(columns), file, compression="zstd", write_page_checksum=True)
+    return file.getvalue()
+
+
 def read_decided(path: Path) -> pa.Table:
     """Return the table: `patch` and `DECIDED_COLUMNS`, those that it does not have null; its metadata are kept.
 
@@ -80,8 +100,8 @@ def read_decided(path: Path) -> pa.Table:
         If the file is no such table.
     """
     try:
-        with open_regular(path) as file:
-            table = pq.read_table(pa.PythonFile(file), use_threads=False)
+        with open_parquet(path) as file:
+            table = file.read(use_threads=False)
         wrong = [name for name in ("patch", "kept") if name not in table.column_names]
         if wrong:
             raise KeyError(f"no column {', '.join(wrong)}")
@@ -107,4 +127,4 @@ def read_threshold(path: Path) -> float | None:
         return None
 
 
-_ADVICE = "run filtered/classify_nn.py again"
+_ADVICE = "run filtered/classify_nn.py or filtered/filter_measures.py again"

@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import functools
 import io
+import os
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,8 @@ import pyarrow.compute as pc
 
 from emcurate.errors import InputError
 from emcurate.files import npy_header, open_regular
-from emcurate.patches.hashing import WordArray, hamming_distance
+from emcurate.patches.columns import as_numbers
+from emcurate.patches.hashing import WordArray, least_distance
 from emcurate.patches.names import as_array, as_names, bytes_of, longest, take_names
 from emcurate.patches.tables import Shards
 
@@ -62,30 +64,57 @@ class Groups:
     distance : (n,) int64
         The Hamming distance, in bits, of each patch's hash to its exemplar's.
     shards : Shards, optional
-        Where any patch lies in one.
+        Where any patch lies in one; of those in `span`.
+    span : slice, optional
+        The patches that are told of, where these are a part of all: those of one dataset, whose exemplars may be
+        others'.
     """
 
     patches: pa.LargeStringArray
     exemplar: npt.NDArray[np.int64]
     distance: npt.NDArray[np.int64]
     shards: Shards | None = None
+    span: slice = field(default_factory=lambda: slice(None))
+
+    def part(self, span: slice, shards: Shards | None) -> Groups:
+        """Return what is told of some of the patches."""
+        return replace(self, span=span, shards=shards)
+
+    @functools.cached_property
+    def places(self) -> npt.NDArray[np.int64]:
+        """The positions of the patches that are told of."""
+        return np.arange(*self.span.indices(len(self.exemplar)))
+
+    def count_masked(self, blank: npt.NDArray[np.float64], distance: int) -> int:
+        """Return how many duplicates might be none: in what is not blank they differ by more than their share of bits.
+
+        Parameters
+        ----------
+        blank : (n,) float64
+            The share of each patch that is blank.
+        distance : int
+            The most bits that duplicates may differ by.
+        """
+        allowed = allow_bits(distance, np.maximum(blank, blank[self.exemplar]))
+        return int((self.distance > allowed)[self.span].sum())
 
     @functools.cached_property
     def exemplars(self) -> npt.NDArray[np.int64]:
         """The positions of the exemplars."""
-        return np.flatnonzero(self.exemplar == np.arange(len(self.exemplar)))
+        exemplars: npt.NDArray[np.int64] = self.places[self.exemplar[self.span] == self.places]
+        return exemplars
 
     @functools.cached_property
     def rows(self) -> npt.NDArray[np.int64]:
-        """The positions of all patches group by group, each exemplar followed by its duplicates, the closest first."""
-        is_duplicate = self.exemplar != np.arange(len(self.exemplar))
+        """The positions of the patches group by group, each exemplar followed by its duplicates, the closest first."""
+        exemplar = self.exemplar[self.span]
         # The last key counts most; a stable sort leaves equals in the order of `patches`.
-        return np.lexsort((self.distance, is_duplicate, self.exemplar))
+        return self.places[np.lexsort((self.distance[self.span], exemplar != self.places, exemplar))]
 
     def exemplars_npy(self, before: str, after: str) -> Iterator[bytes | memoryview]:
         """Yield an ``.npy`` file of the exemplars' names, with their shards, piece by piece, each between two texts."""
         parts = [self.exemplars[start : start + ROWS_AT_ONCE] for start in range(0, len(self.exemplars), ROWS_AT_ONCE)]
-        width = max(longest(self._files(part)) for part in parts) + len(before) + len(after)
+        width = max((longest(self._files(part)) for part in parts), default=0) + len(before) + len(after)
         yield npy_header(f"<U{width}", len(self.exemplars))
         for part in parts:
             yield as_array(self._files(part), width, before, after).data.cast("B")
@@ -93,7 +122,7 @@ class Groups:
     def _files(self, places: npt.NDArray[np.int64]) -> pa.LargeStringArray:
         """Return the patches at some places by their files' names, or those of shards and members in them."""
         names = take_names(self.patches, places)
-        return names if self.shards is None else self.shards.put_before(names, places)
+        return names if self.shards is None else self.shards.put_before(names, places - (self.span.start or 0))
 
     def table(self) -> Iterator[bytes | memoryview]:
         """Yield the groups as csv (patch, exemplar, distance), some rows at a time, in the order of `rows`."""
@@ -118,14 +147,18 @@ class Groups:
             text = quoted.getvalue().encode()
         return text
 
-    def largest(self, groups: int, members: int) -> list[tuple[int, Group]]:
+    def largest(self, groups: int, members: int, among: slice = slice(None)) -> list[tuple[int, Group]]:
         """Return the largest groups with duplicates: the size of each, and its exemplar and farthest duplicates.
 
-        There are at most `members` duplicates, those that differ most from the exemplar first.
+        There are at most `members` duplicates, those that differ most from the exemplar first. With `among`, only
+        groups are told of whose exemplars are among these patches.
         """
-        starts = np.flatnonzero(np.diff(self.exemplar[self.rows], prepend=-1))
+        exemplars = self.exemplar[self.rows]
+        first, stop, _ = among.indices(len(self.exemplar))
+        start, end = np.searchsorted(exemplars, [first, stop])
+        starts = start + np.flatnonzero(np.diff(exemplars[start:end], prepend=-1))
         found = []
-        for run in find_longest_runs(starts, len(self.rows), groups):
+        for run in find_longest_runs(starts, int(end), groups):
             shown = self.rows[run][pick_farthest(self.distance[self.rows[run]], members)]
             names = take_names(self.patches, shown).to_pylist()
             found.append((run.stop - run.start, list(zip(names, self.distance[shown].tolist(), strict=True))))
@@ -176,9 +209,9 @@ def read_largest(path: Path, groups: int, members: int) -> list[tuple[int, Group
             names = batch["exemplar"]
             differs = np.ones(len(names), np.bool_)
             differs[0] = names[0].as_py() != last
-            differs[1:] = pc.not_equal(names[1:], names[:-1]).to_numpy(zero_copy_only=False)
+            differs[1:] = as_numbers(pc.not_equal(names[1:], names[:-1]))
             starts.append(end + np.flatnonzero(differs))
-            distances.append(batch["distance"].to_numpy())
+            distances.append(as_numbers(batch["distance"]))
             end, last = end + len(names), names[-1].as_py()
         if not end:
             return []
@@ -227,9 +260,11 @@ def _read_columns(path: Path, columns: list[str]) -> Iterator[pa.RecordBatch]:
 
     kinds = {"patch": pa.large_string(), "exemplar": pa.large_string(), "distance": pa.int64()}
     with open_regular(path) as file:
+        is_large = os.fstat(file.fileno()).st_size > CSV_BYTES_AT_ONCE
         rows = pyarrow.csv.open_csv(
             file,
-            pyarrow.csv.ReadOptions(block_size=CSV_BYTES_AT_ONCE),
+            # Of one block there is nothing for threads to do, and each table of many would wait for its own.
+            pyarrow.csv.ReadOptions(use_threads=is_large, block_size=CSV_BYTES_AT_ONCE),
             pyarrow.csv.ParseOptions(newlines_in_values=True),
             pyarrow.csv.ConvertOptions(include_columns=columns, column_types=kinds),
         )
@@ -263,14 +298,50 @@ class Cover:
         self.distance, self.threads = distance, threads
         self._comparisons = COMPARISONS
 
-    def find(self, hashes: WordArray) -> npt.NDArray[np.int64]:
-        """Return, for each hash in turn, the position of the exemplar that stands for it."""
+    def find(self, hashes: WordArray, distance: int | None = None) -> npt.NDArray[np.int64]:
+        """Return, for each hash in turn, the position of the exemplar that stands for it.
+
+        `distance` takes the place of the usual one.
+        """
+        distance = self.distance if distance is None else distance
         if len(hashes) <= FEW and self._comparisons > 0:
-            owner, taken = cover_by_numpy(hashes, self.distance, self._comparisons)
+            owner, taken = cover_by_numpy(hashes, distance, self._comparisons)
             self._comparisons -= taken
             if owner is not None:
                 return owner
-        return cover_greedily(hashes, self.distance, self.threads)
+        return cover_greedily(hashes, distance, self.threads)
+
+    def find_in_bands(
+        self, hashes: WordArray, order: npt.NDArray[np.int64], blank: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.int64]:
+        """Return, for each hash, the position of its exemplar, those being compared that are about as blank.
+
+        In a blank part no two patches differ. So a patch of which a share is blank may differ by that share of bits
+        less, and patches of which another number may differ are not compared.
+
+        Parameters
+        ----------
+        hashes : (n, words) or (n, orientations, words) uint64
+        order : (n,) int64
+            Positions in the order in which they are taken.
+        blank : (n,) float64
+            The share of each patch that is blank.
+        """
+        bits = allow_bits(self.distance, blank)
+        exemplar = np.empty(len(order), np.int64)
+        for allowed in np.unique(bits).tolist():
+            some = order[bits[order] == allowed]
+            exemplar[some] = some[self.find(hashes[some], allowed)]
+        return exemplar
+
+
+def allow_bits(distance: int, blank: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """Return by how many bits duplicates may differ of which some share is blank, if it is `distance` for none.
+
+    >>> allow_bits(12, np.array([0, 0.01, 0.25, 1])).tolist()
+    [12, 12, 9, 0]
+    """
+    return np.rint(distance * (1 - blank)).astype(np.int64)
 
 
 def find_groups(
@@ -279,24 +350,30 @@ def find_groups(
     order: npt.NDArray[np.int64],
     cover: Cover,
     shards: Shards | None = None,
+    blank: npt.NDArray[np.float64] | None = None,
 ) -> Groups:
     """Group patches with near-duplicate hashes.
 
     Parameters
     ----------
     patches : LargeStringArray of n
-    hashes : (n, words) uint64
-        Packed, in the order of `patches`.
+    hashes : (n, words) or (n, orientations, words) uint64
+        Packed, in the order of `patches`; see `cover_greedily`.
     order : (n,) int64
         The positions of the patches in the order in which they are taken.
     cover : Cover
     shards : Shards, optional
         Where any patch lies in one.
+    blank : (n,) float64, optional
+        The share of each patch that is blank, where that is to count; see `Cover.find_in_bands`.
     """
-    found = cover.find(hashes[order])
-    exemplar = np.empty(len(order), np.int64)
-    exemplar[order] = order[found]
-    return Groups(patches, exemplar, hamming_distance(hashes, hashes[exemplar]), shards)
+    if blank is None:
+        exemplar = np.empty(len(order), np.int64)
+        exemplar[order] = order[cover.find(hashes[order])]
+    else:
+        exemplar = cover.find_in_bands(hashes, order, blank)
+    upright = hashes if hashes.ndim == 2 else hashes[:, 0]
+    return Groups(patches, exemplar, least_distance(hashes, upright[exemplar]), shards)
 
 
 def cover_by_numpy(hashes: WordArray, distance: int, comparisons: int) -> tuple[npt.NDArray[np.int64] | None, int]:
@@ -309,23 +386,30 @@ def cover_by_numpy(hashes: WordArray, distance: int, comparisons: int) -> tuple[
     comparisons : int
         What was taken of them.
     """
-    owner, taken, columns = np.full(len(hashes), -1), 0, list(np.ascontiguousarray(hashes.T))
+    owner, taken = np.full(len(hashes), -1), 0
+    # Orientation by orientation, in each a column a word.
+    seen = [hashes] if hashes.ndim == 2 else [hashes[:, i] for i in range(hashes.shape[1])]
+    turned = [list(np.ascontiguousarray(some.T)) for some in seen]
     left, at, covered = np.arange(len(hashes)), 0, 0
     while at < len(left):
         if owner[left[at]] < 0:
-            taken += STEP_COST + (len(left) - at) * len(columns)
+            taken += STEP_COST + (len(left) - at) * len(turned) * len(turned[0])
             if taken > comparisons:
                 return None, taken
-            first, *others = [np.bitwise_count(column[at:] ^ column[at]) for column in columns]
-            differing = functools.reduce(np.add, others, first.astype(np.uint32)) if others else first
-            close = left[at:][differing <= distance]
+            is_close = np.zeros(len(left) - at, np.bool_)
+            for columns in turned:
+                pairs = zip(columns, turned[0], strict=True)
+                first, *others = [np.bitwise_count(column[at:] ^ own[at]) for column, own in pairs]
+                is_close |= (functools.reduce(np.add, others, first.astype(np.uint32)) if others else first) <= distance
+            close = left[at:][is_close]
             close = close[owner[close] < 0]
             owner[close] = left[at]
             covered += len(close)
         at += 1
         if covered > len(left) * COVERED_PART:
             rest = at + np.flatnonzero(owner[left[at:]] < 0)
-            left, columns, at, covered = left[rest], [column[rest] for column in columns], 0, 0
+            turned = [[column[rest] for column in columns] for columns in turned]
+            left, at, covered = left[rest], 0, 0
     return owner, taken
 
 
@@ -338,8 +422,9 @@ def cover_greedily(hashes: WordArray, distance: int, threads: int = 1) -> npt.ND
 
     Parameters
     ----------
-    hashes : (n, words) uint64
-        Packed hashes in the order in which they are to be taken.
+    hashes : (n, words) or (n, orientations, words) uint64
+        Packed hashes in the order in which they are to be taken. Of several orientations the first is that of the
+        patch as it is, which an exemplar is known by; a hash is close to it if that of any orientation is.
     distance : int
         Largest Hamming distance, in bits, of a duplicate.
     threads : int

@@ -37,8 +37,9 @@ class Exemplars:
 
     Parameters
     ----------
-    hashes : (n, words) uint64
-        All hashes in the order in which they are to be taken.
+    hashes : (n, words) or (n, orientations, words) uint64
+        All hashes in the order in which they are to be taken. Of several orientations the first is an exemplar's own,
+        and any may be close to it.
     distance : int
         As for `emcurate.patches.duplicates.cover_greedily`.
     pool : Executor
@@ -53,8 +54,10 @@ class Exemplars:
     """
 
     def __init__(self, hashes: WordArray, distance: int, pool: Executor, threads: int) -> None:
-        self._hashes, self._distance, self._pool, self._threads = hashes, np.uint64(distance), pool, threads
-        self._columns = make_columns(hashes.shape[1], len(hashes))
+        self._each = 1 if hashes.ndim == 2 else hashes.shape[1]
+        self._hashes = hashes.reshape(-1, hashes.shape[-1])
+        self._distance, self._pool, self._threads = np.uint64(distance), pool, threads
+        self._columns = make_columns(hashes.shape[-1], len(hashes))
         self._count = 0
         self._tables: Tables | None = None
         self._next_tables = TABLES_FROM
@@ -72,20 +75,25 @@ class Exemplars:
         owner[:] = -1
         if self._count >= self._next_tables:
             self._make_tables()
-        queries = self._hashes[start : start + len(owner)]
+        queries = self._hashes[self._each * start : self._each * (start + len(owner))]
+        found = owner if self._each == 1 else np.full(len(queries), -1)
         listed = self._tables.count if self._tables else 0
 
         def search(part: slice) -> None:
             if self._tables:
-                self._tables.search(queries[part], self._distance, owner[part])
-            search_range(queries[part], self._columns, listed, self._count, self._distance, owner[part])
+                self._tables.search(queries[part], self._distance, found[part])
+            search_range(queries[part], self._columns, listed, self._count, self._distance, found[part])
 
-        if self._threads > 1 and len(owner) * self._count >= THREADS_FROM:
-            divide(search, len(owner), self._pool, self._threads)
+        if self._threads > 1 and len(queries) * self._count >= THREADS_FROM:
+            divide(search, len(queries), self._pool, self._threads)
         elif self._count:
             search(slice(None))
+        if self._each > 1:
+            found[found < 0] = self._count
+            first = found.reshape(-1, self._each).min(axis=1)
+            owner[:] = np.where(first < self._count, first, -1)
         self._count = settle_block(
-            self._hashes, start, self._distance, owner, self.positions, self._columns, self._count
+            self._hashes, start, self._each, self._distance, owner, self.positions, self._columns, self._count
         )
 
     def _make_tables(self) -> None:
@@ -101,3 +109,47 @@ def divide(search: Callable[[slice], None], queries: int, pool: Executor, thread
     parts = [slice(start, start + size) for start in range(0, queries, size)]
     for _ in pool.map(search, parts):
         pass
+
+
+class Fixed:
+    """Hashes that are all known before, among which others are looked for.
+
+    Parameters
+    ----------
+    hashes : (m, words) uint64
+    distance : int
+        The largest that `find_first` is asked for.
+    pool : Executor
+        Threads to search on.
+    threads : int
+        How many they are.
+    """
+
+    def __init__(self, hashes: WordArray, distance: int, pool: Executor, threads: int) -> None:
+        self._count, self._pool, self._threads = len(hashes), pool, threads
+        self._columns = make_columns(hashes.shape[1], len(hashes))
+        self._columns[:, : len(hashes)] = hashes.T
+        has_many = len(hashes) >= TABLES_FROM
+        self._tables = make_tables(self._columns, self._count, distance, pool) if has_many else None
+
+    def find_first(self, hashes: WordArray, distance: int) -> npt.NDArray[np.int64]:
+        """Return the first that is within a distance of each hash, or of any of its orientations; -1 if none is.
+
+        Parameters
+        ----------
+        hashes : (n, words) or (n, orientations, words) uint64
+        distance : int
+        """
+        queries = np.ascontiguousarray(hashes.reshape(-1, hashes.shape[-1]))
+        found = np.full(len(queries), -1)
+
+        def search(part: slice) -> None:
+            if self._tables:
+                self._tables.search(queries[part], np.uint64(distance), found[part])
+            else:
+                search_range(queries[part], self._columns, 0, self._count, np.uint64(distance), found[part])
+
+        divide(search, len(queries), self._pool, self._threads)
+        found[found < 0] = self._count
+        first: npt.NDArray[np.int64] = found.reshape(len(hashes), -1).min(axis=1)
+        return np.where(first < self._count, first, -1)

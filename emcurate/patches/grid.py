@@ -15,8 +15,13 @@ def iter_grid(height: int, width: int, crop_size: int) -> Iterator[tuple[slice, 
 
 def count_patches(height: int, width: int, crop_size: int, min_size: int = 1) -> int:
     """Return how many patches a section has whose sides are at least ``min_size``; sizes in pixels."""
-    pieces = [[piece.stop - piece.start for piece in cut_side(side, crop_size)] for side in (height, width)]
-    return math.prod(sum(side >= min_size for side in sides) for sides in pieces)
+    return math.prod(_count_pieces(side, crop_size, min_size) for side in (height, width))
+
+
+def _count_pieces(length: int, crop_size: int, min_size: int) -> int:
+    whole = _round_pieces(length, crop_size) - 1
+    last = min(length - whole * crop_size, crop_size)
+    return whole * (crop_size >= min_size) + (last >= min_size)
 
 
 def least_side(crop_size: int) -> int:
@@ -29,6 +34,10 @@ def cut_side(length: int, crop_size: int) -> list[slice]:
 
     There are ``max(1, round(length / crop_size))``, so that a remainder under half a patch is dropped.
     """
-    # Python's round: a half goes to the even count, so 560 pixels at 224 are two patches.
-    count = max(1, round(length / crop_size))
+    count = _round_pieces(length, crop_size)
     return [slice(i * crop_size, min((i + 1) * crop_size, length)) for i in range(count)]
+
+
+def _round_pieces(length: int, crop_size: int) -> int:
+    # Python's round: a half goes to the even count, so 560 pixels at 224 are two patches.
+    return max(1, round(length / crop_size))

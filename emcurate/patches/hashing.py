@@ -108,6 +108,19 @@ def hamming_distance(first: WordArray, second: WordArray) -> npt.NDArray[np.int6
     return distances
 
 
+def least_distance(first: WordArray, second: WordArray) -> npt.NDArray[np.int64]:
+    """Return in how many bits hashes differ from others, (n, words); of several orientations in the fewest.
+
+    Parameters
+    ----------
+    first : (n, words) or (n, orientations, words) uint64
+    second : (n, words) uint64
+    """
+    if first.ndim == 2:
+        return hamming_distance(first, second)
+    return functools.reduce(np.minimum, (hamming_distance(first[:, i], second) for i in range(first.shape[1])))
+
+
 def hash_npy(bits: BoolArray) -> bytes:
     """Return a hash, (side, side) bool, as the bytes of the ``.npy`` file that numpy would write."""
     return _hash_head(len(bits)) + b"\n" + bits.tobytes()

@@ -7,7 +7,7 @@ nothing wrong of patches that it has not seen. Tables of any size are read and w
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +18,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from emcurate.files import atomic_path, digest_bytes, list_files
-from emcurate.patches.columns import as_column, as_numbers, in_one
+from emcurate.naming import MARK
+from emcurate.patches.columns import as_column, as_numbers, as_scalar, in_one
 from emcurate.patches.decided import DECIDED_COLUMNS, THRESHOLD_KEY, read_decided
 from emcurate.patches.duplicates import GROUPS_SUFFIX, read_groups
+from emcurate.patches.leaks import LEAK_COLUMNS, LEAKS_SUFFIX, read_leaks
 from emcurate.patches.names import parse_names
 from emcurate.patches.selected import REASON, SELECTED_COLUMNS, read_selected
-from emcurate.patches.tables import COLUMNS, TABLE_SUFFIX, read_row_groups, read_schema
+from emcurate.patches.tables import COLUMNS, TABLE_SUFFIX, TURNED, read_row_groups, read_schema
 from emcurate.running.claims import Notes
 
 JOINED_NAME = "patches.parquet"
@@ -46,8 +48,11 @@ OUTCOMES = (CUT, DUPLICATE, EXEMPLAR, INFORMATIVE, UNINFORMATIVE, UNREADABLE, SE
 # Of which a selection selects.
 SELECTED_AMONG = (EXEMPLAR, INFORMATIVE)
 
-# Rows at a time of a dataset of which only names are known.
+# Rows at a time of a dataset of which only names are known, or of many small ones.
 ROWS_AT_ONCE = 1 << 17
+
+# A dataset of no more rows is a small one.
+FEW_ROWS = 1 << 12
 
 
 class Lookup:
@@ -73,7 +78,8 @@ class Lookup:
         ends = pc.min_max(names)
         start = self._place(ends["min"].as_py(), after=False)
         stop = self._place(ends["max"].as_py(), after=True)
-        return pc.add(pc.index_in(names, value_set=self.names.slice(start, stop - start)).cast(pa.int64()), start)
+        places = pc.index_in(names, value_set=self.names.slice(start, stop - start))
+        return pc.add(places.cast(pa.int64()), as_scalar(start))
 
     def has_between(self, first: str, last: str) -> bool:
         """Return whether any patch's name is one of these or between them."""
@@ -118,6 +124,10 @@ class Results:
         """Return the tables of groups that are there, by dataset."""
         return dict(_list(self.groups, GROUPS_SUFFIX)) if self.groups is not None else {}
 
+    def leak_tables(self) -> dict[str, Path]:
+        """Return the tables of leaks that are there, by dataset."""
+        return dict(_list(self.groups, LEAKS_SUFFIX)) if self.groups is not None else {}
+
     def decided_table(self) -> Path | None:
         """Return the table of what was decided, if it is there."""
         return self.decided if self.decided is not None and self.decided.is_file() else None
@@ -129,7 +139,8 @@ class Results:
     def files(self) -> list[Path]:
         """Return the files that the table is made of, as far as they are there."""
         judged = [path for path in (self.decided_table(), self.selected_table()) if path is not None]
-        return [*(path for _, path in self.tables()), *self.group_tables().values(), *judged]
+        of_groups = [*self.group_tables().values(), *self.leak_tables().values()]
+        return [*(path for _, path in self.tables()), *of_groups, *judged]
 
     def digest(self) -> str:
         """Return what changes when the content of any file does; as the stages noted it, where they did."""
@@ -186,17 +197,17 @@ def write_joined(path: Path, results: Results, addition: Addition | None = None)
     tables: dict[str, list[Path]] = defaultdict(list)
     for dataset, table in results.tables():
         tables[dataset].append(table)
-    groups = results.group_tables()
+    groups, leaks = results.group_tables(), results.leak_tables()
     fields = dict(COLUMNS)
     for table in (table for some in tables.values() for table in some):
         # Columns that others add, such as measures, come along.
-        fields |= {each.name: each.type for each in read_schema(table) if each.name not in fields}
+        fields |= {each.name: each.type for each in read_schema(table) if each.name not in {*fields, TURNED}}
     own = pa.schema(list(fields.items()))
     selected_table = results.selected_table()
     selected = None if selected_table is None else Lookup(read_selected(selected_table))
-    # Columns of a selection only where there is one: without, the table is what it was before there were any.
+    # Of leaks, and of a selection, something is only said where there was one: else the table is as it always was.
     of_selection = {} if selected is None else SELECTED_COLUMNS
-    fields |= {**GROUP_COLUMNS, **DECIDED_COLUMNS, **of_selection, **OUTCOME_COLUMNS}
+    fields |= {**GROUP_COLUMNS, **(LEAK_COLUMNS if leaks else {}), **DECIDED_COLUMNS, **of_selection, **OUTCOME_COLUMNS}
     fields |= addition.columns if addition else {}
     schema = pa.schema(list(fields.items()))
     decided_table = results.decided_table()
@@ -208,28 +219,90 @@ def write_joined(path: Path, results: Results, addition: Addition | None = None)
         pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer,
     ):
         added = None if addition is None else _Added(addition)
-        for some, of_groups in _iter_rows(tables, groups, own, added):
-            joined = _join(some, Known(of_groups, decided, selected), added, schema)
+        for some, known in _iter_rows(tables, groups, leaks, own, added):
+            joined = _join(some, known, Judged(decided, selected), added, schema)
             writer.write_table(joined, row_group_size=max(1, len(joined)))
             rows += len(joined)
     return rows
 
 
+@dataclass(frozen=True)
+class _Known:
+    """What deduplicate.py said of some patches: of their groups, and of their leaks."""
+
+    groups: Lookup | None = None
+    leaks: Lookup | None = None
+
+
+def _look_up(groups: Sequence[pa.Table], leaks: Sequence[pa.Table]) -> _Known:
+    """Return what some tables say together."""
+    return _Known(*(Lookup(pa.concat_tables(some)) if some else None for some in (groups, leaks)))
+
+
 def _iter_rows(
-    tables: Mapping[str, list[Path]], groups: Mapping[str, Path], own: pa.Schema, added: _Added | None
-) -> Iterator[tuple[pa.Table, Lookup | None]]:
-    """Yield the rows of one dataset after another, some at a time, each with what is known of its groups."""
+    tables: Mapping[str, list[Path]],
+    groups: Mapping[str, Path],
+    leaks: Mapping[str, Path],
+    own: pa.Schema,
+    added: _Added | None,
+) -> Iterator[tuple[pa.Table, _Known]]:
+    """Yield the rows of one dataset after another, some at a time, with what is known of their groups and leaks.
+
+    Small datasets come many at a time: the rows of each by themselves would cost as much as thousands.
+    """
+    others = [name for name in own.names if name != "patch"]
+    small = _Small()
     for dataset in sorted({*tables, *groups}):
-        known = Lookup(read_groups(groups[dataset])) if dataset in groups else None
+        grouped = [read_groups(groups[dataset])] if dataset in groups else []
+        leaked = [read_leaks(leaks[dataset])] if dataset in leaks else []
+        known = None
         if dataset in tables:
-            others = [name for name in own.names if name != "patch"]
             pieces = (some for table in tables[dataset] for some in read_row_groups(table, ["patch"], also=others))
         else:
-            assert known is not None
-            pieces = (_rows_of_names(known.table.slice(at, ROWS_AT_ONCE)) for at in _starts(len(known.names)))
-        yield from ((some, known) for some in pieces)
+            known = _look_up(grouped, leaked)
+            assert known.groups is not None
+            named = known.groups.table
+            pieces = (_rows_of_names(rows) for rows in [named.slice(at, ROWS_AT_ONCE) for at in _starts(len(named))])
+        for some in pieces:
+            if known is None and max(map(len, (some, *grouped, *leaked))) <= FEW_ROWS:
+                small.add(some, grouped, leaked)
+                continue
+            yield from small.take()
+            known = known or _look_up(grouped, leaked)
+            yield some, known
+        if small.count >= ROWS_AT_ONCE:
+            yield from small.take()
+    yield from small.take()
     if added is not None:
-        yield from ((rest, None) for rest in added.rest())
+        yield from ((rest, _Known()) for rest in added.rest())
+
+
+class _Small:
+    """Rows of small datasets, with what is known of them, until there are enough."""
+
+    def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
+        self._rows: list[pa.Table] = []
+        self._groups: list[pa.Table] = []
+        self._leaks: list[pa.Table] = []
+        self.count = 0
+
+    def add(self, rows: pa.Table, groups: Sequence[pa.Table], leaks: Sequence[pa.Table]) -> None:
+        """Take the rows of a dataset, or some of them, and all its groups and leaks."""
+        self._rows.append(rows)
+        self._groups += groups
+        self._leaks += leaks
+        self.count += max(1, len(rows))
+
+    def take(self) -> Iterator[tuple[pa.Table, _Known]]:
+        """Yield what has come together, at once, and begin anew."""
+        rows, groups, leaks = self._rows, self._groups, self._leaks
+        self._clear()
+        if rows:
+            # Not all tables have the same columns.
+            yield pa.concat_tables(rows, promote_options="default"), _look_up(groups, leaks)
 
 
 def _starts(count: int) -> range:
@@ -261,7 +334,7 @@ class _Added:
         places = self._places[as_numbers(found.drop_null())]
         self._unseen[places] = False
         said = self.addition.describe(places)
-        rank = np.cumsum(is_known := found.is_valid().to_numpy(zero_copy_only=False)) - 1
+        rank = np.cumsum(is_known := as_numbers(found.is_valid())) - 1
         where = as_column(rank, pa.int64(), ~is_known)
         return {name: said[name].take(where) if name in said else pa.nulls(len(names), kinds[name]) for name in kinds}
 
@@ -275,23 +348,23 @@ class _Added:
 
 
 @dataclass(frozen=True)
-class Known:
-    """What stages have noted of the patches of a dataset, as far as they have run."""
+class Judged:
+    """What filters and a selection have noted of patches, as far as they have run."""
 
-    groups: Lookup | None
     decided: Lookup | None
     selected: Lookup | None
 
 
-def _join(rows: pa.Table, known: Known, added: _Added | None, schema: pa.Schema) -> pa.Table:
+def _join(rows: pa.Table, known: _Known, judged: Judged, added: _Added | None, schema: pa.Schema) -> pa.Table:
     """Return rows with what the stages made of each patch."""
     names = in_one(rows["patch"])
     columns = {name: in_one(rows[name]) for name in rows.column_names if name in schema.names}
-    columns |= _take(known.groups, names, GROUP_COLUMNS) | _take(known.decided, names, DECIDED_COLUMNS)
-    outcome, why = _judge(columns, known.decided, names)
-    if known.selected is not None:
-        columns |= _take(known.selected, names, SELECTED_COLUMNS)
-        outcome, why = _judge_selection(columns["selected"], known.selected, names, outcome, why)
+    columns |= _take(known.groups, names, GROUP_COLUMNS) | _take(judged.decided, names, DECIDED_COLUMNS)
+    columns |= _take(known.leaks, names, LEAK_COLUMNS)
+    outcome, why = _judge(columns, judged.decided, names)
+    if judged.selected is not None:
+        columns |= _take(judged.selected, names, SELECTED_COLUMNS)
+        outcome, why = _judge_selection(columns["selected"], judged.selected, names, outcome, why)
     if added is not None:
         said = added.describe(names, {**added.addition.columns, **OUTCOME_COLUMNS})
         columns |= {name: said[name] for name in added.addition.columns}
@@ -321,24 +394,28 @@ def _judge(columns: Mapping[str, pa.Array], decided: Lookup | None, names: pa.Ar
     """Return what the last stage that has seen each patch made of it, and why."""
     exemplar, distance, score, label = (columns[name] for name in ("exemplar", "distance", "score", "label"))
     is_duplicate = pc.not_equal(exemplar, names)
-    outcome = pc.if_else(is_duplicate, DUPLICATE, EXEMPLAR)
-    why = pc.if_else(is_duplicate, _text(distance, " bits from its exemplar"), "not judged yet")
-    outcome, why = pc.fill_null(outcome, CUT), pc.fill_null(why, "deduplicate.py has not seen it")
+    outcome = pc.if_else(is_duplicate, as_scalar(DUPLICATE), as_scalar(EXEMPLAR))
+    is_strange = pc.not_equal(_dataset_of(exemplar), _dataset_of(names))
+    where = " bits from its exemplar"
+    where = pc.if_else(is_strange, as_scalar(f"{where}, of another dataset"), as_scalar(where))
+    why = pc.if_else(is_duplicate, _text(distance, where), as_scalar("not judged yet"))
+    outcome = pc.coalesce(outcome, as_scalar(CUT))
+    why = pc.coalesce(why, as_scalar("deduplicate.py has not seen it"))
     if decided is None:
         return outcome, why
     kept = columns["kept"]
     metadata = decided.table.schema.metadata or {}
     threshold = metadata.get(THRESHOLD_KEY, b"the threshold").decode()
     reason = _take(decided, names, {"why": pa.string()})["why"]
-    side = pc.if_else(kept, f" above {threshold}", f" not above {threshold}")
+    side = pc.if_else(kept, as_scalar(f" above {threshold}"), as_scalar(f" not above {threshold}"))
     by_score = _text(pc.round(score.cast(pa.float64()), 6), "", before="score ")
-    reason = pc.coalesce(
-        reason, pc.if_else(pc.is_valid(label), "labelled so", None), pc.binary_join_element_wise(by_score, side, "")
-    )
+    by_label = pc.if_else(pc.is_valid(label), as_scalar("labelled so"), as_scalar(None, pa.string()))
+    reason = pc.coalesce(reason, by_label, pc.binary_join_element_wise(by_score, side, as_scalar("")))
     # Of what could not be read there is no score, and where nobody labelled it no reason.
-    seen = pc.if_else(kept, INFORMATIVE, pc.if_else(pc.is_valid(reason), UNINFORMATIVE, UNREADABLE))
+    left_out = pc.if_else(pc.is_valid(reason), as_scalar(UNINFORMATIVE), as_scalar(UNREADABLE))
+    seen = pc.if_else(kept, as_scalar(INFORMATIVE), left_out)
     is_seen = pc.is_valid(kept)
-    reason = pc.fill_null(reason, "it could not be read")
+    reason = pc.coalesce(reason, as_scalar("it could not be read"))
     return pc.if_else(is_seen, seen, outcome), pc.if_else(is_seen, reason, why)
 
 
@@ -348,9 +425,14 @@ def _judge_selection(
     """Return what came of each patch, and why, after a selection among those that the stages before it have left."""
     counts = pc.and_(pc.is_valid(is_selected), pc.is_in(outcome, as_column(SELECTED_AMONG, pa.string())))
     reason = _take(selected, names, {REASON: pa.string()})[REASON]
-    seen = pc.if_else(is_selected, SELECTED, PASSED_OVER)
+    seen = pc.if_else(is_selected, as_scalar(SELECTED), as_scalar(PASSED_OVER))
     return pc.if_else(counts, seen, outcome), pc.if_else(counts, reason, why)
 
 
-def _text(numbers: pa.Array, after: str, before: str = "") -> pa.Array:
-    return pc.binary_join_element_wise(before, numbers.cast(pa.string()), after, "")
+def _dataset_of(names: pa.Array) -> pa.Array:
+    return pc.list_element(pc.split_pattern(names, MARK, max_splits=1), as_scalar(0))
+
+
+def _text(numbers: pa.Array, after: str | pa.Array, before: str = "") -> pa.Array:
+    end = as_scalar(after) if isinstance(after, str) else after
+    return pc.binary_join_element_wise(as_scalar(before), numbers.cast(pa.string()), end, as_scalar(""))

@@ -19,6 +19,7 @@ from emcurate.errors import InputError
 from emcurate.files import atomic_path
 from emcurate.patches.columns import as_column, as_numbers
 from emcurate.patches.list_names import ListNames, hash_names
+from emcurate.patches.parquet import open_parquet
 
 # Rows written at a time: names of 100 letters, 25 MB.
 BLOCK_ROWS = 250_000
@@ -124,7 +125,7 @@ def read_listed(path: Path) -> Listed | None:
         If it is damaged.
     """
     try:
-        with pq.ParquetFile(path) as file:
+        with open_parquet(path) as file:
             facts = file.schema_arrow.metadata or {}
             table = file.read(["list", "place"])
             return Listed(
@@ -149,7 +150,8 @@ def read_names(path: Path) -> list[str]:
         If it is damaged.
     """
     try:
-        column = pq.read_table(path, columns=["patch"]).column("patch")
+        with open_parquet(path) as file:
+            column = file.read(["patch"]).column("patch")
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise _damaged(path, error) from None
     if pa.types.is_binary(column.type):

@@ -52,7 +52,7 @@ class Listing:
     directories : list of Path
         Those that patches, or shards with patches, lie in.
     table : pyarrow.Table
-        A row a patch, with `patch` and `KNOWN_COLUMNS`; null where nothing tells.
+        A row a patch, with `patch` and the columns that were asked for; null where nothing tells.
     """
 
     paths: PathList
@@ -87,8 +87,8 @@ class SomeOf(Sequence[str]):
         return self._paths[int(self._places[index])]
 
 
-def list_patches(paths: PathList) -> Listing:
-    """Return the patches of a path list.
+def list_patches(paths: PathList, columns: Sequence[str] = KNOWN_COLUMNS) -> Listing:
+    """Return the patches of a path list with what is known of them, `dataset` and other columns.
 
     Raises
     ------
@@ -115,12 +115,12 @@ def list_patches(paths: PathList) -> Listing:
     if len(positions) < len(patches):
         first = as_column(positions, pa.int64())
         patches, by_name, owner = patches.take(first), by_name.take(first), owner[positions]
-    known = _read_known(patches, list(map(Path, directories)), owner)
-    columns = {
+    known = _read_known(patches, list(map(Path, directories)), owner, columns)
+    told = {
         name: pc.coalesce(known[name], in_one(by_name[name])) if name in by_name.column_names else known[name]
         for name in known
     }
-    listing = Listing(paths, positions, sorted(map(Path, directories)), pa.table({"patch": patches, **columns}))
+    listing = Listing(paths, positions, sorted(map(Path, directories)), pa.table({"patch": patches, **told}))
     # Arrow keeps what it has freed, which of many patches is more than is used.
     pa.default_memory_pool().release_unused()
     return listing
@@ -154,7 +154,7 @@ def _first_of_each(names: pa.StringArray, paths: PathList) -> npt.NDArray[np.int
 
 
 def _read_known(
-    names: pa.StringArray, directories: Sequence[Path], owners: npt.NDArray[np.int32]
+    names: pa.StringArray, directories: Sequence[Path], owners: npt.NDArray[np.int32], columns: Sequence[str]
 ) -> dict[str, pa.Array]:
     """Return what the tables in each patch's own directory say of it, by column; null where there is none."""
     rows = as_column(np.arange(len(names)), pa.int64())
@@ -162,9 +162,9 @@ def _read_known(
     row_of, pieces, found_rows = as_numbers(in_one(lookup.table["row"])), [], []
     for number, directory in enumerate(directories):
         for path in list_files(directory, [TABLE_SUFFIX]) if directory.is_dir() else []:
-            for some in read_row_groups(path, ["patch"], lookup.has_between, KNOWN_COLUMNS, "patch"):
+            for some in read_row_groups(path, ["patch"], lookup.has_between, columns, "patch"):
                 places = lookup.find(in_one(some["patch"]))
-                at = np.flatnonzero(places.is_valid().to_numpy(zero_copy_only=False))
+                at = np.flatnonzero(as_numbers(places.is_valid()))
                 here = row_of[as_numbers(places.drop_null())]
                 own = owners[here] == number
                 pieces.append(some.take(as_column(at[own], pa.int64())))
@@ -175,7 +175,7 @@ def _read_known(
     said = pa.concat_tables(pieces, promote_options="default") if pieces else pa.table({})
     return {
         name: in_one(said[name]).take(wanted) if name in said.column_names else pa.nulls(len(names), COLUMNS[name])
-        for name in KNOWN_COLUMNS
+        for name in columns
     }
 
 

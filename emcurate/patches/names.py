@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from emcurate import naming
 from emcurate.images.origins import IMAGE
-from emcurate.patches.columns import as_column
+from emcurate.patches.columns import as_column, as_scalar
 
 StringArray = npt.NDArray[np.str_]
 
@@ -89,8 +89,9 @@ def parse_names(names: pa.StringArray) -> dict[str, pa.Array]:
     fields = {name: pc.struct_field(parts, name) for name in ("dataset", "plane", "index", "y", "x")}
     kinds = {"plane": pa.int8(), "index": pa.int32(), "y": pa.int32(), "x": pa.int32()}
     # What did not take part in a match is empty.
-    texts = {name: pc.if_else(pc.equal(fields[name], ""), None, fields[name]) for name in kinds}
+    nothing = as_scalar(None, pa.string())
+    texts = {name: pc.if_else(pc.equal(fields[name], as_scalar("")), nothing, fields[name]) for name in kinds}
     numbers = {name: texts[name].cast(kind) for name, kind in kinds.items()}
     # Whether what has planes is a volume or a video its name does not say.
     is_image = pc.and_(pc.is_valid(fields["dataset"]), pc.is_null(numbers["plane"]))
-    return {"dataset": fields["dataset"], "kind": pc.if_else(is_image, IMAGE, None), **numbers}
+    return {"dataset": fields["dataset"], "kind": pc.if_else(is_image, as_scalar(IMAGE), nothing), **numbers}

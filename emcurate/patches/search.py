@@ -173,14 +173,18 @@ def search_range(queries: Any, columns: Any, start: Any, stop: Any, distance: An
 
 
 @compiled
-def settle_block(queries: Any, start: Any, distance: Any, owner: Any, kept: Any, columns: Any, count: Any) -> Any:
+def settle_block(
+    queries: Any, start: Any, each: Any, distance: Any, owner: Any, kept: Any, columns: Any, count: Any
+) -> Any:
     """Cover, one after another, those hashes of a block that no earlier exemplar covers; return the new `count`.
 
     Parameters
     ----------
-    queries : (n, words) uint64
-        All hashes; the block begins at `start` and is as long as `owner`.
+    queries : (n * each, words) uint64
+        All hashes; the block begins at number `start` and is as long as `owner`.
     start : int
+    each : int
+        Hashes that each has: any of them may be close to an exemplar's, which is the first it has.
     distance : uint64
     owner : (length,) int64
         Of each hash of the block the number of its exemplar, or -1; changed in place.
@@ -195,11 +199,14 @@ def settle_block(queries: Any, start: Any, distance: Any, owner: Any, kept: Any,
     for i in range(len(owner)):
         if owner[i] < 0:
             query = start + i
-            owner[i] = first_in_span(columns, before, count, queries, query, distance)
+            for turned in range(each * query, each * (query + 1)):
+                found = first_in_span(columns, before, count, queries, turned, distance)
+                if found >= 0 and (owner[i] < 0 or found < owner[i]):
+                    owner[i] = found
             if owner[i] < 0:
                 owner[i], kept[count] = count, query
                 for word in range(len(columns)):
-                    columns[word, count] = queries[query, word]
+                    columns[word, count] = queries[each * query, word]
                 count += 1
     return count
 

@@ -19,8 +19,8 @@ from emcurate.images.resampling import Factors, Scale, find_factors, resample, r
 from emcurate.images.sections import read_section, read_size
 from emcurate.running.claims import Notes
 from emcurate.running.jobs import Workers
-from emcurate.running.ledger import Source
 from emcurate.running.report import Report
+from emcurate.running.sources import Source
 
 SECTION_SUFFIXES = (".tiff", ".tif")
 

@@ -48,7 +48,7 @@ class Selection:
         for chunk in PathList(fpaths).chunks():
             parts = pc.extract_regex(_as_names(chunk, fpaths), _NAME)
             if parts.null_count:
-                found = str(chunk[int(np.flatnonzero(parts.is_null().to_numpy(zero_copy_only=False))[0])])
+                found = str(chunk[int(np.flatnonzero(as_numbers(parts.is_null()))[0])])
                 raise InputError(fpaths, "patches, {section}_{y}_{x}.tiff", found, "name a list of patches")
             if len(chunk):
                 first = str(chunk[0])

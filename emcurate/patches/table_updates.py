@@ -12,11 +12,15 @@ from emcurate.files import is_intact, note_output
 from emcurate.images.origins import Origin
 from emcurate.patches.table_parts import TableParts
 from emcurate.patches.tables import TABLE_SUFFIX, place_in_shard, read_cuts, write_cuts
-from emcurate.running.ledger import Ledger, Plan
-from emcurate.running.ledger_file import DONE
+from emcurate.running.ledger import Ledger
+from emcurate.running.ledger_lines import DONE
+from emcurate.running.sources import Plan
 
 # Ends the ledger's key of a dataset's table; no section's name holds a slash.
 TABLE_KEY = "/table"
+
+# In the ledger's details of a table: whether it has the measures of all patches, as earlier versions' have not.
+MEASURED = "measured"
 
 
 def table_key(dataset: str) -> str:
@@ -141,9 +145,11 @@ class TableUpdates:
             return 0
         path = self._patchdir / f"{dataset}{TABLE_SUFFIX}"
         cuts = (place_in_shard(rows[stem], stored.get(stem)) for stem in stems)
+        measured = all(rows[stem].is_measured() for stem in stems)
         count = write_cuts(path, cuts, origin, self._settings)
         if len(stems) == len(self._sections[dataset]) and not self._refused & set(stems):
-            self.finish(dataset, [note_output(path, self._patchdir)], {**details, "patches": count})
+            details = {**details, "patches": count, MEASURED: measured}
+            self.finish(dataset, [note_output(path, self._patchdir)], details)
         return count
 
     def finish(self, dataset: str, outputs: list[Any], details: Mapping[str, Any]) -> None:

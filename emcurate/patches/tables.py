@@ -9,10 +9,9 @@ from __future__ import annotations
 import bisect
 import contextlib
 import itertools
-import os
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +24,21 @@ import pyarrow.parquet as pq
 
 from emcurate import naming
 from emcurate.errors import InputError
-from emcurate.files import atomic_path, open_at_once, refuse_odd_kind
+from emcurate.files import atomic_path
 from emcurate.images.origins import Origin
 from emcurate.images.resampling import Resampled
-from emcurate.patches.columns import as_column, as_numbers, in_one
+from emcurate.patches.columns import as_column, as_numbers, as_scalar, in_one
 from emcurate.patches.hashing import WORD_BITS, BoolArray, WordArray, count_words
+from emcurate.patches.measures import BLUR, MEASURES, SATURATED
 from emcurate.patches.names import as_names, join_names, take_names
+from emcurate.patches.orientations import ORIENTATIONS
+from emcurate.patches.parquet import open_parquet
 
 TABLE_SUFFIX = "_patches.parquet"
+
+# What `emcurate.patches.measures` tells; null in tables, or rows of them, of versions that did not measure. By their
+# blur patches are sorted, so that it is kept to the last bit.
+MEASURE_COLUMNS = {name: pa.float64() if name == BLUR else pa.float32() for name in MEASURES}
 
 # `shard` is the file name of the tar that holds a patch, `offset` where in it the patch's own bytes (its TIFF) begin,
 # not the tar's header before them: so any program can read a patch there. Both are null for a patch that is a file of
@@ -55,6 +61,7 @@ COLUMNS: dict[str, pa.DataType] = {
     "lo": pa.float64(),
     "hi": pa.float64(),
     "hash": pa.binary(),
+    **MEASURE_COLUMNS,
     "shard": pa.string(),
     "offset": pa.int64(),
 }
@@ -63,7 +70,13 @@ SCHEMA = pa.schema(list(COLUMNS.items()))
 SEPARATOR = as_column(["_"], pa.string())[0]  # between what a patch's name is made of
 
 # Those that are a patch's own, and not its section's.
-OWN_COLUMNS = ("patch", "y", "x", "height", "width", "hash", "shard", "offset")
+OWN_COLUMNS = ("patch", "y", "x", "height", "width", "hash", *MEASURES, "shard", "offset")
+
+# Those that a table of any version has.
+KNOWN_TO_ALL = tuple(name for name in COLUMNS if name not in MEASURES)
+
+# In tables whose patches were hashed in all orientations: the hashes of the others, one after another.
+TURNED = "hash_turned"
 
 # Rows after which a row group ends: what is held at once when tables are written and read piece by piece.
 ROWS_AT_ONCE = 1 << 17
@@ -91,9 +104,11 @@ class Cut:
     places : (n, 4) int32
         Row, column, height and width of each in the section, in pixels.
     hashes : (n, bytes) uint8
-        Packed bits, row by row.
+        Packed bits, row by row; where all orientations were hashed, those of each after another.
     shard : str, optional
         The shard that holds them, if any does; `offsets` are their members' places in it, in bytes.
+    measures : (n, 5) float64, optional
+        As `emcurate.patches.measures.measure_places` returns them; NaN where not known.
     """
 
     section: naming.Section
@@ -101,6 +116,11 @@ class Cut:
     hashes: npt.NDArray[np.uint8]
     shard: str | None = None
     offsets: npt.NDArray[np.int64] | None = None
+    measures: npt.NDArray[np.float64] | None = None
+
+    def is_measured(self) -> bool:
+        """Return whether the measures of all patches are known, but for those that cannot be."""
+        return self.measures is not None and not np.isnan(self.measures[:, 0]).any()
 
 
 def pack_bits(hashes: BoolArray) -> npt.NDArray[np.uint8]:
@@ -133,11 +153,13 @@ def write_cuts(
     origins : callable, optional
         Gives where a section comes from by its name; without it, the columns that tell so are left out.
     settings : mapping
-        `crop_size`, `hash_size` and `hash`, kept in the table's metadata.
+        `crop_size`, `hash_size` and `hash`, kept in the table's metadata; `orientations` where all were hashed.
     more : mapping of bytes to bytes, optional
         What else to keep there.
     """
     columns = SCHEMA if origins is not None else pa.schema([SCHEMA.field(name) for name in OWN_COLUMNS])
+    if settings.get("orientations"):
+        columns = columns.append(pa.field(TURNED, pa.binary()))
     cuts = iter(cuts)
     first = next(cuts, None)
     cuts = itertools.chain([] if first is None else [first], cuts)
@@ -188,13 +210,16 @@ def _build_rows(cuts: Sequence[Cut], origins: Callable[[str], Origin] | None, sc
     at = np.concatenate(offsets) if offsets else np.zeros(0, np.int64)
     stems = as_column([cut.section.stem for cut in cuts], pa.string()).take(of_section)
     shards = as_column([cut.shard for cut in cuts], pa.string())
+    own_bytes = (int(schema.metadata[HASH_SIZE_KEY]) ** 2 + 7) // 8
     columns = {
         "patch": pc.binary_join_element_wise(stems, y.cast(pa.string()), x.cast(pa.string()), SEPARATOR),
         "y": y,
         "x": x,
         "height": height,
         "width": width,
-        "hash": _binary(b"".join(cut.hashes.tobytes() for cut in cuts), len(places)),
+        "hash": _binary(b"".join(cut.hashes[:, :own_bytes].tobytes() for cut in cuts), len(places)),
+        TURNED: _binary(b"".join(cut.hashes[:, own_bytes:].tobytes() for cut in cuts), len(places)),
+        **_columns_of_measures(np.concatenate([_measures_of(cut) for cut in cuts]) if cuts else _unmeasured(0)),
         "shard": shards.take(as_column(numbers, pa.int32(), at < 0)),
         "offset": as_column(at, COLUMNS["offset"], at < 0),
     }
@@ -235,7 +260,8 @@ def read_cuts(
     """
     found: dict[str, list[Cut]] = defaultdict(list)
     metadata: dict[bytes, bytes] = {}
-    for table in read_row_groups(path, OWN_COLUMNS):
+    own = [name for name in OWN_COLUMNS if name not in MEASURES]
+    for table in read_row_groups(path, own, also=[*MEASURES, TURNED]):
         metadata = dict(table.schema.metadata)
         if not len(table):
             continue
@@ -243,7 +269,9 @@ def read_cuts(
         numbers = as_numbers(of_section.indices)
         places = np.stack([as_numbers(table[name]) for name in ("y", "x", "height", "width")], axis=1)
         offsets = as_numbers(pc.coalesce(table["offset"], as_column(np.full(len(table), -1), pa.int64())))
-        hashes = hashes_of(table)
+        hashes, measures = hashes_of(table), measures_of(table)
+        if TURNED in table.column_names:
+            hashes = np.concatenate([hashes, hashes_of(table, TURNED, ORIENTATIONS - 1)], axis=1)
         # Stable, so that a section's patches stay in the order of their names.
         order = np.argsort(numbers, kind="stable")
         starts = np.searchsorted(numbers[order], np.arange(len(of_section.dictionary)))
@@ -252,7 +280,9 @@ def read_cuts(
                 continue
             in_shard = rows[offsets[rows] >= 0]
             shard = table["shard"][int(in_shard[0])].as_py() if len(in_shard) else None
-            cut = Cut(naming.parse_section(stem), places[rows], hashes[rows], shard, offsets[rows] if shard else None)
+            at = offsets[rows] if shard else None
+            told = None if measures is None else measures[rows]
+            cut = Cut(naming.parse_section(stem), places[rows], hashes[rows], shard, at, told)
             found[stem].append(cut)
     return {stem: join_cuts(cuts) for stem, cuts in found.items()}, metadata
 
@@ -269,16 +299,17 @@ def join_cuts(cuts: Sequence[Cut]) -> Cut:
         np.concatenate([cut.hashes for cut in cuts]),
         shard,
         np.concatenate(offsets) if shard else None,
+        np.concatenate([_measures_of(cut) for cut in cuts]),
     )
 
 
 def place_in_shard(cut: Cut, stored: Cut | None) -> Cut:
     """Return the patches of a section, of which those that are `stored` in a shard have their place there."""
     if stored is None or stored.offsets is None:
-        return Cut(cut.section, cut.places, cut.hashes)
+        return replace(cut, shard=None, offsets=None)
     at = {(int(y), int(x)): int(offset) for (y, x, _, _), offset in zip(stored.places, stored.offsets, strict=True)}
     offsets = np.array([at.get((int(y), int(x)), -1) for y, x, _, _ in cut.places], np.int64)
-    return Cut(cut.section, cut.places, cut.hashes, stored.shard, offsets)
+    return replace(cut, shard=stored.shard, offsets=offsets)
 
 
 def _columns_of_sections(
@@ -305,14 +336,17 @@ def _columns_of_sections(
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Read a table, or some of its columns, whole.
+    """Read a table, or some of its columns, whole; without measures if these are of a version that had none.
 
     Raises
     ------
     InputError
         If the file is no table of patches.
     """
-    return pa.concat_tables(read_row_groups(path, list(columns or COLUMNS))).combine_chunks()
+    if columns is not None:
+        return pa.concat_tables(read_row_groups(path, columns)).combine_chunks()
+    whole = pa.concat_tables(read_row_groups(path, KNOWN_TO_ALL, also=MEASURES)).combine_chunks()
+    return whole.select([name for name in COLUMNS if name in whole.column_names])
 
 
 def read_row_groups(
@@ -348,9 +382,7 @@ def _open_table(path: Path, columns: Sequence[str]) -> Iterator[pq.ParquetFile]:
     """Give an open table that has these columns; what is none, or damaged, raises `InputError`."""
     advice = "run raw/crop_patches.py again"
     try:
-        with open(path, "rb", opener=open_at_once) as file:
-            refuse_odd_kind(path, os.fstat(file.fileno()).st_mode)
-            parquet = pq.ParquetFile(file, page_checksum_verification=True)
+        with open_parquet(path) as parquet:
             schema = parquet.schema_arrow
             wrong = [name for name in columns if name not in schema.names]
             if wrong or not (schema.metadata or {}).get(HASH_SIZE_KEY, b"").isdigit():
@@ -384,7 +416,7 @@ def read_shard_places(path: Path, shard: str) -> tuple[list[str], list[int]]:
     offsets: list[int] = []
     # Only the row groups that may have any: a shard's patches are found in a few milliseconds, however large the table.
     for table in read_row_groups(path, ["patch", "shard", "offset"], lambda low, high: low <= shard <= high):
-        held = table.filter(pc.and_(pc.equal(table["shard"], shard), pc.is_valid(table["offset"])))
+        held = table.filter(pc.and_(pc.equal(table["shard"], as_scalar(shard)), pc.is_valid(table["offset"])))
         names += held["patch"].to_pylist()
         offsets += held["offset"].to_pylist()
     return names, offsets
@@ -403,12 +435,18 @@ class PatchHashes:
         Of a hash, in bits.
     shards : Shards, optional
         Where any patch lies in one.
+    saturated : (n,) float64, optional
+        The share of wholly black or white pixels in each, where that is known of all.
+    turned : (n, 8, words) uint64, optional
+        The hashes of all orientations, where they were asked for and the table has them.
     """
 
     names: pa.LargeStringArray
     words: WordArray
     side: int
     shards: Shards | None = None
+    saturated: npt.NDArray[np.float64] | None = None
+    turned: WordArray | None = None
 
 
 class Shards:
@@ -436,7 +474,14 @@ class Shards:
                 known.setdefault(f"{name}/", len(known))
             self.prefixes = list(known)
             numbers = np.array([known[f"{name}/"] for name in encoded.dictionary.to_pylist()] + [0], np.int32)
-            self._found.append(numbers[encoded.indices.fill_null(len(numbers) - 1).to_numpy(zero_copy_only=False)])
+            places = pc.coalesce(encoded.indices, as_scalar(len(numbers) - 1, pa.int32()))
+            self._found.append(numbers[as_numbers(places)])
+
+    def take(self, places: npt.NDArray[np.int64]) -> Shards:
+        """Return this of the patches at some places only."""
+        some = Shards()
+        some.prefixes, some._found = self.prefixes, [np.concatenate(self._found)[places]]
+        return some
 
     def put_before(self, names: pa.LargeStringArray, places: npt.NDArray[np.int64]) -> pa.LargeStringArray:
         """Return the names of the patches at some places, each with its shard before it."""
@@ -446,27 +491,39 @@ class Shards:
         return pc.binary_join_element_wise(prefixes, names, as_names([""])[0])
 
 
-def read_hashes(path: Path) -> PatchHashes:
+def read_hashes(path: Path, with_turned: bool = False) -> PatchHashes:
     """Read the names and hashes of a table, a group of its rows at a time, so that little else is in memory.
+
+    `with_turned` asks for those of all orientations too.
 
     Raises
     ------
     InputError
         If the file is no table of patches, or its hashes have not the size it says.
     """
-    names, words, shards = [], [], Shards()
+    names, words, turned, saturated, shards = [], [], [], [], Shards()
     side = 0
-    for rows in read_row_groups(path, ["patch", "hash"], also=["shard"]):
+    for rows in read_row_groups(path, ["patch", "hash"], also=["shard", SATURATED, *([TURNED] if with_turned else [])]):
         side = hash_size_of(rows)
         if "shard" in rows.column_names:
             shards.add(rows["shard"])
         if rows["patch"].null_count:
             raise InputError(path, "a table of patches", "rows without a name", "run raw/crop_patches.py again")
+        if SATURATED in rows.column_names:
+            saturated.append(_as_floats(in_one(rows[SATURATED])))
         names.append(rows["patch"])
         words += [_words_of(chunk, side, path) for chunk in rows["hash"].chunks]
+        if TURNED in rows.column_names:
+            turned += [_words_of(chunk, side, path, ORIENTATIONS - 1) for chunk in rows[TURNED].chunks]
     words = words or [np.zeros((0, count_words(side)), np.uint64)]
     in_shards = shards if len(shards.prefixes) > 1 else None
-    read = PatchHashes(join_names(names), words[0] if len(words) == 1 else np.concatenate(words), side, in_shards)
+    known = np.concatenate(saturated) if len(saturated) == len(names) else np.full(1, np.nan)
+    upright = words[0] if len(words) == 1 else np.concatenate(words)
+    of_all = None
+    if turned:
+        others = np.concatenate(turned).reshape(len(upright), ORIENTATIONS - 1, -1)
+        of_all = np.concatenate([upright[:, None], others], axis=1)
+    read = PatchHashes(join_names(names), upright, side, in_shards, None if np.isnan(known).any() else known, of_all)
     if len(read.names) > ROWS_KEPT:
         del names, rows
         # Arrow keeps what it has freed, which of many rows is as much again as is used.
@@ -474,13 +531,13 @@ def read_hashes(path: Path) -> PatchHashes:
     return read
 
 
-def _words_of(column: pa.Array, side: int, path: Path) -> WordArray:
-    """Return hashes packed into bytes as words, padded with zeros."""
-    count, width = len(column), (side * side + 7) // 8
+def _words_of(column: pa.Array, side: int, path: Path, each: int = 1) -> WordArray:
+    """Return hashes packed into bytes, so many in each row, as words, (rows * each, words), padded with zeros."""
+    count, width = len(column) * each, (side * side + 7) // 8
     _, offsets, data = column.cast(pa.large_binary()).buffers()
-    starts = np.frombuffer(offsets or bytes(8), np.int64, count + 1, 8 * column.offset)
-    if column.null_count or not (np.diff(starts) == width).all():
-        found = f"hashes of other sizes than {width} bytes"
+    starts = np.frombuffer(offsets or bytes(8), np.int64, len(column) + 1, 8 * column.offset)
+    if column.null_count or not (np.diff(starts) == width * each).all():
+        found = f"hashes of other sizes than {width * each} bytes"
         raise InputError(path, f"hashes of side {side}", found, "run raw/crop_patches.py again")
     padded = np.zeros((count, WORD_BITS // 8 * count_words(side)), np.uint8)
     padded[:, :width] = np.frombuffer(data or b"", np.uint8)[starts[0] : starts[-1]].reshape(count, width)
@@ -503,7 +560,7 @@ def read_rows(path: Path, patches: Collection[str]) -> list[dict[str, Any]]:
         return bisect.bisect_left(names, first) < bisect.bisect_right(names, last)
 
     # Only the pieces that may have any: a patch is found as soon in a table of millions as in one of thousands.
-    for table in read_row_groups(path, list(COLUMNS), may_hold, by="patch"):
+    for table in read_row_groups(path, KNOWN_TO_ALL, may_hold, MEASURES, by="patch"):
         resampled = read_resampled(path, table.schema.metadata)
         said = {} if resampled is None else {"resampled": resampled}
         rows += [row | said for row in table.filter(pc.is_in(table["patch"], wanted)).to_pylist()]
@@ -526,15 +583,41 @@ def hash_size_of(table: pa.Table) -> int:
     return int(table.schema.metadata[HASH_SIZE_KEY])
 
 
-def hashes_of(table: pa.Table) -> npt.NDArray[np.uint8]:
-    """Return the packed hashes of a table: (n, bytes) uint8."""
-    column = in_one(table["hash"])
-    width = (hash_size_of(table) ** 2 + 7) // 8
+def hashes_of(table: pa.Table, name: str = "hash", count: int = 1) -> npt.NDArray[np.uint8]:
+    """Return the packed hashes of a table: (n, bytes) uint8; of a column in which `count` stand one after another."""
+    column = in_one(table[name])
+    width = count * ((hash_size_of(table) ** 2 + 7) // 8)
     offsets = np.frombuffer(column.buffers()[1], np.int32, len(column) + 1, 4 * column.offset)
     if len(column) and not (np.diff(offsets) == width).all():
         raise ValueError(f"hashes of other sizes than {width} bytes")
     data = np.frombuffer(column.buffers()[2] or b"", np.uint8)
     return data[offsets[0] : offsets[0] + len(column) * width].reshape(len(column), width)
+
+
+def measures_of(table: pa.Table) -> npt.NDArray[np.float64] | None:
+    """Return the measures of a table's patches, (n, 5) float64, NaN where not known; None of one that has none."""
+    if not set(MEASURES) <= set(table.column_names):
+        return None
+    return np.stack([_as_floats(in_one(table[name])) for name in MEASURES], axis=1)
+
+
+def _as_floats(column: pa.Array) -> npt.NDArray[np.float64]:
+    """Return a column of numbers as float64; NaN where null."""
+    return as_numbers(pc.coalesce(column.cast(pa.float64()), as_scalar(float("nan"))))
+
+
+def _measures_of(cut: Cut) -> npt.NDArray[np.float64]:
+    return _unmeasured(len(cut.places)) if cut.measures is None else cut.measures
+
+
+def _unmeasured(count: int) -> npt.NDArray[np.float64]:
+    return np.full((count, len(MEASURES)), np.nan)
+
+
+def _columns_of_measures(found: npt.NDArray[np.float64]) -> dict[str, pa.Array]:
+    """Return measures, (n, 5), as columns; null where not known."""
+    columns = zip(MEASURES, found.T, strict=True)
+    return {name: as_column(column, MEASURE_COLUMNS[name], np.isnan(column)) for name, column in columns}
 
 
 def _binary(data: bytes, count: int) -> pa.Array:

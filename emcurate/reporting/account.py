@@ -7,8 +7,9 @@ from pathlib import Path
 from emcurate.files import note_output, taken_by_other
 from emcurate.patches.joined import JOINED_NAME, Results, write_joined
 from emcurate.reporting.datasheet import DATASHEET, SHEET
-from emcurate.running.ledger import Ledger, Source
+from emcurate.running.ledger import Ledger
 from emcurate.running.report import Report
+from emcurate.running.sources import Source
 
 COUNTED = "patches accounted for"
 
@@ -35,7 +36,7 @@ def write_account(ledger: Ledger, results: Results, report: Report, *, overwrite
     source = Source(ledger.directory, results.digest(), JOINED_NAME, is_renewed=True)
     plan = ledger.plan({JOINED_NAME: source}, report, root=ledger.directory, overwrite=overwrite)
     if plan.done:
-        report.count(COUNTED, ledger.details_of(JOINED_NAME)["patches"])
+        report.count(COUNTED, ledger.entries[JOINED_NAME].count_of("patches"))
         return
     if path.exists() and not ledger.replaces(JOINED_NAME):
         raise taken_by_other(path, "the table this run would write")

@@ -37,7 +37,7 @@ def advise(summary: Summary, exemplars: Path, kept: Path, selected: Path, *, has
     if outcomes[EXEMPLAR] and not judged:
         steps.append(
             f"Label some hundreds of exemplars in labeling.ipynb (FPATHS = {str(exemplars)!r}), then run the same "
-            "command with --labels patch_quality_labels.npy."
+            "command with --labels patch_quality_labels.npy; or, without labels, with --filter measures."
         )
     scores = summary.scores
     quarter = len(scores) // 4

@@ -14,15 +14,16 @@ from emcurate.errors import InputError
 from emcurate.files import digest_bytes, hash_file, note_output, read_regular, refuse_different, write_once
 from emcurate.patches.joined import JOINED_NAME
 from emcurate.reporting.croissant import OWN_TERM, Files, make_croissant
-from emcurate.reporting.facts import OF_ALL, Command, Facts, add_small, count_patches, read_parameters
+from emcurate.reporting.facts import OF_ALL, Command, Facts, add_small, count_patches, find_parameters
 from emcurate.reporting.inputs import Input, digest_inputs, find_state, list_inputs
 from emcurate.reporting.provenance import find_commit, find_versions
-from emcurate.reporting.results import digest_results
+from emcurate.reporting.results import digest_results, read_ledgers_of
 from emcurate.reporting.sheet import make_sheet
 from emcurate.running.jobs import Workers
-from emcurate.running.ledger import Ledger, Source
-from emcurate.running.ledger_file import LedgerFile, ledger_path
+from emcurate.running.ledger import Ledger
+from emcurate.running.ledger_file import LedgerFile
 from emcurate.running.report import Report
+from emcurate.running.sources import Source
 
 DATASHEET, SHEET = "datasheet.json", "datasheet.md"
 
@@ -73,9 +74,10 @@ def write_datasheets(ledger: Ledger, run: Run, report: Report, workers: Workers,
         If files of these names are there that are somebody else's.
     """
     out, noted = ledger.directory, ledger.details_of(DATASHEET)
-    names = list_inputs(out, run.stages, run.also)
+    ledgers = read_ledgers_of(run.stages)
+    names = list_inputs(out, ledgers.values(), run.also)
     account = [output.digest for output in ledger.outputs_of(JOINED_NAME)]
-    made = digest_of({stage: _digest_made(place, stage) for stage, place in run.stages.items()}, account)
+    made = digest_of({stage: _digest_made(each) for stage, each in ledgers.items()}, account)
     # A run that has made nothing new is none that results came of.
     before = _decode(noted.get("by"), By)
     by = before if before and before.made == made else _go_on(before, run.command, made)
@@ -87,8 +89,8 @@ def write_datasheets(ledger: Ledger, run: Run, report: Report, workers: Workers,
     if plan.done:
         return
     datasets, reasons = count_patches(out / JOINED_NAME)
-    if "crop_patches" in run.stages:
-        add_small(datasets, run.stages["crop_patches"])
+    if "crop_patches" in ledgers:
+        add_small(datasets, ledgers["crop_patches"])
     for dataset in sorted(licences.keys() - {OF_ALL}):
         if dataset not in datasets:
             report.warn(f"--licence {dataset}=…: there is no dataset of that name")
@@ -99,10 +101,10 @@ def write_datasheets(ledger: Ledger, run: Run, report: Report, workers: Workers,
         versions=by.versions,
         commit=by.commit,
         commands=by.commands,
-        parameters=read_parameters(run.stages),
+        parameters=find_parameters(ledgers),
         licences=licences,
         inputs=inputs,
-        results=digest_results(out, run.stages),
+        results=digest_results(out, ledgers),
         datasets=datasets,
         reasons=reasons,
     )
@@ -142,7 +144,12 @@ def find_files(stages: Mapping[str, Path], out: Path) -> list[Files]:
         "cleanup2d": [("sections-of-images", "*.tiff", "image/tiff")],
         "cross_section3d": [("sections-of-volumes", "*.tiff", "image/tiff")],
         "crop_patches": [("patch-files", "*.tiff", "image/tiff"), ("shards-of-patches", "*.tar", "application/x-tar")],
-        "reconstruct3d": [("subvolumes", "*.npy", "application/x-npy")],
+        "reconstruct3d": [
+            ("subvolumes", "*.npy", "application/x-npy"),
+            ("subvolumes-as-tiff", "*.tiff", "image/tiff"),
+            ("subvolumes-as-ome-zarr", "*.zarr/**", "application/vnd+zarr"),
+            ("subvolumes-to-look-at", "*.webp", "image/webp"),
+        ],
     }
     return [
         Files(what, (f"{stages[stage].relative_to(out).as_posix()}/{pattern}",), encoding, what.replace("-", " "))
@@ -182,9 +189,9 @@ def describe_base(path: Path) -> Input:
     return Input(str(path), path.stat().st_size, hash_file(path), "")
 
 
-def _digest_made(directory: Path, stage: str) -> str:
+def _digest_made(ledger: LedgerFile) -> str:
     """Return what changes when a stage has made, or lost, anything."""
-    entries = LedgerFile(ledger_path(directory, stage)).entries
+    entries = ledger.entries
     lines = (
         f"{key}\0{entries[key].made_with}\0".encode("utf-8", "surrogateescape") + bytes(entries[key].outputs)
         for key in sorted(entries)

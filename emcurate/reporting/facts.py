@@ -10,12 +10,13 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from emcurate.patches.columns import as_scalar, count_rows
 from emcurate.patches.exports.plan import LEFT_OUT
+from emcurate.patches.parquet import open_parquet
 from emcurate.reporting.inputs import Input
 from emcurate.reporting.results import Made
-from emcurate.running.ledger_file import LedgerFile, ledger_path
+from emcurate.running.ledger_file import LedgerFile
 
 # The licence of datasets of which nothing else is said.
 OF_ALL = ""
@@ -66,9 +67,9 @@ class Facts(msgspec.Struct):
         return {stage: found["seed"] for stage, found in self.parameters.items() if found.get("seed") is not None}
 
 
-def read_parameters(stages: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+def find_parameters(ledgers: Mapping[str, LedgerFile]) -> dict[str, dict[str, Any]]:
     """Return with which parameters each stage has run, as its ledger noted them."""
-    headers = {stage: LedgerFile(ledger_path(directory, stage)).header for stage, directory in stages.items()}
+    headers = {stage: ledger.header for stage, ledger in ledgers.items()}
     return {stage: dict(header.parameters or {}) for stage, header in headers.items() if header is not None}
 
 
@@ -79,33 +80,32 @@ def count_patches(joined: Path) -> tuple[dict[str, DatasetFacts], dict[str, int]
     sources: dict[str, set[str]] = defaultdict(set)
     sizes: dict[str, set[float]] = defaultdict(set)
     alike = ["dataset", "kind", "source", "pixel_size_y_nm", "pixel_size_x_nm", "outcome"]
-    with pq.ParquetFile(joined) as parquet:
+    with open_parquet(joined) as parquet:
         for batch in parquet.iter_batches(COUNTED_AT_ONCE, columns=[*alike, "why"], use_threads=False):
             rows = pa.Table.from_batches([batch])
             # Of a million patches there are a few that differ in these.
-            for row in rows.group_by(alike, use_threads=False).aggregate([([], "count_all")]).to_pylist():
-                name, number = row["dataset"] or "", row["count_all"]
+            for (dataset, kind, source, *steps, outcome), number in count_rows(rows, alike):
+                name = dataset or ""
                 facts = datasets[name]
                 facts.patches += number
-                facts.outcomes[row["outcome"]] = facts.outcomes.get(row["outcome"], 0) + number
-                if row["kind"] and row["kind"] not in facts.kinds:
-                    facts.kinds = sorted([*facts.kinds, row["kind"]])
-                sources[name] |= {row["source"]} - {None}
-                sizes[name] |= {row["pixel_size_y_nm"], row["pixel_size_x_nm"]} - {None}
-            left_out = rows.filter(pc.equal(rows["outcome"], LEFT_OUT))
-            for row in left_out.group_by("why", use_threads=False).aggregate([([], "count_all")]).to_pylist():
-                reasons[row["why"]] += row["count_all"]
+                facts.outcomes[outcome] = facts.outcomes.get(outcome, 0) + number
+                if kind and kind not in facts.kinds:
+                    facts.kinds = sorted([*facts.kinds, kind])
+                sources[name] |= {source} - {None}
+                sizes[name] |= {*steps} - {None}
+            left_out = rows.filter(pc.equal(rows["outcome"], as_scalar(LEFT_OUT)))
+            for (why,), number in count_rows(left_out, ["why"]):
+                reasons[why] += number
     for name, facts in datasets.items():
         facts.sources, facts.pixel_sizes_nm = len(sources[name]), sorted({round(size, 3) for size in sizes[name]})
     return dict(sorted(datasets.items())), dict(sorted(reasons.items()))
 
 
-def add_small(datasets: Mapping[str, DatasetFacts], patchdir: Path) -> None:
+def add_small(datasets: Mapping[str, DatasetFacts], cropped: LedgerFile) -> None:
     """Enter how many patches crop_patches.py left out for their size, as far as it noted that."""
-    for line in LedgerFile(ledger_path(patchdir, "crop_patches")).entries.values():
-        small = line.details.get("small")
-        if isinstance(small, int) and line.dataset in datasets:
-            datasets[line.dataset].small += small
+    for line in cropped.entries.values():
+        if line.dataset in datasets:
+            datasets[line.dataset].small += line.count_of("small")
 
 
 def parse_licences(words: Sequence[str]) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -13,9 +13,9 @@ from emcurate.errors import InputError
 from emcurate.files import DIGEST_CHUNK_BYTES, fingerprint, fingerprint_tree, is_directory, is_there, open_regular
 from emcurate.patches.label_files import LabelFiles
 from emcurate.running.jobs import Workers
-from emcurate.running.ledger import path_as_text, path_of_text
-from emcurate.running.ledger_file import LedgerFile, ledger_path
+from emcurate.running.ledger_file import LedgerFile
 from emcurate.running.report import Report
+from emcurate.running.spelled_paths import path_as_text, path_of_text
 from emcurate.volumes.formats import file_of
 from emcurate.volumes.formats.nrrd import data_file
 
@@ -36,22 +36,20 @@ class Input(msgspec.Struct, frozen=True):
     state: str
 
 
-def list_inputs(out: Path, stages: Mapping[str, Path], also: Iterable[Path | None]) -> list[str]:
+def list_inputs(out: Path, ledgers: Iterable[LedgerFile], also: Iterable[Path | None]) -> list[str]:
     """Return what stages have read, but for what other stages made in `out`, in order of names.
 
     Parameters
     ----------
     out : Path
-    stages : mapping of str to Path
-        The directory of each stage's results.
+    ledgers : iterable of LedgerFile
+        What each stage has noted.
     also : iterable of Path
         What no ledger tells, such as weights; None is left out.
     """
     found = {path_as_text(path) for path in also if path is not None}
-    for stage, directory in stages.items():
-        for line in LedgerFile(ledger_path(directory, stage)).entries.values():
-            if line.source and not _is_below(line.source, out):
-                found.add(line.source)
+    read = {line.source for ledger in ledgers for line in ledger.entries.values()}  # many lines are of one input
+    found |= {source for source in read if source and not _is_below(source, out)}
     for text in sorted(found):
         path = Path(path_of_text(text))
         if path.suffix.lower() == HEADER_SUFFIX and path.is_file():

@@ -25,6 +25,7 @@ from emcurate.patches.joined import (
     UNINFORMATIVE,
     UNREADABLE,
 )
+from emcurate.patches.leaks import name_bands
 from emcurate.reporting.charts import Bar, Node, draw_bars, draw_flow
 from emcurate.reporting.summary import GREY_BARS, SCORE_BARS, SOURCES_KEPT, Dataset, Summary
 from emcurate.reporting.thumbnails import Thumbnails, encode_sheet
@@ -184,6 +185,8 @@ def render(run: ReportedRun, summary: Summary, threshold: float | None = None) -
         sources_most=SOURCES_KEPT,
         cards_left=max(0, len(largest) - CARDS),
         groups=[(name, size, thumbnails.picture(name)) for name, size in summary.groups],
+        leak_bands=name_bands(),
+        leaks=summary.list_leaks()[:LINES],
         distances=draw_bars(_bars_of_distances(summary), "Duplicates by their distance from their exemplar"),
         scores=draw_bars(
             _bars(summary.scores.tolist(), 1 / SCORE_BARS, "score"),

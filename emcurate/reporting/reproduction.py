@@ -13,10 +13,10 @@ from emcurate.partials import partial_path
 from emcurate.reporting.facts import Facts
 from emcurate.reporting.inputs import digest_inputs, is_address
 from emcurate.reporting.provenance import find_commit, find_versions
-from emcurate.reporting.results import Made, digest_results
+from emcurate.reporting.results import Made, digest_results, read_ledgers_of
 from emcurate.running.jobs import Workers
-from emcurate.running.ledger import path_of_text
 from emcurate.running.report import Report
+from emcurate.running.spelled_paths import path_of_text
 
 
 def check_inputs(facts: Facts, report: Report, workers: Workers) -> bool:
@@ -75,7 +75,7 @@ def scratch_directory(wanted: Path | None, beside: Path) -> Iterator[Path]:
 
 def compare_results(facts: Facts, out: Path, stages: Mapping[str, Path], report: Report, advice: str) -> None:
     """Report every stage and dataset of which another run has made something else."""
-    made = digest_results(out, stages)
+    made = digest_results(out, read_ledgers_of(stages))
     for stage in dict.fromkeys([*facts.results, *made]):
         before, after = facts.results.get(stage, {}), made.get(stage, {})
         for dataset in sorted(before.keys() | after.keys()):

@@ -12,11 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from emcurate.errors import InputError
-from emcurate.patches.columns import in_one
+from emcurate.naming import MARK
+from emcurate.patches.columns import as_column, as_numbers, as_scalar, count_rows, in_one
 from emcurate.patches.joined import DUPLICATE, INFORMATIVE, PASSED_OVER, SELECTED, UNINFORMATIVE
+from emcurate.patches.leaks import BANDS
+from emcurate.patches.parquet import open_parquet
 
 # Bars of the histograms of scores, 0 to 1, and of mean grey values, 0 to 255.
 SCORE_BARS = 40
@@ -57,7 +59,7 @@ class Thinned:
         """Take more names."""
         first = -self._seen % self._step
         places = np.arange(first, len(names), self._step)
-        self._kept += names.take(pa.array(places)).to_pylist()
+        self._kept += names.take(as_column(places, pa.int64())).to_pylist()
         self._seen += len(names)
         while len(self._kept) > 2 * self._most:
             self._kept, self._step = self._kept[::2], 2 * self._step
@@ -89,6 +91,8 @@ class Dataset:
         The values of the source that became black and white, the least and the greatest of all its sections.
     names : dict of str to Thinned
         Some patches of each outcome.
+    leaks : (len(BANDS) + 1,) int64
+        Its near-duplicates of another set by their distance, as `emcurate.patches.leaks.BANDS` divides it.
     """
 
     name: str
@@ -101,6 +105,7 @@ class Dataset:
     steps_nm: set[float] = field(default_factory=set)
     limits: tuple[float, float] | None = None
     names: dict[str, Thinned] = field(default_factory=dict)
+    leaks: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(len(BANDS) + 1, np.int64))
 
 
 @dataclass
@@ -141,6 +146,10 @@ class Summary:
         """Patches of all datasets by what became of them."""
         return sum((dataset.outcomes for dataset in self.datasets.values()), Counter())
 
+    def list_leaks(self) -> list[tuple[str, list[int]]]:
+        """Return the datasets that have leaks, with how many are in each of `name_bands`."""
+        return [(name, dataset.leaks.tolist()) for name, dataset in self.datasets.items() if dataset.leaks.any()]
+
     @property
     def informative(self) -> int:
         """How many patches were found informative, whether or not a selection has taken them."""
@@ -168,16 +177,20 @@ def summarize(table: Path) -> Summary:
     summary = Summary()
     sections: dict[str, set[Any]] = {}
     sizes: dict[str, Counter[str]] = {}
+    strangers: Counter[str] = Counter()
     for rows in _read_pieces(table):
         for name, some in _by_dataset(rows):
             dataset = summary.datasets.setdefault(name, Dataset(name))
             _describe(dataset, some, sections.setdefault(name, set()))
-            _count_groups(sizes.setdefault(name, Counter()), some)
+            _count_groups(sizes.setdefault(name, Counter()), strangers, some, name)
+            _count_leaks(dataset, some)
         _count_reasons(summary, rows)
         _count_numbers(summary, rows)
         _rank_by_score(summary, rows)
     for name, dataset in summary.datasets.items():
         dataset.sections = len(sections[name])
+    for exemplar, count in strangers.items():
+        sizes.setdefault(exemplar.partition(MARK)[0], Counter())[exemplar] += count
     largest = (pair for each in sizes.values() for pair in each.most_common(LARGEST_GROUPS))
     summary.groups = sorted(((name, size + 1) for name, size in largest), key=lambda pair: (-pair[1], pair[0]))
     del summary.groups[LARGEST_GROUPS:]
@@ -187,11 +200,11 @@ def summarize(table: Path) -> Summary:
 def _read_pieces(table: Path) -> Iterator[pa.Table]:
     """Yield the columns that are summarized, row group by row group."""
     try:
-        with pq.ParquetFile(table, page_checksum_verification=True) as parquet:
+        with open_parquet(table) as parquet:
             there = parquet.schema_arrow.names
-            columns = [name for name in (*COLUMNS, "mean") if name in there]
+            columns = [name for name in (*COLUMNS, "mean", "leak_distance") if name in there]
             for group in range(parquet.num_row_groups):
-                yield parquet.read_row_group(group, columns=columns)
+                yield parquet.read_row_group(group, columns=columns, use_threads=False)
     except (pa.ArrowException, OSError) as error:
         raise InputError(table, "the table of all patches", f"{error}", "run curate.py again") from None
 
@@ -200,7 +213,7 @@ def _by_dataset(rows: pa.Table) -> Iterator[tuple[str, pa.Table]]:
     """Yield the rows of each dataset, which lie together."""
     encoded = in_one(rows["dataset"]).dictionary_encode()
     for code, name in enumerate(encoded.dictionary.to_pylist()):
-        yield name or "", rows.filter(pc.equal(encoded.indices, code))
+        yield name or "", rows.filter(pc.equal(encoded.indices, as_scalar(code)))
 
 
 def _describe(dataset: Dataset, rows: pa.Table, sections: set[Any]) -> None:
@@ -213,11 +226,10 @@ def _describe(dataset: Dataset, rows: pa.Table, sections: set[Any]) -> None:
     sections.update(pc.unique(pc.replace_substring_regex(names, r"_[0-9]+_[0-9]+$", "")).to_pylist())
     outcomes = in_one(rows["outcome"]).dictionary_encode()
     for code, outcome in enumerate(outcomes.dictionary.to_pylist()):
-        some = names.filter(pc.equal(outcomes.indices, code))
+        some = names.filter(pc.equal(outcomes.indices, as_scalar(code)))
         dataset.outcomes[outcome] += len(some)
         dataset.names.setdefault(outcome, Thinned()).add(some)
-    pixels = rows.select(["pixel_size_y_nm", "pixel_size_x_nm"]).group_by(["pixel_size_y_nm", "pixel_size_x_nm"])
-    for y, x in zip(*pixels.aggregate([]).to_pydict().values(), strict=True):
+    for (y, x), _ in count_rows(rows, ["pixel_size_y_nm", "pixel_size_x_nm"]):
         if y is not None and x is not None and len(dataset.pixel_sizes_nm) < SOURCES_KEPT:
             dataset.pixel_sizes_nm.add((y, x))
     dataset.steps_nm.update(pc.unique(in_one(rows["step_nm"])).drop_null().to_pylist()[:SOURCES_KEPT])
@@ -227,29 +239,36 @@ def _describe(dataset: Dataset, rows: pa.Table, sections: set[Any]) -> None:
         dataset.limits = min(low, before[0]), max(high, before[1])
 
 
-def _count_groups(sizes: Counter[str], rows: pa.Table) -> None:
-    """Count the duplicates of each exemplar."""
-    duplicates = rows.filter(pc.equal(rows["outcome"], DUPLICATE))
+def _count_groups(sizes: Counter[str], strangers: Counter[str], rows: pa.Table, dataset: str) -> None:
+    """Count the duplicates of each exemplar, those of exemplars of other datasets, the strangers, apart."""
+    duplicates = rows.filter(pc.equal(rows["outcome"], as_scalar(DUPLICATE)))
     counted = pc.value_counts(in_one(duplicates["exemplar"]))
     for each in counted:
-        sizes[each["values"].as_py()] += each["counts"].as_py()
+        exemplar = each["values"].as_py()
+        of_this = exemplar is None or exemplar.startswith(f"{dataset}{MARK}")
+        (sizes if of_this else strangers)[exemplar] += each["counts"].as_py()
+
+
+def _count_leaks(dataset: Dataset, rows: pa.Table) -> None:
+    if "leak_distance" in rows.column_names:
+        bands = np.searchsorted(BANDS, as_numbers(rows["leak_distance"].drop_null()))
+        dataset.leaks += np.bincount(bands, minlength=len(dataset.leaks))
 
 
 def _count_reasons(summary: Summary, rows: pa.Table) -> None:
     # A score or a distance in a reason makes each of them another: the words alone are counted.
     words = pc.replace_substring_regex(in_one(rows["why"]), r"(^|[ (])-?[0-9][0-9.]*(e-?[0-9]+)?", r"\1#")
-    counted = pa.table({"outcome": in_one(rows["outcome"]), "why": words}).group_by(["outcome", "why"])
-    found = counted.aggregate([([], "count_all")]).to_pydict()
-    for outcome, why, count in zip(found["outcome"], found["why"], found["count_all"], strict=True):
+    for (outcome, why), count in count_rows(pa.table({"outcome": rows["outcome"], "why": words}), ["outcome", "why"]):
         key = (outcome, why) if len(summary.reasons) < REASONS_AT_MOST else (outcome, "other reasons")
         summary.reasons[key] += count
 
 
 def _count_numbers(summary: Summary, rows: pa.Table) -> None:
     if "kept" in rows.column_names:
-        seen = pc.is_in(rows["outcome"], pa.array([SELECTED, PASSED_OVER]))
-        summary.selected_informative += pc.sum(pc.and_(seen, pc.fill_null(rows["kept"], False))).as_py() or 0
-    distances = rows.filter(pc.equal(rows["outcome"], DUPLICATE))["distance"].drop_null().to_numpy()
+        seen = pc.is_in(rows["outcome"], as_column([SELECTED, PASSED_OVER], pa.string()))
+        is_kept = pc.coalesce(rows["kept"], as_scalar(False))
+        summary.selected_informative += pc.sum(pc.and_(seen, is_kept)).as_py() or 0
+    distances = as_numbers(rows.filter(pc.equal(rows["outcome"], as_scalar(DUPLICATE)))["distance"].drop_null())
     counts = np.bincount(distances) if len(distances) else np.zeros(1, np.int64)
     length = max(len(counts), len(summary.distances))
     summary.distances = _longer(summary.distances, length) + _longer(counts, length)
@@ -263,14 +282,14 @@ def _longer(counts: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]
 
 
 def _histogram(column: pa.ChunkedArray, bars: int, highest: float) -> npt.NDArray[np.int64]:
-    return np.histogram(column.drop_null().to_numpy(), bars, (0.0, highest))[0]
+    return np.histogram(as_numbers(column.drop_null()), bars, (0.0, highest))[0]
 
 
 def _rank_by_score(summary: Summary, rows: pa.Table) -> None:
-    judged = rows.filter(pc.and_(pc.is_valid(rows["score"]), pc.is_in(rows["outcome"], pa.array(JUDGED))))
+    judged = rows.filter(pc.and_(pc.is_valid(rows["score"]), pc.is_in(rows["outcome"], as_column(JUDGED, pa.string()))))
     if not len(judged):
         return
-    doubt = pc.abs(pc.subtract(judged["score"].cast(pa.float64()), UNDECIDED))
+    doubt = pc.abs(pc.subtract(judged["score"].cast(pa.float64()), as_scalar(UNDECIDED)))
     judged = judged.select(["patch", "score"]).append_column("doubt", doubt)
     summary.highest = _first(summary.highest, judged, "score", "descending")
     summary.lowest = _first(summary.lowest, judged, "score", "ascending")

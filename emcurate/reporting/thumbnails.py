@@ -85,6 +85,8 @@ def encode_sheet(path: Path) -> str | None:
 
 
 def _address(image: object, quality: int) -> str:
+    from PIL import WebPImagePlugin  # noqa: F401 - Pillow loads the plugins of all formats if this one is not there
+
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", quality=quality, method=4)  # type: ignore[attr-defined]
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -19,7 +19,8 @@ from emcurate.files import (
     is_intact,
     list_entries,
 )
-from emcurate.running.ledger_file import DONE, Line, read_headers, read_ledgers, read_outputs
+from emcurate.running.ledger_file import read_headers, read_ledgers
+from emcurate.running.ledger_lines import DONE, Line, read_outputs
 from emcurate.running.report import Report
 
 Input = TypeVar("Input", Path, Address, Place)
@@ -138,9 +139,13 @@ def describe_raw(directory: Path) -> str:
 
 
 def name_directory(directory: Path) -> str:
-    """Return the name of the dataset that lies in a directory; see `emcurate.naming.name_of_directory`."""
+    """Return the name of the dataset that lies in a directory; see `emcurate.naming.name_of_directory`.
+
+    It is this directory's or that of the one above, which is the corpus or in it: what lies higher may be called
+    otherwise tomorrow, where the same corpus must have the same names.
+    """
     path = directory.absolute()
-    return naming.name_of_directory(path.relative_to(path.anchor).parts or (path.name,))
+    return naming.name_of_directory(path.relative_to(path.anchor).parts[-2:] or (path.name,))
 
 
 def refuse_bad_names(claims: Mapping[Input, Sequence[tuple[str, Input]]], report: Report) -> list[Input]:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from emcurate.errors import InputError
 from emcurate.files import holds
-from emcurate.running.ledger_file import LEDGER_DIRECTORY, SPOILT, LedgerFile, ledger_path, read_outputs
+from emcurate.running.ledger_file import LEDGER_DIRECTORY, LedgerFile, ledger_path, take_altered
+from emcurate.running.ledger_lines import SPOILT, read_outputs
 from emcurate.running.report import Report
 
 
@@ -26,6 +27,12 @@ def verify(directory: Path, stage: str, report: Report) -> None:
         found = f"no {LEDGER_DIRECTORY}/{ledger.path.name}"
         raise InputError(directory, f"results of {stage}", found, "check the directory, or run the stage first")
     report.count("files verified", 0)
+    if ledger.altered:
+        take_altered()  # which would be a warning beside
+        advice = "run the same command without --verify to make again what it does not tell of any more"
+        report.fail(
+            InputError(ledger.path, f"the lines that {stage} wrote", f"{ledger.describe_altered()} altered", advice)
+        )
     spoilt = []
     for line in ledger.entries.values():
         outputs = read_outputs(line)

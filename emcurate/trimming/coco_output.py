@@ -12,8 +12,8 @@ from emcurate.fetching.gathering import Wanted, find_way, gather
 from emcurate.fetching.placing import Link
 from emcurate.files import digest_bytes, digest_file, make_output_directory, refuse_same_directory
 from emcurate.running.jobs import Workers
-from emcurate.running.ledger import Source
 from emcurate.running.report import Report
+from emcurate.running.sources import Source
 from emcurate.trimming.coco import Image, select_records
 from emcurate.trimming.coco_card import gather_facts, make_coco_card
 from emcurate.trimming.coco_selection import REPORT_COLUMNS, Choice, Split, merge_report

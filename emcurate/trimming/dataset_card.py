@@ -14,8 +14,8 @@ from pathlib import Path
 from emcurate import __version__
 from emcurate.files import digest_bytes
 from emcurate.markdown import make_table
-from emcurate.running.ledger import Source
 from emcurate.running.report import Report
+from emcurate.running.sources import Source
 from emcurate.trimming.part import Part
 
 CARD_NAME = "README.md"

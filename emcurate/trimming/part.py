@@ -11,8 +11,9 @@ from typing import Any
 from emcurate.errors import InputError
 from emcurate.fetching.safe_names import check_length
 from emcurate.files import Output, holds, list_entries, note_output, write_once
-from emcurate.running.ledger import Ledger, Source
+from emcurate.running.ledger import Ledger
 from emcurate.running.report import Report
+from emcurate.running.sources import Source
 
 # What the stages make that trim a set or fetch a trimmed one: one directory holds one such set.
 TRIMMED, DOWNLOADED = PRODUCTS = ("trimmed sets", "downloaded sets")

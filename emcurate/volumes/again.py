@@ -28,8 +28,8 @@ from emcurate.images.resampling import (
 )
 from emcurate.images.sections import read_section, read_size
 from emcurate.running.claims import Notes
-from emcurate.running.ledger import path_of_text, place_of_text
-from emcurate.running.ledger_file import Line
+from emcurate.running.ledger_lines import Line
+from emcurate.running.spelled_paths import path_of_text, place_of_text
 from emcurate.volumes.corpus import fingerprint_volume
 from emcurate.volumes.scratch import unpacked
 from emcurate.volumes.sections import section_shape

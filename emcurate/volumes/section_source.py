@@ -16,8 +16,9 @@ from emcurate.images.pixels import Limits
 from emcurate.images.resampling import Factors, Scale, resampled_shape
 from emcurate.running.claims import describe_raw
 from emcurate.running.jobs import Workers
-from emcurate.running.ledger import Source, path_as_text
 from emcurate.running.report import Report
+from emcurate.running.sources import Source
+from emcurate.running.spelled_paths import path_as_text
 from emcurate.volumes.corpus import Corpus, find_volumes, fingerprint_sources
 from emcurate.volumes.cut_settings import HowToCut
 from emcurate.volumes.scratch import make_batches

@@ -19,7 +19,7 @@ from emcurate.images.pixels import Limits, Rescale, convert, needs_measuring
 from emcurate.images.resampling import Factors, Scale, resample
 from emcurate.running.claims import Notes
 from emcurate.running.jobs import Workers
-from emcurate.running.ledger_file import Line
+from emcurate.running.ledger_lines import Line
 from emcurate.running.report import Report
 from emcurate.volumes.formats.copies import Box
 from emcurate.volumes.layouts import FlatFile

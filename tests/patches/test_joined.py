@@ -68,9 +68,12 @@ def judge(row):
     return "informative" if row.kept else "uninformative"
 
 
-@pytest.fixture(params=[1 << 17, 7], ids=["at once", "piece by piece"])
+@pytest.fixture(params=[(1 << 17, 1 << 12), (7, 1 << 12), (7, -1), (1 << 17, 40)], ids=["all", "7", "each", "40"])
 def piece_rows(request, monkeypatch):
-    monkeypatch.setattr(joined, "ROWS_AT_ONCE", request.param)
+    """Datasets by themselves and together, at once and piece by piece."""
+    at_once, few = request.param
+    monkeypatch.setattr(joined, "ROWS_AT_ONCE", at_once)
+    monkeypatch.setattr(joined, "FEW_ROWS", few)
 
 
 def test_every_patch_has_one_row_that_says_what_each_stage_made_of_it(work, tmp_path, piece_rows):
@@ -99,6 +102,17 @@ def test_every_patch_has_one_row_that_says_what_each_stage_made_of_it(work, tmp_
             side = "above" if row.outcome == "informative" else "not above"
             assert row.why.startswith("score 0.") and row.why.endswith(f" {side} {THRESHOLD}")
             assert float(row.why.split()[1]) == pytest.approx(row.score, abs=1e-6)
+
+
+def test_many_small_datasets_cost_one_row_group(tmp_path):
+    (tmp_path / "images").mkdir()
+    for index in range(12):
+        tifffile.imwrite(tmp_path / "images" / f"m{index:02}.tif", make_texture((1, 32, 32), seed=index)[0])
+    main(cleanup2d, tmp_path / "images", tmp_path / "sections")
+    main(crop_patches, tmp_path / "sections", tmp_path / "patches", "-cs", 16)
+    main(deduplicate, tmp_path / "patches", tmp_path / "groups", "-d", 6)
+    assert write_joined(tmp_path / "patches.parquet", Results((tmp_path / "patches",), tmp_path / "groups")) == 48
+    assert pq.read_metadata(tmp_path / "patches.parquet").num_row_groups == 1
 
 
 def test_places_in_a_list_mean_nothing(work, tmp_path):
@@ -132,13 +146,13 @@ def test_columns_that_others_add_come_along(work, tmp_path):
     for source in (work / "patches").glob(f"*{TABLE_SUFFIX}"):
         table = pq.read_table(source)
         if source.name.startswith("fly"):
-            table = table.append_column("blur", pa.array(np.arange(len(table)) / 2, pa.float32()))
+            table = table.append_column("grain", pa.array(np.arange(len(table)) / 2, pa.float32()))
         pq.write_table(table, tmp_path / "patches" / source.name)
     write_joined(tmp_path / "patches.parquet", Results((tmp_path / "patches",)))
     rows = pd.read_parquet(tmp_path / "patches.parquet")
     fly = rows["dataset"] == "fly ö"
-    assert rows["blur"][fly].tolist() == (np.arange(fly.sum()) / 2).tolist()
-    assert rows["blur"][~fly].isna().all()
+    assert rows["grain"][fly].tolist() == (np.arange(fly.sum()) / 2).tolist()
+    assert rows["grain"][~fly].isna().all()
 
 
 def test_an_addition_speaks_last_and_brings_rows_of_its_own(work, tmp_path, piece_rows):

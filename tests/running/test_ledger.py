@@ -11,9 +11,11 @@ from emcurate import files
 from emcurate.errors import InputError
 from emcurate.files import note_output
 from emcurate.running import verification as ledgers
-from emcurate.running.ledger import Ledger, Source
+from emcurate.running.ledger import Ledger
 from emcurate.running.locks import release_locks
 from emcurate.running.report import Report
+from emcurate.running.sources import Source
+from tests.ledgers import forge
 
 PARAMETERS = {"crop_size": 224, "limits": (1, 2)}
 
@@ -473,7 +475,7 @@ def test_a_ledger_cannot_name_files_outside_its_directory(stage, name):
     path = stage.out / ".emcurate" / "copy.jsonl"
     victim = stage.out.parent / "victim"
     victim.write_text("mine")
-    path.write_text(path.read_text().replace("a-0.txt", name))
+    forge(path, "a-0.txt", name)
     (stage.inputs / "a").unlink()
     stage.run(prune=True)
     assert victim.read_text() == "mine"

@@ -132,7 +132,8 @@ def test_an_interrupt_at_any_time_of_the_start_shows_no_traceback_of_ours(root, 
     assert process.returncode in (130, -signal.SIGINT, 0, 1)  # 1 is Python's own, while it starts itself
     # What Python itself says before our first line has run is not ours to change: it starts itself, then reads the
     # script up to that line, then looks for the package.
-    ours = [line.strip() for line in shown.splitlines() if f'File "{root}' in line]
+    places = [f'File "{root / part}{os.sep}' for part in ("emcurate", "raw")]
+    ours = [line.strip() for line in shown.splitlines() if any(place in line for place in places)]
     first = f'File "{root / "raw" / "crop_patches.py"}", line {line_of_start(root)}, in <module>'
     assert all(line == first or str(root / "emcurate" / "__init__.py") in line for line in ours), shown
 

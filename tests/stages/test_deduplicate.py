@@ -12,8 +12,8 @@ import tifffile
 
 from emcurate import naming
 from emcurate.images.origins import Origin
+from emcurate.patches import covering, duplicates, tables
 from emcurate.patches import datasets as patches
-from emcurate.patches import duplicates, tables
 
 deduplicate = importlib.import_module("deduplicated.deduplicate")
 
@@ -114,13 +114,13 @@ def naive_blur(pixels):
 
 def test_blur_lowers_the_sharpness():
     noise = RNG.integers(0, 256, (64, 64)).astype(np.uint8)
-    sharpness = [patches.measure_sharpness(cv2.GaussianBlur(noise, (0, 0), sigma)) for sigma in (0.1, 0.6, 1, 2, 4)]
+    sharpness = [patches.measure_pixels(cv2.GaussianBlur(noise, (0, 0), sigma))[0] for sigma in (0.1, 0.6, 1, 2, 4)]
     assert sharpness == sorted(sharpness, reverse=True)
     assert 0 < sharpness[-1] < sharpness[0] < 1
     assert sharpness[0] == pytest.approx(1 - naive_blur(noise))
-    assert patches.measure_sharpness(np.full((64, 64), 9, np.uint8)) == 0
+    assert patches.measure_pixels(np.full((64, 64), 9, np.uint8)) == (0, 0)
     for shape in ((3, 64), (1, 1)):
-        assert patches.measure_sharpness(np.zeros(shape, np.uint8)) == 0
+        assert patches.measure_pixels(np.zeros(shape, np.uint8)) == (0, 1)
 
 
 def test_what_an_earlier_measure_ordered_is_done_again(patchdir, tmp_path, capsys, monkeypatch):
@@ -296,7 +296,7 @@ def loaded_modules(tmp_path, root, *arguments):
     return {line.rpartition("|")[2].strip() for line in result.stderr.splitlines() if line.startswith("import time:")}
 
 
-def write_table(directory, dataset, hashes, names=None):
+def write_table(directory, dataset, hashes, saturated=None):
     """A table as --hashes-only leaves it: no patch is written."""
     directory.mkdir(exist_ok=True)
     count = len(hashes)
@@ -305,7 +305,8 @@ def write_table(directory, dataset, hashes, names=None):
     section = naming.VolumeSection(dataset, 0, 7, 3)
     origin = Origin("volume", f"/data/{dataset}.mrc")
     settings = {"crop_size": 64, "hash_size": hashes.shape[1], "hash": "dhash"}
-    cut = tables.Cut(section, places, tables.pack_bits(hashes))
+    measures = None if saturated is None else np.repeat(np.array(saturated, float)[:, None], 5, axis=1)
+    cut = tables.Cut(section, places, tables.pack_bits(hashes), measures=measures)
     tables.write_cuts(directory / f"{dataset}_patches.parquet", [cut], lambda stem: origin, settings)
     return dict(zip([f"{section.stem}_{y}_{x}" for y, x, _, _ in places], hashes, strict=True))
 
@@ -362,9 +363,9 @@ def test_datasets_are_noted_as_they_are_done(tmp_path, monkeypatch, capsys):
             raise KeyboardInterrupt
         return order_patches(name, *arguments)
 
-    order_patches = deduplicate.order_patches
+    order_patches = covering.order_patches
     with monkeypatch.context() as patch:
-        patch.setattr(deduplicate, "order_patches", break_off)
+        patch.setattr(covering, "order_patches", break_off)
         assert deduplicate.main([str(patchdir), str(savedir)]) == 130
     capsys.readouterr()
     assert deduplicate.main([str(patchdir), str(savedir)]) == 0
@@ -419,3 +420,70 @@ def test_a_name_that_is_no_text_is_named(patchdir, tmp_path, capsys):
     assert deduplicate.main([str(patchdir), str(tmp_path / "out")]) == 1
     assert "a name in UTF-8" in capsys.readouterr().err
     assert (tmp_path / "out" / "fly_exemplars.npy").exists()
+
+
+def write_masked(directory, make_shares):
+    """A table of patches with random bits where they are not blank, and these shares of them blank."""
+    hashes = RNG.random((60, 8, 8)) < 0.5
+    hashes[30:] = hashes[:30]  # each has a twin
+    shares = make_shares(60)
+    for bits, share in zip(hashes, shares, strict=True):
+        bits.reshape(-1)[: round(64 * share)] = False
+    hashes[30:].reshape(30, -1)[:, -3] ^= True
+    names = write_table(directory, "fly", hashes, saturated=shares)
+    return names, dict(zip(names, shares, strict=True))
+
+
+def naive_exemplars_of_alike(hashes, shares, order, distance):
+    """Greedy cover as it is said: only those that may differ by as many bits are compared."""
+    exemplars = []
+    for name in order:
+        allowed = round(distance * (1 - shares[name]))
+        near = (
+            np.count_nonzero(hashes[name] != hashes[other]) <= allowed
+            for other in exemplars
+            if round(distance * (1 - shares[other])) == allowed
+        )
+        if not any(near):
+            exemplars.append(name)
+    return exemplars
+
+
+@pytest.mark.parametrize("distance", [3, 12, 20])
+def test_patches_with_masks_may_differ_by_fewer_bits_and_only_from_those_with_as_large_ones(tmp_path, distance):
+    patchdir, savedir = tmp_path / "patches", tmp_path / "out"
+    hashes, shares = write_masked(patchdir, lambda count: np.repeat([0, 0.02, 0.3, 0.6, 0.9, 1], 10)[:count])
+    flags = ["--order", "name", "-d", str(distance)]
+    deduplicate.main([str(patchdir), str(savedir), *flags, "--blank-guard"])
+    expected = naive_exemplars_of_alike(hashes, shares, sorted(hashes), distance)
+    paths = [path.rpartition("/")[2].removesuffix(".tiff") for path in np.load(savedir / "fly_exemplars.npy").tolist()]
+    assert paths == sorted(expected)
+    without = naive_exemplars(hashes, sorted(hashes), distance)
+    deduplicate.main([str(patchdir), str(tmp_path / "off"), *flags])
+    assert len(np.load(tmp_path / "off" / "fly_exemplars.npy")) == len(without) <= len(expected)
+
+
+def test_a_guard_changes_nothing_where_nothing_is_blank_and_is_advised_where_much_is(tmp_path, capsys):
+    for name, share in (("fine", 0.01), ("masked", 0.7)):
+        patchdir = tmp_path / name
+        write_masked(patchdir, lambda count, share=share: np.full(count, share))
+        capsys.readouterr()
+        for out, flags in (("off", []), ("on", ["--blank-guard"])):
+            assert deduplicate.main([str(patchdir), str(tmp_path / f"{name} {out}"), *flags]) == 0
+        said = capsys.readouterr().out
+        assert ("look at --blank-guard" in said) == (name == "masked")
+        same = (tmp_path / f"{name} off" / "fly_groups.csv").read_bytes() == (
+            tmp_path / f"{name} on" / "fly_groups.csv"
+        ).read_bytes()
+        assert same == (name == "fine")
+        again = deduplicate.main([str(patchdir), str(tmp_path / f"{name} off"), "--blank-guard"])
+        assert again == 0 and "again: parameters changed" in capsys.readouterr().out
+
+
+def test_a_guard_needs_measures_and_takes_them_from_pixels_that_are_read_anyway(patchdir, tmp_path, capsys):
+    assert deduplicate.main([str(patchdir), str(tmp_path / "out"), "--blank-guard"]) == 1
+    assert "a table with the measures of all its patches, for --blank-guard" in capsys.readouterr().err
+    assert deduplicate.main([str(patchdir), str(tmp_path / "out"), "--blank-guard", "--order", "sharpest"]) == 0
+    write_table(tmp_path / "old", "fly", make_hashes(9))
+    assert deduplicate.main([str(tmp_path / "old"), str(tmp_path / "out2"), "--blank-guard"]) == 1
+    assert "run raw/crop_patches.py again: patches stay as they are" in capsys.readouterr().err

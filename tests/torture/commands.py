@@ -139,10 +139,16 @@ COMMANDS = {
         ("--hash", "phash"),
     ),
     "deduplicate": Command("deduplicated/deduplicate.py", lambda c, out: [c.patches, out], ("-d", "3")),
+    "deduplicate, compared with all": Command(
+        "deduplicated/deduplicate.py",
+        lambda c, out: [c.patches, out, "--scope", "all", "--orientations", "--against", c.images],
+        ("-d", "3"),
+    ),
     "train_nn": Command("filtered/train_nn.py", lambda c, out: [c.listed, c.labels, out, *LEARNING], ("--seed", "3")),
     "classify_nn": Command(
         "filtered/classify_nn.py", lambda c, out: [c.listed, out, "--weights", c.weights], ("--threshold", "0.3")
     ),
+    "filter_measures": Command("filtered/filter_measures.py", lambda c, out: [c.listed, out], ("--blank-bits", "0.5")),
     "embed": Command(
         "filtered/embed.py", lambda c, out: [c.listed, out, "--weights", c.weights], ("--image-size", "64")
     ),

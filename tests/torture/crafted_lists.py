@@ -100,7 +100,7 @@ def make_path_lists(root):
     yield "path list of no letters", {"0.npy": npy_bytes(beyond)}
     good = npy_bytes(np.array(["/a/vol-LOC-0_2_0_0.tiff"]))
     yield "path list with a chunk missing", {"0.npy": good, "2.npy": good}
-    yield "path list with a chunk of number 10^20", {f"{10**20}.npy": good}
+    yield "path list with a chunk of number 10^20", {"0.npy": good, f"{10**20}.npy": good}
     yield "path list with 00.npy", {"0.npy": good, "00.npy": good}
     yield "path list with ².npy", {"0.npy": good, "².npy": good}
     yield "path list whose info is a payload", {"0.npy": good, "info": pickled(root)}

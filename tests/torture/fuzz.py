@@ -129,10 +129,10 @@ def _parse_directories(data, directory):
 
 
 def _parse_ledger(data, directory):
-    ledgers = _module("emcurate.running.ledger_file")
+    ledgers, lines = _module("emcurate.running.ledger_file"), _module("emcurate.running.ledger_lines")
     path = _written(data, directory, ".emcurate/stage.jsonl")
-    for line in ledgers.read_lines(path):
-        for output in ledgers.read_outputs(line):
+    for line in lines.read_lines(path):
+        for output in lines.read_outputs(line):
             if ".." in Path(output.name).parts or Path(output.name).is_absolute():
                 raise AssertionError(f"{output.name!r} leads out")
     ledgers.LedgerFile(path)
@@ -248,7 +248,7 @@ TARGETS = {
         ("emcurate.patches.pathlists", "emcurate.patches.list_names"), _parse_list, lambda: _originals("NPY")
     ),
     "ledgers": Target(
-        ("emcurate.running.ledger_file",),
+        ("emcurate.running.ledger_file", "emcurate.running.ledger_lines"),
         _parse_ledger,
         lambda: [
             b'{"stage": "s", "version": "1", "parameters": {"a": 1}, "product": "p"}\n{"input": "a", "state": "done", '

@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import random
+import re
 import shutil
 import sys
 import tempfile
@@ -39,6 +40,10 @@ DEEP = 100_000  # brackets in brackets
 FINISHED, HALF = "after a finished run", "after a run that was killed half-way"
 BEFORE = "of a stage before"
 HALF_WAY = 0.6  # of its changes
+PUT_IN = "a"  # the file in a directory that stands where a file should
+
+# What a line of a ledger ends with, which those of version 0.1.0 do not.
+CHECK = re.compile(rb', ?"check": ?"[0-9a-f]*"(?=}$)')
 
 # What may stand where something else should, as JSON.
 ODD = ("null", "true", "-1", "0.5", "1e400", "NaN", '""', '"x"', '"../../x"', '"/etc/passwd"', '"a\\u0000"')
@@ -86,7 +91,7 @@ def generic_damages(data, others, root, rng):
     for other in others:
         yield "another's content", write(other)
     yield "a directory", _become(Path.mkdir)
-    yield "a directory with a file", _become(lambda path: (path.mkdir(), (path / "a").touch()))
+    yield "a directory with a file", _become(lambda path: (path.mkdir(), (path / PUT_IN).touch()))
     yield "a pipe", _become(os.mkfifo)
     yield "a socket", _become(make_socket)
     yield "a link that leads nowhere", _become(lambda path: path.symlink_to("/nowhere/at/all"))
@@ -103,6 +108,8 @@ def crafted_damages(path, data, root, rng):
             for what, text in _odd_values(json.loads(lines[number])):
                 changed = [*lines[:number], text.encode("utf-8", "surrogatepass"), *lines[number + 1 :]]
                 yield f"line {number}: {what}", write(b"\n".join(changed) + b"\n")
+                unchecked = [CHECK.sub(b"", line) for line in changed]
+                yield f"line {number}, as of version 0.1.0: {what}", write(b"\n".join(unchecked) + b"\n")
     elif path.suffix == ".json":
         for what, text in _odd_values(json.loads(data)):
             yield what, write(text.encode("utf-8", "surrogatepass"))
@@ -191,8 +198,8 @@ class Torture(faults.Torture):
             else:
                 whole = self.keep(kind)
                 chosen = list(self.damages_below(whole, rng))
-            if trials is not None:
-                chosen = rng.sample(chosen, min(trials, len(chosen)))
+            if trials is not None and chosen:
+                chosen = draw(chosen, trials, rng)
             for path, what, damage in chosen:
                 if kind == BEFORE:
                     counts[self.try_before(path, what, damage)] += 1
@@ -263,6 +270,8 @@ class Torture(faults.Torture):
         shutil.copytree(whole, self.out, symlinks=True)
         damage(self.out / path)
         said, judged = self.judge_run(where)
+        if (self.out / path).is_dir():  # as which a lock does its work too: what was put into it is nobody's
+            (self.out / path / PUT_IN).unlink(missing_ok=True)
         if judged == "mended":
             self.compare(where, said)
         if judged != "named":
@@ -276,6 +285,14 @@ class Torture(faults.Torture):
         else:
             self.compare(f"{where}, named and deleted", said + answer.out + answer.err)
         return judged
+
+
+def draw(damages, count, rng):
+    """Draw damages of one file as often as of any other, however many there are of each."""
+    of_path = {}
+    for damage in damages:
+        of_path.setdefault(damage[0], []).append(damage)
+    return [rng.choice(of_path[path]) for path in rng.choices(list(of_path), k=count)]
 
 
 def remove(path):

@@ -15,7 +15,7 @@ import xxhash
 from emcurate.files import Output, digest_bytes, note_output, taken_by_other
 from emcurate.partials import remove_stale_partials
 from emcurate.patches.columns import as_column, as_numbers, in_one
-from emcurate.patches.decided import DECIDED_FILE
+from emcurate.patches.decided import DECIDED_FILES
 from emcurate.patches.exports.choice import NOWHERE, SPLITS, UNREADABLE, Choice, count_reasons
 from emcurate.patches.exports.formats import FORMATS, describe
 from emcurate.patches.exports.pieces import How, Index, Piece, PieceJobs, Split, piece_key
@@ -25,9 +25,11 @@ from emcurate.patches.joined import UNREADABLE as UNREADABLE_OUTCOME
 from emcurate.patches.listing import KNOWN_COLUMNS, Listing, Seen
 from emcurate.patches.names import bytes_of
 from emcurate.patches.selected import SELECTED_FILE
-from emcurate.running.ledger import Ledger, Source, path_as_text, path_of_text
+from emcurate.running.ledger import Ledger
 from emcurate.running.ledger_file import read_ledgers
 from emcurate.running.report import Report
+from emcurate.running.sources import Source
+from emcurate.running.spelled_paths import path_as_text, path_of_text
 
 # What the account says beside what became of each patch.
 EXPORT_COLUMNS: dict[str, pa.DataType] = {
@@ -50,7 +52,7 @@ def find_results(fpaths: Path, listing: Listing) -> Results:
     places = [fpaths.parent]
     for place in places:  # which grows
         # Stages note the list that they have read, which lies where the stage before wrote it: select_diverse.py that
-        # of classify_nn.py, and that one what deduplicate.py wrote.
+        # of a filter, and that one what deduplicate.py wrote.
         lines = [line for ledger in read_ledgers(place) for line in ledger.entries.values() if line.source]
         found = [Path(path_of_text(line.source)) for line in lines if line.source.endswith(LIST_SUFFIX)]
         if (reroot := listing.paths.reroot) is not None:
@@ -58,8 +60,8 @@ def find_results(fpaths: Path, listing: Listing) -> Results:
         places += [new for new in dict.fromkeys(path.parent for path in found) if new not in places]
     groups = next((place for place in places if Results(groups=place).group_tables()), None)
     decided, selected = (
-        next((place / name for place in places if (place / name).is_file()), None)
-        for name in (DECIDED_FILE, SELECTED_FILE)
+        next((path for place in places for name in names if (path := place / name).is_file()), None)
+        for names in (DECIDED_FILES, [SELECTED_FILE])
     )
     return Results(tuple(listing.directories), groups, decided, selected)
 
