@@ -29,6 +29,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from emcurate.images.sections import encode_section
 from emcurate.patches import cutting, measures
 from emcurate.patches.judging import Rules
 from emcurate.patches.measures import MEASURES, measure_patch
@@ -112,7 +113,7 @@ def write_kinds(directory: Path, crop: int, count: int) -> dict[str, list[Path]]
     for kind, some in spoil(list(read_pieces(crop, count))).items():
         paths[kind] = [directory / f"{kind}-{i:03d}.tiff" for i in range(len(some))]
         for path, patch in zip(paths[kind], some, strict=True):
-            tifffile.imwrite(path, patch, photometric="minisblack")
+            path.write_bytes(encode_section(patch))  # as crop_patches.py writes them
     return paths
 
 

@@ -153,11 +153,11 @@ def run(
     min_distance: int = MIN_DISTANCE,
     order: str = "random",
     seed: int = SEED,
+    blank_guard: bool = False,
     scope: str = DATASET,
     orientations: bool = False,
     against: Path | None = None,
     preview: bool = False,
-    blank_guard: bool = False,
     pictures: str = "few",
     overwrite: bool = False,
     prune: bool = False,
@@ -202,8 +202,6 @@ def run(
                 largest.add(name, groups)
             if name not in plan.todo:
                 continue
-            if not blank_guard:
-                masked += each.count_masked(min_distance)
             leaks = None
             if other is not None:
                 blank = each.read.saturated if blank_guard else None
@@ -218,6 +216,7 @@ def run(
             finished.add(name)
             if not comparison.is_of_all:
                 largest.add(name, groups)
+            masked += 0 if blank_guard else each.count_masked(min_distance)
             report.count("datasets done")
             report.count("patches", len(each.read.words))
             report.count("duplicates", len(each.read.words) - len(each.groups.exemplars))
@@ -303,6 +302,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="seed of the random order (default: %(default)s)",
     )
     parser.add_argument(
+        "--blank-guard",
+        action="store_true",
+        help="of patches with a part that is wholly black or white, such as a mask, compare only those with about as "
+        "large a one, and let them differ by as many fewer bits",
+    )
+    parser.add_argument(
         "--scope",
         choices=SCOPES,
         default=DATASET,
@@ -325,12 +330,6 @@ def build_parser() -> argparse.ArgumentParser:
         "--preview",
         action="store_true",
         help=f"only say how many duplicates {', '.join(map(str, DISTANCES))} and -d give, and draw pairs at the border",
-    )
-    parser.add_argument(
-        "--blank-guard",
-        action="store_true",
-        help="of patches with a part that is wholly black or white, such as a mask, compare only those with about as "
-        "large a one, and let them differ by as many fewer bits",
     )
     parser.add_argument(
         "--pictures",

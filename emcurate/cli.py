@@ -36,6 +36,9 @@ from emcurate.volumes.cut_settings import ANISOTROPY, PLANES, HowToCut, VoxelSiz
 from emcurate.volumes.formats import file_of
 from emcurate.volumes.views import View
 
+# The parsed arguments of a script, by name; no other module but the scripts knows how they are parsed.
+Arguments = argparse.Namespace
+
 STATUS_DONE = 0
 STATUS_FAILED = 1
 

@@ -69,7 +69,7 @@ FLOORS = (
     {"files", "addresses"},
     {"running", "images"},
     {"volumes", "patches", "fetching", "pictures"},
-    {"labeling", "classifier", "trimming", "corpora", "comparison", "reporting", "cli"},
+    {"labeling", "classifier", "diversity", "trimming", "corpora", "comparison", "reporting", "cli"},
     {"curation"},
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -1,4 +1,4 @@
-"""Results of an earlier run of classify_nn: which list they are of, and whether a person has changed them since."""
+"""Results of an earlier run on a path list: which list they are of, and whether a person has changed them since."""
 
 from __future__ import annotations
 
@@ -62,7 +62,10 @@ def is_continued(noted: Line | None, directory: Path, fpaths: Path, names: Names
     return bool(np.isin(before, names).all()) or (prune and bool(np.isin(names, before).all()))
 
 
-def refuse_edited(predictions: Path, filtered: Path, known: Iterable[Output]) -> None:
+OWN_LABELS = "give decisions of your own as --labels; "
+
+
+def refuse_edited(predictions: Path, filtered: Path, known: Iterable[Output], advice: str = OWN_LABELS) -> None:
     """Raise `InputError` if the decisions of an earlier run are others than any that was written, and can be read.
 
     A file that is cut off or cannot be read is damaged, and no loss. One that can be may be a person's work.
@@ -73,6 +76,8 @@ def refuse_edited(predictions: Path, filtered: Path, known: Iterable[Output]) ->
         The array and the path list.
     known : iterable of Output
         All that this stage has written, or was about to write when it was killed.
+    advice : str
+        What to do instead.
     """
     digests = {output.digest for output in known}
 
@@ -80,13 +85,13 @@ def refuse_edited(predictions: Path, filtered: Path, known: Iterable[Output]) ->
         return path.is_file() and digest_file(path) not in digests
 
     if is_others(predictions) and _holds_numbers(predictions):
-        raise _edited(predictions, "the predictions as they were written")
+        raise _edited(predictions, "the predictions as they were written", advice)
     if filtered.is_dir() and any(map(is_others, filtered.glob("*.npy"))) and _holds_paths(filtered):
-        raise _edited(filtered, "the path list as it was written")
+        raise _edited(filtered, "the path list as it was written", advice)
 
 
-def _edited(path: Path, expected: str) -> InputError:
-    advice = "give decisions of your own as --labels; to replace what is there, copy it elsewhere and use --overwrite"
+def _edited(path: Path, expected: str, advice: str) -> InputError:
+    advice += "to replace what is there, copy it elsewhere and use --overwrite"
     return InputError(path, expected, "another, edited by hand perhaps", advice)
 
 

@@ -117,11 +117,54 @@ def take_grey(body: nn.Module, input_format: InputFormat) -> None:
     body.relu = nn.Identity()
 
 
-class Scorer:
-    """Scores batches of patches as fast as the device can.
+class BatchRunner:
+    """Runs batches of patches through a network as fast as the device can.
 
-    A patch's score depends on the patch alone, neither on the others of its batch nor on the number of threads.
+    What comes of a patch depends on the patch alone, neither on the others of its batch nor on the number of threads.
     To that end every batch is filled up to one size, since libraries choose their algorithm by it.
+
+    Parameters
+    ----------
+    image_size : int
+        Side of the patches in pixels.
+    device, precision : str
+        From `choose_device` and `choose_precision`.
+    """
+
+    def __init__(self, image_size: int, device: str, precision: str) -> None:
+        self.device = device
+        self.dtype = DTYPES[precision]
+        self.batch_size = choose_batch_size(device, image_size)
+
+    def compute(self, source: torch.Tensor) -> torch.Tensor:
+        """Return what comes of (n, size, size) uint8 patches on the device, a row each."""
+        raise NotImplementedError
+
+    @torch.inference_mode()
+    def start(self, pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
+        """Start with (n, size, size) patches, n at most `batch_size`; a GPU works on while this returns."""
+        source = torch.zeros((self.batch_size, *pixels.shape[1:]), dtype=torch.uint8)
+        source[: len(pixels)] = torch.from_numpy(pixels)
+        if self.device == "cuda":
+            source = source.pin_memory()
+        # float32 means float32: CUDA would otherwise cut convolutions' factors down to ten bits.
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            return self.compute(source.to(self.device, non_blocking=True))[: len(pixels)]
+
+    @staticmethod
+    def finish(started: torch.Tensor) -> npt.NDArray[Any]:
+        """Return what came of a batch that was started."""
+        found: npt.NDArray[Any] = started.cpu().numpy()
+        return found
+
+    def run(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[Any]:
+        """Return what comes of (n, size, size) uint8 patches, any n but 0."""
+        starts = range(0, len(pixels), self.batch_size)
+        return np.concatenate([self.finish(self.start(pixels[i : i + self.batch_size])) for i in starts])
+
+
+class Scorer(BatchRunner):
+    """Scores batches of patches: (n,) float32 of 0..1.
 
     Parameters
     ----------
@@ -130,14 +173,11 @@ class Scorer:
     input_format : InputFormat
         What the weights were trained with.
     device, precision : str
-        From `choose_device` and `choose_precision`.
+        As `BatchRunner`.
     """
 
     def __init__(self, network: nn.Module, input_format: InputFormat, device: str, precision: str) -> None:
-        self.input_format = input_format
-        self.device = device
-        self.dtype = DTYPES[precision]
-        self.batch_size = choose_batch_size(device, input_format.image_size)
+        super().__init__(input_format.image_size, device, precision)
         body = fold_batch_norm(network.cpu())
         take_grey(body, input_format)
         # The head stays in float32: it costs nothing, and a sum of 512 products wants the digits.
@@ -145,29 +185,16 @@ class Scorer:
         setattr(body, HEAD, nn.Identity())
         self.body = body.to(device, self.dtype).to(memory_format=torch.channels_last)
 
-    @torch.inference_mode()
-    def start(self, pixels: npt.NDArray[np.uint8]) -> torch.Tensor:
-        """Start scoring (n, size, size) patches, n at most `batch_size`; a GPU works on while this returns."""
-        source = torch.zeros((self.batch_size, *pixels.shape[1:]), dtype=torch.uint8)
-        source[: len(pixels)] = torch.from_numpy(pixels)
-        if self.device == "cuda":
-            source = source.pin_memory()
-        # float32 means float32: CUDA would otherwise cut convolutions' factors down to ten bits.
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-            grey = source.to(self.device, non_blocking=True).to(self.dtype)
-            inputs = torch.stack([grey, torch.ones_like(grey)], dim=-1).permute(0, 3, 1, 2)
-            features = self.body(inputs)
-            logits = self.head(features.to(torch.float32)).squeeze(1)
-        return torch.sigmoid(logits)[: len(pixels)]
+    def features(self, source: torch.Tensor) -> torch.Tensor:
+        """Return what the head is given: (n, 512) float32."""
+        grey = source.to(self.dtype)
+        inputs = torch.stack([grey, torch.ones_like(grey)], dim=-1).permute(0, 3, 1, 2)
+        return self.body(inputs).to(torch.float32)  # type: ignore[no-any-return]
 
-    @staticmethod
-    def finish(started: torch.Tensor) -> npt.NDArray[np.float32]:
-        """Return the scores of a batch that was started: (n,) float32 of 0..1."""
-        scores: npt.NDArray[np.float32] = started.cpu().numpy()
-        return scores
+    def compute(self, source: torch.Tensor) -> torch.Tensor:
+        """Return the scores of (n, size, size) uint8 patches."""
+        return torch.sigmoid(self.head(self.features(source)).squeeze(1))
 
     def score(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Return the scores of (n, size, size) uint8 patches, any n."""
-        starts = range(0, len(pixels), self.batch_size)
-        parts = [self.finish(self.start(pixels[i : i + self.batch_size])) for i in starts]
-        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+        return self.run(pixels) if len(pixels) else np.zeros(0, np.float32)

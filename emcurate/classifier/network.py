@@ -138,6 +138,19 @@ def check_state_dict(tensors: Mapping[str, torch.Tensor], path: Path, *, head: b
     if not head:
         wanted = {name: tensor for name, tensor in wanted.items() if not name.startswith(f"{HEAD}.")}
         tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(f"{HEAD}.")}
+    expected = f"the {len(wanted)} tensors of a ResNet34{' with one output' if head else ''}"
+    refuse_odd_tensors(tensors, wanted, path, expected)
+    there = [name for name in wanted if name in tensors]
+    return {name: tensors[name] if name.endswith(COUNTS) else tensors[name].float() for name in there}
+
+
+def refuse_odd_tensors(
+    tensors: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], path: Path, expected: str
+) -> None:
+    """Raise `InputError` unless tensors are those that are wanted, by name, shape, kind and values.
+
+    Counts of batch norm may be missing. `expected` says in words what is wanted of the file at `path`.
+    """
     missing = [name for name in wanted if name not in tensors and not name.endswith(COUNTS)]
     extra = [name for name in tensors if name not in wanted]
     there = [name for name in wanted if name in tensors]
@@ -152,13 +165,8 @@ def check_state_dict(tensors: Mapping[str, torch.Tensor], path: Path, *, head: b
     if missing or extra or odd:
         parts = [("no", missing), ("also", extra), ("", odd)]
         found = "; ".join(f"{word} {_some(names)}".strip() for word, names in parts if names)
-        raise InputError(
-            path,
-            f"the {len(wanted)} tensors of a ResNet34{' with one output' if head else ''}",
-            found,
-            "these weights belong to another network: name others",
-        )
-    plain = {name: tensors[name] if name.endswith(COUNTS) else tensors[name].float() for name in there}
+        raise InputError(path, expected, found, "these weights belong to another network: name others")
+    plain = {name: tensors[name].float() for name in there if not name.endswith(COUNTS)}
     bad = [name for name, tensor in plain.items() if not bool(torch.isfinite(tensor).all())]
     if bad:
         found = f"NaN or infinities in {_some(bad)}"
@@ -167,7 +175,6 @@ def check_state_dict(tensors: Mapping[str, torch.Tensor], path: Path, *, head: b
     if negative:
         found = f"negative ones in {_some(negative)}"
         raise InputError(path, "variances of 0 and more", found, "train or download them again")
-    return plain
 
 
 def load_classifier(path: Path) -> nn.Module:

@@ -1,6 +1,6 @@
-"""Scoring where the patches are: what the workers of a cluster do for `emcurate.classifier.scoring`.
+"""Computing where the patches are: what the workers of a cluster do for `emcurate.classifier.scoring`.
 
-A worker reads a batch and scores it, with the very network that this machine would use. It loads the weights once for
+A worker reads a batch and runs it through the very network that this machine would use. It loads the weights once for
 each of its processes.
 """
 
@@ -10,30 +10,31 @@ import functools
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
 from emcurate.classifier.batches import BatchJob, BatchJobs, read_batch
 from emcurate.classifier.card import Weights
-from emcurate.classifier.inference import Scorer, choose_device, choose_precision, use_threads
-from emcurate.classifier.network import load_classifier
+from emcurate.classifier.inference import BatchRunner, choose_device, choose_precision, use_threads
+from emcurate.classifier.loading import load_runner
 from emcurate.errors import InputError
 from emcurate.files import hash_file
 
-# A process scores one batch at a time, with all its threads, as a run on one machine does; its other threads read.
-_scoring = threading.Lock()
+# A process computes one batch at a time, with all its threads, as a run on one machine does; its other threads read.
+_computing = threading.Lock()
 
 
 @dataclass(frozen=True)
-class ScoreJob:
-    """A batch to read and to score, and how."""
+class BatchToRun:
+    """A batch to read and to compute, and how: as `emcurate.classifier.scoring.Computing`."""
 
     batch: BatchJob
     weights: Weights
     device: str
     precision: str
+    model: str | None
 
     @property
     def name(self) -> str:
@@ -41,36 +42,37 @@ class ScoreJob:
 
 
 @dataclass(frozen=True)
-class ScoredBatch:
-    """The scores of the patches of a batch that could be read, by position, and why others could not."""
+class DoneBatch:
+    """What came of the patches of a batch that could be read, by position, and why others could not."""
 
     positions: npt.NDArray[np.int64]
-    scores: npt.NDArray[np.float32]
+    values: npt.NDArray[Any]
     errors: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class ScoreJobs(Sequence[ScoreJob]):
+class BatchesToRun(Sequence[BatchToRun]):
     """A job for each of some batches, made when asked for."""
 
     batches: BatchJobs
     weights: Weights
     device: str
     precision: str
+    model: str | None
 
     def __len__(self) -> int:
         return len(self.batches)
 
     @overload
-    def __getitem__(self, index: int) -> ScoreJob: ...
+    def __getitem__(self, index: int) -> BatchToRun: ...
     @overload
-    def __getitem__(self, index: slice) -> list[ScoreJob]: ...
-    def __getitem__(self, index: int | slice) -> ScoreJob | list[ScoreJob]:
+    def __getitem__(self, index: slice) -> list[BatchToRun]: ...
+    def __getitem__(self, index: int | slice) -> BatchToRun | list[BatchToRun]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        return ScoreJob(self.batches[index], self.weights, self.device, self.precision)
+        return BatchToRun(self.batches[index], self.weights, self.device, self.precision, self.model)
 
-    def __iter__(self) -> Iterator[ScoreJob]:
+    def __iter__(self) -> Iterator[BatchToRun]:
         return (self[i] for i in range(len(self)))
 
 
@@ -80,8 +82,8 @@ def choose_computing(asked: tuple[str, str]) -> tuple[str, str]:
     return device, choose_precision(device, asked[1])
 
 
-def score_batch(job: ScoreJob) -> ScoredBatch:
-    """Read a batch and score it.
+def run_batch(job: BatchToRun) -> DoneBatch:
+    """Read a batch and run it through the network.
 
     Raises
     ------
@@ -89,19 +91,20 @@ def score_batch(job: ScoreJob) -> ScoredBatch:
         If the weights are not those that were meant, or the device is not there.
     """
     batch = read_batch(job.batch)
-    with _scoring:
+    with _computing:
         use_threads(_threads_of_worker())
-        scorer = _load_scorer(job.weights, job.device, job.precision)
-        return ScoredBatch(batch.positions, scorer.score(batch.pixels), batch.errors)
+        runner = _load(job.weights, job.device, job.precision, job.model)
+        values = runner.run(batch.pixels) if len(batch.positions) else np.zeros(0, np.float32)
+        return DoneBatch(batch.positions, values, batch.errors)
 
 
 @functools.lru_cache(maxsize=2)  # a fast number type, and float32 for what it leaves in doubt
-def _load_scorer(weights: Weights, device: str, precision: str) -> Scorer:
+def _load(weights: Weights, device: str, precision: str, model: str | None) -> BatchRunner:
     choose_device(device)
     if (found := hash_file(weights.path)) != weights.sha256:
         expected = f"the weights with the SHA-256 {weights.sha256[:12]}…"
         raise InputError(weights.path, expected, f"others, with {found[:12]}…", "run the same command again")
-    return Scorer(load_classifier(weights.path), weights.input_format, device, precision)
+    return load_runner(weights, device, precision, model)
 
 
 def _threads_of_worker() -> int:

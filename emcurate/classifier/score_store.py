@@ -1,6 +1,6 @@
-"""Scores kept in a file, so that an interrupted run goes on and a grown list has only its new patches scored.
+"""What a network said of patches, kept in a file: an interrupted run goes on, a grown list costs its new patches only.
 
-The file holds (key, score) records, one after another, and only ever grows. A key stands for a patch's name, size and
+The file holds (key, value) records, one after another, and only ever grows. A key stands for a patch's name, size and
 modification time (its shard's, where it is in one), so a patch that was changed counts as new, one that was moved does
 not, and the order of the path list does not matter.
 """
@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ from emcurate.patches.shards import SHARD_SUFFIX
 from emcurate.running.locks import wait_for_lock
 
 SCORES_FILE = "scores.bin"
+FEATURES_FILE = "features.bin"
 
 NANOSECONDS = 10**9  # in a second
 
@@ -62,40 +64,48 @@ def digest_paths(paths: Iterable[str]) -> bytes:
     return digest.digest()
 
 
-class ScoreStore:
-    """The scores that one set of weights gave, on disk. Of two records with one key the first counts.
+class RecordStore:
+    """Records on disk, each a key and what it stands for. Of two records with one key the first counts.
 
     Parameters
     ----------
     directory : Path
         One for each set of weights and way of computing.
+    file : str
+        The file's name.
+    record : dtype
+        Of one record; its first field is ``key``.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, file: str, record: np.dtype[np.void]) -> None:
         self.directory = make_output_directory(directory)
-        self._path = directory / SCORES_FILE
-        # Read even where it is empty or a record is cut off: what is no whole record is left out.
-        data = self._path.read_bytes() if self._path.exists() else b""
-        records = np.frombuffer(data, RECORD, len(data) // RECORD.itemsize)
-        keys, first = np.unique(records["key"], return_index=True)
-        self._keys: Keys = keys
-        self._scores: Scores = records["score"][first]
+        self.record = record
+        self._path = directory / file
+        # Mapped, not read: features of millions of patches take more room than there is. What is no whole record,
+        # where the last one was cut off, is left out.
+        size = self._path.stat().st_size if self._path.exists() else 0
+        count = size // record.itemsize
+        self.records: npt.NDArray[np.void] = (
+            np.memmap(self._path, record, "r", shape=(count,)) if count else np.zeros(0, record)
+        )
+        self._keys, self._first = np.unique(self.records["key"], return_index=True)
         self._waiting: list[npt.NDArray[np.void]] = []
         self._written = time.monotonic()
 
-    def look_up(self, keys: Keys) -> Scores:
-        """Return the score of each key, NaN where there is none."""
-        scores = np.full(len(keys), np.nan, np.float32)
+    def find(self, keys: Keys) -> npt.NDArray[np.int64]:
+        """Return where in `records` each key stands, (n,) int64; -1 where it does not."""
+        found = np.full(len(keys), -1, np.int64)
         if len(self._keys):
             places = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-            found = self._keys[places] == keys
-            scores[found] = self._scores[places[found]]
-        return scores
+            known = self._keys[places] == keys
+            found[known] = self._first[places[known]]
+        return found
 
-    def add(self, keys: Keys, scores: Scores) -> None:
-        """Keep scores; they are on disk when `FLUSH_SECONDS` have gone by, or after `flush`."""
-        records = np.empty(len(keys), RECORD)
-        records["key"], records["score"] = keys, scores
+    def add(self, keys: Keys, values: npt.NDArray[Any]) -> None:
+        """Keep values; they are on disk when `FLUSH_SECONDS` have gone by, or after `flush`."""
+        records = np.empty(len(keys), self.record)
+        key, value = self.record.names or ()
+        records[key], records[value] = keys, values
         self._waiting.append(records)
         if time.monotonic() - self._written >= FLUSH_SECONDS:
             self.flush()
@@ -104,17 +114,40 @@ class ScoreStore:
         """Write what was added since the last time."""
         self._written = time.monotonic()
         if self._waiting:
-            _append(self._path, np.concatenate(self._waiting).tobytes())
+            _append(self._path, np.concatenate(self._waiting).tobytes(), self.record.itemsize)
             self._waiting.clear()
 
 
-def _append(path: Path, records: bytes) -> None:
+class ScoreStore(RecordStore):
+    """The scores that one set of weights gave, on disk."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory, SCORES_FILE, RECORD)
+
+    def look_up(self, keys: Keys) -> Scores:
+        """Return the score of each key, NaN where there is none."""
+        places = self.find(keys)
+        scores = np.full(len(keys), np.nan, np.float32)
+        scores[places >= 0] = self.records["score"][places[places >= 0]]
+        return scores
+
+
+class FeatureStore(RecordStore):
+    """The features that one network gave, on disk; `width` numbers of float16 each."""
+
+    def __init__(self, directory: Path, width: int) -> None:
+        self.width = width
+        super().__init__(directory, FEATURES_FILE, np.dtype([("key", "<u8"), ("features", "<f2", (width,))]))
+
+
+def _append(path: Path, records: bytes, itemsize: int) -> None:
     """Write records after the last whole one, over what a kill may have left of another."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
     with open(descriptor, "r+b", buffering=0) as file:
         wait_for_lock(file)
         size = file.seek(0, os.SEEK_END)
-        file.truncate(size - size % RECORD.itemsize)
+        if size % itemsize:
+            file.truncate(size - size % itemsize)
         file.seek(0, os.SEEK_END)
         rest = memoryview(records)
         while rest:

@@ -1,4 +1,4 @@
-"""Score patches: look up those scored before, compute the others batch by batch, and keep their scores."""
+"""Run patches through a network: look up what it said of them before, compute the rest batch by batch, and keep it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ import numpy.typing as npt
 
 from emcurate.classifier.batches import BatchJobs, read_batch
 from emcurate.classifier.card import Weights
-from emcurate.classifier.score_store import Keys, Scores, ScoreStore
+from emcurate.classifier.score_store import FeatureStore, Keys, RecordStore, Scores, ScoreStore
 from emcurate.errors import InputError
-from emcurate.files import write_once
+from emcurate.files import make_output_directory, write_once
 from emcurate.running.jobs import Workers
 from emcurate.running.report import Report
 
@@ -43,12 +43,17 @@ Positions = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Computing:
-    """How scores are computed: with which weights, where, in which number type, and by whom."""
+    """How scores or features are computed: with which weights, where, in which number type, and by whom.
+
+    `model` is the network whose features are wanted, as `emcurate.classifier.backbones` names it; None for the
+    classifier's scores.
+    """
 
     weights: Weights
     device: str
     precision: str
     workers: Workers
+    model: str | None = None
 
 
 def choose_for_all(workers: Workers, device: str, precision: str) -> tuple[str, str]:
@@ -119,80 +124,159 @@ def look_up_or_compute(
     if not len(todo):
         return scores[positions]
 
+    for done, found in compute_values(paths, keys, todo, computing, store, report):
+        scores[done] = found
+        report.count("patches scored", len(done))
+    return scores[positions]
+
+
+def embed_patches(
+    paths: Sequence[str], keys: Keys, computing: Computing, stores: Path, report: Report
+) -> tuple[FeatureStore, npt.NDArray[np.int64]]:
+    """Compute the features of the patches that the stores do not have; return those of all.
+
+    Parameters
+    ----------
+    paths : sequence of n str
+    keys : (n,) uint64
+    computing : Computing
+        With a `model`.
+    stores : Path
+        Directory of what was computed before.
+    report : Report
+
+    Returns
+    -------
+    store : FeatureStore
+    places : (n,) int64
+        Where in its records each patch is; -1 of those that cannot be read.
+    """
+    from emcurate.classifier.encoding import count_features
+    from emcurate.classifier.inference import use_threads
+    from emcurate.classifier.loading import load_runner
+
+    use_threads(computing.workers.cores)
+    weights = computing.weights
+    # Here, whatever the workers of a cluster have.
+    runner = load_runner(weights, "cpu", "float32", computing.model)
+    width = count_features(runner, weights.input_format.image_size)
+    directory = make_store_directory(stores, computing)
+    store = FeatureStore(directory, width)
+    todo = np.flatnonzero(store.find(keys) < 0)
+    report.count("patches embedded", 0)
+    report.count("embedded before", len(paths) - len(todo))
+    for done, _ in compute_values(paths, keys, todo, computing, store, report):
+        report.count("patches embedded", len(done))
+    if len(todo):
+        store = FeatureStore(directory, width)
+    return store, store.find(keys)
+
+
+def compute_values(
+    paths: Sequence[str], keys: Keys, todo: Positions, computing: Computing, store: RecordStore, report: Report
+) -> Iterator[tuple[Positions, npt.NDArray[Any]]]:
+    """Yield positions and scores, or features, of some patches of a list, batch by batch; keep them in a store.
+
+    Patches that cannot be read are reported.
+
+    Parameters
+    ----------
+    paths : sequence of n str
+    keys : (n,) uint64
+    todo : (m,) int64
+        Which patches.
+    computing : Computing
+    store : RecordStore
+        Where a cluster's workers also find the weights meanwhile.
+    report : Report
+
+    Raises
+    ------
+    InputError
+        If a network says what is no number.
+    """
     from emcurate.classifier.inference import choose_batch_size
 
     image_size = computing.weights.input_format.image_size
     jobs = BatchJobs(paths, todo, choose_batch_size(computing.device, image_size), image_size)
-    score = score_here if computing.workers.scheduler is None else partial(score_on_cluster, directory=stores)
+    is_here = computing.workers.scheduler is None
+    run = run_here if is_here else partial(run_on_cluster, directory=store.directory.parent)
     try:
-        for done, found in score(jobs, computing, report):
-            if np.isnan(found).any():
+        for done, found in run(jobs, computing, report):
+            if not np.isfinite(found).all():
+                what = "scores" if computing.model is None else f"features below {np.finfo(found.dtype).max:,.0f}"
                 advice = "try --precision float32; if that is of no help, these weights are not to be used"
-                raise InputError(computing.weights.path, "weights whose scores are numbers", "NaN", advice)
-            scores[done] = found
+                wanted = f"weights whose {what} are numbers"
+                raise InputError(computing.weights.path, wanted, "NaN or infinities", advice)
             store.add(keys[done], found)
-            report.count("patches scored", len(done))
+            yield done, found
     finally:
         store.flush()
-    return scores[positions]
 
 
-def score_here(jobs: BatchJobs, computing: Computing, report: Report) -> Iterator[tuple[Positions, Scores]]:
-    """Yield positions and scores of each batch as this machine scores it; patches that cannot be read are reported."""
-    from emcurate.classifier.inference import Scorer, use_threads
-    from emcurate.classifier.network import load_classifier
+def run_here(jobs: BatchJobs, computing: Computing, report: Report) -> Iterator[tuple[Positions, npt.NDArray[Any]]]:
+    """Yield positions and values of each batch as this machine computes it; what cannot be read is reported."""
+    from emcurate.classifier.inference import use_threads
+    from emcurate.classifier.loading import load_runner
 
-    weights, processes = computing.weights, computing.workers.cores
+    processes = computing.workers.cores
     use_threads(processes)
     if computing.device == "cpu":
         # Decoding takes a small part of the CPU's time, and each process that decodes takes memory.
         processes = max(1, processes // CORES_PER_DECODER)
-    scorer = Scorer(load_classifier(weights.path), weights.input_format, computing.device, computing.precision)
+    runner = load_runner(computing.weights, computing.device, computing.precision, computing.model)
     # One batch behind, so that a GPU computes while the next batch is fetched from the processes that decode.
     under_way: deque[tuple[Positions, torch.Tensor]] = deque()
     for _, batch in run_ahead(Workers(processes).run(read_batch, jobs, report, unit="batch")):
         report.fail_all(batch.errors)
         if len(batch.positions):
-            under_way.append((batch.positions, scorer.start(batch.pixels)))
+            under_way.append((batch.positions, runner.start(batch.pixels)))
         if len(under_way) > 1:
             done, started = under_way.popleft()
-            yield done, scorer.finish(started)
+            yield done, runner.finish(started)
     for done, started in under_way:
-        yield done, scorer.finish(started)
+        yield done, runner.finish(started)
 
 
-def score_on_cluster(
+def run_on_cluster(
     jobs: BatchJobs, computing: Computing, report: Report, directory: Path
-) -> Iterator[tuple[Positions, Scores]]:
-    """Yield positions and scores of each batch as a cluster's workers score it; else as `score_here`.
+) -> Iterator[tuple[Positions, npt.NDArray[Any]]]:
+    """Yield positions and values of each batch as a cluster's workers compute it; else as `run_here`.
 
     `directory` is where they find the weights meanwhile: what was downloaded into this user's cache is not for others
     to see, the results' own directory is.
     """
-    from emcurate.classifier.remote import ScoreJobs, score_batch
+    from emcurate.classifier.remote import BatchesToRun, run_batch
 
     copy = directory / f"{computing.weights.sha256}.pth"
     write_once(copy, computing.weights.path.read_bytes(), overwrite=True)
     try:
         weights = replace(computing.weights, path=copy)
-        tasks = ScoreJobs(jobs, weights, computing.device, computing.precision)
-        for _, scored in computing.workers.run(score_batch, tasks, report, unit="batch"):
-            report.fail_all(scored.errors)
-            if len(scored.positions):
-                yield scored.positions, scored.scores
+        tasks = BatchesToRun(jobs, weights, computing.device, computing.precision, computing.model)
+        for _, done in computing.workers.run(run_batch, tasks, report, unit="batch"):
+            report.fail_all(done.errors)
+            if len(done.positions):
+                yield done.positions, done.values
     finally:
         copy.unlink(missing_ok=True)
 
 
 def open_store(parent: Path, computing: Computing) -> ScoreStore:
     """Open the scores these very weights have given before, computed in the same way."""
+    return ScoreStore(make_store_directory(parent, computing))
+
+
+def make_store_directory(parent: Path, computing: Computing) -> Path:
+    """Return the directory for what these very weights say, computed in the same way; it is made."""
     weights = computing.weights
     way = f"{computing.precision} on {computing.device}"
     settings = {"weights_sha256": weights.sha256, **asdict(weights.input_format), "computed_in": way}
+    if computing.model is not None:
+        settings["features_of"] = computing.model
     text = json.dumps(settings, indent=2)
-    store = ScoreStore(parent / hashlib.sha256(text.encode()).hexdigest()[:16])
-    write_once(store.directory / "settings.json", text.encode(), overwrite=True)
-    return store
+    directory = make_output_directory(parent / hashlib.sha256(text.encode()).hexdigest()[:16])
+    write_once(directory / "settings.json", text.encode(), overwrite=True)
+    return directory
 
 
 def run_ahead(iterable: Iterable[Value], ahead: int = 2) -> Iterator[Value]:

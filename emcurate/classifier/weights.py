@@ -144,7 +144,23 @@ def fetch_weights(
 
 
 def fetch_imagenet_weights(url: str | None = None) -> Path:
-    """Return torchvision's ImageNet weights, from PyTorch's own cache; PyTorch downloads them there if need be.
+    """Return the ResNet34's ImageNet weights; see `fetch_torchvision_weights`."""
+    from torchvision.models import ResNet34_Weights
+
+    other = "start from other weights with --init FILE, or from none with --init random"
+    return fetch_torchvision_weights(url or ResNet34_Weights.IMAGENET1K_V1.url, "ImageNet start weights", other)
+
+
+def fetch_torchvision_weights(url: str, what: str, other: str) -> Path:
+    """Return a file of torchvision's weights, from PyTorch's own cache; PyTorch downloads it there if need be.
+
+    Parameters
+    ----------
+    url : str
+    what : str
+        The weights, in words.
+    other : str
+        What may be done without them.
 
     Raises
     ------
@@ -152,15 +168,12 @@ def fetch_imagenet_weights(url: str | None = None) -> Path:
         If they cannot be had, or what came is not what the digits in their file name promise.
     """
     import torch.hub
-    from torchvision.models import ResNet34_Weights
 
-    url = url or ResNet34_Weights.IMAGENET1K_V1.url
     path = Path(torch.hub.get_dir(), "checkpoints", Path(urlsplit(url).path).name)
     promised = path.stem.rpartition("-")[2]
     if path.exists() and hash_file(path).startswith(promised):
         return path
     make_output_directory(path.parent)
-    other = "start from other weights with --init FILE, or from none with --init random"
     try:
         with _default_timeout(TIMEOUT_SECONDS):
             torch.hub.download_url_to_file(url, str(path), promised)
@@ -170,7 +183,7 @@ def fetch_imagenet_weights(url: str | None = None) -> Path:
     except (urllib.error.URLError, ConnectionError, TimeoutError, http.client.HTTPException) as error:
         raise InputError(
             url,
-            "to download ImageNet start weights once",
+            f"to download {what} once",
             f"no answer ({describe_cause(error)})",
             f"connect to the network; or put the file at {path}; or {other}",
         ) from None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from emcurate.corpora.foresight import Foreseen
 from emcurate.patches.columns import count_rows
-from emcurate.patches.joined import CUT, DUPLICATE, INFORMATIVE, JOINED_NAME, UNINFORMATIVE
+from emcurate.patches.joined import CUT, DUPLICATE, INFORMATIVE, JOINED_NAME, PASSED_OVER, SELECTED, UNINFORMATIVE
 from emcurate.patches.parquet import open_parquet
 from emcurate.patches.table_updates import TABLE_KEY
 from emcurate.reporting.page import StageRun
@@ -62,13 +62,14 @@ def count_datasets(out: Path, cropped: tuple[Path, str], subvolumes: tuple[Path,
             counts.sections = line.count_of("sections")
             counts.patches = line.count_of("patches")
             counts.left_out_small = line.count_of("small")
-    for dataset, outcome, number in _count_outcomes(out / JOINED_NAME):
+    for dataset, outcome, kept, number in _count_outcomes(out / JOINED_NAME):
         counts = found[dataset]
         if outcome == DUPLICATE:
             counts.duplicates += number
         elif outcome != CUT:
             counts.exemplars += number
-        if outcome == INFORMATIVE:
+        # A selection may also be made of exemplars that nobody has judged.
+        if outcome == INFORMATIVE or (outcome in (SELECTED, PASSED_OVER) and kept):
             counts.informative += number
         if outcome == UNINFORMATIVE:
             counts.uninformative += number
@@ -77,15 +78,16 @@ def count_datasets(out: Path, cropped: tuple[Path, str], subvolumes: tuple[Path,
     return dict(sorted(found.items()))
 
 
-def _count_outcomes(table: Path) -> Iterator[tuple[str, str, int]]:
-    """Yield the datasets of a table of all patches with each outcome and how many have it, piece by piece."""
+def _count_outcomes(table: Path) -> Iterator[tuple[str, str, bool | None, int]]:
+    """Yield the datasets of a table of all patches with each outcome, if kept, and how many have it, by pieces."""
     if not table.is_file():
         return
+    by = ["dataset", "outcome", "kept"]
     with open_parquet(table) as file:
         for group in range(file.num_row_groups):
-            rows = file.read_row_group(group, columns=["dataset", "outcome"], use_threads=False)
-            for (dataset, outcome), number in count_rows(rows, ["dataset", "outcome"]):
-                yield dataset, outcome, number
+            rows = file.read_row_group(group, columns=by, use_threads=False)
+            for (dataset, outcome, kept), number in count_rows(rows, by):
+                yield dataset, outcome, kept, number
 
 
 def format_datasets(counts: Mapping[str, Counts]) -> list[str]:

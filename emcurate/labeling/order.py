@@ -108,6 +108,11 @@ def order_by_uncertainty(scores: npt.NDArray[Any], threshold: float) -> IntArray
     return np.argsort(np.where(np.isnan(distance), np.inf, distance), kind="stable")
 
 
+def order_by_rank(ranks: IntArray) -> IntArray:
+    """Return patches by their ranks; those without one (-1) come last, as they are listed."""
+    return np.argsort(np.where(ranks < 0, np.iinfo(np.int64).max, ranks), kind="stable")
+
+
 def order_by_similarity(features: npt.NDArray[np.float32]) -> IntArray:
     """Return patches so that those like one another are neighbours, for any features whose distance means something.
 

@@ -22,19 +22,21 @@ from emcurate.labeling.order import (
     number_datasets,
     order_as_they_came,
     order_by_dataset,
+    order_by_rank,
     order_by_similarity,
     order_by_uncertainty,
     order_randomly,
 )
+from emcurate.labeling.ranks import read_ranks
 from emcurate.labeling.scores import read_scores
 from emcurate.labeling.similarity import FloatArray, describe_patches
 from emcurate.labeling.store import CodeArray, LabelStore
 from emcurate.labeling.surroundings import Scene, Surroundings
 from emcurate.labeling.tiles import Tile, TileReader
-from emcurate.labeling.view import check_view, restore_view
+from emcurate.labeling.view import View, check_view, restore_view
 from emcurate.patches.labels import CODE_INFORMATIVE, CODE_NONE, CODE_UNINFORMATIVE, LABELS, is_decided
 from emcurate.patches.pathlists import PathList
-from emcurate.patches.reading import read_patch
+from emcurate.patches.reading import read_patch, refuse_moved
 
 # Of longer lists the order by similarity, for which every patch is read, is left to be asked for again.
 LOOKED_AT_WHEN_OPENED = 20_000
@@ -53,8 +55,11 @@ class Session:
         Who labels; by default the login and the machine, as ``sara@em-lab-3``.
     scores : Path, optional
         A model's scores, ``nn_scores.npy``, or the directory of filtered/classify_nn.py that holds them.
+    diverse : Path, optional
+        The ranks of a selection, ``diverse_decisions.parquet``, or the directory of filtered/select_diverse.py that
+        holds them: the order in which all structures take turns.
     order : str, optional
-        One of `view.ORDERS`; by default the last session's, or random.
+        One of `view.ORDERS`; by default the last session's, or by those ranks, or random.
     seed : int
         Of the random orders.
     own_labels_only : bool
@@ -79,6 +84,7 @@ class Session:
         *,
         annotator: str = "",
         scores: Path | None = None,
+        diverse: Path | None = None,
         order: str | None = None,
         seed: int = 0,
         own_labels_only: bool = False,
@@ -89,9 +95,11 @@ class Session:
         self.paths = PathList(fpaths, reroot)
         if not len(self.paths):
             raise InputError(fpaths, "a list of at least one path", "an empty list", "run the stage before again")
+        refuse_moved(self.paths, fpaths, lambda old, new: f"reroot=({old!r}, {new!r})")
         self.seed = seed
         self.own_labels_only = own_labels_only
         self.scores = None if scores is None else read_scores(scores, self.paths, threshold)
+        self.ranks = None if diverse is None else read_ranks(diverse, self.paths.chunks())
         self.store = LabelStore(labels, self.paths, annotator)
         self.datasets, self.dataset_names = number_datasets(self.paths.chunks())
         self.tiles = TileReader()
@@ -102,9 +110,9 @@ class Session:
         self._looks: FloatArray | None = None
         kept = self.store.views()
         quick = len(self.paths) <= LOOKED_AT_WHEN_OPENED
-        self.view = restore_view(kept, scored=self.scores is not None, quick=quick)
+        self.view = restore_view(kept, scored=self.scores is not None, quick=quick, ranked=self.ranks is not None)
         if order is not None:
-            self.view = check_view(replace(self.view, order=order), scored=self.scores is not None)
+            self.view = self._check(replace(self.view, order=order))
         self.size = self.view.size  # of a tile as drawn, in CSS pixels
         self.page = 0
         self.cursor = -1
@@ -174,7 +182,7 @@ class Session:
         if {"rows", "columns"} & changes.keys():
             changes.setdefault("fit", False)
         previous = self.view
-        self.view = check_view(replace(previous, **changes), scored=self.scores is not None)
+        self.view = self._check(replace(previous, **changes))
         try:
             # Selecting afresh also when nothing has changed lets labelled patches leave a list of unlabelled ones.
             if {"label", "dataset", "disagreement", "order"} & changes.keys():
@@ -272,6 +280,9 @@ class Session:
 
     # -- below --------------------------------------------------------------------------------------------------
 
+    def _check(self, view: View) -> View:
+        return check_view(view, scored=self.scores is not None, ranked=self.ranks is not None)
+
     def _is_readable(self, index: int) -> bool:
         return not self.tiles.read([self.paths[index]])[0].problem
 
@@ -289,7 +300,9 @@ class Session:
         name = self.view.order
         if name not in self._orders:
             ways = {"dataset": self._order_by_turns, "similar": self._order_by_looks}
-            if name == "uncertain" and self.scores is not None:
+            if name == "diverse" and self.ranks is not None:
+                order = order_by_rank(self.ranks)
+            elif name == "uncertain" and self.scores is not None:
                 order = order_by_uncertainty(self.scores.values, self.scores.threshold)
             else:
                 order = order_as_they_came(self.store.listed, ways.get(name, self._shuffle))

@@ -9,11 +9,14 @@ from emcurate.errors import InputError
 from emcurate.labeling.layout import GRID_SIDES, TILE_SIZES, clip
 from emcurate.patches.labels import LABELS
 
-ORDERS = ("random", "dataset", "similar", "uncertain")
+ORDERS = ("random", "dataset", "similar", "uncertain", "diverse")
 DISAGREEMENTS = ("", "model", "annotators")
 
 # What asks for a model's scores.
 SCORED = ("uncertain", "model")
+
+# What asks for the ranks of a selection.
+RANKED = "diverse"
 
 
 @dataclass(frozen=True)
@@ -23,8 +26,8 @@ class View:
     Attributes
     ----------
     order : str
-        ``random``, ``dataset`` (datasets take turns), ``similar`` (those that look alike are neighbours) or
-        ``uncertain`` (by a model's scores).
+        ``random``, ``dataset`` (datasets take turns), ``similar`` (those that look alike are neighbours),
+        ``uncertain`` (by a model's scores) or ``diverse`` (by a selection's ranks: all structures take turns).
     label : str
         Only patches of this label, or all.
     dataset : str
@@ -55,13 +58,13 @@ class View:
     turn: bool = True
 
 
-def check_view(view: View, *, scored: bool) -> View:
+def check_view(view: View, *, scored: bool, ranked: bool = False) -> View:
     """Return the view within what a screen can show.
 
     Raises
     ------
     InputError
-        If it asks for an order or filter that there is not, or for scores where there are none.
+        If it asks for an order or filter that there is not, or for scores or ranks where there are none.
     """
     for name, allowed in (("order", ORDERS), ("label", ("", *LABELS)), ("disagreement", DISAGREEMENTS)):
         value = getattr(view, name)
@@ -69,17 +72,21 @@ def check_view(view: View, *, scored: bool) -> View:
             raise InputError(name, f"one of {', '.join(filter(None, allowed))}", repr(value), "choose one of these")
         if value in SCORED and not scored:
             raise InputError(name, "scores of a model", "none", "name the nn_scores.npy of filtered/classify_nn.py")
+        if value == RANKED and not ranked:
+            advice = "name the diverse_decisions.parquet of filtered/select_diverse.py"
+            raise InputError(name, "ranks of a selection", "none", advice)
     return _clip_view(view)
 
 
-def restore_view(kept: dict[str, Any], *, scored: bool, quick: bool) -> View:
+def restore_view(kept: dict[str, Any], *, scored: bool, quick: bool, ranked: bool = False) -> View:
     """Return the view of the last session, as far as it can be had again; `quick` where all patches soon are read."""
-    default = View()
+    default = View(order=RANKED if ranked else View.order)
     known = {f.name: kept[f.name] for f in fields(View) if type(kept.get(f.name)) is type(getattr(default, f.name))}
     view = replace(default, **known)
     # A filter of long ago would only make people look for their patches.
     view = replace(view, label="", dataset="", disagreement="")
     unknown = view.order not in ORDERS or (view.order in SCORED and not scored)
+    unknown = unknown or (view.order == RANKED and not ranked)
     if unknown or (view.order == "similar" and not quick):
         view = replace(view, order=default.order)
     return _clip_view(view)

@@ -189,6 +189,7 @@ class LabelingWidget(anywidget.AnyWidget):
             "view": vars(session.view),
             "size": session.size,
             "scored": session.scores is not None,
+            "ranked": session.ranks is not None,
             "alone": self._why_alone(),
             "datasets": [name for name, _ in self._largest_datasets()],
             "keys": self.chosen_keys,
@@ -253,6 +254,7 @@ def label_patches(
     *,
     annotator: str = "",
     scores: str | os.PathLike[str] | None = None,
+    diverse: str | os.PathLike[str] | None = None,
     order: str | None = None,
     seed: int = 0,
     own_labels_only: bool = False,
@@ -269,7 +271,7 @@ def label_patches(
     Raises
     ------
     LabelingError
-        If path list, labels, scores or keys cannot be used or do not belong together.
+        If path list, labels, scores, ranks or keys cannot be used or do not belong together.
     """
     try:
         choose_keys(keys or {})
@@ -278,6 +280,7 @@ def label_patches(
             Path(labels).expanduser(),
             annotator=annotator.strip(),
             scores=None if scores is None else Path(scores).expanduser(),
+            diverse=None if diverse is None else Path(diverse).expanduser(),
             order=order,
             seed=seed,
             own_labels_only=own_labels_only,

@@ -48,10 +48,10 @@ class Covered:
     read: Hashes
     groups: Groups
     whole: Groups
-    blank: npt.NDArray[np.float64] | None
+    blank: npt.NDArray[np.float64] | None = None
 
     def count_masked(self, distance: int) -> int:
-        """Return what `Groups.count_masked` does of the dataset, as far as it is known how blank patches are."""
+        """Return how many of its duplicates might be none for what is blank in them; see `Groups.count_masked`."""
         return 0 if self.blank is None else self.groups.count_masked(self.blank, distance)
 
     def largest(self, groups: int, members: int) -> list[tuple[int, Group]]:
@@ -60,20 +60,17 @@ class Covered:
 
 
 def cover_each(
-    found: Iterable[tuple[str, Hashes]], order: str, seed: int, cover: Cover, guards: bool = False
+    found: Iterable[tuple[str, Hashes]], order: str, seed: int, cover: Cover, *, blank_guard: bool = False
 ) -> Iterator[Covered]:
-    """Yield datasets as they come, none compared with another.
-
-    With `guards` the blank share of patches counts, as `emcurate.patches.duplicates.find_groups` has it.
-    """
+    """Yield datasets as they come, none compared with another."""
     for name, read in found:
         taken = order_patches(name, len(read.words), order, seed, read.sharpness)
-        groups = find_groups(read.names, read.seen, taken, cover, read.shards, read.saturated if guards else None)
+        groups = find_groups(read.names, read.seen, taken, cover, read.shards, read.saturated if blank_guard else None)
         yield Covered(name, read, groups, groups, read.saturated)
 
 
 def cover_together(
-    found: Sequence[tuple[str, Hashes]], order: str, seed: int, cover: Cover, guards: bool = False
+    found: Sequence[tuple[str, Hashes]], order: str, seed: int, cover: Cover, *, blank_guard: bool = False
 ) -> Iterator[Covered]:
     """Yield datasets in the order of their names, their patches taken as if they were all of one dataset.
 
@@ -84,10 +81,9 @@ def cover_together(
     some = sorted(found, key=lambda pair: pair[0])
     names = pa.concat_arrays([read.names for _, read in some])
     seen = np.concatenate([read.seen for _, read in some])
-    sharpness = _join([read.sharpness for _, read in some])
-    blank = _join([read.saturated for _, read in some])
+    sharpness, blank = (_join([getattr(read, each) for _, read in some]) for each in ("sharpness", "saturated"))
     taken = order_patches(TOGETHER, len(names), order, seed, sharpness)
-    whole = find_groups(names, seen, taken, cover, None, blank if guards else None)
+    whole = find_groups(names, seen, taken, cover, blank=blank if blank_guard else None)
     start = 0
     for name, read in some:
         stop = start + len(read.words)
@@ -95,10 +91,17 @@ def cover_together(
         start = stop
 
 
-def _join(parts: Sequence[npt.NDArray[np.float64] | None]) -> npt.NDArray[np.float64] | None:
-    """Return numbers of all datasets, or None if those of any are not known."""
-    known = [part for part in parts if part is not None]
-    return np.concatenate(known) if len(known) == len(parts) else None
+def _join(known: Sequence[npt.NDArray[np.float64] | None]) -> npt.NDArray[np.float64] | None:
+    """Return numbers of several datasets one after another, if they are known of all."""
+    there = [each for each in known if each is not None]
+    return np.concatenate(there) if len(there) == len(known) else None
+
+
+def describe_unmeasured(patchdir: Path, name: str) -> InputError:
+    """Return the error of a dataset of whose patches nobody has noted how much is blank."""
+    wanted, found = "a table with the measures of all its patches, for --blank-guard", "none"
+    advice = f"remove {name}{TABLE_SUFFIX}, if it is there, and run raw/crop_patches.py again: patches stay as they are"
+    return InputError(patchdir / f"{name}{TABLE_SUFFIX}", wanted, found, advice)
 
 
 def refuse_odd_sides(found: Sequence[tuple[str, Hashes]], patchdir: Path, report: Report) -> list[tuple[str, Hashes]]:
@@ -112,13 +115,6 @@ def refuse_odd_sides(found: Sequence[tuple[str, Hashes]], patchdir: Path, report
             advice = "cut all datasets with one --hash_size, or give --scope dataset"
             report.fail(InputError(patchdir / name, f"hashes of side {side}, like most", f"side {read.side}", advice))
     return [(name, read) for name, read in found if read.side == side]
-
-
-def describe_unmeasured(patchdir: Path, name: str) -> InputError:
-    """Return the error of a dataset of whose patches nobody has noted how much is blank."""
-    wanted, found = "a table with the measures of all its patches, for --blank-guard", "none"
-    advice = f"remove {name}{TABLE_SUFFIX}, if it is there, and run raw/crop_patches.py again: patches stay as they are"
-    return InputError(patchdir / f"{name}{TABLE_SUFFIX}", wanted, found, advice)
 
 
 class Comparison:
@@ -163,7 +159,7 @@ class Comparison:
         self.patchdir, self.is_of_all = patchdir, scope == ALL_DATASETS
         self.report, self.workers = report, workers
         self.with_pixels = order == "sharpest"
-        self._order, self._seed, self._orientations, self._guards = order, seed, orientations, blank_guard
+        self._order, self._seed, self._orientations, self.blank_guard = order, seed, orientations, blank_guard
         self.datasets = list_datasets(patchdir, self.with_pixels, report, may_need_pixels=orientations)
         if not self.datasets and not report.failures:
             found = describe_content(patchdir)
@@ -198,10 +194,10 @@ class Comparison:
             yield from (self._refuse_unmeasured([each]) for each in shown)
 
     def _refuse_unmeasured(self, found: Iterable[tuple[str, Hashes]]) -> list[tuple[str, Hashes]]:
-        """Return the datasets that can be compared: all, or those of which it is known how blank patches are."""
+        """Return the datasets that can be guarded, all of them without a guard; report the others."""
         good = []
         for name, read in found:
-            if self._guards and read.saturated is None:
+            if self.blank_guard and read.saturated is None:
                 self.report.fail(describe_unmeasured(self.patchdir, name))
             else:
                 good.append((name, read))
@@ -210,4 +206,4 @@ class Comparison:
     def cover(self, some: Sequence[tuple[str, Hashes]], cover: Cover) -> Iterator[Covered]:
         """Yield what was read together with its groups."""
         together = cover_together if self.is_of_all else cover_each
-        return together(some, self._order, self._seed, cover, self._guards)
+        return together(some, self._order, self._seed, cover, blank_guard=self.blank_guard)

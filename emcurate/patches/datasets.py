@@ -7,7 +7,7 @@ import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from emcurate.files import list_files
 from emcurate.patches import tables
 from emcurate.patches.hashing import WordArray, pack_hashes, read_hash
 from emcurate.patches.measures import BLUR, SATURATED, measure_patch
-from emcurate.patches.names import as_names
+from emcurate.patches.names import as_names, take_names
 from emcurate.patches.tables import TABLE_SUFFIX
 from emcurate.running.claims import Notes
 from emcurate.running.jobs import Workers
@@ -29,7 +29,7 @@ from emcurate.running.report import Report
 PATCH_EXTENSION, HASH_EXTENSION = "tiff", "npy"
 
 CHUNK_PATCHES = 2000  # hashes a job reads: a fraction of a second
-SHARP_CHUNK_PATCHES = 100  # of which the pixels are measured too, which takes milliseconds each
+SHARP_CHUNK_PATCHES = 100  # of which the pixels are read and measured too
 
 
 @dataclass
@@ -69,10 +69,10 @@ class Hashes:
         Whether every patch of the dataset is among them.
     shards : Shards, optional
         Where any patch lies in one.
-    turned : (n, 8, words) uint64, optional
-        The hashes of all orientations, the first of them `words`, where they were asked for and are known.
     saturated : (n,) float64, optional
         The share of wholly black or white pixels in each, where that is known of all.
+    turned : (n, 8, words) uint64, optional
+        The hashes of all orientations, the first of them `words`, where they were asked for and are known.
     """
 
     names: pa.LargeStringArray
@@ -81,8 +81,21 @@ class Hashes:
     sharpness: npt.NDArray[np.float64] | None = None
     complete: bool = True
     shards: tables.Shards | None = None
-    turned: WordArray | None = None
     saturated: npt.NDArray[np.float64] | None = None
+    turned: WordArray | None = None
+
+    def take(self, places: npt.NDArray[np.int64]) -> Hashes:
+        """Return this of the patches at some places, in order; of fewer than all it is not complete."""
+        if len(places) == len(self.words):
+            return self
+        of_each = {name: getattr(self, name) for name in ("words", "sharpness", "saturated", "turned")}
+        return replace(
+            self,
+            names=take_names(self.names, places),
+            **{name: values[places] for name, values in of_each.items() if values is not None and len(values)},
+            complete=False,
+            shards=None if self.shards is None else self.shards.take(places),
+        )
 
     @property
     def seen(self) -> WordArray:
@@ -195,15 +208,17 @@ def read_hashes(
                 report.fail(error)
                 continue
             if len(read.words):
-                of_table = Hashes(
-                    read.names,
-                    read.words,
-                    read.side,
-                    shards=read.shards,
-                    turned=read.turned,
-                    saturated=read.saturated,
+                yield (
+                    dataset.name,
+                    Hashes(
+                        read.names,
+                        read.words,
+                        read.side,
+                        shards=read.shards,
+                        saturated=read.saturated,
+                        turned=read.turned,
+                    ),
                 )
-                yield dataset.name, of_table
     at_once = SHARP_CHUNK_PATCHES if with_sharpness else CHUNK_PATCHES
     jobs = [
         ChunkJob(dataset.name, patchdir, tuple(dataset.stems[start : start + at_once]), with_sharpness)

@@ -7,7 +7,7 @@ nothing wrong of patches that it has not seen. Tables of any size are read and w
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from emcurate.patches.decided import DECIDED_COLUMNS, THRESHOLD_KEY, read_decide
 from emcurate.patches.duplicates import GROUPS_SUFFIX, read_groups
 from emcurate.patches.leaks import LEAK_COLUMNS, LEAKS_SUFFIX, read_leaks
 from emcurate.patches.names import parse_names
+from emcurate.patches.selected import REASON, SELECTED_COLUMNS, read_selected
 from emcurate.patches.tables import COLUMNS, TABLE_SUFFIX, TURNED, read_row_groups, read_schema
 from emcurate.running.claims import Notes
 
@@ -33,14 +34,19 @@ GROUP_COLUMNS: dict[str, pa.DataType] = {"exemplar": pa.string(), "distance": pa
 OUTCOME_COLUMNS: dict[str, pa.DataType] = {"outcome": pa.string(), "why": pa.string()}
 
 # What the last stage that has seen a patch made of it.
-OUTCOMES = (CUT, DUPLICATE, EXEMPLAR, INFORMATIVE, UNINFORMATIVE, UNREADABLE) = (
+OUTCOMES = (CUT, DUPLICATE, EXEMPLAR, INFORMATIVE, UNINFORMATIVE, UNREADABLE, SELECTED, PASSED_OVER) = (
     "cut",
     "duplicate",
     "exemplar",
     "informative",
     "uninformative",
     "unreadable",
+    "selected",
+    "passed over",
 )
+
+# Of which a selection selects.
+SELECTED_AMONG = (EXEMPLAR, INFORMATIVE)
 
 # Rows at a time of a dataset of which only names are known, or of many small ones.
 ROWS_AT_ONCE = 1 << 17
@@ -101,11 +107,14 @@ class Results:
         Of deduplicate.py.
     decided : Path, optional
         The table of what was decided of patches, by classify_nn.py or another filter.
+    selected : Path, optional
+        The table of what was selected of those that are left, by select_diverse.py.
     """
 
     patchdirs: tuple[Path, ...] = ()
     groups: Path | None = None
     decided: Path | None = None
+    selected: Path | None = None
 
     def tables(self) -> list[tuple[str, Path]]:
         """Return the tables that are there, each with its dataset's name."""
@@ -123,11 +132,15 @@ class Results:
         """Return the table of what was decided, if it is there."""
         return self.decided if self.decided is not None and self.decided.is_file() else None
 
+    def selected_table(self) -> Path | None:
+        """Return the table of what was selected, if it is there."""
+        return self.selected if self.selected is not None and self.selected.is_file() else None
+
     def files(self) -> list[Path]:
         """Return the files that the table is made of, as far as they are there."""
-        decided = self.decided_table()
+        judged = [path for path in (self.decided_table(), self.selected_table()) if path is not None]
         of_groups = [*self.group_tables().values(), *self.leak_tables().values()]
-        return [*(path for _, path in self.tables()), *of_groups, *([decided] if decided else [])]
+        return [*(path for _, path in self.tables()), *of_groups, *judged]
 
     def digest(self) -> str:
         """Return what changes when the content of any file does; as the stages noted it, where they did."""
@@ -190,8 +203,11 @@ def write_joined(path: Path, results: Results, addition: Addition | None = None)
         # Columns that others add, such as measures, come along.
         fields |= {each.name: each.type for each in read_schema(table) if each.name not in {*fields, TURNED}}
     own = pa.schema(list(fields.items()))
-    # Of leaks something is only said where they were looked for.
-    fields |= {**GROUP_COLUMNS, **(LEAK_COLUMNS if leaks else {}), **DECIDED_COLUMNS, **OUTCOME_COLUMNS}
+    selected_table = results.selected_table()
+    selected = None if selected_table is None else Lookup(read_selected(selected_table))
+    # Of leaks, and of a selection, something is only said where there was one: else the table is as it always was.
+    of_selection = {} if selected is None else SELECTED_COLUMNS
+    fields |= {**GROUP_COLUMNS, **(LEAK_COLUMNS if leaks else {}), **DECIDED_COLUMNS, **of_selection, **OUTCOME_COLUMNS}
     fields |= addition.columns if addition else {}
     schema = pa.schema(list(fields.items()))
     decided_table = results.decided_table()
@@ -204,7 +220,7 @@ def write_joined(path: Path, results: Results, addition: Addition | None = None)
     ):
         added = None if addition is None else _Added(addition)
         for some, known in _iter_rows(tables, groups, leaks, own, added):
-            joined = _join(some, known, decided, added, schema)
+            joined = _join(some, known, Judged(decided, selected), added, schema)
             writer.write_table(joined, row_group_size=max(1, len(joined)))
             rows += len(joined)
     return rows
@@ -212,10 +228,15 @@ def write_joined(path: Path, results: Results, addition: Addition | None = None)
 
 @dataclass(frozen=True)
 class _Known:
-    """What deduplicate.py said of a dataset: of its groups, and of its leaks."""
+    """What deduplicate.py said of some patches: of their groups, and of their leaks."""
 
     groups: Lookup | None = None
     leaks: Lookup | None = None
+
+
+def _look_up(groups: Sequence[pa.Table], leaks: Sequence[pa.Table]) -> _Known:
+    """Return what some tables say together."""
+    return _Known(*(Lookup(pa.concat_tables(some)) if some else None for some in (groups, leaks)))
 
 
 def _iter_rows(
@@ -232,23 +253,23 @@ def _iter_rows(
     others = [name for name in own.names if name != "patch"]
     small = _Small()
     for dataset in sorted({*tables, *groups}):
-        grouped = read_groups(groups[dataset]) if dataset in groups else None
-        leaked = read_leaks(leaks[dataset]) if dataset in leaks else None
+        grouped = [read_groups(groups[dataset])] if dataset in groups else []
+        leaked = [read_leaks(leaks[dataset])] if dataset in leaks else []
         known = None
         if dataset in tables:
             pieces = (some for table in tables[dataset] for some in read_row_groups(table, ["patch"], also=others))
         else:
-            assert grouped is not None
-            known = Lookup(grouped)
-            pieces = (_rows_of_names(known.table.slice(at, ROWS_AT_ONCE)) for at in _starts(len(known.names)))
+            known = _look_up(grouped, leaked)
+            assert known.groups is not None
+            named = known.groups.table
+            pieces = (_rows_of_names(rows) for rows in [named.slice(at, ROWS_AT_ONCE) for at in _starts(len(named))])
         for some in pieces:
-            if known is None and max(len(some), len(grouped or ())) <= FEW_ROWS:
+            if known is None and max(map(len, (some, *grouped, *leaked))) <= FEW_ROWS:
                 small.add(some, grouped, leaked)
                 continue
             yield from small.take()
-            if known is None and grouped is not None:
-                known = Lookup(grouped)
-            yield some, _Known(known, None if leaked is None else Lookup(leaked))
+            known = known or _look_up(grouped, leaked)
+            yield some, known
         if small.count >= ROWS_AT_ONCE:
             yield from small.take()
     yield from small.take()
@@ -257,7 +278,7 @@ def _iter_rows(
 
 
 class _Small:
-    """Rows of small datasets, with what is known of their groups, until there are enough of them."""
+    """Rows of small datasets, with what is known of them, until there are enough."""
 
     def __init__(self) -> None:
         self._clear()
@@ -268,23 +289,20 @@ class _Small:
         self._leaks: list[pa.Table] = []
         self.count = 0
 
-    def add(self, rows: pa.Table, groups: pa.Table | None, leaks: pa.Table | None) -> None:
+    def add(self, rows: pa.Table, groups: Sequence[pa.Table], leaks: Sequence[pa.Table]) -> None:
         """Take the rows of a dataset, or some of them, and all its groups and leaks."""
         self._rows.append(rows)
-        if groups is not None and not any(groups is known for known in self._groups[-1:]):
-            self._groups.append(groups)
-        if leaks is not None and not any(leaks is known for known in self._leaks[-1:]):
-            self._leaks.append(leaks)
+        self._groups += groups
+        self._leaks += leaks
         self.count += max(1, len(rows))
 
     def take(self) -> Iterator[tuple[pa.Table, _Known]]:
         """Yield what has come together, at once, and begin anew."""
-        rows, known = self._rows, [pa.concat_tables(some) if some else None for some in (self._groups, self._leaks)]
+        rows, groups, leaks = self._rows, self._groups, self._leaks
         self._clear()
         if rows:
-            together = pa.concat_tables(rows, promote_options="default")  # not all have the same columns
-            groups, leaks = (None if some is None else Lookup(some) for some in known)
-            yield together, _Known(groups, leaks)
+            # Not all tables have the same columns.
+            yield pa.concat_tables(rows, promote_options="default"), _look_up(groups, leaks)
 
 
 def _starts(count: int) -> range:
@@ -329,13 +347,24 @@ class _Added:
             yield _rows_of_names(pa.table({"patch": names, **self.addition.describe(places)}))
 
 
-def _join(rows: pa.Table, known: _Known, decided: Lookup | None, added: _Added | None, schema: pa.Schema) -> pa.Table:
+@dataclass(frozen=True)
+class Judged:
+    """What filters and a selection have noted of patches, as far as they have run."""
+
+    decided: Lookup | None
+    selected: Lookup | None
+
+
+def _join(rows: pa.Table, known: _Known, judged: Judged, added: _Added | None, schema: pa.Schema) -> pa.Table:
     """Return rows with what the stages made of each patch."""
     names = in_one(rows["patch"])
     columns = {name: in_one(rows[name]) for name in rows.column_names if name in schema.names}
-    columns |= _take(known.groups, names, GROUP_COLUMNS) | _take(decided, names, DECIDED_COLUMNS)
+    columns |= _take(known.groups, names, GROUP_COLUMNS) | _take(judged.decided, names, DECIDED_COLUMNS)
     columns |= _take(known.leaks, names, LEAK_COLUMNS)
-    outcome, why = _judge(columns, decided, names)
+    outcome, why = _judge(columns, judged.decided, names)
+    if judged.selected is not None:
+        columns |= _take(judged.selected, names, SELECTED_COLUMNS)
+        outcome, why = _judge_selection(columns["selected"], judged.selected, names, outcome, why)
     if added is not None:
         said = added.describe(names, {**added.addition.columns, **OUTCOME_COLUMNS})
         columns |= {name: said[name] for name in added.addition.columns}
@@ -367,8 +396,8 @@ def _judge(columns: Mapping[str, pa.Array], decided: Lookup | None, names: pa.Ar
     is_duplicate = pc.not_equal(exemplar, names)
     outcome = pc.if_else(is_duplicate, as_scalar(DUPLICATE), as_scalar(EXEMPLAR))
     is_strange = pc.not_equal(_dataset_of(exemplar), _dataset_of(names))
-    near = " bits from its exemplar"
-    where = pc.if_else(is_strange, as_scalar(f"{near}, of another dataset"), as_scalar(near))
+    where = " bits from its exemplar"
+    where = pc.if_else(is_strange, as_scalar(f"{where}, of another dataset"), as_scalar(where))
     why = pc.if_else(is_duplicate, _text(distance, where), as_scalar("not judged yet"))
     outcome = pc.coalesce(outcome, as_scalar(CUT))
     why = pc.coalesce(why, as_scalar("deduplicate.py has not seen it"))
@@ -390,8 +419,18 @@ def _judge(columns: Mapping[str, pa.Array], decided: Lookup | None, names: pa.Ar
     return pc.if_else(is_seen, seen, outcome), pc.if_else(is_seen, reason, why)
 
 
+def _judge_selection(
+    is_selected: pa.Array, selected: Lookup, names: pa.Array, outcome: pa.Array, why: pa.Array
+) -> tuple[pa.Array, pa.Array]:
+    """Return what came of each patch, and why, after a selection among those that the stages before it have left."""
+    counts = pc.and_(pc.is_valid(is_selected), pc.is_in(outcome, as_column(SELECTED_AMONG, pa.string())))
+    reason = _take(selected, names, {REASON: pa.string()})[REASON]
+    seen = pc.if_else(is_selected, as_scalar(SELECTED), as_scalar(PASSED_OVER))
+    return pc.if_else(counts, seen, outcome), pc.if_else(counts, reason, why)
+
+
 def _dataset_of(names: pa.Array) -> pa.Array:
-    return pc.list_element(pc.split_pattern(names, MARK, max_splits=1), 0)
+    return pc.list_element(pc.split_pattern(names, MARK, max_splits=1), as_scalar(0))
 
 
 def _text(numbers: pa.Array, after: str | pa.Array, before: str = "") -> pa.Array:

@@ -68,6 +68,25 @@ class Listing:
         return self.paths[int(self.positions[row])]
 
 
+class SomeOf(Sequence[str]):
+    """Some of many paths, by their places, without a Python string for each."""
+
+    def __init__(self, paths: Sequence[str], places: npt.NDArray[np.int64]) -> None:
+        self._paths, self._places = paths, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return [self._paths[int(place)] for place in self._places[index]]
+        return self._paths[int(self._places[index])]
+
+
 def list_patches(paths: PathList, columns: Sequence[str] = KNOWN_COLUMNS) -> Listing:
     """Return the patches of a path list with what is known of them, `dataset` and other columns.
 

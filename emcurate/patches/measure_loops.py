@@ -22,11 +22,16 @@ HISTOGRAMS = 4
 
 @compiled
 def add_up(patch: Any, counts: Any, edges: Any) -> None:
-    """Do what `emcurate.patches.measures.add_up_plainly` does, in a sixth of the time."""
+    """Do what `emcurate.patches.measures.add_up_plainly` does, in a ninth of the time."""
     count(patch, counts)
     if min(patch.shape) >= NARROWEST:
-        compare_along_rows(patch, edges[0])
-        compare_along_columns(patch, edges[1])
+        # Of columns that are left out no steepness counts, so that loops run over whole rows: where these are a whole
+        # number of vectors, as mostly, nothing is left to be done pixel by pixel.
+        weights = np.full(patch.shape[1], WINDOW, np.int16)
+        weights[:BEFORE] = 0
+        weights[patch.shape[1] - AFTER :] = 0
+        compare_along_rows(patch, weights, edges[0])
+        compare_along_columns(patch, weights, edges[1])
 
 
 @compiled
@@ -55,25 +60,28 @@ def reflect(place: int, length: int) -> int:
 
 
 @compiled
-def compare_along_rows(patch: Any, sums: Any) -> None:
+def compare_along_rows(patch: Any, weights: Any, sums: Any) -> None:
     """Set `sums` to the steepness along rows, and to what a mean along rows leaves of it."""
     height, width = patch.shape
-    smooth = np.empty(width + 2 * ENDS, np.int16)
-    all_sharp, all_left = 0, 0
+    # All rows before any is compared: reading at once what was written with another offset would wait for memory.
+    smooth = np.empty((height, width + 2 * ENDS), np.int16)
     for i in range(BEFORE, height - AFTER):
         for j in range(width):
-            smooth[j + ENDS] = np.int16(patch[i - 1, j]) + (np.int16(patch[i, j]) << 1) + np.int16(patch[i + 1, j])
+            of_two = np.int16(patch[i - 1, j]) + np.int16(patch[i + 1, j])
+            smooth[i, j + ENDS] = of_two + (np.int16(patch[i, j]) << 1)
         for k in range(1, ENDS + 1):
-            smooth[ENDS - k] = smooth[ENDS + reflect(-k, width)]
-            smooth[ENDS + width - 1 + k] = smooth[ENDS + reflect(width - 1 + k, width)]
+            smooth[i, ENDS - k] = smooth[i, ENDS + reflect(-k, width)]
+            smooth[i, ENDS + width - 1 + k] = smooth[i, ENDS + reflect(width - 1 + k, width)]
+    all_sharp, all_left = 0, 0
+    for i in range(BEFORE, height - AFTER):
         sharp: Any = np.int32(0)
         left: Any = np.int32(0)
-        for j in range(width - BEFORE - AFTER):
-            at = j + BEFORE + ENDS
-            one = np.int16(smooth[at + 1] - smooth[at - 1])
-            one = np.int16(max(one, np.int16(-one)) * np.int16(WINDOW))
-            other = np.int16(smooth[at + ENDS] + smooth[at + HALF]) - np.int16(smooth[at - HALF] + smooth[at - ENDS])
-            other = np.int16(other)
+        for j in range(width):
+            at = j + ENDS
+            one = np.int16(smooth[i, at + 1] - smooth[i, at - 1])
+            one = np.int16(max(one, np.int16(-one)) * weights[j])
+            far, near = smooth[i, at + ENDS] + smooth[i, at + HALF], smooth[i, at - HALF] + smooth[i, at - ENDS]
+            other = np.int16(np.int16(far) - np.int16(near))
             other = max(other, np.int16(-other))
             sharp = np.int32(sharp + np.int32(one))
             left = np.int32(left + np.int32(min(one, other)))
@@ -83,15 +91,16 @@ def compare_along_rows(patch: Any, sums: Any) -> None:
 
 
 @compiled
-def compare_along_columns(patch: Any, sums: Any) -> None:
+def compare_along_columns(patch: Any, weights: Any, sums: Any) -> None:
     """Set `sums` to the steepness along columns, and to what a mean along columns leaves of it."""
     height, width = patch.shape
-    kept = width - BEFORE - AFTER
-    smooth = np.empty((height + 2 * ENDS, kept), np.int16)
+    smooth = np.empty((height + 2 * ENDS, width), np.int16)
+    row = np.zeros(width + 2, np.uint8)
     for i in range(height):
-        for j in range(kept):
-            of_two = np.int16(patch[i, j + BEFORE - 1]) + np.int16(patch[i, j + BEFORE + 1])
-            smooth[i + ENDS, j] = of_two + (np.int16(patch[i, j + BEFORE]) << 1)
+        for j in range(width):
+            row[j + 1] = patch[i, j]
+        for j in range(width):
+            smooth[i + ENDS, j] = np.int16(row[j]) + np.int16(row[j + 2]) + (np.int16(row[j + 1]) << 1)
     for k in range(1, ENDS + 1):
         smooth[ENDS - k] = smooth[ENDS + reflect(-k, height)]
         smooth[ENDS + height - 1 + k] = smooth[ENDS + reflect(height - 1 + k, height)]
@@ -100,9 +109,9 @@ def compare_along_columns(patch: Any, sums: Any) -> None:
         at = i + ENDS
         sharp: Any = np.int32(0)
         left: Any = np.int32(0)
-        for j in range(kept):
+        for j in range(width):
             one = np.int16(smooth[at + 1, j] - smooth[at - 1, j])
-            one = np.int16(max(one, np.int16(-one)) * np.int16(WINDOW))
+            one = np.int16(max(one, np.int16(-one)) * weights[j])
             far, near = smooth[at + ENDS, j] + smooth[at + HALF, j], smooth[at - HALF, j] + smooth[at - ENDS, j]
             other = np.int16(np.int16(far) - np.int16(near))
             other = max(other, np.int16(-other))
@@ -111,3 +120,8 @@ def compare_along_columns(patch: Any, sums: Any) -> None:
         all_sharp += sharp
         all_left += left
     sums[0], sums[1] = all_sharp, all_left
+
+
+# For patches of any layout, writable or not: else each kind would be compiled by itself, which takes seconds.
+add_up.compile("void(Array(uint8, 2, 'A', True), int64[::1], int64[:, ::1])")
+add_up.disable_compile()

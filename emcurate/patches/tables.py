@@ -435,18 +435,18 @@ class PatchHashes:
         Of a hash, in bits.
     shards : Shards, optional
         Where any patch lies in one.
-    turned : (n, 8, words) uint64, optional
-        The hashes of all orientations, where they were asked for and the table has them.
     saturated : (n,) float64, optional
         The share of wholly black or white pixels in each, where that is known of all.
+    turned : (n, 8, words) uint64, optional
+        The hashes of all orientations, where they were asked for and the table has them.
     """
 
     names: pa.LargeStringArray
     words: WordArray
     side: int
     shards: Shards | None = None
-    turned: WordArray | None = None
     saturated: npt.NDArray[np.float64] | None = None
+    turned: WordArray | None = None
 
 
 class Shards:
@@ -503,8 +503,7 @@ def read_hashes(path: Path, with_turned: bool = False) -> PatchHashes:
     """
     names, words, turned, saturated, shards = [], [], [], [], Shards()
     side = 0
-    also = ["shard", SATURATED, *([TURNED] if with_turned else [])]
-    for rows in read_row_groups(path, ["patch", "hash"], also=also):
+    for rows in read_row_groups(path, ["patch", "hash"], also=["shard", SATURATED, *([TURNED] if with_turned else [])]):
         side = hash_size_of(rows)
         if "shard" in rows.column_names:
             shards.add(rows["shard"])
@@ -524,7 +523,7 @@ def read_hashes(path: Path, with_turned: bool = False) -> PatchHashes:
     if turned:
         others = np.concatenate(turned).reshape(len(upright), ORIENTATIONS - 1, -1)
         of_all = np.concatenate([upright[:, None], others], axis=1)
-    read = PatchHashes(join_names(names), upright, side, in_shards, of_all, None if np.isnan(known).any() else known)
+    read = PatchHashes(join_names(names), upright, side, in_shards, None if np.isnan(known).any() else known, of_all)
     if len(read.names) > ROWS_KEPT:
         del names, rows
         # Arrow keeps what it has freed, which of many rows is as much again as is used.

@@ -88,7 +88,7 @@ def with_orientations(
             found_there = f"another hash of {len(wrong):,} patches of {name}"
             report.fail(InputError(example, f"pixels with the hash noted ({how})", found_there, _CUT_AGAIN))
         if (good := np.flatnonzero(is_there & is_same)).size:
-            yield name, _take(read, good, turned[good])
+            yield name, replace(read.take(good), turned=turned[good])
 
 
 _CUT_AGAIN = "cut them again with crop_patches.py --orientations"
@@ -121,22 +121,3 @@ def hash_turned(job: TurnJob) -> tuple[WordArray, npt.NDArray[np.int64], list[st
         problems = [str(InputError(job.path, wanted, "patches that were only hashed as they are", _CUT_AGAIN))]
     words = np.stack(found) if found else np.zeros((0, ORIENTATIONS, 1), np.uint64)
     return words, np.array(good, np.int64), problems
-
-
-def _take(read: Hashes, good: npt.NDArray[np.int64], turned: WordArray) -> Hashes:
-    if len(good) == len(read.words):
-        return replace(read, turned=turned)
-    sharpness = None if read.sharpness is None or not len(read.sharpness) else read.sharpness[good]
-    shards = None if read.shards is None else read.shards.take(good)
-    names = take_names(read.names, good)
-    saturated = None if read.saturated is None else read.saturated[good]
-    return replace(
-        read,
-        names=names,
-        words=read.words[good],
-        sharpness=sharpness,
-        complete=False,
-        shards=shards,
-        turned=turned,
-        saturated=saturated,
-    )

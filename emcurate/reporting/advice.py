@@ -5,21 +5,21 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from emcurate.patches.joined import CUT, EXEMPLAR, INFORMATIVE, UNINFORMATIVE
+from emcurate.patches.joined import CUT, EXEMPLAR, SELECTED, UNINFORMATIVE
 from emcurate.reporting.summary import Summary
 
 # The share of patches left with the classifier between a quarter and three quarters sure from which more labels help.
 DOUBTFUL_SHARE = 0.1
 
 
-def advise(summary: Summary, exemplars: Path, kept: Path, *, has_failed: bool) -> list[str]:
+def advise(summary: Summary, exemplars: Path, kept: Path, selected: Path, *, has_failed: bool) -> list[str]:
     """Return what to do next, the most pressing first.
 
     Parameters
     ----------
     summary : Summary
-    exemplars, kept : Path
-        The path lists of the exemplars and of the informative patches, where they are or will be.
+    exemplars, kept, selected : Path
+        The path lists of the exemplars, of the informative patches and of those selected, where they are or will be.
     has_failed : bool
         Whether anything failed.
     """
@@ -33,7 +33,7 @@ def advise(summary: Summary, exemplars: Path, kept: Path, *, has_failed: bool) -
     if unknown:
         some = ", ".join(unknown[:3]) + (f" and {len(unknown) - 3:,} more" if len(unknown) > 3 else "")
         steps.append(f"The pixel size of {some} is unknown: give it, if it counts, with --voxel-size or the like.")
-    judged = outcomes[INFORMATIVE] + outcomes[UNINFORMATIVE]
+    judged = summary.informative + outcomes[UNINFORMATIVE]
     if outcomes[EXEMPLAR] and not judged:
         steps.append(
             f"Label some hundreds of exemplars in labeling.ipynb (FPATHS = {str(exemplars)!r}), then run the same "
@@ -44,7 +44,8 @@ def advise(summary: Summary, exemplars: Path, kept: Path, *, has_failed: bool) -
     if scores.sum() and scores[quarter:-quarter].sum() > DOUBTFUL_SHARE * scores.sum():
         doubtful = int(scores[quarter:-quarter].sum())
         steps.append(f"The classifier is unsure of {doubtful:,} patches: label some of them, and train again.")
-    if outcomes[INFORMATIVE]:
-        words = shlex.join(["python", "data_prep/export.py", str(kept), "set", "--format", "webdataset"])
+    if summary.informative or outcomes[SELECTED]:
+        listed = selected if outcomes[SELECTED] else kept
+        words = shlex.join(["python", "data_prep/export.py", str(listed), "set", "--format", "webdataset"])
         steps.append(f"Look at what was kept and left out below; then hand the set over: {words}")
     return steps

@@ -20,6 +20,8 @@ from emcurate.patches.joined import (
     DUPLICATE,
     EXEMPLAR,
     INFORMATIVE,
+    PASSED_OVER,
+    SELECTED,
     UNINFORMATIVE,
     UNREADABLE,
 )
@@ -47,8 +49,10 @@ KIND_NAMES = {"2d": "2D images", "volume": "volumes", "video": "videos", "": "ot
 
 # What the page calls the colours of what became of patches.
 TONES = {
+    SELECTED: "kept",
     INFORMATIVE: "kept",
     EXEMPLAR: "kept",
+    PASSED_OVER: "pale",
     UNINFORMATIVE: "left",
     DUPLICATE: "pale",
     UNREADABLE: "bad",
@@ -56,13 +60,19 @@ TONES = {
 }
 
 OUTCOME_NAMES = {
+    SELECTED: "selected",
     INFORMATIVE: "informative",
     EXEMPLAR: "exemplars, not judged",
+    PASSED_OVER: "passed over",
     UNINFORMATIVE: "uninformative",
     DUPLICATE: "duplicates",
     UNREADABLE: "unreadable",
     CUT: "not compared yet",
 }
+
+
+# What became of patches that are nobody's duplicates.
+LEFT_OF_DUPLICATES = (EXEMPLAR, INFORMATIVE, UNINFORMATIVE, UNREADABLE, SELECTED, PASSED_OVER)
 
 
 @dataclass(frozen=True)
@@ -198,24 +208,24 @@ def render(run: ReportedRun, summary: Summary, threshold: float | None = None) -
 
 def _key_numbers(summary: Summary) -> list[tuple[str, int]]:
     outcomes = summary.outcomes
-    exemplars = sum(outcomes[key] for key in (EXEMPLAR, INFORMATIVE, UNINFORMATIVE, UNREADABLE))
+    exemplars = sum(outcomes[key] for key in LEFT_OF_DUPLICATES)
     numbers = [("datasets", len(summary.datasets)), ("sections", summary.sections), ("patches", summary.patches)]
     numbers += [("exemplars", exemplars)] if exemplars else []
-    return numbers + ([("informative", outcomes[INFORMATIVE])] if outcomes[INFORMATIVE] else [])
+    numbers += [("informative", summary.informative)] if summary.informative else []
+    return numbers + ([("selected", outcomes[SELECTED])] if outcomes[SELECTED] else [])
 
 
 def _draw_outcomes(summary: Summary) -> str:
     """Return the flow from kinds of input over exemplars and duplicates to what was judged."""
     outcomes = summary.outcomes
-    judged = [INFORMATIVE, UNINFORMATIVE, UNREADABLE]
-    exemplars = sum(outcomes[key] for key in [*judged, EXEMPLAR])
+    exemplars = sum(outcomes[key] for key in LEFT_OF_DUPLICATES)
     kinds = {kind: [d for d in summary.datasets.values() if d.kind == kind] for kind in KIND_NAMES}
     nodes, links = [], {}
     for kind, datasets in kinds.items():
         name = KIND_NAMES[kind]
         nodes.append(Node(name, 0, sum(dataset.patches for dataset in datasets), "first"))
         of_kind = sum((dataset.outcomes for dataset in datasets), type(outcomes)())
-        links[name, "exemplars"] = sum(of_kind[key] for key in [*judged, EXEMPLAR])
+        links[name, "exemplars"] = sum(of_kind[key] for key in LEFT_OF_DUPLICATES)
         links[name, "duplicates"] = of_kind[DUPLICATE]
         links[name, OUTCOME_NAMES[CUT]] = of_kind[CUT]
     nodes += [
@@ -223,12 +233,24 @@ def _draw_outcomes(summary: Summary) -> str:
         Node("duplicates", 1, outcomes[DUPLICATE], "pale"),
         Node(OUTCOME_NAMES[CUT], 1, outcomes[CUT], "pale"),
     ]
-    if any(outcomes[key] for key in judged):
-        for key, name in ((INFORMATIVE, "informative"), (UNINFORMATIVE, "uninformative"), (UNREADABLE, "unreadable")):
-            nodes.append(Node(name, 2, outcomes[key], TONES[key]))
-            links["exemplars", name] = outcomes[key]
-        nodes.append(Node("not judged", 2, outcomes[EXEMPLAR], "pale"))
-        links["exemplars", "not judged"] = outcomes[EXEMPLAR]
+    seen = outcomes[SELECTED] + outcomes[PASSED_OVER]
+    among, column = "exemplars", 2
+    if summary.informative or outcomes[UNINFORMATIVE] or outcomes[UNREADABLE]:
+        judged = {
+            INFORMATIVE: summary.informative,
+            UNINFORMATIVE: outcomes[UNINFORMATIVE],
+            UNREADABLE: outcomes[UNREADABLE],
+        }
+        for key, count in judged.items():
+            nodes.append(Node(OUTCOME_NAMES[key], 2, count, TONES[key]))
+            links["exemplars", OUTCOME_NAMES[key]] = count
+        rest = outcomes[EXEMPLAR] + seen - summary.selected_informative
+        nodes.append(Node("not judged", 2, rest, "pale"))
+        links["exemplars", "not judged"] = rest
+        among, column = "informative" if summary.selected_informative else "not judged", 3
+    for key in (SELECTED, PASSED_OVER):
+        nodes.append(Node(OUTCOME_NAMES[key], column, outcomes[key], TONES[key]))
+        links[among, OUTCOME_NAMES[key]] = outcomes[key]
     return draw_flow(nodes, links, "What became of the patches")
 
 
@@ -255,7 +277,7 @@ def _bars(counts: Sequence[int], step: float, what: str) -> list[Bar]:
 
 def _choose_samples(dataset: Dataset) -> tuple[list[str], list[str]]:
     """Return some patches of a dataset that were kept, and some that were left out."""
-    kept = INFORMATIVE if dataset.outcomes[INFORMATIVE] else EXEMPLAR
+    kept = next((key for key in (SELECTED, INFORMATIVE) if dataset.outcomes[key]), EXEMPLAR)
     chosen = [
         dataset.names[key].take(count) if key in dataset.names else []
         for key, count in ((kept, SHOWN_KEPT), (UNINFORMATIVE, SHOWN_LEFT))

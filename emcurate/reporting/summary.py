@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from emcurate.errors import InputError
 from emcurate.naming import MARK
 from emcurate.patches.columns import as_column, as_numbers, as_scalar, count_rows, in_one
-from emcurate.patches.joined import DUPLICATE, INFORMATIVE, UNINFORMATIVE
+from emcurate.patches.joined import DUPLICATE, INFORMATIVE, PASSED_OVER, SELECTED, UNINFORMATIVE
 from emcurate.patches.leaks import BANDS
 from emcurate.patches.parquet import open_parquet
 
@@ -44,7 +44,7 @@ UNDECIDED = 0.5
 
 COLUMNS = (
     *("patch", "dataset", "kind", "plane", "index", "height", "width", "pixel_size_y_nm", "pixel_size_x_nm", "step_nm"),
-    *("source", "lo", "hi", "exemplar", "distance", "score", "outcome", "why"),
+    *("source", "lo", "hi", "exemplar", "distance", "score", "kept", "outcome", "why"),
 )
 
 
@@ -124,6 +124,8 @@ class Summary:
         Patches by score and by mean grey value; zeros where there are none.
     groups : list of (str, int)
         The largest groups: the exemplar, and how many patches are in it, itself included.
+    selected_informative : int
+        Those of the patches that a selection has seen that were found informative before.
     surest, doubtful : list of (str, float)
         Patches with their scores: the highest and the lowest by turns first to last; and those nearest to one half.
     """
@@ -134,6 +136,7 @@ class Summary:
     scores: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(SCORE_BARS, np.int64))
     greys: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(GREY_BARS, np.int64))
     groups: list[tuple[str, int]] = field(default_factory=list)
+    selected_informative: int = 0
     highest: list[tuple[str, float]] = field(default_factory=list)
     lowest: list[tuple[str, float]] = field(default_factory=list)
     doubtful: list[tuple[str, float]] = field(default_factory=list)
@@ -146,6 +149,11 @@ class Summary:
     def list_leaks(self) -> list[tuple[str, list[int]]]:
         """Return the datasets that have leaks, with how many are in each of `name_bands`."""
         return [(name, dataset.leaks.tolist()) for name, dataset in self.datasets.items() if dataset.leaks.any()]
+
+    @property
+    def informative(self) -> int:
+        """How many patches were found informative, whether or not a selection has taken them."""
+        return self.outcomes[INFORMATIVE] + self.selected_informative
 
     @property
     def patches(self) -> int:
@@ -256,6 +264,10 @@ def _count_reasons(summary: Summary, rows: pa.Table) -> None:
 
 
 def _count_numbers(summary: Summary, rows: pa.Table) -> None:
+    if "kept" in rows.column_names:
+        seen = pc.is_in(rows["outcome"], as_column([SELECTED, PASSED_OVER], pa.string()))
+        is_kept = pc.coalesce(rows["kept"], as_scalar(False))
+        summary.selected_informative += pc.sum(pc.and_(seen, is_kept)).as_py() or 0
     distances = as_numbers(rows.filter(pc.equal(rows["outcome"], as_scalar(DUPLICATE)))["distance"].drop_null())
     counts = np.bincount(distances) if len(distances) else np.zeros(1, np.int64)
     length = max(len(counts), len(summary.distances))
@@ -284,7 +296,7 @@ def _rank_by_score(summary: Summary, rows: pa.Table) -> None:
     summary.doubtful = _first(summary.doubtful, judged, "doubt", "ascending")
 
 
-JUDGED = (INFORMATIVE, UNINFORMATIVE)
+JUDGED = (INFORMATIVE, UNINFORMATIVE, SELECTED, PASSED_OVER)
 
 
 def _first(before: Sequence[tuple[str, float]], rows: pa.Table, by: str, order: str) -> list[tuple[str, float]]:

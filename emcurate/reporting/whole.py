@@ -16,7 +16,7 @@ from emcurate.reporting.summary import summarize
 
 
 def write_report(
-    run: ReportedRun, exemplars: Path, kept: Path, decided: Path, sheets: Mapping[str, str]
+    run: ReportedRun, exemplars: Path, kept: Path, selected: Path, decided: Path, sheets: Mapping[str, str]
 ) -> Path | None:
     """Write the report of a run; return where it is, None if no patch has been cut yet.
 
@@ -24,8 +24,8 @@ def write_report(
     ----------
     run : ReportedRun
         What was done; `sheets`, `lists` and `next_steps` of it are filled in here.
-    exemplars, kept : Path
-        The path lists of the exemplars and of the informative patches, there or not.
+    exemplars, kept, selected : Path
+        The path lists of the exemplars, of the informative patches and of those selected, there or not.
     decided : Path
         The table of what was decided of patches, there or not.
     sheets : mapping of str to str
@@ -46,7 +46,7 @@ def write_report(
         return run.out / REPORT_NAME
     summary = summarize(table)
     drawn = {title: run.out / name for title, name in sheets.items() if (run.out / name).is_file()}
-    steps = advise(summary, exemplars, kept, has_failed=bool(run.failures))
+    steps = advise(summary, exemplars, kept, selected, has_failed=bool(run.failures))
     threshold = read_threshold(decided) if decided.is_file() and summary.scores.any() else None
     return write_page(
         replace(run, state=state, sheets=drawn, lists=[exemplars, kept], next_steps=steps), summary, threshold

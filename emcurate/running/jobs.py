@@ -82,6 +82,7 @@ class Workers:
         unit: str = "file",
         *,
         in_threads: bool = False,
+        bar: bool = True,
     ) -> Iterator[tuple[Input, Value]]:
         """Yield ``(input, function(input))`` as jobs finish, with a progress bar; failures go to `report`.
 
@@ -100,6 +101,8 @@ class Workers:
         in_threads : bool
             Whether threads of this process take the place of processes, which need a third of a second to start: for
             jobs that let go of Python's lock most of the time and decode nothing that could end the process.
+        bar : bool
+            Whether progress is shown; of work that is one step of many only theirs is.
 
         Raises
         ------
@@ -111,7 +114,8 @@ class Workers:
         done = 0
         # Closed here, not when its last reference goes: an error's traceback may hold that for long.
         with contextlib.closing(self._run(function, inputs, in_threads)) as outcomes:
-            for index, outcome in progress(outcomes, total=len(inputs), label=report.stage, unit=unit):
+            total = len(inputs) if bar else 0
+            for index, outcome in progress(outcomes, total=total, label=report.stage, unit=unit):
                 for message in outcome.warnings:
                     report.warn(message)
                 if outcome.no_place and (stop := find_no_place(outcome.no_place, done, len(inputs), unit)):

@@ -8,7 +8,9 @@ import pytest
 import tifffile
 from PIL import Image
 
+from emcurate.curation.ahead import foresee
 from emcurate.curation.closing import count_datasets
+from emcurate.curation.plan import keeps_everything
 from emcurate.running.report import Report
 from tests.textures import make_texture
 
@@ -45,7 +47,7 @@ def look_ahead(words):
     """What is foreseen, and the report of it."""
     parsed, report = curate.build_parser().parse_args(words), Report("test")
     checked = curate.check(parsed)
-    return list(curate.foresee(parsed, checked, report, keeps_all=curate.keeps_everything(parsed))), report
+    return list(foresee(parsed, checked, report, keeps_all=keeps_everything(parsed))), report
 
 
 def times(*directories):

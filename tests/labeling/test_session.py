@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from emcurate.errors import InputError
@@ -25,6 +26,7 @@ from emcurate.labeling.view import View
 from emcurate.patches.label_log import LabelLog
 from emcurate.patches.labels import LABELS, load_labels, save_labels
 from emcurate.patches.pathlists import PathList, write_path_list
+from emcurate.patches.selected import SELECTED_FILE, encode_selected
 from tests.patch_sets import pack
 
 SMALL = View(rows=2, columns=3)
@@ -355,8 +357,42 @@ def test_scores_of_another_list_and_orders_without_scores_are_refused(corpus):
         open_session(corpus, scores=corpus / "nn_scores.npy")
     with pytest.raises(InputError, match="expected scores of a model"):
         open_session(corpus, order="uncertain")
-    with pytest.raises(InputError, match="expected one of random, dataset, similar, uncertain, found 'sorted'"):
+    with pytest.raises(InputError, match=r"expected one of random, .*, diverse, found 'sorted'"):
         open_session(corpus, order="sorted")
+
+
+def write_ranks(path, names, ranks):
+    none, count = np.full(len(names), -1), len(names)
+    levels = [np.zeros(count, np.int32)]
+    cosines = np.full(count, np.nan, np.float32)
+    column = pa.array(names, pa.string())
+    path.write_bytes(encode_selected(column, np.array(ranks), 5, levels, none, cosines))
+
+
+def test_ranks_of_a_selection_give_an_order_by_name(corpus, tmp_path):
+    names = [Path(path).stem for path in open_session(corpus).paths]
+    ranks = np.random.default_rng(5).permutation(20)
+    ranks[ranks >= 15] = -1
+    shuffled = np.random.default_rng(6).permutation(20)
+    (tmp_path / "selected").mkdir()
+    write_ranks(tmp_path / "selected" / SELECTED_FILE, [names[i] for i in shuffled], ranks[shuffled])
+    session = open_session(corpus, diverse=tmp_path / "selected", order="diverse")
+    assert ranks[session.selected[:15]].tolist() == list(range(15))
+    assert session.selected[15:].tolist() == np.flatnonzero(ranks < 0).tolist()
+    with pytest.raises(InputError, match="expected ranks of a selection, found none"):
+        open_session(corpus, order="diverse")
+    write_ranks(tmp_path / "others.parquet", ["other-LOC-2d_0_0"], [0])
+    with pytest.raises(InputError, match="expected ranks of this list's patches, found those of others"):
+        open_session(corpus, diverse=tmp_path / "others.parquet")
+
+
+def test_ranks_are_the_first_order_of_a_new_label_file_and_no_other(corpus, tmp_path):
+    names = [Path(path).stem for path in PathList(corpus / "list.npz")]
+    write_ranks(tmp_path / "ranks.parquet", names, list(range(20)))
+    session = open_session(corpus, diverse=tmp_path / "ranks.parquet")
+    assert session.view.order == "diverse"
+    session.arrange(order="random")
+    assert open_session(corpus, diverse=tmp_path / "ranks.parquet").view.order == "random"
 
 
 def test_counts_by_label_and_dataset(corpus):
@@ -753,6 +789,21 @@ def test_labels_follow_patches_whose_directory_was_moved(corpus):
     relist(corpus, sorted(str(p) for p in (corpus / "elsewhere").iterdir()))
     open_session(corpus, annotator="anna")
     assert labelled_names(corpus) == before
+
+
+def test_a_list_whose_patches_were_moved_is_refused_with_the_way_to_say_so(corpus):
+    session = open_session(corpus, annotator="anna")
+    session.label([3, 18], "informative")
+    before = {path: path.read_bytes() for path in corpus.iterdir() if path.is_file()}
+    moved = corpus.with_name(f"{corpus.name} moved")
+    corpus.rename(moved)
+    with pytest.raises(InputError) as refused:
+        open_session(moved, annotator="anna")
+    assert f"reroot=({str(corpus)!r}, {str(moved)!r})" in refused.value.advice
+    assert {corpus / path.name: path.read_bytes() for path in moved.iterdir() if path.is_file()} == before
+    again = open_session(moved, annotator="anna", reroot=(str(corpus), str(moved)))
+    assert again.page_tiles()[0].problem == ""
+    assert again.labels.tolist() == session.labels.tolist()
 
 
 def test_a_session_on_shards_is_that_on_files_and_takes_their_labels_over(corpus):

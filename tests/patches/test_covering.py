@@ -55,7 +55,7 @@ def test_datasets_together_are_covered_as_one(turned, guards):
     names = [name for _, read in datasets for name in read.names.to_pylist()]
     expected = {names[i]: (names[k], bits) for i, (k, bits) in owner.items()}
     found, masked = {}, 0
-    for each in cover_together(datasets, "name", 0, Cover(DISTANCE), guards):
+    for each in cover_together(datasets, "name", 0, Cover(DISTANCE), blank_guard=guards):
         groups = each.groups
         found |= {
             groups.patches[i].as_py(): (groups.patches[int(groups.exemplar[i])].as_py(), int(groups.distance[i]))

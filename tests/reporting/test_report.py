@@ -191,7 +191,7 @@ def test_a_page_of_thousands_of_datasets_is_less_than_10_megabytes(tmp_path, mon
 
 def test_advice_fits_how_far_a_run_has_come(made, tmp_path):
     _, summary = made
-    said = "\n".join(advise(summary, tmp_path / "a.npz", tmp_path / "b.npz", has_failed=True))
+    said = "\n".join(advise(summary, *(tmp_path / f"{name}.npz" for name in "abc"), has_failed=True))
     assert "Mend or take away" in said
     assert "pixel size of cell is unknown" in said
     assert "export.py" in said

@@ -5,7 +5,6 @@ import os
 import shutil
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from emcurate import files
@@ -13,10 +12,10 @@ from emcurate.errors import InputError
 from emcurate.files import note_output
 from emcurate.running import verification as ledgers
 from emcurate.running.ledger import Ledger
-from emcurate.running.ledger_lines import Line, read_lines, spell_line
 from emcurate.running.locks import release_locks
 from emcurate.running.report import Report
 from emcurate.running.sources import Source
+from tests.ledgers import forge
 
 PARAMETERS = {"crop_size": 224, "limits": (1, 2)}
 
@@ -476,12 +475,7 @@ def test_a_ledger_cannot_name_files_outside_its_directory(stage, name):
     path = stage.out / ".emcurate" / "copy.jsonl"
     victim = stage.out.parent / "victim"
     victim.write_text("mine")
-    # Forged, checks and all.
-    lines = [
-        msgspec.json.decode(msgspec.json.encode(line).replace(b"a-0.txt", name.encode()), type=Line)
-        for line in read_lines(path)
-    ]
-    path.write_bytes(b"\n".join(map(spell_line, lines)) + b"\n")
+    forge(path, "a-0.txt", name)
     (stage.inputs / "a").unlink()
     stage.run(prune=True)
     assert victim.read_text() == "mine"

@@ -23,6 +23,7 @@ from emcurate.labeling.store import LabelStore
 from emcurate.patches import labels
 from emcurate.patches.pathlists import write_path_list
 from emcurate.running.locks import release_locks
+from tests.ledgers import forge
 from tests.patch_sets import make_patch_set
 
 train_nn = importlib.import_module("filtered.train_nn")
@@ -251,10 +252,11 @@ def test_damaged_metrics_and_a_damaged_ledger_end_in_no_traceback(trained, patch
 def test_what_was_unreadable_is_told_again_whatever_became_of_the_note(trained, patch_set, tmp_path, capsys):
     shutil.copytree(trained, tmp_path / "out")
     ledger = tmp_path / "out" / ".emcurate" / "train_nn.jsonl"
-    text = ledger.read_text()
+    before = ledger.read_bytes()
     for note, status in (('["patch 7"]', 1), ("7", 0), ("null", 0), ('{"a": []}', 0)):
-        assert '"unreadable":[]' in text
-        ledger.write_text(text.replace('"unreadable":[]', f'"unreadable":{note}'))
+        ledger.write_bytes(before)
+        assert b'"unreadable":[]' in before
+        forge(ledger, '"unreadable":[]', f'"unreadable":{note}')
         assert train(patch_set, tmp_path / "out") == status
         assert ("patch 7" in capsys.readouterr().err) == bool(status)
 

@@ -149,6 +149,14 @@ COMMANDS = {
         "filtered/classify_nn.py", lambda c, out: [c.listed, out, "--weights", c.weights], ("--threshold", "0.3")
     ),
     "filter_measures": Command("filtered/filter_measures.py", lambda c, out: [c.listed, out], ("--blank-bits", "0.5")),
+    "embed": Command(
+        "filtered/embed.py", lambda c, out: [c.listed, out, "--weights", c.weights], ("--image-size", "64")
+    ),
+    "select_diverse": Command(
+        "filtered/select_diverse.py",
+        lambda c, out: [c.listed, c.features, out, "--budget", "30", "--near-duplicates", "0.999"],
+        ("--seed", "5"),
+    ),
     "reconstruct3d": Command(
         "3d/reconstruct3d.py", lambda c, out: [c.listed, c.volumes, out, "-nz", "12"], ("-nz", "8")
     ),
@@ -276,6 +284,10 @@ class Corpus:
     def weights(self):
         words = [self.listed, self.labels, self.directory / "classifier", *LEARNING]
         return self._run("filtered/train_nn.py", *words, of=2) / "patch_quality_classifier_nn.pth"
+
+    @cached_property
+    def features(self):
+        return self._run("filtered/embed.py", self.listed, self.directory / "features", "--weights", self.weights)
 
     @cached_property
     def sets(self):

@@ -50,7 +50,8 @@ export function makeBar(client, { arrange, draw, resize }) {
     const { view } = page;
     const unscored = page.scored ? "" : "needs SCORES";
     const orders = [["random", "random"], ["dataset", "datasets take turns"], ["similar", "alike side by side"]];
-    fill(order.node, [...orders, ["uncertain", "model least certain", unscored]], view.order);
+    const diverse = ["diverse", "all structures in turn", page.ranked ? "" : "needs DIVERSE"];
+    fill(order.node, [...orders, ["uncertain", "model least certain", unscored], diverse], view.order);
     const labels = ["informative", "uninformative", "unsure"].map((name) => [name, name]);
     fill(label.node, [["", "all labels"], ["none", "unlabelled"], ...labels], view.label);
     const people = ["annotators", "annotators disagree", page.alone];

@@ -26,6 +26,7 @@ from emcurate.patches.joined import UNREADABLE as UNREADABLE_OUTCOME
 from emcurate.patches.leaks import LEAK_COLUMNS, Leaks
 from emcurate.patches.listing import KNOWN_COLUMNS, Listing, Seen
 from emcurate.patches.names import bytes_of
+from emcurate.patches.selected import SELECTED_FILE
 from emcurate.running.ledger import Ledger
 from emcurate.running.ledger_file import read_ledgers
 from emcurate.running.report import Report
@@ -41,6 +42,9 @@ EXPORT_COLUMNS: dict[str, pa.DataType] = {
 }
 EXPORTED, LEFT_OUT = "exported", "left out"
 
+# What the name of a path list ends in.
+LIST_SUFFIX = ".npz"
+
 # Rows that are Python objects at once.
 ROWS_AT_ONCE = 10_000
 
@@ -48,14 +52,20 @@ ROWS_AT_ONCE = 10_000
 def find_results(fpaths: Path, listing: Listing) -> Results:
     """Return where the stages' results behind a list lie, as far as ledgers tell."""
     places = [fpaths.parent]
-    decided = next((path for name in DECIDED_FILES if (path := fpaths.parent / name).is_file()), None)
-    for ledger in read_ledgers(fpaths.parent):
-        # The filters note the list that they have read, which lies where deduplicate.py wrote it.
-        places += [Path(path_of_text(line.source)).parent for line in ledger.entries.values() if line.source]
-    if (reroot := listing.paths.reroot) is not None:
-        places += [Path(reroot[1]) / p.relative_to(reroot[0]) for p in places if p.is_relative_to(reroot[0])]
+    for place in places:  # which grows
+        # Stages note the list that they have read, which lies where the stage before wrote it: select_diverse.py that
+        # of a filter, and that one what deduplicate.py wrote.
+        lines = [line for ledger in read_ledgers(place) for line in ledger.entries.values() if line.source]
+        found = [Path(path_of_text(line.source)) for line in lines if line.source.endswith(LIST_SUFFIX)]
+        if (reroot := listing.paths.reroot) is not None:
+            found += [Path(reroot[1]) / p.relative_to(reroot[0]) for p in found if p.is_relative_to(reroot[0])]
+        places += [new for new in dict.fromkeys(path.parent for path in found) if new not in places]
     groups = next((place for place in places if Results(groups=place).group_tables()), None)
-    return Results(tuple(listing.directories), groups, decided)
+    decided, selected = (
+        next((path for place in places for name in names if (path := place / name).is_file()), None)
+        for names in (DECIDED_FILES, [SELECTED_FILE])
+    )
+    return Results(tuple(listing.directories), groups, decided, selected)
 
 
 class ExportPlan:
