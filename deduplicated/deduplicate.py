@@ -204,7 +204,8 @@ def run(
                 continue
             leaks = None
             if other is not None:
-                leaks = find_leaks(each.read.names, each.read.seen, other[0], min_distance, workers.cores)
+                blank = each.read.saturated if blank_guard else None
+                leaks = find_leaks(each.read.names, each.read.seen, other[0], min_distance, workers.cores, blank)
                 shown.add(leaks.bits, leaks.some())
                 report.count("leaks", len(leaks))
             try:

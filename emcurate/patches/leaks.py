@@ -17,7 +17,8 @@ import pyarrow as pa
 
 from emcurate.errors import InputError
 from emcurate.files import open_regular
-from emcurate.patches.columns import as_numbers
+from emcurate.patches.columns import as_column, as_numbers
+from emcurate.patches.duplicates import allow_bits
 from emcurate.patches.hashing import WordArray
 from emcurate.patches.names import take_names
 from emcurate.patches.nearest import find_nearest
@@ -90,7 +91,14 @@ class Leaks:
         return self.name(choose_some(self.bits))
 
 
-def find_leaks(patches: pa.LargeStringArray, hashes: WordArray, other: OtherSet, distance: int, threads: int) -> Leaks:
+def find_leaks(
+    patches: pa.LargeStringArray,
+    hashes: WordArray,
+    other: OtherSet,
+    distance: int,
+    threads: int,
+    blank: npt.NDArray[np.float64] | None = None,
+) -> Leaks:
     """Return which patches are near-duplicates of another set's.
 
     Parameters
@@ -101,9 +109,12 @@ def find_leaks(patches: pa.LargeStringArray, hashes: WordArray, other: OtherSet,
     other : OtherSet
     distance, threads : int
         As for `emcurate.patches.nearest.find_nearest`.
+    blank : (n,) float64, optional
+        The share of each patch that is blank, where that is to count: it may differ by as many fewer bits.
     """
     place, bits = find_nearest(hashes, other.words, distance, threads)
-    rows = np.flatnonzero(place >= 0)
+    allowed = np.full(len(bits), distance) if blank is None else allow_bits(distance, blank)
+    rows = np.flatnonzero((place >= 0) & (bits <= allowed))
     return Leaks(patches, rows, other, place[rows], bits[rows])
 
 
@@ -173,7 +184,7 @@ class LeaksShown:
         """Take in what was written of a dataset; raises `InputError`."""
         table = read_leaks(path)
         bits = as_numbers(table["leak_distance"]).astype(np.int64)
-        some = table.take(choose_some(bits))
+        some = table.take(as_column(choose_some(bits), pa.int64()))
         self.add(bits, zip(*(some[name].to_pylist() for name in HEADING), strict=True))
 
     def rows(self) -> dict[str, list[Leak]]:
