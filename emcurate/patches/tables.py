@@ -515,8 +515,6 @@ def read_hashes(path: Path, with_turned: bool = False) -> PatchHashes:
         side = hash_size_of(rows)
         if "shard" in rows.column_names:
             shards.add(rows["shard"])
-        if rows["patch"].null_count:
-            raise InputError(path, "a table of patches", "rows without a name", "run raw/crop_patches.py again")
         if SATURATED in rows.column_names:
             saturated.append(_as_floats(in_one(rows[SATURATED])))
         names.append(rows["patch"])
