@@ -186,3 +186,22 @@ def test_a_damaged_part_of_a_killed_run_costs_time_and_nothing_else(root, tmp_pa
         part.write_bytes(replaced.get(damage, (root / "all" / "wing_patches.parquet").read_bytes()))
     assert crop_patches.main([str(root / "volumes"), str(out), *FLAGS, "--hashes-only"]) == 0
     assert tree(out) == expected
+
+
+def test_a_shard_that_is_lost_after_a_kill_costs_no_table(root, tmp_path):
+    out = tmp_path / "out"
+    command = [str(root / "volumes"), str(out), *FLAGS, *IN_SHARDS]
+    with killed_after(np.inf) as changes:
+        crop_patches.main(command)
+    expected = tree(out)
+    lost = 0
+    for moment in range(len(changes) // 3, len(changes), 5):
+        shutil.rmtree(out)
+        with killed_after(moment):
+            crop_patches.main(command)
+        for shard in sorted(out.glob("*.tar"))[:1]:
+            shard.unlink()
+            lost += 1
+        assert crop_patches.main(command) == 0
+        assert tree(out) == expected, moment
+    assert lost
