@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN := $(BIN)/python
 
-# What to install beside the core, as pyproject.toml names it: all, none, or some of classifier,labeling,cluster,hub.
+# What to install beside the core, as pyproject.toml names it: all, none, or some of classifier,labeling,cluster,hub,backbones.
 # The core is enough for everything but training, classifying and labelling, and needs no PyTorch.
 EXTRAS ?= all
 STAMP := $(VENV)/.installed-$(or $(EXTRAS),none)

@@ -5,9 +5,12 @@ many patches are drawn in three ways: at random; evenly over datasets, as `expor
 select_diverse.py. For each it prints
 
 - the share of the largest dataset, and how many datasets there are in effect;
-- how many structures there are in effect, and how many of them at all. Structures are found without any network:
-  scikit-learn's k-means of what scikit-image measures of a patch (grey values, local binary patterns, sharpness);
-- the mean distance of a patch of the list to the nearest one drawn, in those measures, random draws having 1.
+- how many structures there are in effect, and how many at all. Structures are found without any network, by what
+  scikit-image measures of a patch (grey values, local binary patterns, sharpness): regions of about equal extent,
+  however many patches lie in them, around patches of which each is the farthest from those before it;
+- the same of regions by scikit-learn's k-means, of about equally many patches: a random draw is even over these by
+  itself;
+- the mean distance from a region of the first kind to the nearest patch drawn, random draws having 1.
 
 "In effect" is the exponential of the entropy of shares: as many equal ones would have the same. With --picture FILE a
 PNG shows shares and patches.
@@ -28,7 +31,7 @@ from skimage.filters import gaussian, sobel
 from skimage.measure import shannon_entropy
 from skimage.transform import resize
 from sklearn.cluster import KMeans
-from sklearn.metrics import pairwise_distances_argmin_min
+from sklearn.metrics import pairwise_distances_argmin, pairwise_distances_argmin_min
 from sklearn.preprocessing import StandardScaler
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -64,14 +67,26 @@ def count_in_effect(labels):
     return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
-def judge(rows, datasets, structures, measures):
+def find_structures(measures, count):
+    """Regions around patches of which each is the farthest from those before it, and those patches."""
+    centres = [int(np.linalg.norm(measures - measures.mean(axis=0), axis=1).argmin())]
+    distances = np.linalg.norm(measures - measures[centres[0]], axis=1)
+    while len(centres) < count:
+        centres.append(int(distances.argmax()))
+        distances = np.minimum(distances, np.linalg.norm(measures - measures[centres[-1]], axis=1))
+    return pairwise_distances_argmin(measures, measures[centres]), centres
+
+
+def judge(rows, datasets, structures, equal, measures):
+    structures, centres = structures
     largest = np.bincount(datasets).argmax()
     return {
         "largest dataset": float((datasets[rows] == largest).mean()),
         "datasets in effect": count_in_effect(datasets[rows]),
         "structures in effect": count_in_effect(structures[rows]),
         "structures": float(len(np.unique(structures[rows]))),
-        "distance": float(pairwise_distances_argmin_min(measures, measures[rows])[1].mean()),
+        "by k-means in effect": count_in_effect(equal[rows]),
+        "distance": float(pairwise_distances_argmin_min(measures[centres], measures[rows])[1].mean()),
     }
 
 
@@ -125,24 +140,25 @@ def main() -> None:
     paths = list(PathList(fpaths))
     names, datasets = np.unique([Path(path).name.partition("-LOC-")[0] for path in paths], return_inverse=True)
     measures = StandardScaler().fit_transform([measure(read_patch(path)) for path in paths])
-    structures = KMeans(STRUCTURES, n_init=4, random_state=0).fit_predict(measures)
+    structures = find_structures(measures, STRUCTURES)
+    equal = KMeans(STRUCTURES, n_init=4, random_state=0).fit_predict(measures)
     ways = {}
     with tempfile.TemporaryDirectory() as scratch:
         ways["diverse"] = select(fpaths, a.features, a.budget, Path(scratch))
     draws = [np.random.default_rng(seed).choice(len(paths), a.budget, replace=False) for seed in range(DRAWS)]
     ways["random"] = draws[0]
-    judged = [judge(draw, datasets, structures, measures) for draw in draws]
+    judged = [judge(draw, datasets, structures, equal, measures) for draw in draws]
     table = {"random": {name: float(np.mean([each[name] for each in judged])) for name in judged[0]}}
     shares = allot(np.bincount(datasets), a.budget, 0)
     rng = np.random.default_rng(0)
     even = [rng.choice(np.flatnonzero(datasets == at), share, replace=False) for at, share in enumerate(shares)]
-    table["even datasets"] = judge(np.concatenate(even), datasets, structures, measures)
-    table["diverse"] = judge(ways["diverse"], datasets, structures, measures)
+    table["even datasets"] = judge(np.concatenate(even), datasets, structures, equal, measures)
+    table["diverse"] = judge(ways["diverse"], datasets, structures, equal, measures)
     unit = table["random"]["distance"]
     print(f"{a.budget} of {len(paths):,} patches, {len(names)} datasets, {STRUCTURES} structures")
     print(f"{'':14}" + "".join(f"{name:>22}" for name in table["random"]))
     for way, row in table.items():
-        cells = [f"{row['largest dataset']:.1%}", *(f"{row[name]:.1f}" for name in list(row)[1:4])]
+        cells = [f"{row['largest dataset']:.1%}", *(f"{row[name]:.1f}" for name in list(row)[1:5])]
         print(f"{way:14}" + "".join(f"{cell:>22}" for cell in [*cells, f"{row['distance'] / unit:.2f}"]))
     if a.picture:
         draw_picture(a.picture, names, datasets, ways, paths, table)

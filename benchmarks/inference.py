@@ -25,8 +25,9 @@ from history import add_flags, compare
 
 from emcurate.classifier.batches import BatchJobs, read_batch
 from emcurate.classifier.card import Weights, describe_weights
+from emcurate.classifier.computing import Computing
 from emcurate.classifier.score_store import patch_keys
-from emcurate.classifier.scoring import Computing, score_patches
+from emcurate.classifier.scoring import score_patches
 from emcurate.images.sections import write_section
 from emcurate.patches.pathlists import PathList
 from emcurate.running.jobs import Workers, default_processes

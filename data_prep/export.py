@@ -29,6 +29,7 @@ from typing import Any
 from emcurate import cli
 from emcurate.files import make_output_directory, refuse_same_directory
 from emcurate.patches.drawing import POWERS
+from emcurate.patches.exports.against import Against, find_listed_leaks
 from emcurate.patches.exports.choice import Drawing, choose, find_size
 from emcurate.patches.exports.formats import FORMATS, owner_of, write_piece
 from emcurate.patches.exports.pieces import IMAGES, How
@@ -42,6 +43,7 @@ from emcurate.running.report import Report
 
 STAGE = "export"
 SEED = 0
+LEAK_DISTANCE = 12  # bits of the 64 of a usual hash: that of near-duplicates, as deduplicate.py has it
 
 
 def run(
@@ -55,6 +57,7 @@ def run(
     drawing: Drawing = Drawing(),
     shard_size: int | None = None,
     relative: bool = False,
+    against: Against | None = None,
     reroot: tuple[str, str] | None = None,
     overwrite: bool = False,
     prune: bool = False,
@@ -69,12 +72,19 @@ def run(
             refuse_same_directory(directory, outdir)
     seen = look_at(listing, report, workers)
     size = find_size(listing, seen, size, fit, FORMATS[format].needs_one_size)
-    choice = choose(listing, seen, size, fit, drawing)
+    leaks = None if against is None else find_listed_leaks(listing, seen, against, report, workers)
+    choice = choose(listing, seen, size, fit, drawing, leaks.rows if leaks and against and against.drops else None)
     make_output_directory(outdir)
     how = How(format, image, size, fit)
     parameters = {**asdict(how), **asdict(drawing), "shard_size": shard_size, "relative": relative}
+    if against is not None:  # not noted otherwise, so that exports of earlier versions stay
+        parameters |= {
+            "against": str(against.directory),
+            "leak_distance": against.distance,
+            "drop_leaks": against.drops,
+        }
     ledger = Ledger(outdir, STAGE, parameters, product="export", owner_of=owner_of)
-    plan = ExportPlan(ledger, fpaths, listing, seen, choice, how, shard_size, drawing.seed, relative)
+    plan = ExportPlan(ledger, fpaths, listing, seen, choice, how, shard_size, drawing.seed, relative, leaks)
     plan.settle(report, overwrite=overwrite, prune=prune)
     for piece, outputs in workers.run(write_piece, plan.jobs(), report, unit="piece"):
         plan.take(piece, outputs, report)
@@ -90,6 +100,11 @@ def check_arguments(parser: argparse.ArgumentParser, arguments: dict[str, Any]) 
     by, part = arguments.pop("by"), arguments.pop("split")
     if by is not None and part is None:
         parser.error("argument --by: expected --split too, found none")
+    directory, distance, drops = (arguments.pop(name) for name in ("against", "leak_distance", "drop_leaks"))
+    if directory is None and (drops or distance is not None):
+        parser.error("arguments --leak-distance, --drop-leaks: expected --against too, found none")
+    distance = LEAK_DISTANCE if distance is None else distance
+    arguments["against"] = None if directory is None else Against(directory, distance, drops)
     names = ("per_dataset", "budget", "balance", "seed")
     arguments["drawing"] = Drawing(**{name: arguments.pop(name) for name in names}, part=part)
 
@@ -146,6 +161,20 @@ def build_parser() -> argparse.ArgumentParser:
     which.add_argument(
         "--seed", type=cli.natural_int, default=SEED, metavar="N", help="seed of what is drawn (default: %(default)s)"
     )
+    leaks = parser.add_argument_group("leaks", "patches that show what a model is to be tested with")
+    leaks.add_argument(
+        "--against",
+        type=cli.existing_directory,
+        metavar="DIR",
+        help="report near-duplicates of a benchmark's images at any depth in DIR, or of patches of crop_patches.py",
+    )
+    leaks.add_argument(
+        "--leak-distance",
+        type=cli.natural_int,
+        metavar="BITS",
+        help=f"those at most so many bits apart (default: {LEAK_DISTANCE})",
+    )
+    leaks.add_argument("--drop-leaks", action="store_true", help="leave them out")
     cli.add_reroot_flag(parser)
     cli.add_ledger_flags(parser, "outdir")
     parser.set_defaults(check_arguments=check_arguments)

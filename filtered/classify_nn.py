@@ -28,11 +28,12 @@ from pathlib import Path
 import numpy as np
 
 from emcurate import cli
+from emcurate.classifier.computing import Computing, choose_for_all
 from emcurate.classifier.decisions import SHEETS, count_table, draw_sheets, predict
 from emcurate.classifier.earlier import digest_names, is_continued, keep_names, refuse_edited
 from emcurate.classifier.labelled import take_labels
 from emcurate.classifier.score_store import digest_paths, patch_keys
-from emcurate.classifier.scoring import Computing, choose_for_all, score_patches
+from emcurate.classifier.scoring import score_patches
 from emcurate.errors import InputError
 from emcurate.files import (
     digest_bytes,

@@ -31,10 +31,11 @@ import pyarrow as pa
 from emcurate import cli
 from emcurate.classifier.backbones import CLASSIFIER, LIBRARIES, describe_model, find_backbone, split_model
 from emcurate.classifier.card import LARGEST_IMAGE_SIZE, LEAST_IMAGE_SIZE
+from emcurate.classifier.computing import Computing, choose_for_all
 from emcurate.classifier.earlier import digest_names, is_continued, keep_names
+from emcurate.classifier.embedding import embed_patches
 from emcurate.classifier.neighbours import draw_neighbours
 from emcurate.classifier.score_store import digest_paths, patch_keys
-from emcurate.classifier.scoring import Computing, choose_for_all, embed_patches
 from emcurate.errors import InputError
 from emcurate.files import digest_bytes, make_output_directory, note_outputs, refuse_different, write_once
 from emcurate.patches.columns import as_column, in_one

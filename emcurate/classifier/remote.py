@@ -1,4 +1,4 @@
-"""Computing where the patches are: what the workers of a cluster do for `emcurate.classifier.scoring`.
+"""Computing where the patches are: what the workers of a cluster do for `emcurate.classifier.computing`.
 
 A worker reads a batch and runs it through the very network that this machine would use. It loads the weights once for
 each of its processes.
@@ -28,7 +28,7 @@ _computing = threading.Lock()
 
 @dataclass(frozen=True)
 class BatchToRun:
-    """A batch to read and to compute, and how: as `emcurate.classifier.scoring.Computing`."""
+    """A batch to read and to compute, and how: as `emcurate.classifier.computing.Computing`."""
 
     batch: BatchJob
     weights: Weights

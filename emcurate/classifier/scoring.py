@@ -1,77 +1,20 @@
-"""Run patches through a network: look up what it said of them before, compute the rest batch by batch, and keep it."""
+"""Score patches: look up those scored before, compute the others, and keep their scores."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
-import queue
-import threading
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
-from emcurate.classifier.batches import BatchJobs, read_batch
-from emcurate.classifier.card import Weights
-from emcurate.classifier.score_store import FeatureStore, Keys, RecordStore, Scores, ScoreStore
-from emcurate.errors import InputError
-from emcurate.files import make_output_directory, write_once
-from emcurate.running.jobs import Workers
+from emcurate.classifier.computing import Computing, Positions, compute_values, make_store_directory
+from emcurate.classifier.score_store import Keys, Scores, ScoreStore
 from emcurate.running.report import Report
-
-if TYPE_CHECKING:
-    # Where all patches were scored before, PyTorch is not needed.
-    import torch
 
 # Scores this near the threshold are computed again in float32. On real patches bfloat16 moved no score of a trained
 # network by more than 0.007.
 RECHECK_MARGIN = 0.03
-
-# Reading a patch takes under a twentieth of the time that scoring it on a CPU core takes: one thread is enough for
-# these many cores, and spares starting processes. Beyond, each process that decodes serves as many.
-CORES_PER_DECODER = 8
-
-Value = TypeVar("Value")
-Positions = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Computing:
-    """How scores or features are computed: with which weights, where, in which number type, and by whom.
-
-    `model` is the network whose features are wanted, as `emcurate.classifier.backbones` names it; None for the
-    classifier's scores.
-    """
-
-    weights: Weights
-    device: str
-    precision: str
-    workers: Workers
-    model: str | None = None
-
-
-def choose_for_all(workers: Workers, device: str, precision: str) -> tuple[str, str]:
-    """Return the device and the number type to compute in, the same for all who will.
-
-    Raises
-    ------
-    InputError
-        If the workers of a cluster would not choose the same: their scores would differ in the last digits.
-    """
-    from emcurate.classifier.remote import choose_computing
-
-    chosen = sorted(set(workers.ask(choose_computing, (device, precision))))
-    if len(chosen) > 1:
-        found = " and ".join(f"{number_type} on {where}" for where, number_type in chosen)
-        advice = "name one that all have with --device and --precision, or take the others away"
-        raise InputError(workers.scheduler or "", "workers that would compute alike", found, advice)
-    return chosen[0]
 
 
 def score_patches(
@@ -110,7 +53,7 @@ def score_patches(
 def look_up_or_compute(
     paths: Sequence[str],
     keys: Keys,
-    positions: npt.NDArray[np.int64],
+    positions: Positions,
     computing: Computing,
     stores: Path,
     report: Report,
@@ -130,184 +73,6 @@ def look_up_or_compute(
     return scores[positions]
 
 
-def embed_patches(
-    paths: Sequence[str], keys: Keys, computing: Computing, stores: Path, report: Report
-) -> tuple[FeatureStore, npt.NDArray[np.int64]]:
-    """Compute the features of the patches that the stores do not have; return those of all.
-
-    Parameters
-    ----------
-    paths : sequence of n str
-    keys : (n,) uint64
-    computing : Computing
-        With a `model`.
-    stores : Path
-        Directory of what was computed before.
-    report : Report
-
-    Returns
-    -------
-    store : FeatureStore
-    places : (n,) int64
-        Where in its records each patch is; -1 of those that cannot be read.
-    """
-    from emcurate.classifier.encoding import count_features
-    from emcurate.classifier.inference import use_threads
-    from emcurate.classifier.loading import load_runner
-
-    use_threads(computing.workers.cores)
-    weights = computing.weights
-    # Here, whatever the workers of a cluster have.
-    runner = load_runner(weights, "cpu", "float32", computing.model)
-    width = count_features(runner, weights.input_format.image_size)
-    directory = make_store_directory(stores, computing)
-    store = FeatureStore(directory, width)
-    todo = np.flatnonzero(store.find(keys) < 0)
-    report.count("patches embedded", 0)
-    report.count("embedded before", len(paths) - len(todo))
-    for done, _ in compute_values(paths, keys, todo, computing, store, report):
-        report.count("patches embedded", len(done))
-    if len(todo):
-        store = FeatureStore(directory, width)
-    return store, store.find(keys)
-
-
-def compute_values(
-    paths: Sequence[str], keys: Keys, todo: Positions, computing: Computing, store: RecordStore, report: Report
-) -> Iterator[tuple[Positions, npt.NDArray[Any]]]:
-    """Yield positions and scores, or features, of some patches of a list, batch by batch; keep them in a store.
-
-    Patches that cannot be read are reported.
-
-    Parameters
-    ----------
-    paths : sequence of n str
-    keys : (n,) uint64
-    todo : (m,) int64
-        Which patches.
-    computing : Computing
-    store : RecordStore
-        Where a cluster's workers also find the weights meanwhile.
-    report : Report
-
-    Raises
-    ------
-    InputError
-        If a network says what is no number.
-    """
-    from emcurate.classifier.inference import choose_batch_size
-
-    image_size = computing.weights.input_format.image_size
-    jobs = BatchJobs(paths, todo, choose_batch_size(computing.device, image_size), image_size)
-    is_here = computing.workers.scheduler is None
-    run = run_here if is_here else partial(run_on_cluster, directory=store.directory.parent)
-    try:
-        for done, found in run(jobs, computing, report):
-            if not np.isfinite(found).all():
-                what = "scores" if computing.model is None else f"features below {np.finfo(found.dtype).max:,.0f}"
-                advice = "try --precision float32; if that is of no help, these weights are not to be used"
-                wanted = f"weights whose {what} are numbers"
-                raise InputError(computing.weights.path, wanted, "NaN or infinities", advice)
-            store.add(keys[done], found)
-            yield done, found
-    finally:
-        store.flush()
-
-
-def run_here(jobs: BatchJobs, computing: Computing, report: Report) -> Iterator[tuple[Positions, npt.NDArray[Any]]]:
-    """Yield positions and values of each batch as this machine computes it; what cannot be read is reported."""
-    from emcurate.classifier.inference import use_threads
-    from emcurate.classifier.loading import load_runner
-
-    processes = computing.workers.cores
-    use_threads(processes)
-    if computing.device == "cpu":
-        # Decoding takes a small part of the CPU's time, and each process that decodes takes memory.
-        processes = max(1, processes // CORES_PER_DECODER)
-    runner = load_runner(computing.weights, computing.device, computing.precision, computing.model)
-    # One batch behind, so that a GPU computes while the next batch is fetched from the processes that decode.
-    under_way: deque[tuple[Positions, torch.Tensor]] = deque()
-    for _, batch in run_ahead(Workers(processes).run(read_batch, jobs, report, unit="batch")):
-        report.fail_all(batch.errors)
-        if len(batch.positions):
-            under_way.append((batch.positions, runner.start(batch.pixels)))
-        if len(under_way) > 1:
-            done, started = under_way.popleft()
-            yield done, runner.finish(started)
-    for done, started in under_way:
-        yield done, runner.finish(started)
-
-
-def run_on_cluster(
-    jobs: BatchJobs, computing: Computing, report: Report, directory: Path
-) -> Iterator[tuple[Positions, npt.NDArray[Any]]]:
-    """Yield positions and values of each batch as a cluster's workers compute it; else as `run_here`.
-
-    `directory` is where they find the weights meanwhile: what was downloaded into this user's cache is not for others
-    to see, the results' own directory is.
-    """
-    from emcurate.classifier.remote import BatchesToRun, run_batch
-
-    copy = directory / f"{computing.weights.sha256}.pth"
-    write_once(copy, computing.weights.path.read_bytes(), overwrite=True)
-    try:
-        weights = replace(computing.weights, path=copy)
-        tasks = BatchesToRun(jobs, weights, computing.device, computing.precision, computing.model)
-        for _, done in computing.workers.run(run_batch, tasks, report, unit="batch"):
-            report.fail_all(done.errors)
-            if len(done.positions):
-                yield done.positions, done.values
-    finally:
-        copy.unlink(missing_ok=True)
-
-
 def open_store(parent: Path, computing: Computing) -> ScoreStore:
     """Open the scores these very weights have given before, computed in the same way."""
     return ScoreStore(make_store_directory(parent, computing))
-
-
-def make_store_directory(parent: Path, computing: Computing) -> Path:
-    """Return the directory for what these very weights say, computed in the same way; it is made."""
-    weights = computing.weights
-    way = f"{computing.precision} on {computing.device}"
-    settings = {"weights_sha256": weights.sha256, **asdict(weights.input_format), "computed_in": way}
-    if computing.model is not None:
-        settings["features_of"] = computing.model
-    text = json.dumps(settings, indent=2)
-    directory = make_output_directory(parent / hashlib.sha256(text.encode()).hexdigest()[:16])
-    write_once(directory / "settings.json", text.encode(), overwrite=True)
-    return directory
-
-
-def run_ahead(iterable: Iterable[Value], ahead: int = 2) -> Iterator[Value]:
-    """Yield what an iterable yields while a thread already fetches the next `ahead` items.
-
-    For work that waits or leaves the interpreter, such as decoding, beside work that does too, such as a network.
-    """
-    ready: queue.Queue[tuple[bool, Any]] = queue.Queue(ahead)
-    stopped = threading.Event()
-
-    def put(item: tuple[bool, Any]) -> None:
-        while not stopped.is_set():
-            with contextlib.suppress(queue.Full):
-                ready.put(item, timeout=0.1)
-                return
-
-    def fetch() -> None:
-        try:
-            for value in iterable:
-                put((True, value))
-                if stopped.is_set():
-                    return
-            put((False, None))
-        except BaseException as error:  # raised again where it is waited for
-            put((False, error))
-
-    threading.Thread(target=fetch, daemon=True).start()
-    try:
-        while (item := ready.get())[0]:
-            yield item[1]
-        if item[1] is not None:
-            raise item[1]
-    finally:
-        stopped.set()

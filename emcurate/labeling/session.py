@@ -36,7 +36,7 @@ from emcurate.labeling.tiles import Tile, TileReader
 from emcurate.labeling.view import View, check_view, restore_view
 from emcurate.patches.labels import CODE_INFORMATIVE, CODE_NONE, CODE_UNINFORMATIVE, LABELS, is_decided
 from emcurate.patches.pathlists import PathList
-from emcurate.patches.reading import read_patch
+from emcurate.patches.reading import read_patch, refuse_moved
 
 # Of longer lists the order by similarity, for which every patch is read, is left to be asked for again.
 LOOKED_AT_WHEN_OPENED = 20_000
@@ -95,6 +95,7 @@ class Session:
         self.paths = PathList(fpaths, reroot)
         if not len(self.paths):
             raise InputError(fpaths, "a list of at least one path", "an empty list", "run the stage before again")
+        refuse_moved(self.paths, fpaths, lambda old, new: f"reroot=({old!r}, {new!r})")
         self.seed = seed
         self.own_labels_only = own_labels_only
         self.scores = None if scores is None else read_scores(scores, self.paths, threshold)

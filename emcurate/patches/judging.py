@@ -162,13 +162,13 @@ def explain(judged: Judged, measures: FloatArray, numbers: npt.NDArray[np.intege
     """Return for each patch why it was kept or left out; of those not known an empty text."""
     said = ["within the limits of its dataset"] * len(measures)
     used = [MEASURES.index(name) for name in (SATURATED, ENTROPY, BLUR)]
-    signs, units = ("above", "below", "above"), ("", " bits", "")
+    words, signs, units = ("share", "entropy", "blur"), ("above", "below", "above"), ("", " bits", "")
     limit_names = [item.name for item in fields(Limits)]
     for row in np.flatnonzero(judged.verdicts == UNKNOWN).tolist():
         said[row] = ""
     for row in np.flatnonzero(judged.verdicts < WITHIN).tolist():
         which = int(judged.verdicts[row])
         limit = getattr(judged.limits[names[numbers[row]]], limit_names[which])
-        value = f"{MEASURES[used[which]]} {measures[row, used[which]]:.3f}"
+        value = f"{words[which]} {measures[row, used[which]]:.3f}"
         said[row] = f"{REASONS[which]}: {value}, {signs[which]} {limit:.3f}{units[which]}"
     return said

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +67,12 @@ def patch_exists(path: str | Path) -> bool:
     return is_there(path) if member is None else member.exists()
 
 
-def refuse_moved(paths: Sequence[str], fpaths: Path) -> None:
+def spell_reroot(old: str, new: str) -> str:
+    """Return the flag that says which leading directory was replaced by which."""
+    return f"--reroot {shlex.join((old, new))}"
+
+
+def refuse_moved(paths: Sequence[str], fpaths: Path, how: Callable[[str, str], str] = spell_reroot) -> None:
     """Raise `InputError` if most of the listed patches are not where the list says; of many, some are looked at.
 
     Parameters
@@ -75,6 +80,8 @@ def refuse_moved(paths: Sequence[str], fpaths: Path) -> None:
     paths : sequence of str
     fpaths : Path
         The list, which the error names.
+    how : callable
+        Gives how to say which leading directory was replaced by which; by default, to a script.
     """
     step = max(1, -(-len(paths) // LOOKED_AT))
     looked_at = [paths[i] for i in range(0, len(paths), step)]
@@ -84,7 +91,7 @@ def refuse_moved(paths: Sequence[str], fpaths: Path) -> None:
     more = f", nor {len(missing) - 1:,} others" if len(missing) > 1 else ""
     found = f"no such file as {missing[0]}{more} of {len(looked_at):,} looked at"
     roots = guess_roots(missing[0], fpaths)
-    flag = "--reroot OLD NEW" if roots is None else f"--reroot {shlex.join(roots)}"
+    flag = how(*roots) if roots else how("OLD", "NEW")
     raise InputError(fpaths, "patches where the list says", found, f"if they were moved, say so with {flag}")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from emcurate.errors import InputError
@@ -65,7 +66,7 @@ def encode_selected(
         },
         "like": names.take(as_column(like, pa.int64(), like < 0)),
         "cosine": as_column(cosines, pa.float32(), like < 0),
-        REASON: as_column(spell_reasons(ranks, budget, levels[0] < 0, cosines), pa.string()),
+        REASON: spell_reasons(ranks, budget, levels[0] < 0, cosines),
     }
     file = io.BytesIO()
     pq.write_table(pa.table(columns), file, compression="zstd", write_page_checksum=True)
@@ -74,18 +75,19 @@ def encode_selected(
 
 def spell_reasons(
     ranks: Rows, budget: int, lacks: npt.NDArray[np.bool_], cosines: npt.NDArray[np.float32]
-) -> list[str]:
+) -> pa.StringArray:
     """Return in words why each patch was selected, or not; `lacks` tells which have no features."""
-    # As many words as there are patches, but few different ones: they are told apart by number.
-    drawn, beyond = f"drawn evenly, among the first {budget}", f"beyond the first {budget} of an even draw"
-    words = np.where(ranks < budget, 0, 1)
-    words[ranks < 0] = 2
-    words[lacks] = 3
-    spelt = [drawn, beyond, "", "it has no features"]
-    return [
-        f"cosine {cosine:.4f} to a patch that stays" if word == 2 else spelt[word]
-        for word, cosine in zip(words.tolist(), cosines.tolist(), strict=True)
+    spelt = [
+        f"drawn evenly, among the first {budget}",
+        f"beyond the first {budget} of an even draw",
+        "it has no features",
     ]
+    codes = np.where(lacks, 2, np.where(ranks < budget, 0, 1)).astype(np.int8)
+    words = as_column(spelt, pa.string()).take(as_column(codes, pa.int8()))
+    is_near = (ranks < 0) & ~lacks
+    rounded = pc.round(as_column(cosines, pa.float64(), ~is_near), 4).cast(pa.string())
+    near = pc.binary_join_element_wise("cosine ", rounded, " to a patch that stays", "")
+    return pc.if_else(as_column(is_near.view(np.uint8), pa.uint8()).cast(pa.bool_()), near, words)
 
 
 def read_selected(path: Path) -> pa.Table:

@@ -91,6 +91,7 @@ def with_orientations(
             yield name, replace(read.take(good), turned=turned[good])
 
 
+_WANTED = "patches, or their hashes in all orientations in the table"
 _CUT_AGAIN = "cut them again with crop_patches.py --orientations"
 
 
@@ -103,21 +104,20 @@ def hash_turned(job: TurnJob) -> tuple[WordArray, npt.NDArray[np.int64], list[st
     good : (n,) int64
         Which of the job's patches could be read.
     problems : list of str
-        What is wrong with the others; where none has a file, said once.
+        What is wrong with the others; said once of all that have no file, such as those that were only hashed.
     """
     from emcurate.patches.reading import patch_exists, read_patch  # here, since most runs need no pixels
 
     found, good, problems = [], [], []
+    only_hashed = str(InputError(job.path, _WANTED, "patches that were only hashed as they are", _CUT_AGAIN))
     for number, name in enumerate(job.patches):
         try:
             patch = read_patch(job.path / name)
         except InputError as error:
-            problems.append(str(error))
+            problem = str(error) if patch_exists(job.path / name) else only_hashed
+            problems += [problem] if problem not in problems else []
             continue
         found.append(pack_hashes(hash_orientations(patch, job.how.crop_size, job.how.hash_size, job.how.kind)))
         good.append(number)
-    if not found and not any(patch_exists(job.path / name) for name in job.patches):
-        wanted = "patches, or their hashes in all orientations in the table"
-        problems = [str(InputError(job.path, wanted, "patches that were only hashed as they are", _CUT_AGAIN))]
     words = np.stack(found) if found else np.zeros((0, ORIENTATIONS, 1), np.uint64)
     return words, np.array(good, np.int64), problems

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from emcurate.classifier.scoring import choose_for_all, run_ahead
+from emcurate.classifier.computing import choose_for_all, run_ahead
 from emcurate.errors import InputError
 from emcurate.running.jobs import Workers
 

@@ -791,6 +791,21 @@ def test_labels_follow_patches_whose_directory_was_moved(corpus):
     assert labelled_names(corpus) == before
 
 
+def test_a_list_whose_patches_were_moved_is_refused_with_the_way_to_say_so(corpus):
+    session = open_session(corpus, annotator="anna")
+    session.label([3, 18], "informative")
+    before = {path: path.read_bytes() for path in corpus.iterdir() if path.is_file()}
+    moved = corpus.with_name(f"{corpus.name} moved")
+    corpus.rename(moved)
+    with pytest.raises(InputError) as refused:
+        open_session(moved, annotator="anna")
+    assert f"reroot=({str(corpus)!r}, {str(moved)!r})" in refused.value.advice
+    assert {corpus / path.name: path.read_bytes() for path in moved.iterdir() if path.is_file()} == before
+    again = open_session(moved, annotator="anna", reroot=(str(corpus), str(moved)))
+    assert again.page_tiles()[0].problem == ""
+    assert again.labels.tolist() == session.labels.tolist()
+
+
 def test_a_session_on_shards_is_that_on_files_and_takes_their_labels_over(corpus):
     paths = list(PathList(corpus / "list.npz"))
     of_files = open_session(corpus, order="random")

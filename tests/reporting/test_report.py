@@ -196,3 +196,27 @@ def test_advice_fits_how_far_a_run_has_come(made, tmp_path):
     assert "pixel size of cell is unknown" in said
     assert "export.py" in said
     assert "Label some hundreds" not in said
+
+
+@pytest.mark.parametrize("is_judged", [True, False])
+def test_what_was_selected_is_told_with_what_it_was_selected_from(tmp_path, is_judged):
+    frame = make_table(tmp_path / "patches.parquet", ["cell", "fly"], 4, 50)
+    left = frame["outcome"] == ("informative" if is_judged else "uninformative")
+    if not is_judged:
+        frame = frame[left | (frame["outcome"] == "duplicate")].reset_index(drop=True)
+        left = frame["outcome"] == "uninformative"
+    frame["kept"] = left if is_judged else None
+    frame["kept"] = frame["kept"].astype("boolean")
+    is_first = left & (left.cumsum() <= 20)
+    frame["outcome"] = np.where(is_first, "selected", np.where(left, "passed over", frame["outcome"]))
+    pq.write_table(pa.Table.from_pandas(frame, preserve_index=False), tmp_path / "patches.parquet")
+    summary = summarize(tmp_path / "patches.parquet")
+    assert summary.informative == (left.sum() if is_judged else 0)
+    text = render(ReportedRun(tmp_path, "curate"), summary)
+    assert '<b>20</b><span class="faint">selected</span>' in text
+    assert ('<span class="faint">informative</span>' in text) == is_judged
+    whence = "informative" if is_judged else "exemplars"
+    for name, count in (("selected", 20), ("passed over", int(left.sum()) - 20)):
+        assert re.search(rf"{whence}[^<]*{name}[^<]*\b{count}\b", text), (whence, name, count)
+    steps = "\n".join(advise(summary, *(tmp_path / f"{name}.npz" for name in "abc"), has_failed=False))
+    assert "c.npz" in steps and ("b.npz" not in steps)

@@ -15,6 +15,7 @@ import pytest
 import tifffile
 
 from emcurate import __version__
+from emcurate.diversity import kmeans, points
 from emcurate.errors import DataWarning, InputError
 from emcurate.running import cluster as cluster_module
 from emcurate.running.jobs import Workers
@@ -134,6 +135,21 @@ def test_the_classifier_scores_alike(cluster, weights, tmp_path, capsys):
     assert not list((tmp_path / "there").rglob("*.pth"))
     assert classify_nn.main([*common, str(tmp_path / "there"), "-p", "1"]) == 1
     assert "0 patches scored, 299 scored before" in capsys.readouterr().out
+
+
+def test_features_and_selections_are_alike(cluster, weights, tmp_path, monkeypatch, capsys):
+    embed, select_diverse = (importlib.import_module(f"filtered.{name}") for name in ("embed", "select_diverse"))
+    monkeypatch.setattr(points, "JOB_ROWS", 64)
+    monkeypatch.setattr(kmeans, "JOB_ROWS", 64)
+    patches = make_patch_set(tmp_path, count=300)
+    ways = {"here": ["-p", "1"], "there": ["--scheduler", cluster.address]}
+    for place, who in ways.items():
+        words = [str(patches.fpaths), str(tmp_path / place / "embed"), "--weights", str(weights), "--device", "cpu"]
+        assert embed.main([*words, *who]) == 0, capsys.readouterr().err
+        words = [str(patches.fpaths), str(tmp_path / "here" / "embed"), str(tmp_path / place / "selected")]
+        assert select_diverse.main([*words, "--budget", "50", *who]) == 0, capsys.readouterr().err
+    assert contents(tmp_path / "here") == contents(tmp_path / "there")
+    assert not list((tmp_path / "there").rglob("*.pth"))
 
 
 def test_a_script_writes_the_same_bytes(cluster, root, images, sections, tmp_path):

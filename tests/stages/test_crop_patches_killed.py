@@ -59,7 +59,7 @@ def root(tmp_path_factory):
 
 FILES, HASHES = (), ("--hashes-only",)
 SOME, OTHERS = ("--only", "some"), ("--only", "others")
-OVERWRITE = ("--overwrite",)
+OVERWRITE, TURNED = ("--overwrite",), ("--orientations",)
 
 
 @pytest.mark.parametrize(
@@ -74,6 +74,8 @@ OVERWRITE = ("--overwrite",)
         (HASHES, SOME),
         (HASHES, (*IN_SHARDS, *SOME)),
         (HASHES, SOME, OTHERS),
+        ((*HASHES, *TURNED), (*SOME, *TURNED)),
+        ((*HASHES, *TURNED), (*IN_SHARDS, *SOME, *TURNED)),
         (HASHES, (*IN_SHARDS, *SOME), (*IN_SHARDS, *OTHERS)),
         (SOME, HASHES),
         (FILES, (*IN_SHARDS, *OVERWRITE)),

@@ -195,6 +195,13 @@ def test_orientations_need_pixels_or_their_hashes(cut, tmp_path, capsys):
     assert "crop_patches.py --orientations" in error and error.count("expected patches, or their hashes") == 1
     patches = tmp_path / "files"
     shutil.copytree(cut / "files", patches)
+    partly = tmp_path / "partly"  # as a run leaves it that writes exemplars only
+    shutil.copytree(cut / "files", partly)
+    for path in sorted(partly.glob("*.tiff"))[::2]:
+        path.unlink()
+    assert deduplicate.main([str(partly), str(tmp_path / "q"), "--orientations"]) == 1
+    error = capsys.readouterr().err
+    assert error.count("only hashed") == 1 and "no such file" not in error
     odd, broken = patches / "wing-LOC-2d_0_0.tiff", patches / "fly-LOC-2d_0_0.tiff"
     tifffile.imwrite(odd, make_texture((1, CROP, CROP), seed=99)[0], photometric="minisblack")
     broken.write_bytes(b"")
@@ -295,6 +302,39 @@ def test_leaks_among_patches_of_another_run(cut, tmp_path):
             name, *place, bits = found[f"wing-LOC-2d_{y}_{x}"]
             assert place == ["", ""] and bits == "0" and name.startswith("test set-LOC-2d_")
         assert (savedir / "leaks.png").exists()
+
+
+@pytest.mark.parametrize("kind", ["dhash", "ahash"])
+def test_how_patches_were_hashed_is_seen_where_nobody_noted_it(cut, tmp_path, kind, capsys):
+    """As of patches that the published scripts have cut."""
+    patches, against = tmp_path / "patches", tmp_path / "tiles"
+    crop_flags = ["-cs", str(CROP), "-hs", "6", "--hash", kind]
+    assert crop.main([str(cut / "sections"), str(patches), *crop_flags]) == 0
+    shutil.rmtree(patches / ".emcurate")
+    for path in patches.glob("*.parquet"):
+        path.unlink()
+    against.mkdir()
+    Image.fromarray(make_images()["fly"]).save(against / "whole.png")
+    flags = ["--against", str(against), "--orientations", "-d", "2"]
+    assert deduplicate.main([str(patches), str(tmp_path / "out"), *flags]) == 0
+    leaks = read_leaks(tmp_path / "out")
+    for y, x in cut_naively(make_images()["fly"]):
+        name, *_, bits = leaks[f"fly-LOC-2d_{y}_{x}"]
+        assert (name, bits) == ("whole.png", "0")
+    np.save(patches / "fly-LOC-2d_0_0.npy", np.eye(6) > 0)
+    assert deduplicate.main([str(patches), str(tmp_path / "out"), *flags]) == 1
+    assert "a hash of its patch" in capsys.readouterr().err
+
+
+def test_a_damaged_table_of_another_set_stops_no_other(cut, tmp_path, capsys):
+    against = shutil.copytree(cut / "tables", tmp_path / "tables")
+    broken = against / "fly_patches.parquet"  # the first
+    broken.write_bytes(broken.read_bytes()[:500])
+    for _ in range(2):  # not forgotten
+        assert deduplicate.main([str(cut / "files"), str(tmp_path / "out"), "--against", str(against)]) == 1
+        assert str(broken) in capsys.readouterr().err
+    leaks = read_leaks(tmp_path / "out")
+    assert leaks["zebra fish-LOC-2d_0_0"][3] == "0" and leaks["fly-LOC-2d_32_32"][0] == "wing-LOC-2d_0_0"
 
 
 def test_patches_hashed_otherwise_and_the_patches_themselves_are_no_other_set(cut, tmp_path, capsys):

@@ -23,6 +23,7 @@ import h5py
 import mrcfile
 import nibabel
 import numpy as np
+import pyarrow as pa
 import tifffile
 import zarr
 from PIL import Image
@@ -31,6 +32,7 @@ from emcurate.images.origins import Origin
 from emcurate.images.sections import encode_section
 from emcurate.naming import ImageSection, VolumeSection
 from emcurate.patches import labels, tables
+from emcurate.patches.features import FEATURES_FILE, write_features
 from tests.recorded_files import dm_bytes, dm_image, ser_bytes, write_ncem, write_velox
 from tests.textures import make_texture
 from tests.volumes.chunked_volumes import write_ome_zarr
@@ -367,6 +369,14 @@ def _add_patches(made, directory):
     made.add("tar, shards", "reconstruct3d of a shard", "vol-00000.tar", data, [*blocks, *inside], ANYTHING)
 
 
+def _features(names):
+    numbers = np.random.default_rng(0).normal(size=(len(names), 8)).astype(np.float16)
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / FEATURES_FILE
+        write_features(path, pa.array(names), 8, numbers.__getitem__, {"model": "classifier"}, overwrite=False)
+        return path.read_bytes()
+
+
 def _add_lists(made, root):
     paths = np.array([f"{root}/patches/vol-LOC-0_2_{y}_0.tiff" for y in PATCH_ROWS])
     made.add("NPY, path lists", "reconstruct3d", "0.npy", npy_bytes(paths), NPY_POINTS, ANYTHING)
@@ -376,6 +386,9 @@ def _add_lists(made, root):
     text = "".join(json.dumps({**line, "label": word, "previous": "none"}) + "\n" for word in ("informative", "none"))
     made.add("log of labels", "the labelling session", "labels.log.jsonl", text.encode(), [20, 60, 100], ANYTHING)
     made.add("weights", "classify_nn", "w.pth", _weights(), (), ANYTHING)
+    data = _features([Path(path).stem for path in paths])
+    points = [4, len(data) - 8, len(data) - 4, len(data) - 8 - struct.unpack("<I", data[-8:-4])[0]]
+    made.add("Parquet, features", "select_diverse", "features.parquet", data, points, ANYTHING)
     card = {"weights_sha256": "0" * 64, "input": {"image_size": 224, "mean": [0.1] * 3, "std": [0.2] * 3}}
     card["threshold"] = 0.5
     text = json.dumps(card).encode()

@@ -84,6 +84,7 @@ def make_readers(originals):
         "train_nn": Reader("filtered.train_nn", "ROOT/list.npz IN/labels.npy OUT --init random --epochs 1 -p 1"),
         "the labelling session": Reader("tests.torture.readers", "IN/labels.log.jsonl OUT ROOT"),
         "classify_nn": Reader("filtered.classify_nn", "ROOT/list.npz OUT --weights IN/w.pth -p 1"),
+        "select_diverse": Reader("filtered.select_diverse", "ROOT/list.npz IN/features.parquet OUT --budget 2 -p 1"),
         "trim_coco": Reader("data_prep.trim_coco", "--train-annotations IN/instances.json --targets 3 -o OUT"),
         "trim_coco of a zip": Reader(
             "data_prep.trim_coco",

@@ -93,8 +93,15 @@ def find_size(listing: Listing, seen: Seen, size: int | None, fit: str, needs_on
     return size
 
 
-def choose(listing: Listing, seen: Seen, size: int | None, fit: str, drawing: Drawing) -> Choice:
-    """Choose the patches to be exported.
+def choose(
+    listing: Listing,
+    seen: Seen,
+    size: int | None,
+    fit: str,
+    drawing: Drawing,
+    leaks: npt.NDArray[np.int64] | None = None,
+) -> Choice:
+    """Choose the patches to be exported; the rows `leaks` are not.
 
     Raises
     ------
@@ -111,6 +118,8 @@ def choose(listing: Listing, seen: Seen, size: int | None, fit: str, drawing: Dr
     if size is not None:
         odd = seen.readable & ~fits(seen.heights, seen.widths, size, fit)
         choice.leave_out(np.flatnonzero(odd), f"not {size} x {size} pixels")
+    if leaks is not None:
+        choice.leave_out(leaks[choice.split[leaks] != NOWHERE], LEAKED)
     if drawing.per_dataset is not None:
         shares = np.minimum(_count(choice), drawing.per_dataset)
         _draw(listing, choice, shares, drawing.seed, f"beyond {drawing.per_dataset:,} of a dataset")
@@ -130,6 +139,7 @@ def choose(listing: Listing, seen: Seen, size: int | None, fit: str, drawing: Dr
 
 
 UNREADABLE = "unreadable"
+LEAKED = "near-duplicates of the other set's"
 
 
 def count_reasons(choice: Choice) -> dict[str, int]:

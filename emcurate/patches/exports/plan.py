@@ -16,12 +16,14 @@ from emcurate.files import Output, digest_bytes, note_output, taken_by_other
 from emcurate.partials import remove_stale_partials
 from emcurate.patches.columns import as_column, as_numbers, in_one
 from emcurate.patches.decided import DECIDED_FILES
+from emcurate.patches.exports.against import describe_leaks
 from emcurate.patches.exports.choice import NOWHERE, SPLITS, UNREADABLE, Choice, count_reasons
 from emcurate.patches.exports.formats import FORMATS, describe
 from emcurate.patches.exports.pieces import How, Index, Piece, PieceJobs, Split, piece_key
 from emcurate.patches.fitting import RESIZE
 from emcurate.patches.joined import JOINED_NAME, Addition, Results, write_joined
 from emcurate.patches.joined import UNREADABLE as UNREADABLE_OUTCOME
+from emcurate.patches.leaks import LEAK_COLUMNS, Leaks
 from emcurate.patches.listing import KNOWN_COLUMNS, Listing, Seen
 from emcurate.patches.names import bytes_of
 from emcurate.patches.selected import SELECTED_FILE
@@ -84,15 +86,17 @@ class ExportPlan:
     seed : int
     relative : bool
         Whether paths in tables and lists begin in OUTDIR.
+    leaks : Leaks, optional
+        The patches that are near-duplicates of another set's, by their rows in the listing.
     """
 
     def __init__(
         self, ledger: Ledger, fpaths: Path, listing: Listing, seen: Seen, choice: Choice, how: How,
-        piece_rows: int | None, seed: int, relative: bool,
+        piece_rows: int | None, seed: int, relative: bool, leaks: Leaks | None = None,
     ) -> None:  # fmt: skip
         self._ledger, self._fpaths, self._listing, self._seen, self._choice = ledger, fpaths, listing, seen, choice
         self._how, self._relative, self._format = how, relative, FORMATS[how.format]
-        self._results = find_results(fpaths, listing)
+        self._results, self._leaks = find_results(fpaths, listing), leaks
         rows = piece_rows or self._count_rows(seen)
         self.splits = [
             Split(name, self._order(number, seed), rows)
@@ -142,7 +146,8 @@ class ExportPlan:
             of_splits.append(digest_bytes("".join(states.values()).encode()))
             sources[split.name] = self._source(split.name, of_splits[-1])
         outcome = digest_bytes(self._choice.reason.tobytes() + "\\n".join(self._choice.reasons).encode())
-        state = digest_bytes("".join([*of_splits, outcome, self._results.digest()]).encode())
+        of_leaks = "" if self._leaks is None else digest_bytes(b"".join(self._leaks.table()))
+        state = digest_bytes("".join([*of_splits, outcome, self._results.digest(), of_leaks]).encode())
         sources[JOINED_NAME] = self._source(JOINED_NAME, state)
         plan = self._ledger.plan(sources, report, root=self._ledger.directory, overwrite=overwrite, prune=prune)
         self._made = set(plan.done)
@@ -221,7 +226,8 @@ class ExportPlan:
         if path.exists() and not self._replaces(JOINED_NAME):
             raise taken_by_other(path, "the table this run would write")
         name_source = self._name_source if self._relative else None
-        addition = Addition(EXPORT_COLUMNS, in_one(self._known["patch"]), self._account_for, name_source)
+        columns = EXPORT_COLUMNS | (LEAK_COLUMNS if self._leaks is not None else {})
+        addition = Addition(columns, in_one(self._known["patch"]), self._account_for, name_source)
         count = write_joined(path, self._results, addition)
         self._ledger.finish(JOINED_NAME, [note_output(path, self._ledger.directory)], {"patches": count})
 
@@ -245,6 +251,7 @@ class ExportPlan:
             "file": as_column([file and f"{before}{file}" for file, _ in placed], pa.string()),
             "row": as_column([row for _, row in placed], pa.int64()),
             "weight": as_column(choice.weight[rows], pa.float64(), nowhere),
+            **({} if self._leaks is None else describe_leaks(self._leaks, rows)),
             "outcome": pc.if_else(is_exported, EXPORTED, left_out),
             "why": pc.if_else(is_exported, f"listed in {spell(self._fpaths.name)}", reasons),
         }
