@@ -292,8 +292,8 @@ class CropPlan:
             # Where patches are in shards, only parts tell which.
             table = self.tables.whole(dataset, stems) if self.how.store != TAR else None
             if table is None:
-                table = self.tables.parts.reserve(dataset, stems, shard)
                 states = {stem: self._state_of_rows(stem) for stem in stems if stem in self.tables.missing}
+                table = self.tables.parts.reserve(dataset, stems, shard, states)
         return CutJob(
             self.material.source(stems[0]).path,
             dataset,

@@ -64,13 +64,17 @@ class TableParts:
             stems = [cut.section.stem for cut in cuts]
             metadata = make_metadata({stem: self._states[stem] for stem in stems})
             # Where they come from is filled in when the table is written.
-            write_cuts(self.reserve(dataset, stems), cuts, None, settings, metadata)
+            write_cuts(self.reserve(dataset, stems, rows_of=stems), cuts, None, settings, metadata)
 
-    def reserve(self, dataset: str, stems: Sequence[str], shard: str = "") -> Path:
-        """Return where a job on some sections of a dataset leaves its part."""
+    def reserve(self, dataset: str, stems: Sequence[str], shard: str = "", rows_of: Collection[str] = ()) -> Path:
+        """Return where a job on some sections of a dataset leaves its part.
+
+        That of a job which lost its shard, and only writes that again, is not where the rows are that it left.
+        """
         self._directory.mkdir(parents=True, exist_ok=True)
         family = _digest(dataset)
-        path = self._directory / f"{family}-{_digest(f'{stems[0]} {stems[-1]} {len(stems)} {shard}')}.parquet"
+        job = f"{stems[0]} {stems[-1]} {len(stems)} {shard} {_digest(' '.join(sorted(rows_of)))}"
+        path = self._directory / f"{family}-{_digest(job)}.parquet"
         if path not in self._present[family]:
             self._present[family].append(path)
         return path

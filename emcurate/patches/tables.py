@@ -72,6 +72,9 @@ SEPARATOR = as_column(["_"], pa.string())[0]  # between what a patch's name is m
 # Those that are a patch's own, and not its section's.
 OWN_COLUMNS = ("patch", "y", "x", "height", "width", "hash", *MEASURES, "shard", "offset")
 
+# Of these, those that every patch has.
+NEVER_NULL = ("patch", "y", "x", "height", "width", "hash")
+
 # Those that a table of any version has.
 KNOWN_TO_ALL = tuple(name for name in COLUMNS if name not in MEASURES)
 
@@ -372,7 +375,12 @@ def read_row_groups(
             if may_hold is not None and not _may_hold(parquet, group, by, may_hold):
                 continue
             # Where rows are few, threads take longer to start than they save.
-            yield parquet.read_row_group(group, columns=list(columns), use_threads=False)
+            table = parquet.read_row_group(group, columns=list(columns), use_threads=False)
+            lacking = [name for name in NEVER_NULL if name in columns and table[name].null_count]
+            if lacking:
+                found = f"rows without {'a name' if lacking[0] == 'patch' else ', '.join(lacking)}"
+                raise InputError(path, "a table of patches", found, "run raw/crop_patches.py again")
+            yield table
         if not parquet.num_row_groups:
             yield parquet.schema_arrow.empty_table().select(list(columns))
 
@@ -507,8 +515,6 @@ def read_hashes(path: Path, with_turned: bool = False) -> PatchHashes:
         side = hash_size_of(rows)
         if "shard" in rows.column_names:
             shards.add(rows["shard"])
-        if rows["patch"].null_count:
-            raise InputError(path, "a table of patches", "rows without a name", "run raw/crop_patches.py again")
         if SATURATED in rows.column_names:
             saturated.append(_as_floats(in_one(rows[SATURATED])))
         names.append(rows["patch"])

@@ -12,6 +12,8 @@ import sys
 import time
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tifffile
 
@@ -161,7 +163,7 @@ def test_a_run_with_workers_survives_a_kill(tmp_path, root, request, way):
     assert tree(out) == tree(whole)
 
 
-@pytest.mark.parametrize("damage", ["cut off", "flipped", "emptied", "no table", "another's"])
+@pytest.mark.parametrize("damage", ["cut off", "flipped", "emptied", "no table", "another's", "nulls"])
 def test_a_damaged_part_of_a_killed_run_costs_time_and_nothing_else(root, tmp_path, damage):
     out = tmp_path / "out"
     with killed_after(np.inf) as changes:
@@ -178,6 +180,30 @@ def test_a_damaged_part_of_a_killed_run_costs_time_and_nothing_else(root, tmp_pa
             for at in range(4, len(data) // 2, 97):
                 data[at] ^= 255
         replaced = {"cut off": data[: len(data) // 2], "flipped": data, "emptied": b"", "no table": b"PAR1" * 9}
+        if damage == "nulls":
+            table = pq.read_table(part)
+            without = [pa.nulls(len(table), field.type) for field in table.schema]
+            pq.write_table(pa.Table.from_arrays(without, schema=table.schema), part)
+            continue
         part.write_bytes(replaced.get(damage, (root / "all" / "wing_patches.parquet").read_bytes()))
     assert crop_patches.main([str(root / "volumes"), str(out), *FLAGS, "--hashes-only"]) == 0
     assert tree(out) == expected
+
+
+def test_a_shard_that_is_lost_after_a_kill_costs_no_table(root, tmp_path):
+    out = tmp_path / "out"
+    command = [str(root / "volumes"), str(out), *FLAGS, *IN_SHARDS]
+    with killed_after(np.inf) as changes:
+        crop_patches.main(command)
+    expected = tree(out)
+    lost = 0
+    for moment in range(len(changes) // 3, len(changes), 5):
+        shutil.rmtree(out)
+        with killed_after(moment):
+            crop_patches.main(command)
+        for shard in sorted(out.glob("*.tar"))[:1]:
+            shard.unlink()
+            lost += 1
+        assert crop_patches.main(command) == 0
+        assert tree(out) == expected, moment
+    assert lost
