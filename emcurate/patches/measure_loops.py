@@ -21,6 +21,14 @@ HISTOGRAMS = 4
 
 
 @compiled
+def add_up_all(section: Any, places: Any, counts: Any, edges: Any) -> None:
+    """Do what `emcurate.patches.measures.add_up_all_plainly` does, in a ninth of the time."""
+    for i in range(len(places)):
+        y, x, height, width = places[i, 0], places[i, 1], places[i, 2], places[i, 3]
+        add_up(section[y : y + height, x : x + width], counts[i], edges[i])
+
+
+@compiled
 def add_up(patch: Any, counts: Any, edges: Any) -> None:
     """Do what `emcurate.patches.measures.add_up_plainly` does, in a ninth of the time."""
     count(patch, counts)
@@ -122,6 +130,6 @@ def compare_along_columns(patch: Any, weights: Any, sums: Any) -> None:
     sums[0], sums[1] = all_sharp, all_left
 
 
-# For patches of any layout, writable or not: else each kind would be compiled by itself, which takes seconds.
-add_up.compile("void(Array(uint8, 2, 'A', True), int64[::1], int64[:, ::1])")
-add_up.disable_compile()
+# For sections of any layout, writable or not: else each kind would be compiled by itself, which takes seconds.
+add_up_all.compile("void(Array(uint8, 2, 'A', True), Array(int32, 2, 'A', True), int64[:, ::1], int64[:, :, ::1])")
+add_up_all.disable_compile()

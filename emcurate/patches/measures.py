@@ -37,7 +37,7 @@ WIDEST = (2**31 - 1) // (WINDOW * 4 * 255)
 BATCH = 1024
 
 IntArray = npt.NDArray[np.int64]
-Sums = Callable[[npt.NDArray[np.uint8], IntArray, IntArray], None]
+Sums = Callable[[npt.NDArray[np.uint8], npt.NDArray[np.int32], IntArray, IntArray], None]
 
 _measured = 0  # patches, by this process
 
@@ -59,11 +59,9 @@ def measure_places(section: npt.NDArray[np.uint8], places: npt.NDArray[np.int32]
     """
     found = np.empty((len(places), len(MEASURES)))
     for start in range(0, len(places), BATCH):
-        some = places[start : start + BATCH].tolist()
+        some = places[start : start + BATCH]
         counts, edges = np.zeros((len(some), GREYS), np.int64), np.zeros((len(some), 2, 2), np.int64)
-        add_up = _choose_loops(len(some), section.shape[1])
-        for i, (y, x, height, width) in enumerate(some):
-            add_up(section[y : y + height, x : x + width], counts[i], edges[i])
+        _choose_loops(len(some), section.shape[1])(section, some, counts, edges)
         found[start : start + BATCH] = _conclude(counts, edges)
         narrow = (places[start : start + BATCH, 2:] < NARROWEST).any(axis=1)
         found[start : start + BATCH][narrow, MEASURES.index(BLUR)] = np.nan
@@ -97,11 +95,19 @@ def _choose_loops(count: int, width: int) -> Sums:
     global _measured
     _measured += count
     if width <= WIDEST and (_measured >= COMPILED_FROM or "numba" in sys.modules):
-        from emcurate.patches.measure_loops import add_up  # here, since it loads a compiler
+        from emcurate.patches.measure_loops import add_up_all  # here, since it loads a compiler
 
-        compiled: Sums = add_up
+        compiled: Sums = add_up_all
         return compiled
-    return add_up_plainly
+    return add_up_all_plainly
+
+
+def add_up_all_plainly(
+    section: npt.NDArray[np.uint8], places: npt.NDArray[np.int32], counts: IntArray, edges: IntArray
+) -> None:
+    """Do what `add_up_plainly` does for each of some patches of a section; see `measure_places`."""
+    for i, (y, x, height, width) in enumerate(places.tolist()):
+        add_up_plainly(section[y : y + height, x : x + width], counts[i], edges[i])
 
 
 def add_up_plainly(patch: npt.NDArray[np.uint8], counts: IntArray, edges: IntArray) -> None:

@@ -32,8 +32,8 @@ def by_libraries(patch):
 
 
 def sums_of(loops, patch):
-    counts, edges = np.full(256, -1), np.zeros((2, 2), np.int64)
-    loops(patch, counts, edges)
+    counts, edges = np.full((1, 256), -1), np.zeros((1, 2, 2), np.int64)
+    loops(patch, np.array([[0, 0, *patch.shape]], np.int32), counts, edges)
     return counts.tolist(), edges.tolist()
 
 
@@ -68,17 +68,17 @@ def test_the_blur_of_a_patch_too_narrow_to_tell_is_not_known():
 @settings(max_examples=150)
 @given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 24), st.integers(1, 24))))
 def test_compiled_loops_and_numpy_add_up_alike(patch):
-    from emcurate.patches.measure_loops import add_up
+    from emcurate.patches.measure_loops import add_up_all
 
-    assert sums_of(add_up, patch) == sums_of(measures.add_up_plainly, patch)
+    assert sums_of(add_up_all, patch) == sums_of(measures.add_up_all_plainly, patch)
 
 
 def test_sums_fit_where_steepness_is_largest():
-    from emcurate.patches.measure_loops import add_up
+    from emcurate.patches.measure_loops import add_up_all
 
     stripes = np.where(np.arange(20_000) % 4 < 2, 0, 255).astype(np.uint8)
     for patch in (np.tile(stripes, (5, 1)), np.tile(stripes, (5, 1)).T):
-        assert sums_of(add_up, patch) == sums_of(measures.add_up_plainly, patch)
+        assert sums_of(add_up_all, patch) == sums_of(measures.add_up_all_plainly, patch)
 
 
 def test_places_in_a_section_are_measured_as_patches_by_themselves(monkeypatch):
