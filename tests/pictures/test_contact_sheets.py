@@ -153,5 +153,5 @@ def test_sheets_of_patches_in_shards_are_those_of_files(tmp_path):
     of_shards = [str(member.relative_to(tmp_path / "shards").with_suffix("")) for member in members]
     for directory, stems in (("patches", names), ("shards", of_shards)):
         groups = [[(stem, bits) for bits, stem in enumerate(stems)]]
-        draw_group_sheet(GroupSheet(tmp_path / f"{directory}.png", tmp_path / directory, "t", groups, read_patch))
+        draw_group_sheet(GroupSheet(tmp_path / f"{directory}.png", tmp_path / directory, "t", groups, read=read_patch))
     assert (tmp_path / "patches.png").read_bytes() == (tmp_path / "shards.png").read_bytes()

@@ -235,7 +235,11 @@ def test_an_interrupted_run_ends_soon_and_takes_its_workers_with_it(tmp_path, ro
     script.write_text(INTERRUPTED)
     environment = {**os.environ, "PYTHONPATH": str(root)}
     process = subprocess.Popen(
-        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in the background
     )
     process.stdout.readline()
     time.sleep(1)
