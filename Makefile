@@ -25,8 +25,9 @@ BENCHMARKS := pipeline scaling sections remote patches hashing measures masks co
 TORTURES := bad_input guards kills faults state surroundings fuzz
 SEED ?= $(shell date +%s)
 
-# Files of tests that run side by side. Of more than a few, those that kill and time out hinder one another.
-TEST_PROCESSES ?= 2
+# Files of tests that run side by side: one more than two cores, since a third of the time tests wait for others. Of more
+# than a few, those that kill and time out hinder one another.
+TEST_PROCESSES ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev demo curate test check bench torture clean
@@ -64,7 +65,7 @@ curate: ## run every stage on your data: make curate VOLUMES=… IMAGES=… VIDE
 	  $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(UNTIL),--until $(UNTIL)) --out "$(OUT)" $(ARGS)
 
 test: $(DEV_STAMP) ## run all tests
-	$(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n $(TEST_PROCESSES) --dist loadfile $(ARGS)
 
 check: $(DEV_STAMP) ## ruff, mypy, and who may import whom
 	$(BIN)/ruff check .
