@@ -370,7 +370,8 @@ def read_row_groups(
         If the file is no table of patches.
     """
     with _open_table(path, columns) as parquet:
-        columns = [*columns, *(name for name in also if name in parquet.schema_arrow.names)]
+        there = parquet.schema_arrow.names  # which is made anew whenever it is asked for
+        columns = [*columns, *(name for name in also if name in there)]
         for group in range(parquet.num_row_groups):
             if may_hold is not None and not _may_hold(parquet, group, by, may_hold):
                 continue
