@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import overload
 
 import numpy as np
 import numpy.typing as npt
 
 from emcurate.errors import InputError
 from emcurate.patches.reading import read_patch
+from emcurate.running.made import MadeWhenAsked
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Batch:
     errors: tuple[str, ...] = ()
 
 
-class BatchJobs(Sequence[BatchJob]):
+class BatchJobs(MadeWhenAsked[BatchJob]):
     """The batches of chosen positions of a path list, each made when asked for: millions of paths take no memory."""
 
     def __init__(
@@ -52,15 +52,8 @@ class BatchJobs(Sequence[BatchJob]):
     def __len__(self) -> int:
         return -(-len(self.positions) // self.batch_size)
 
-    @overload
-    def __getitem__(self, index: int) -> BatchJob: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[BatchJob]: ...
-    def __getitem__(self, index: int | slice) -> BatchJob | list[BatchJob]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not 0 <= index < len(self):
-            raise IndexError(f"batch {index} of {len(self)}")
+    def make(self, index: int) -> BatchJob:
+        """Return a job."""
         start = index * self.batch_size
         positions = self.positions[start : start + self.batch_size]
         return BatchJob(positions, tuple(self.paths[int(i)] for i in positions), self.image_size)

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +20,7 @@ from emcurate.classifier.inference import BatchRunner, choose_device, choose_pre
 from emcurate.classifier.loading import load_runner
 from emcurate.errors import InputError
 from emcurate.files import hash_file
+from emcurate.running.made import MadeWhenAsked
 
 # A process computes one batch at a time, with all its threads, as a run on one machine does; its other threads read.
 _computing = threading.Lock()
@@ -51,7 +51,7 @@ class DoneBatch:
 
 
 @dataclass(frozen=True)
-class BatchesToRun(Sequence[BatchToRun]):
+class BatchesToRun(MadeWhenAsked[BatchToRun]):
     """A job for each of some batches, made when asked for."""
 
     batches: BatchJobs
@@ -63,17 +63,9 @@ class BatchesToRun(Sequence[BatchToRun]):
     def __len__(self) -> int:
         return len(self.batches)
 
-    @overload
-    def __getitem__(self, index: int) -> BatchToRun: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[BatchToRun]: ...
-    def __getitem__(self, index: int | slice) -> BatchToRun | list[BatchToRun]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+    def make(self, index: int) -> BatchToRun:
+        """Return a job."""
         return BatchToRun(self.batches[index], self.weights, self.device, self.precision, self.model)
-
-    def __iter__(self) -> Iterator[BatchToRun]:
-        return (self[i] for i in range(len(self)))
 
 
 def choose_computing(asked: tuple[str, str]) -> tuple[str, str]:

@@ -10,7 +10,6 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +20,7 @@ from emcurate.errors import InputError
 from emcurate.files import create_for_arrays
 from emcurate.partials import partial_path
 from emcurate.running.jobs import Workers
+from emcurate.running.made import MadeWhenAsked
 from emcurate.running.report import Report
 
 Labels = npt.NDArray[np.int32]
@@ -57,20 +57,15 @@ class _Job:
         return self.span.name
 
 
-class _Jobs(Sequence[_Job]):
+class _Jobs(MadeWhenAsked[_Job]):
     def __init__(self, points: Points, centres: Floats | Path) -> None:
         self._spans, self._centres = Spans(points), centres
 
     def __len__(self) -> int:
         return len(self._spans)
 
-    @overload
-    def __getitem__(self, index: int) -> _Job: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[_Job]: ...
-    def __getitem__(self, index: int | slice) -> _Job | list[_Job]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+    def make(self, index: int) -> _Job:
+        """Return a job."""
         return _Job(index, self._spans[index], self._centres)
 
 

@@ -6,9 +6,7 @@ arXiv:2303.09540: they are sought in each cluster by itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from emcurate.diversity.points import Floats, Points, Rows
 from emcurate.running.jobs import Workers
+from emcurate.running.made import MadeWhenAsked
 from emcurate.running.report import Report
 
 # Points that are compared at once with those that were kept, and those of a job at least.
@@ -55,20 +54,15 @@ class _Job:
         return f"{sum(map(len, self.clusters)):,} patches of {len(self.clusters):,} clusters"
 
 
-class _Jobs(Sequence[_Job]):
+class _Jobs(MadeWhenAsked[_Job]):
     def __init__(self, points: Points, groups: list[list[Rows]], cosine: float) -> None:
         self._points, self._groups, self._cosine = points, groups, cosine
 
     def __len__(self) -> int:
         return len(self._groups)
 
-    @overload
-    def __getitem__(self, index: int) -> _Job: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[_Job]: ...
-    def __getitem__(self, index: int | slice) -> _Job | list[_Job]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+    def make(self, index: int) -> _Job:
+        """Return a job."""
         return _Job(self._points, self._groups[index], self._cosine)
 
 

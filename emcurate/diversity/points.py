@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 import numpy.typing as npt
 
 from emcurate.files import create_for_arrays
 from emcurate.partials import partial_path
+from emcurate.running.made import MadeWhenAsked
 
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]
@@ -96,7 +96,7 @@ class Span:
             yield start - self.start, self.points.read(start, min(start + count, self.stop))
 
 
-class Spans(Sequence[Span]):
+class Spans(MadeWhenAsked[Span]):
     """All points, divided into jobs."""
 
     def __init__(self, points: Points) -> None:
@@ -105,15 +105,8 @@ class Spans(Sequence[Span]):
     def __len__(self) -> int:
         return -(-self._count // JOB_ROWS)
 
-    @overload
-    def __getitem__(self, index: int) -> Span: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Span]: ...
-    def __getitem__(self, index: int | slice) -> Span | list[Span]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not 0 <= index < len(self):
-            raise IndexError(index)
+    def make(self, index: int) -> Span:
+        """Return some of the points."""
         start, stop = index * JOB_ROWS, min((index + 1) * JOB_ROWS, self._count)
         rows = self._points.rows
         # A job is sent: only with the rows that it is about.

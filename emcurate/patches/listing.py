@@ -25,6 +25,7 @@ from emcurate.patches.reading import find_patch_shape, read_patch, stat_patch
 from emcurate.patches.shards import SHARD_SUFFIX, split_member
 from emcurate.patches.tables import COLUMNS, TABLE_SUFFIX, read_row_groups
 from emcurate.running.jobs import Workers
+from emcurate.running.made import MadeWhenAsked
 from emcurate.running.report import Report
 
 # Paths that are Python strings at once.
@@ -192,7 +193,7 @@ class LookJob:
         return self.paths[0]
 
 
-class LookJobs(Sequence[LookJob]):
+class LookJobs(MadeWhenAsked[LookJob]):
     """The patches of a listing, some at a time, each job made when it is asked for."""
 
     def __init__(self, listing: Listing) -> None:
@@ -201,15 +202,8 @@ class LookJobs(Sequence[LookJob]):
     def __len__(self) -> int:
         return -(-len(self._listing) // LOOKED_AT_ONCE)
 
-    @overload
-    def __getitem__(self, index: int) -> LookJob: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[LookJob]: ...
-    def __getitem__(self, index: int | slice) -> LookJob | list[LookJob]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not 0 <= index < len(self):
-            raise IndexError(index)
+    def make(self, index: int) -> LookJob:
+        """Return a job."""
         rows = np.arange(index * LOOKED_AT_ONCE, min(len(self._listing), (index + 1) * LOOKED_AT_ONCE))
         return LookJob(rows, tuple(map(self._listing.path, rows.tolist())))
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,7 @@ from emcurate.patches.hashing import WordArray, pack_hashes
 from emcurate.patches.names import take_names
 from emcurate.patches.orientations import ORIENTATIONS, hash_orientations
 from emcurate.running.jobs import Workers
+from emcurate.running.made import MadeWhenAsked
 from emcurate.running.report import Report
 
 CHUNK_PATCHES = 500  # hashed in a job: a second or so
@@ -32,7 +32,7 @@ class TurnJob:
     how: HashSettings
 
 
-class TurnJobs(Sequence[TurnJob]):
+class TurnJobs(MadeWhenAsked[TurnJob]):
     """The jobs of a dataset, each made when it is asked for: names of millions are no Python strings at once."""
 
     def __init__(self, read: Hashes, patchdir: Path, how: HashSettings) -> None:
@@ -41,16 +41,8 @@ class TurnJobs(Sequence[TurnJob]):
     def __len__(self) -> int:
         return -(-len(self._read.words) // CHUNK_PATCHES)
 
-    @overload
-    def __getitem__(self, number: int) -> TurnJob: ...
-    @overload
-    def __getitem__(self, number: slice) -> Sequence[TurnJob]: ...
-    def __getitem__(self, number: int | slice) -> TurnJob | Sequence[TurnJob]:
-        """Return a job, or some."""
-        if isinstance(number, slice):
-            return [self[each] for each in range(*number.indices(len(self)))]
-        if not 0 <= number < len(self):
-            raise IndexError(number)
+    def make(self, number: int) -> TurnJob:
+        """Return a job."""
         start = number * CHUNK_PATCHES
         places = np.arange(start, min(start + CHUNK_PATCHES, len(self._read.words)))
         names = take_names(self._read.names, places)

@@ -6,7 +6,7 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,7 @@ from emcurate.patches.columns import as_column
 from emcurate.patches.fitting import fit_patch
 from emcurate.patches.listing import Listing
 from emcurate.patches.reading import read_patch
+from emcurate.running.made import MadeWhenAsked
 
 # How an image is kept where it is a file of its own.
 IMAGES = (PNG, TIFF) = ("png", "tiff")
@@ -145,7 +146,7 @@ class Split:
         return self.members[number * self.piece_rows : (number + 1) * self.piece_rows]
 
 
-class PieceJobs(Sequence[Piece]):
+class PieceJobs(MadeWhenAsked[Piece]):
     """Pieces to be written, each made when it is asked for: a million patches' paths take no memory."""
 
     def __init__(
@@ -158,13 +159,8 @@ class PieceJobs(Sequence[Piece]):
     def __len__(self) -> int:
         return len(self._todo)
 
-    @overload
-    def __getitem__(self, index: int) -> Piece: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Piece]: ...
-    def __getitem__(self, index: int | slice) -> Piece | list[Piece]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+    def make(self, index: int) -> Piece:
+        """Return a job."""
         split, number = self._todo[index]
         members = split.of_piece(number)
         paths = tuple(map(self._listing.path, members.tolist()))
