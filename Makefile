@@ -25,9 +25,8 @@ BENCHMARKS := pipeline scaling sections remote patches hashing measures masks co
 TORTURES := bad_input guards kills faults state surroundings fuzz
 SEED ?= $(shell date +%s)
 
-# Files of tests that run side by side: one more than two cores, since a third of the time tests wait for others. Of more
-# than a few, those that kill and time out hinder one another.
-TEST_PROCESSES ?= 3
+# Files of tests that run side by side. Of more than a few, those that kill and time out hinder one another.
+TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help install install-dev demo curate test check bench torture clean

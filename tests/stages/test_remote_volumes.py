@@ -202,7 +202,7 @@ def test_a_server_that_stands_still_is_given_up(tmp_path, site):
     site.answers["/a.zarr/s0/1.1.1"] = stand_still
     listed = tmp_path / "volumes.txt"
     listed.write_text(f"{site.url}/a.zarr\n{site.url}/d/b\n")
-    settings = {"TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS": "1", "TENSORSTORE_CURL_LOW_SPEED_LIMIT_BYTES": "1"}
+    settings = {"TENSORSTORE_CURL_LOW_SPEED_TIME_SECONDS": "5", "TENSORSTORE_CURL_LOW_SPEED_LIMIT_BYTES": "1"}
     command = [sys.executable, "-c", IMPATIENT, str(listed), str(tmp_path / "out"), "-s", "20", "-p", "1"]
     root = importlib.import_module("emcurate").__path__[0] + "/.."
     environment = {**os.environ, **settings, "PYTHONPATH": root}
