@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -69,7 +68,7 @@ class Listing:
         return self.paths[int(self.positions[row])]
 
 
-class SomeOf(Sequence[str]):
+class SomeOf(MadeWhenAsked[str]):
     """Some of many paths, by their places, without a Python string for each."""
 
     def __init__(self, paths: Sequence[str], places: npt.NDArray[np.int64]) -> None:
@@ -78,13 +77,8 @@ class SomeOf(Sequence[str]):
     def __len__(self) -> int:
         return len(self._places)
 
-    @overload
-    def __getitem__(self, index: int) -> str: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[str]: ...
-    def __getitem__(self, index: int | slice) -> str | list[str]:
-        if isinstance(index, slice):
-            return [self._paths[int(place)] for place in self._places[index]]
+    def make(self, index: int) -> str:
+        """Return a path."""
         return self._paths[int(self._places[index])]
 
 

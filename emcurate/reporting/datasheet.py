@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import msgspec
 
 from emcurate.errors import InputError
-from emcurate.files import digest_bytes, hash_file, note_output, read_regular, refuse_different, write_once
+from emcurate.files import digest_bytes, note_output, read_regular, refuse_different, write_once
 from emcurate.patches.joined import JOINED_NAME
 from emcurate.reporting.croissant import OWN_TERM, Files, make_croissant
 from emcurate.reporting.facts import OF_ALL, Command, Facts, add_small, count_patches, find_parameters
@@ -173,20 +172,6 @@ def read_facts(path: Path) -> Facts:
     except (msgspec.MsgspecError, KeyError, TypeError) as error:
         found = f"another or damaged file ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
         raise InputError(path, "a datasheet that emcurate has written", found, "name datasheet.json in OUT") from None
-
-
-def find_base(fpaths: Path) -> tuple[Path, Facts] | None:
-    """Return the datasheet of the results that a path list lies in, and what it tells; None where there is none."""
-    for place in list(fpaths.absolute().parents)[1:3]:
-        with contextlib.suppress(InputError):
-            if (place / DATASHEET).is_file():
-                return place / DATASHEET, read_facts(place / DATASHEET)
-    return None
-
-
-def describe_base(path: Path) -> Input:
-    """Return a datasheet as an input."""
-    return Input(str(path), path.stat().st_size, hash_file(path), "")
 
 
 def _digest_made(ledger: LedgerFile) -> str:
