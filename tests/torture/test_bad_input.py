@@ -32,8 +32,9 @@ def test_no_stage_trips_over_a_sample_of_broken_files(root):
 
 def put(tmp_path, monkeypatch, way, kind=CUT, promise=SAME_IF_CUT):
     """Put two damaged files, beside a good one, before a stage that misbehaves in a way; return what is found."""
-    monkeypatch.setattr(bad_input, "BATCH_SECONDS", 2)
-    monkeypatch.setattr(bad_input, "CASE_SECONDS", 1)
+    seconds = 1 if way == "hang" else 60
+    monkeypatch.setattr(bad_input, "BATCH_SECONDS", 2 * seconds)
+    monkeypatch.setattr(bad_input, "CASE_SECONDS", seconds)
     monkeypatch.setattr(bad_input, "MOST_BYTES", 200 << 20)
     ways = iter(["take all as it is"])  # of whole files; thereafter it misbehaves
     monkeypatch.setattr(Reader, "words", lambda self, inputs, out, root: [next(ways, way), str(inputs), str(out)])
@@ -85,9 +86,20 @@ def test_what_a_command_says_is_heard_and_the_ones_after_a_lost_one_are_run(tmp_
     (tmp_path / "a" / "c1.x").write_bytes(DATA)
     ways = ["take all as it is", "die", "raise", "stop at the first", "hang"]
     commands = [(MISBEHAVING, [way, str(tmp_path / "a"), str(tmp_path / "b")]) for way in ways]
-    answers = [answer for _, answer in children.run_all(commands, 2)]
+    answers = [answer for _, answer in children.run_all(commands, 5)]
     assert [answer.status for answer in answers] == [0, None, None, 1, None]
     assert "c1.x: expected another" in answers[3].err
+
+
+def test_what_the_parent_leaves_to_be_collected_hides_nothing_of_the_memory_that_a_command_takes(tmp_path):
+    class Garbage:
+        def __init__(self):
+            self.me, self.data = self, np.ones(200 << 17)
+
+    (tmp_path / "a" / "c1.x").write_bytes(DATA)
+    Garbage()
+    commands = [(MISBEHAVING, ["eat memory", str(tmp_path / "a"), str(tmp_path / "b")])]
+    assert [answer.peak_bytes > 250 << 20 for _, answer in children.run_all(commands, 30)] == [True]
 
 
 def test_the_same_seed_gives_the_same_damage_and_another_another():
