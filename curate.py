@@ -33,7 +33,6 @@ from pathlib import Path
 from typing import Any
 
 from emcurate import cli
-from emcurate.addresses import hide_secrets
 from emcurate.curation.account import BESIDE, draw_report, give_account, lacks_judge, workers_of
 from emcurate.curation.ahead import look_ahead
 from emcurate.curation.closing import count_datasets, format_datasets, format_stages
@@ -54,7 +53,7 @@ from emcurate.curation.steps import Step, check_steps, run_steps
 from emcurate.errors import describe_os_error
 from emcurate.files import make_output_directory
 from emcurate.reporting.datasheet import read_facts
-from emcurate.reporting.facts import Command, parse_licences
+from emcurate.reporting.facts import note_command
 from emcurate.reporting.page import StageRun
 from emcurate.reporting.reproduction import check_inputs, compare_results, scratch_directory, warn_of_other_versions
 from emcurate.running.ledger_file import ledger_path, lock_path
@@ -180,15 +179,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--until crop_patches or before, and with --order sharpest, which looks at all of them)",
     )
     sheet = parser.add_argument_group("datasheet")
-    sheet.add_argument(
-        "--licence",
-        "--license",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="[DATASET=]LICENCE",
-        help="under which licence the data are, such as CC-BY-4.0, all of them or one dataset's",
-    )
+    cli.add_licence_flag(sheet)
     sheet.add_argument("--no-input-digests", action="store_true", help="do not read inputs once more for their SHA-256")
     sheet.add_argument(
         "--reproduce",
@@ -219,11 +210,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the parsed arguments, with the command itself; end the program where they are wrong."""
     parser = build_parser()
     a = parser.parse_args(argv)
-    a.command = Command(tuple(map(hide_secrets, sys.argv[1:] if argv is None else argv)), str(Path.cwd()))
-    try:
-        a.licences = parse_licences(a.licence)
-    except ValueError as error:
-        parser.error(f"argument --licence: expected {error}")
+    a.command = note_command(argv)
+    a.licences = cli.check_licences(parser, a.licence)
     if a.reproduce:
         return a
     if a.out is None:

@@ -21,7 +21,7 @@ import emcurate.start  # noqa: F401 - before all that takes its time to load
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from emcurate.patches.exports.plan import ExportPlan
 from emcurate.patches.fitting import FITS, PAD
 from emcurate.patches.listing import list_patches, look_at
 from emcurate.patches.pathlists import PathList
+from emcurate.reporting.datasheet import SHEETS_STAGE, Run, open_sheets_ledger, write_datasheets
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger
 from emcurate.running.report import Report
@@ -62,8 +63,9 @@ def run(
     overwrite: bool = False,
     prune: bool = False,
     workers: Workers = Workers(),
+    licences: Mapping[str, str] | None = None,
 ) -> Report:
-    """Export the patches of `fpaths`; see the module's docstring."""
+    """Export the patches of `fpaths`, whose datasets have these `licences`; see the module's docstring."""
     report = Report(STAGE)
     workers.warm_up()
     listing = list_patches(PathList(fpaths, reroot))
@@ -84,11 +86,24 @@ def run(
             "drop_leaks": against.drops,
         }
     ledger = Ledger(outdir, STAGE, parameters, product="export", owner_of=owner_of)
+    of_sheets = open_sheets_ledger(outdir)
     plan = ExportPlan(ledger, fpaths, listing, seen, choice, how, shard_size, drawing.seed, relative, leaks)
     plan.settle(report, overwrite=overwrite, prune=prune)
     for piece, outputs in workers.run(write_piece, plan.jobs(), report, unit="piece"):
         plan.take(piece, outputs, report)
-    plan.close(report)
+    if plan.close(report):
+        ledger.note()  # of which the datasheets tell
+        this = Run(
+            STAGE,
+            "data_prep/export.py",
+            None,
+            {STAGE: outdir},
+            (fpaths,),
+            licences or {},
+            name=fpaths.stem,
+            before=plan.before,
+        )
+        write_datasheets(of_sheets, this, report, workers, overwrite=overwrite)
     return report
 
 
@@ -105,6 +120,7 @@ def check_arguments(parser: argparse.ArgumentParser, arguments: dict[str, Any]) 
         parser.error("arguments --leak-distance, --drop-leaks: expected --against too, found none")
     distance = LEAK_DISTANCE if distance is None else distance
     arguments["against"] = None if directory is None else Against(directory, distance, drops)
+    arguments["licences"] = cli.check_licences(parser, arguments.pop("licence"))
     names = ("per_dataset", "budget", "balance", "seed")
     arguments["drawing"] = Drawing(**{name: arguments.pop(name) for name in names}, part=part)
 
@@ -175,8 +191,11 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"those at most so many bits apart (default: {LEAK_DISTANCE})",
     )
     leaks.add_argument("--drop-leaks", action="store_true", help="leave them out")
+    cli.add_licence_flag(
+        parser.add_argument_group("datasheet", "what is known of the data is taken over from that in OUT")
+    )
     cli.add_reroot_flag(parser)
-    cli.add_ledger_flags(parser, "outdir")
+    cli.add_ledger_flags(parser, "outdir", beside=[SHEETS_STAGE])
     parser.set_defaults(check_arguments=check_arguments)
     cli.add_job_flags(parser)
     return parser

@@ -24,9 +24,10 @@ from emcurate.errors import FEWER_PROCESSES, InputError, TooLittleMemoryError, d
 from emcurate.files import describe_content, describe_kinds, is_there, list_entries, write_bytes
 from emcurate.images.pixels import Rescale
 from emcurate.images.resampling import Scale
+from emcurate.licences import parse_licences
 from emcurate.running.disk import NO_ROOM, describe_no_room, forget_room
 from emcurate.running.jobs import Workers, default_processes
-from emcurate.running.ledger_file import LEDGER_DIRECTORY, read_headers, take_altered
+from emcurate.running.ledger_file import LEDGER_DIRECTORY, ledger_path, read_headers, take_altered
 from emcurate.running.locks import held_locks, release_locks
 from emcurate.running.report import LeftOut, Report, begin, take_report
 from emcurate.running.signals import Stopped, raise_if_told, stop_when_told
@@ -126,11 +127,14 @@ def add_job_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_ledger_flags(parser: argparse.ArgumentParser, output: str, also: str = "", or_else: str = "") -> None:
+def add_ledger_flags(
+    parser: argparse.ArgumentParser, output: str, also: str = "", or_else: str = "", beside: Sequence[str] = ()
+) -> None:
     """Add what decides over results of earlier runs: ``--overwrite``, ``--prune`` and ``--verify``.
 
     `output` is the argument that names the output directory, for `prepare`; `also` says what else --overwrite allows;
-    `or_else` is the argument that names the output directory where `output` is not given.
+    `or_else` is the argument that names the output directory where `output` is not given; `beside` are the names of
+    ledgers that the stage keeps there beside its own.
     """
     group = parser.add_argument_group("results of earlier runs", "what is done is not done again")
     group.add_argument(
@@ -148,7 +152,28 @@ def add_ledger_flags(parser: argparse.ArgumentParser, output: str, also: str = "
     group.add_argument(
         "--verify", action="store_true", help="only compare all results with the digests noted when they were written"
     )
-    parser.set_defaults(output_arguments=(output, or_else))
+    parser.set_defaults(output_arguments=(output, or_else), ledgers_beside=beside)
+
+
+def add_licence_flag(parser: argparse._ActionsContainer) -> None:
+    """Add ``--licence``, whose words `parse_licences` understands."""
+    parser.add_argument(
+        "--licence",
+        "--license",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="[DATASET=]LICENCE",
+        help="under which licence the data are, such as CC-BY-4.0, all of them or one dataset's",
+    )
+
+
+def check_licences(parser: argparse.ArgumentParser, words: Sequence[str]) -> dict[str, str]:
+    """Return licences by dataset; words that say nothing end the program with usage."""
+    try:
+        return parse_licences(words)
+    except ValueError as error:
+        parser.error(f"argument --licence: expected {error}")
 
 
 def add_prefer_flag(parser: argparse.ArgumentParser) -> None:
@@ -391,7 +416,7 @@ def prepare(
     it may fill in an argument whose default is another's.
     """
     arguments = check(parser, argv)
-    outputs = arguments.pop("output_arguments", ())
+    outputs, beside = arguments.pop("output_arguments", ()), arguments.pop("ledgers_beside", ())
     if arguments.pop("no_sync", False):
         durability.do_without()
     if not arguments.pop("verify", False):
@@ -400,7 +425,7 @@ def prepare(
     if directory is None:
         parser.error(f"argument --verify: expected --{outputs[0]} too, found none")
     stage = stage_of(parser)
-    return lambda: verify_results(directory, stage)
+    return lambda: verify_results(directory, stage, beside)
 
 
 def check(parser: argparse.ArgumentParser, argv: Sequence[str] | None = None) -> dict[str, Any]:
@@ -433,10 +458,13 @@ def parse_arguments(parser: argparse.ArgumentParser, argv: Sequence[str] | None 
     return arguments
 
 
-def verify_results(directory: Path, stage: str) -> Report:
-    """Compare what a stage made in a directory with its ledger."""
+def verify_results(directory: Path, stage: str, beside: Sequence[str] = ()) -> Report:
+    """Compare what a stage made in a directory with its ledger, and with others that it may keep beside."""
     report = Report(stage, directory=directory)
     verify(directory, stage, report)
+    for name in beside:
+        if ledger_path(directory, name).exists():
+            verify(directory, name, report)
     return report
 
 

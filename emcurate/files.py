@@ -560,6 +560,20 @@ def move_once(partial: Path, path: Path, *, overwrite: bool = False) -> bool:
         partial.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def path_once(destination: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """Give a temporary path to write a file of any size to; at the end of the block it becomes `destination`.
+
+    That is as `move_once` does it: the same bytes are left in place, others replaced only if told so.
+    """
+    partial = partial_path(destination.parent)
+    try:
+        yield partial
+        move_once(partial, destination, overwrite=overwrite)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
 class TakenError(InputError):
     """A place where something else lies than what a run would put there."""
 

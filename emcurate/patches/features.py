@@ -11,8 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emcurate.errors import InputError
-from emcurate.files import move_once, open_regular
-from emcurate.partials import partial_path
+from emcurate.files import open_regular, path_once
 from emcurate.patches.columns import as_column, in_one
 
 FEATURES_FILE = "features.parquet"
@@ -60,20 +59,15 @@ def write_features(
     metadata = {f"{METADATA_PREFIX}{key}": value for key, value in about.items()}
     schema = pa.schema([("patch", pa.string()), ("features", pa.list_(pa.float16(), width))], metadata)
     packing = {"patch": "zstd", "features.list.element": "none"}  # numbers of a network do not pack
-    partial = partial_path(path.parent)
-    try:
-        with pq.ParquetWriter(
-            partial, schema, compression=packing, use_dictionary=False, write_page_checksum=True,
-            write_statistics=["patch"],
-        ) as writer:  # fmt: skip
-            for start in range(0, max(1, len(names)), ROWS_AT_ONCE):
-                some = slice(start, min(start + ROWS_AT_ONCE, len(names)))
-                numbers = as_column(read(some).ravel(), pa.float16())
-                lists = pa.FixedSizeListArray.from_arrays(numbers, width)
-                writer.write_table(pa.Table.from_arrays([names[some], lists], schema=schema))
-        move_once(partial, path, overwrite=overwrite)
-    finally:
-        partial.unlink(missing_ok=True)
+    with path_once(path, overwrite=overwrite) as partial, pq.ParquetWriter(
+        partial, schema, compression=packing, use_dictionary=False, write_page_checksum=True,
+        write_statistics=["patch"],
+    ) as writer:  # fmt: skip
+        for start in range(0, max(1, len(names)), ROWS_AT_ONCE):
+            some = slice(start, min(start + ROWS_AT_ONCE, len(names)))
+            numbers = as_column(read(some).ravel(), pa.float16())
+            lists = pa.FixedSizeListArray.from_arrays(numbers, width)
+            writer.write_table(pa.Table.from_arrays([names[some], lists], schema=schema))
 
 
 class FeatureTable:

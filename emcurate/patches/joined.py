@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from emcurate.files import atomic_path, digest_bytes, list_files
+from emcurate.files import digest_bytes, list_files, path_once
 from emcurate.naming import MARK
 from emcurate.patches.columns import as_column, as_numbers, as_scalar, in_one
 from emcurate.patches.decided import DECIDED_COLUMNS, THRESHOLD_KEY, read_decided
@@ -136,6 +136,11 @@ class Results:
         """Return the table of what was selected, if it is there."""
         return self.selected if self.selected is not None and self.selected.is_file() else None
 
+    def directories(self) -> list[Path]:
+        """Return where they lie."""
+        judged = [path.parent for path in (self.decided, self.selected) if path is not None]
+        return [*self.patchdirs, *([] if self.groups is None else [self.groups]), *judged]
+
     def files(self) -> list[Path]:
         """Return the files that the table is made of, as far as they are there."""
         judged = [path for path in (self.decided_table(), self.selected_table()) if path is not None]
@@ -184,7 +189,7 @@ class Addition:
     name_source: Callable[[str], str] | None = None
 
 
-def write_joined(path: Path, results: Results, addition: Addition | None = None) -> int:
+def write_joined(path: Path, results: Results, addition: Addition | None = None, *, overwrite: bool = False) -> int:
     """Write the table of all patches atomically, dataset by dataset in the order of names; return how many they are.
 
     The same results give the same bytes. In memory are the names and groups of one dataset, and a piece of its table.
@@ -192,7 +197,7 @@ def write_joined(path: Path, results: Results, addition: Addition | None = None)
     Raises
     ------
     InputError
-        If a file of a stage is damaged.
+        If a file of a stage is damaged, or another file is at `path` that is not to be overwritten.
     """
     tables: dict[str, list[Path]] = defaultdict(list)
     for dataset, table in results.tables():
@@ -214,7 +219,7 @@ def write_joined(path: Path, results: Results, addition: Addition | None = None)
     decided = None if decided_table is None else Lookup(read_decided(decided_table))
     rows = 0
     with (
-        atomic_path(path) as partial,
+        path_once(path, overwrite=overwrite) as partial,
         open(partial, "wb") as file,
         pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer,
     ):

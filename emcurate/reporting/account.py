@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from emcurate.files import note_output, taken_by_other
+from emcurate.files import note_output
 from emcurate.patches.joined import JOINED_NAME, Results, write_joined
 from emcurate.reporting.datasheet import DATASHEET, SHEET
 from emcurate.running.ledger import Ledger
@@ -38,8 +38,6 @@ def write_account(ledger: Ledger, results: Results, report: Report, *, overwrite
     if plan.done:
         report.count(COUNTED, ledger.entries[JOINED_NAME].count_of("patches"))
         return
-    if path.exists() and not ledger.replaces(JOINED_NAME):
-        raise taken_by_other(path, "the table this run would write")
-    count = write_joined(path, results)
+    count = write_joined(path, results, overwrite=ledger.replaces(JOINED_NAME))
     ledger.finish(JOINED_NAME, [note_output(path, ledger.directory)], {"patches": count})
     report.count(COUNTED, count)

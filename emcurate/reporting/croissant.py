@@ -12,7 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emcurate.files import hash_file
-from emcurate.reporting.facts import OF_ALL, Facts
+from emcurate.licences import OF_ALL
+from emcurate.patches.exports.plan import EXPORTED
+from emcurate.reporting.facts import Facts
 
 CONFORMS_TO = "http://mlcommons.org/croissant/1.0"
 
@@ -103,12 +105,14 @@ def make_croissant(facts: Facts, name: str, table: Path, sets: Sequence[Files]) 
         The other files there.
     """
     total = sum(each.patches for each in facts.datasets.values())
+    exported = sum(each.outcomes.get(EXPORTED, 0) for each in facts.datasets.values())
+    of_them = f"{exported:,} of " if exported else ""
     sheet: dict[str, Any] = {
         "@context": CONTEXT,
         "@type": "sc:Dataset",
         "name": name,
-        "description": f"{total:,} patches of {len(facts.datasets):,} electron-microscopy datasets, cut, compared and "
-        f"chosen by emcurate's {facts.tool}; {table.name} says what became of each.",
+        "description": f"{of_them}{total:,} patches of {len(facts.datasets):,} electron-microscopy datasets, cut, "
+        f"compared and chosen by emcurate's {facts.tool}; {table.name} says what became of each.",
         "conformsTo": CONFORMS_TO,
         "version": "1.0.0",
         "keywords": ["electron microscopy", "self-supervised pretraining"],

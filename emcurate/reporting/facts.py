@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,15 +12,13 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from emcurate.addresses import hide_secrets
 from emcurate.patches.columns import as_scalar, count_rows
 from emcurate.patches.exports.plan import LEFT_OUT
 from emcurate.patches.parquet import open_parquet
 from emcurate.reporting.inputs import Input
 from emcurate.reporting.results import Made
 from emcurate.running.ledger_file import LedgerFile
-
-# The licence of datasets of which nothing else is said.
-OF_ALL = ""
 
 COUNTED_AT_ONCE = 1 << 17  # rows
 
@@ -29,6 +28,11 @@ class Command(msgspec.Struct, frozen=True):
 
     words: tuple[str, ...]
     directory: str
+
+
+def note_command(argv: Sequence[str] | None) -> Command:
+    """Return what a script was called with, `argv` or else what the shell gave it; what addresses hide is hidden."""
+    return Command(tuple(map(hide_secrets, sys.argv[1:] if argv is None else argv)), str(Path.cwd()))
 
 
 class DatasetFacts(msgspec.Struct):
@@ -47,7 +51,10 @@ class DatasetFacts(msgspec.Struct):
 
 
 class Facts(msgspec.Struct):
-    """All that a datasheet tells beside its files."""
+    """All that a datasheet tells beside its files.
+
+    `based_on` are the datasheets of the results that these were made of.
+    """
 
     tool: str
     versions: dict[str, str]
@@ -106,27 +113,3 @@ def add_small(datasets: Mapping[str, DatasetFacts], cropped: LedgerFile) -> None
     for line in cropped.entries.values():
         if line.dataset in datasets:
             datasets[line.dataset].small += line.count_of("small")
-
-
-def parse_licences(words: Sequence[str]) -> dict[str, str]:
-    """Return licences by dataset, of words such as ``CC-BY-4.0`` for all others and ``fly=CC0-1.0`` for one.
-
-    >>> parse_licences(["CC-BY-4.0", "fly=CC0-1.0"])
-    {'': 'CC-BY-4.0', 'fly': 'CC0-1.0'}
-
-    Raises
-    ------
-    ValueError
-        If one says nothing, or two speak of the same datasets.
-    """
-    found: dict[str, str] = {}
-    for word in words:
-        # An address may have an equals sign, but not before its colon.
-        name, equals, licence = word.partition("=")
-        dataset, licence = (name, licence) if equals and "://" not in name else (OF_ALL, word)
-        if not licence.strip():
-            raise ValueError(f"a licence, or DATASET=LICENCE, found {word!r}")
-        if dataset in found:
-            raise ValueError(f"one licence for {dataset or 'all datasets'}, found {found[dataset]} and {licence}")
-        found[dataset] = licence.strip()
-    return found

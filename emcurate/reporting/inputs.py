@@ -22,18 +22,19 @@ from emcurate.volumes.formats.nrrd import data_file
 HEADER_SUFFIX = ".nhdr"  # of files whose voxels are in another one
 
 
-class Input(msgspec.Struct, frozen=True):
+class Input(msgspec.Struct, frozen=True, omit_defaults=True):
     """A file or a directory that was read.
 
     `path` is where it lay, or its address; `size` is in bytes. `sha256` is that of a file's content, or of the lines
     ``{sha256}  {path}`` that `sha256sum` prints of the files in a directory, in the order of their bytes; empty where
-    it is not known, as of an address. `state` is what changes when sizes or times do.
+    it is not known, as of an address. `state` is what changes when sizes or times do: for who may have to read it
+    again, not for readers of datasheets.
     """
 
     path: str
     size: int
     sha256: str
-    state: str
+    state: str = ""
 
 
 def list_inputs(out: Path, ledgers: Iterable[LedgerFile], also: Iterable[Path | None]) -> list[str]:
@@ -47,9 +48,12 @@ def list_inputs(out: Path, ledgers: Iterable[LedgerFile], also: Iterable[Path | 
     also : iterable of Path
         What no ledger tells, such as weights; None is left out.
     """
-    found = {path_as_text(path) for path in also if path is not None}
+    others = [path for path in also if path is not None]
+    found = {path_as_text(path) for path in others}
     read = {line.source for ledger in ledgers for line in ledger.entries.values()}  # many lines are of one input
-    found |= {source for source in read if source and not _is_below(source, out)}
+    # What lies in one of the others is read with it, as the pieces of a path list are.
+    within = [out, *others]
+    found |= {source for source in read if source and not any(_is_below(source, place) for place in within)}
     for text in sorted(found):
         path = Path(path_of_text(text))
         if path.suffix.lower() == HEADER_SUFFIX and path.is_file():

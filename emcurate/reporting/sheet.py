@@ -5,9 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 
+from emcurate.licences import OF_ALL
 from emcurate.markdown import escape, make_table
 from emcurate.patches.joined import OUTCOMES
-from emcurate.reporting.facts import OF_ALL, Facts
+from emcurate.reporting.facts import Facts
 
 # Lines of tables that somebody reads; the rest is in the JSON file.
 MOST_ROWS = 50
@@ -66,11 +67,14 @@ def _spell_sizes(sizes: list[float]) -> str:
 
 
 def _tell_commands(facts: Facts, script: str) -> Iterator[str]:
-    yield "```bash"
-    for command in facts.commands:
-        yield f"cd {shlex.quote(command.directory)}"
-        yield f"python {script} {shlex.join(command.words)}"
-    yield "```"
+    if facts.commands:
+        yield "```bash"
+        for command in facts.commands:
+            yield f"cd {shlex.quote(command.directory)}"
+            yield f"python {script} {shlex.join(command.words)}"
+        yield "```"
+    else:
+        yield f"By `{script}`, with what the table says."
     if facts.seeds:
         yield f"\nSeeds: {', '.join(f'{stage} {seed}' for stage, seed in facts.seeds.items())}."
     rows = [
@@ -93,7 +97,7 @@ def _tell_inputs(facts: Facts, json_name: str) -> Iterator[str]:
     if len(facts.inputs) > MOST_ROWS:
         yield f"\nAll others are in `{json_name}`."
     for each in facts.based_on:
-        yield f"\nTaken from results that `{escape(each.path)}` tells of (SHA-256 {each.sha256})."
+        yield f"\nMade of results that {escape(each.path)} tells of (SHA-256 {each.sha256}), with their inputs."
 
 
 def _tell_licences(facts: Facts) -> Iterator[str]:

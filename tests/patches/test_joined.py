@@ -125,7 +125,9 @@ def test_what_a_stage_has_not_seen_yet_is_said_to_be_so(work, tmp_path):
     path = tmp_path / "patches.parquet"
     write_joined(path, Results((work / "patches",)))
     assert set(pd.read_parquet(path)["outcome"]) == {"cut"}
-    write_joined(path, Results((work / "patches",), work / "groups"))
+    with pytest.raises(InputError, match="a file with other content"):
+        write_joined(path, Results((work / "patches",), work / "groups"))
+    write_joined(path, Results((work / "patches",), work / "groups"), overwrite=True)
     assert set(pd.read_parquet(path)["outcome"]) == {"exemplar", "duplicate"}
 
 
@@ -134,7 +136,7 @@ def test_datasets_without_a_table_have_what_names_and_groups_say(work, tmp_path,
     path = tmp_path / "patches.parquet"
     write_joined(path, Results((tmp_path / "patches",), work / "groups"))
     rows = pd.read_parquet(path).sort_values("patch").reset_index(drop=True)
-    write_joined(path, Results((work / "patches",), work / "groups"))
+    write_joined(path, Results((work / "patches",), work / "groups"), overwrite=True)
     whole = pd.read_parquet(path).sort_values("patch").reset_index(drop=True)
     said = ["patch", "dataset", "plane", "index", "y", "x", "exemplar", "distance", "outcome", "why"]
     pd.testing.assert_frame_equal(rows[said], whole[said])

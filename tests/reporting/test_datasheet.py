@@ -19,6 +19,7 @@ from emcurate.patches.labels import INFORMATIVE, LABELS_FILE, UNINFORMATIVE, new
 from emcurate.patches.pathlists import PathList
 from emcurate.reporting import inputs, provenance
 from emcurate.reporting.datasheet import DATASHEET, SHEET
+from tests.kills import differing, tree
 from tests.textures import make_texture
 
 FLAGS = ["-cs", "32", "-p", "1"]
@@ -120,6 +121,23 @@ def test_nothing_is_read_or_written_again_where_nothing_is_new(corpus, monkeypat
     assert read_now == [str(corpus / "images" / "three.png")]
     sheet = read(corpus)
     assert sheet["license"] == ["CC0-1.0"] and len(sheet["emcurate"]["commands"]) == 2
+
+
+def test_without_what_was_noted_the_same_is_found_in_place(corpus, capsys):
+    (corpus / "images" / "broken.png").unlink()
+    assert run(corpus, "--licence", "CC0-1.0") == 0
+    whole = tree(corpus / "out")
+    for path in [*corpus.glob("out/.emcurate"), *corpus.glob("out/*/.emcurate")]:
+        shutil.rmtree(path)
+    assert run(corpus, "--licence", "CC0-1.0") == 0
+    assert not differing(tree(corpus / "out"), whole)
+    # What is not of that run is somebody's own.
+    shutil.rmtree(corpus / "out" / ".emcurate")
+    (corpus / "out" / "patches.parquet").write_bytes(b"mine")
+    capsys.readouterr()
+    assert run(corpus, "--licence", "CC0-1.0") == 1
+    assert str(corpus / "out" / "patches.parquet") in capsys.readouterr().err
+    assert (corpus / "out" / "patches.parquet").read_bytes() == b"mine"
 
 
 def test_inputs_need_not_be_read(corpus):

@@ -384,7 +384,7 @@ def test_leaks_are_in_the_account_and_in_the_summary(cut, tmp_path, other):
     deduplicate.main([str(cut / "files"), str(savedir), "--against", str(other)])
     results_of = Results((cut / "files",), savedir)
     assert {path.name for path in results_of.files()} >= {f"{name}_leaks.csv" for name in NAMES}
-    assert write_joined(joined, results_of) == 27
+    assert write_joined(joined, results_of, overwrite=True) == 27
     leaks = read_leaks(savedir)
     for row in pq.read_table(joined).to_pylist():
         image, _, _, bits = leaks.get(row["patch"], (None, None, None, None))

@@ -20,6 +20,9 @@ cleanup2d, crop_patches, deduplicate, export = (
 )
 CROP = 32
 
+# What tells of patches, beside them.
+TELLING = ["datasheet.json", "datasheet.md", "patches.parquet"]
+
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
@@ -78,7 +81,7 @@ def test_leaks_are_told_of_and_left_out_where_asked(work, tmp_path, capsys, name
         assert (row["leak_of"], row["leak_distance"]) == expected.get(row["patch"], (None, None))
     assert run(work, name, tmp_path / "plain") == 0
     plain = tree(tmp_path / "plain")
-    assert differing(tree(tmp_path / "told"), plain) == ["patches.parquet"]  # nothing else is another
+    assert differing(tree(tmp_path / "told"), plain) == TELLING  # nothing else is another
     assert "leak_of" not in pq.read_schema(tmp_path / "plain" / "patches.parquet").names
     assert run(work, name, tmp_path / "clean", *against, "--drop-leaks") == 0
     account = pq.read_table(tmp_path / "clean" / "patches.parquet").to_pylist()
@@ -104,7 +107,7 @@ def test_a_changed_benchmark_renews_the_account_and_other_flags_are_refused(work
         assert "--overwrite" in capsys.readouterr().err
     (benchmark / "tile 0.png").unlink()
     assert run(work, "files", tmp_path / "out", *flags, "--overwrite") == 0
-    assert differing(tree(tmp_path / "out"), before) == ["patches.parquet"]
+    assert differing(tree(tmp_path / "out"), before) == [TELLING[0], TELLING[2]]
     (benchmark / "broken.png").write_bytes(b"\x89PNG")
     assert run(work, "files", tmp_path / "out", *flags) == 1
     assert "broken.png" in capsys.readouterr().err

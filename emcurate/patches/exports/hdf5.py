@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from emcurate.files import Output, move_once, note_output
-from emcurate.partials import partial_path
+from emcurate.files import Output, note_output, path_once
 from emcurate.patches.columns import in_one
 from emcurate.patches.exports.pieces import PIECE_DIGITS, ROWS_ARE, Format, How, Index, Piece, Split, piece_key
 
@@ -38,21 +37,16 @@ def write(piece: Piece) -> list[Output]:
     path = piece.outdir / file_name(piece.split, piece.number)
     size, count = piece.how.size, len(piece.paths)
     assert size is not None
-    partial = partial_path(piece.outdir)
-    try:
-        # The oldest format that has what is needed, so that every reader knows it; it holds no times.
-        with h5py.File(partial, "w", libver="earliest") as file:
-            file.attrs["rows"] = ROWS_ARE
-            images = file.create_dataset("images", (count, size, size), np.uint8)
-            for i, pixels in enumerate(piece.pixels()):
-                images[i] = pixels
-            for name in piece.rows.column_names:
-                column = in_one(piece.rows[name])
-                if name != "number" and column.null_count < count:
-                    _write_column(file, name, column)
-        move_once(partial, path, overwrite=piece.replace)
-    finally:
-        partial.unlink(missing_ok=True)
+    # The oldest format that has what is needed, so that every reader knows it; it holds no times.
+    with path_once(path, overwrite=piece.replace) as partial, h5py.File(partial, "w", libver="earliest") as file:
+        file.attrs["rows"] = ROWS_ARE
+        images = file.create_dataset("images", (count, size, size), np.uint8)
+        for i, pixels in enumerate(piece.pixels()):
+            images[i] = pixels
+        for name in piece.rows.column_names:
+            column = in_one(piece.rows[name])
+            if name != "number" and column.null_count < count:
+                _write_column(file, name, column)
     return [note_output(path, piece.outdir)]
 
 

@@ -12,8 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emcurate.errors import InputError
-from emcurate.files import Output, make_output_directory, move_once, note_output, write_files, write_pieces
-from emcurate.partials import partial_path
+from emcurate.files import Output, make_output_directory, note_output, path_once, write_files, write_pieces
 from emcurate.patches.columns import as_column
 from emcurate.patches.exports.pieces import Format, How, Index, Piece, Split, name_number, piece_key
 
@@ -39,22 +38,17 @@ def write(piece: Piece) -> list[Output]:
 def write_index(index: Index) -> list[Output]:
     """Write what is known of a split's images beside them, and the list of their paths, a line each."""
     directory = index.outdir / index.split.name
-    partial = partial_path(index.outdir)
-    try:
-        with open(partial, "wb") as file:
-            writer = None
-            for rows in index.rows():
-                # Where a row's image is is told from the directory of the table on.
-                names = [name.partition("/")[2] for name in _names(index, rows)]
-                table = rows.drop_columns(["number"]).add_column(0, "file_name", as_column(names, pa.string()))
-                if writer is None:
-                    writer = pq.ParquetWriter(file, table.schema, compression="zstd", write_page_checksum=True)
-                writer.write_table(table, row_group_size=max(1, len(table)))
-            if writer is not None:
-                writer.close()
-        move_once(partial, directory / METADATA, overwrite=index.replace)
-    finally:
-        partial.unlink(missing_ok=True)
+    with path_once(directory / METADATA, overwrite=index.replace) as partial, open(partial, "wb") as file:
+        writer = None
+        for rows in index.rows():
+            # Where a row's image is is told from the directory of the table on.
+            names = [name.partition("/")[2] for name in _names(index, rows)]
+            table = rows.drop_columns(["number"]).add_column(0, "file_name", as_column(names, pa.string()))
+            if writer is None:
+                writer = pq.ParquetWriter(file, table.schema, compression="zstd", write_page_checksum=True)
+            writer.write_table(table, row_group_size=max(1, len(table)))
+        if writer is not None:
+            writer.close()
     listed = write_pieces(index.outdir / f"{index.split.name}.txt", _lines(index), overwrite=index.replace)
     return [note_output(directory / METADATA, index.outdir), listed]
 

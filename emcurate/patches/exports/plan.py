@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from emcurate.files import Output, digest_bytes, note_output, taken_by_other
+from emcurate.files import Output, digest_bytes, note_output
 from emcurate.partials import remove_stale_partials
 from emcurate.patches.columns import as_column, as_numbers, in_one
 from emcurate.patches.decided import DECIDED_FILES
@@ -201,8 +201,19 @@ class ExportPlan:
         self._made.add(piece.key)
         report.count("pieces written")
 
-    def close(self, report: Report) -> None:
-        """Make the splits whole whose pieces are all there, and if all are, write the account; say how to read them."""
+    @property
+    def before(self) -> tuple[Path, ...]:
+        """The directories of the stages' results that lie behind the list, as far as they are known."""
+        return tuple(dict.fromkeys([*self._results.directories(), self._fpaths.parent]))
+
+    def close(self, report: Report) -> bool:
+        """Make the splits whole whose pieces are all there, and if all are, write the account; say how to read them.
+
+        Returns
+        -------
+        bool
+            Whether the export is whole.
+        """
         for split in self.splits:
             if split.name in self._wanted and all(piece_key(split.name, n) in self._made for n in split.pieces):
                 index = Index(
@@ -212,10 +223,11 @@ class ExportPlan:
                 self._ledger.finish(split.name, self._format.write_index(index))
                 self._made.add(split.name)
         if self._is_refused or any(split.name not in self._made for split in self.splits):
-            return
+            return False
         if JOINED_NAME in self._wanted:
             self._write_account()
         self._tell(report)
+        return True
 
     def _rows(self, split: Split) -> Iterator[pa.Table]:
         for start in range(0, len(split.members), ROWS_AT_ONCE):
@@ -223,12 +235,10 @@ class ExportPlan:
 
     def _write_account(self) -> None:
         path = self._ledger.directory / JOINED_NAME
-        if path.exists() and not self._replaces(JOINED_NAME):
-            raise taken_by_other(path, "the table this run would write")
         name_source = self._name_source if self._relative else None
         columns = EXPORT_COLUMNS | (LEAK_COLUMNS if self._leaks is not None else {})
         addition = Addition(columns, in_one(self._known["patch"]), self._account_for, name_source)
-        count = write_joined(path, self._results, addition)
+        count = write_joined(path, self._results, addition, overwrite=self._replaces(JOINED_NAME))
         self._ledger.finish(JOINED_NAME, [note_output(path, self._ledger.directory)], {"patches": count})
 
     def _account_for(self, rows: npt.NDArray[np.int64]) -> dict[str, pa.Array]:
