@@ -23,31 +23,20 @@ import emcurate.start  # noqa: F401 - before all that takes its time to load
 
 import argparse
 import sys
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from emcurate import cli
+from emcurate.comparison.outcome import ALL, FEW, PICTURES, Outcome, key_of
 from emcurate.comparison.previews import look_ahead
-from emcurate.comparison.sheets import Sheet, draw_sheets, show_leaks
 from emcurate.errors import InputError
-from emcurate.files import (
-    Output,
-    make_output_directory,
-    note_outputs,
-    refuse_same_directory,
-    write_pieces,
-)
+from emcurate.files import make_output_directory, refuse_same_directory
 from emcurate.patches.covering import DATASET, SCOPES, Comparison
-from emcurate.patches.datasets import PATCH_EXTENSION
-from emcurate.patches.duplicates import GROUPS_SUFFIX, Cover, Groups, Largest, read_largest
+from emcurate.patches.duplicates import Cover
 from emcurate.patches.hash_settings import HashSettings, read_settings
-from emcurate.patches.leaks import LEAKS_SUFFIX, Leaks, LeaksShown, find_leaks
 from emcurate.patches.other_sets import OtherSet, find_patches_in, fingerprint_other, read_other
-from emcurate.patches.pathlists import join_files, write_path_list_once
 from emcurate.patches.preview import DISTANCES
-from emcurate.pictures.group_sheets import DUPLICATES_SHOWN, GROUPS_SHOWN, GroupSheet
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger
 from emcurate.running.ledger_file import LedgerFile, ledger_path
@@ -60,23 +49,7 @@ ORDERS = ("random", "name", "sharpest")
 SEED = 0
 SHARPNESS = "blur_effect"  # what it is measured by; earlier versions took the variance of the Laplacian
 
-PATH_LIST, PICTURE, LEAKS_PICTURE = "deduplicated_fpaths.npz", "groups.png", "leaks.png"
-SUFFIXES = (EXEMPLARS, TABLE, LEAKS, DATASET_PICTURE) = ("_exemplars.npy", GROUPS_SUFFIX, LEAKS_SUFFIX, "_groups.png")
-
-ALL = "/"  # the ledger's key for what is made of all datasets together: no dataset has such a name
 LISTED_DATASETS = 20  # datasets named in the closing report
-LEAKS_SHOWN = 5  # of each kind
-
-# Patches of datasets that are done before the ledger notes these: what a killed run loses takes a second or so, and a
-# line a dataset would take longer than most of ten thousand.
-NOTED_PATCHES, NOTED_DATASETS = 100_000, 500
-
-
-def key_of(name: str) -> str | None:
-    """Return the ledger's key of a result by its file name, None if it is none."""
-    if name in (f"{PATH_LIST}/", PATH_LIST, PICTURE, LEAKS_PICTURE):
-        return ALL
-    return next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), None)
 
 
 def describe_plan(plan: Plan, report: Report) -> None:
@@ -95,28 +68,6 @@ def describe_large_distance(min_distance: int, bits: Mapping[str, int]) -> Input
     first, *others = bits
     found = f"hashes of {bits[first]} bits in {first}" + (f" and {len(others):,} other datasets" if others else "")
     return InputError(f"--min_distance {min_distance}", "fewer bits than a hash has", found, "give a smaller one")
-
-
-def write_groups(
-    savedir: Path, name: str, groups: Groups, leaks: Leaks | None, patchdir: Path, replace: bool
-) -> list[Output]:
-    """Write a dataset's exemplars and tables; return them as they were written."""
-    before, after = str(patchdir / "*").removesuffix("*"), f".{PATCH_EXTENSION}"
-    files: dict[str, Iterator[bytes | memoryview]] = {
-        TABLE: groups.table(),
-        EXEMPLARS: groups.exemplars_npy(before, after),
-    }
-    if leaks is not None:
-        files[LEAKS] = leaks.table()
-    return [write_pieces(savedir / f"{name}{suffix}", pieces, overwrite=replace) for suffix, pieces in files.items()]
-
-
-def write_path_list_of_all(names: Iterable[str], savedir: Path, replace: bool, report: Report) -> list[Output]:
-    """Write the path list of the exemplars of all datasets, unless it is there already; return its files."""
-    paths = join_files([savedir / f"{name}{EXEMPLARS}" for name in names])
-    report.count("exemplars in all", paths.count)
-    write_path_list_once(savedir / PATH_LIST, paths, overwrite=replace)
-    return note_outputs(savedir, savedir / PATH_LIST)
 
 
 def list_sources(comparison: Comparison, pictures: str, against: Mapping[str, str]) -> dict[str, Source]:
@@ -158,7 +109,7 @@ def run(
     orientations: bool = False,
     against: Path | None = None,
     preview: bool = False,
-    pictures: str = "few",
+    pictures: str = FEW,
     overwrite: bool = False,
     prune: bool = False,
     workers: Workers = Workers(),
@@ -182,81 +133,20 @@ def run(
     describe_plan(plan, report)
     failed = len(report.failures)
     other = read_against(against, comparison) if plan.todo else None
-    # What could not be read, drawn or compared whole is done again when it is mended.
-    incomplete = {*sources} if len(report.failures) > failed else set()
-
-    cover, largest, shown = Cover(min_distance, workers.cores), Largest(GROUPS_SHOWN), LeaksShown(LEAKS_SHOWN)
-    written: dict[str, list[Output]] = defaultdict(list)  # what the ledger has not noted yet
-    sheets: list[tuple[str, Sheet]] = []
-    finished, unnoted = {*plan.done} - {ALL}, 0
-    too_small: dict[str, int] = {}
-    masked = 0
+    is_cut_short = len(report.failures) > failed
+    outcome = Outcome(comparison, min_distance, ledger, plan, pictures, other, incomplete=is_cut_short)
+    cover, too_small = Cover(min_distance, workers.cores), {}
     todo = [name for name in plan.todo if name != ALL]
     for some in comparison.read(todo) if plan.todo else ():
         too_small |= {name: read.side**2 for name, read in some if min_distance >= read.side**2}
         for each in comparison.cover([pair for pair in some if pair[0] not in too_small], cover):
-            name, groups = each.name, each.largest(GROUPS_SHOWN, DUPLICATES_SHOWN)
-            if not each.read.complete:
-                incomplete.add(name)
-            if comparison.is_of_all:
-                largest.add(name, groups)
-            if name not in plan.todo:
-                continue
-            leaks = None
-            if other is not None:
-                blank = each.read.saturated if blank_guard else None
-                leaks = find_leaks(each.read.names, each.read.seen, other[0], min_distance, workers.cores, blank)
-                shown.add(leaks.bits, leaks.some())
-                report.count("leaks", len(leaks))
-            try:
-                written[name] = write_groups(savedir, name, each.groups, leaks, patchdir, ledger.replaces(name))
-            except InputError as taken:
-                report.fail(taken)
-                continue
-            finished.add(name)
-            if not comparison.is_of_all:
-                largest.add(name, groups)
-            masked += 0 if blank_guard else each.count_masked(min_distance)
-            report.count("datasets done")
-            report.count("patches", len(each.read.words))
-            report.count("duplicates", len(each.read.words) - len(each.groups.exemplars))
-            unnoted += len(each.read.words)
-            if pictures == "all":
-                if groups:
-                    path = savedir / f"{name}{DATASET_PICTURE}"
-                    sheets.append((name, GroupSheet(path, patchdir, name, [group for _, group in groups])))
-            elif not comparison.is_of_all and (unnoted >= NOTED_PATCHES or len(written) >= NOTED_DATASETS):
-                ledger.finish_all({key: outputs for key, outputs in written.items() if key not in incomplete})
-                unnoted, written = 0, defaultdict(list)
-    if masked:
-        report.note(
-            f"{masked:,} duplicates have a wholly black or white part in common with their exemplar, and may be unlike "
-            "it elsewhere; if that is a mask or padding, look at --blank-guard"
-        )
+            outcome.take(each)
     if too_small:
         error = describe_large_distance(min_distance, too_small)
-        if not finished:
+        if not outcome.finished:
             raise error
         report.fail(error)
-    if ALL in plan.todo:
-        written[ALL] = write_path_list_of_all(sorted(finished), savedir, ledger.replaces(ALL), report)
-        for name in {*plan.done} - {ALL}:
-            if not comparison.is_of_all:
-                largest.add(name, read_largest(savedir / f"{name}{TABLE}", GROUPS_SHOWN, DUPLICATES_SHOWN))
-            if other is not None:
-                shown.add_table(savedir / f"{name}{LEAKS}")
-        if largest.groups:
-            says = "the largest groups"
-            sheets.append((ALL, GroupSheet(savedir / PICTURE, patchdir, "All datasets", largest.groups, says)))
-        if other is not None and (rows := shown.rows()):
-            report.notes += [*rows, "the farther apart, the more often by chance: look at them"]
-            path = savedir / LEAKS_PICTURE
-            sheets.append((ALL, show_leaks(path, patchdir, shown, other[0], other[1].crop_size)))
-    incomplete |= comparison.datasets.keys() - finished
-    if incomplete:
-        incomplete |= {*sources} if comparison.is_of_all else {ALL}
-    incomplete |= draw_sheets(sheets, written, incomplete, ledger, report, workers)
-    ledger.finish_all({key: outputs for key, outputs in written.items() if key not in incomplete})
+    outcome.close()
     return report
 
 
@@ -333,8 +223,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--pictures",
-        choices=("few", "all"),
-        default="few",
+        choices=PICTURES,
+        default=FEW,
         help="one picture of the largest groups, or also one of each dataset (default: %(default)s)",
     )
     cli.add_ledger_flags(parser, "savedir")

@@ -11,6 +11,7 @@ import pytest
 import tifffile
 
 from emcurate import naming
+from emcurate.comparison import outcome
 from emcurate.images.origins import Origin
 from emcurate.patches import covering, duplicates, tables
 from emcurate.patches import datasets as patches
@@ -356,7 +357,7 @@ def test_datasets_are_noted_as_they_are_done(tmp_path, monkeypatch, capsys):
     patchdir, savedir = tmp_path / "patches", tmp_path / "out"
     for number in range(7):
         write_table(patchdir, f"fly {number}", make_hashes(20))
-    monkeypatch.setattr(deduplicate, "NOTED_DATASETS", 2)
+    monkeypatch.setattr(outcome, "NOTED_DATASETS", 2)
 
     def break_off(name, *arguments):
         if name == "fly 5":

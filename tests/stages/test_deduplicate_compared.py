@@ -15,6 +15,7 @@ import tifffile
 from PIL import Image
 
 from emcurate import partials
+from emcurate.comparison import outcome
 from emcurate.patches.joined import Results, write_joined
 from emcurate.patches.leaks import name_bands
 from emcurate.reporting.summary import summarize
@@ -400,7 +401,7 @@ def test_leaks_are_in_the_account_and_in_the_summary(cut, tmp_path, other):
 def test_a_run_killed_at_any_moment_is_finished_with_the_same_bytes(cut, tmp_path, other, flags, monkeypatch):
     monkeypatch.setattr(ledgers, "NOTED_SECONDS", -1.0)
     monkeypatch.setattr(partials, "_is_dead", lambda match, alone: True)
-    monkeypatch.setattr(deduplicate, "NOTED_DATASETS", 1)
+    monkeypatch.setattr(outcome, "NOTED_DATASETS", 1)
     flags = [str(other) if word == "other" else word for word in flags] + ["-p", "1"]
     with killed_after(10**9) as happened:
         assert deduplicate.main([str(cut / "files"), str(tmp_path / "whole"), *flags]) == 0
