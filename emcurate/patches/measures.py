@@ -5,12 +5,14 @@ All of it is made of whole numbers that are counted exactly, so that the same pa
 
 from __future__ import annotations
 
-import sys
+import ctypes
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from emcurate.patches import machine_code
 
 # Mean and standard deviation of the grey values; their Shannon entropy in bits (`skimage.measure.shannon_entropy`); the
 # blur metric of Crete et al., SPIE 6492 (2007), doi 10.1117/12.702790, 0 sharp to 1 (`skimage.measure.blur_effect`);
@@ -26,9 +28,15 @@ WINDOW, HALF = 11, 5
 BEFORE, AFTER = 2, 1
 NARROWEST = BEFORE + AFTER + 1
 
-# Patches from which on a process compiles the loops, or loads what it compiled before: that takes as long as numpy
-# takes for these.
-COMPILED_FROM = 1000
+# Patches from which on a process loads the compiled loops, or compiles them where nobody has: numpy takes as long for
+# the first as loading does, and for some ten thousand as compiling.
+LOADED_FROM, COMPILED_FROM = 250, 1000
+LOOPS = "emcurate.patches.measure_loops"
+_ADDRESS, _NUMBER = ctypes.c_void_p, ctypes.c_int64
+LOOPS_TAKE = ctypes.CFUNCTYPE(None, _ADDRESS, _NUMBER, _ADDRESS, _NUMBER, *[_ADDRESS] * 7, _NUMBER, _NUMBER)
+
+# Histograms that the compiled loops fill in turn.
+HISTOGRAMS = 4
 
 # Pixels of a row whose sums are sure to fit into the 32 bits of the compiled loops.
 WIDEST = (2**31 - 1) // (WINDOW * 4 * 255)
@@ -94,12 +102,39 @@ def _choose_loops(count: int, width: int) -> Sums:
     """Return compiled loops if they are loaded or soon pay, else what numpy can do; both give the same sums."""
     global _measured
     _measured += count
-    if width <= WIDEST and (_measured >= COMPILED_FROM or "numba" in sys.modules):
-        from emcurate.patches.measure_loops import add_up_all  # here, since it loads a compiler
-
-        compiled: Sums = add_up_all
-        return compiled
+    if width <= WIDEST and (_measured >= COMPILED_FROM or (_measured >= LOADED_FROM and machine_code.is_kept(LOOPS))):
+        return add_up_all_compiled
     return add_up_all_plainly
+
+
+def add_up_all_compiled(
+    section: npt.NDArray[np.uint8], places: npt.NDArray[np.int32], counts: IntArray, edges: IntArray
+) -> None:
+    """Do what `add_up_all_plainly` does by the loops of `emcurate.patches.measure_loops`."""
+    if not len(places):
+        return
+    # Of a pointer nobody could tell what does not lie in the section.
+    last_rows, last_columns = places[:, 0] + places[:, 2], places[:, 1] + places[:, 3]
+    if places.min() < 0 or last_rows.max() > section.shape[0] or last_columns.max() > section.shape[1]:
+        raise ValueError(f"places outside a section of {section.shape}")
+    if section.strides[1] != 1 or section.strides[0] < section.shape[1]:
+        section = np.ascontiguousarray(section)
+    places = np.ascontiguousarray(places, np.int32)
+    highest, widest = (int(side) for side in places[:, 2:].max(axis=0))
+    ends = 2 * (HALF + 1)
+    room = (
+        np.empty((HISTOGRAMS, GREYS), np.uint32),
+        np.empty(widest, np.int16),
+        np.empty((highest, widest + ends), np.int16),
+        np.empty((highest + ends, widest), np.int16),
+        np.empty(widest + 2, np.uint8),
+    )
+    assert counts.dtype == edges.dtype == np.int64 and counts.flags.c_contiguous and edges.flags.c_contiguous
+    machine_code.load(LOOPS, "add_up_all", LOOPS_TAKE)(
+        *(section.ctypes.data, section.strides[0], places.ctypes.data, len(places)),
+        *(array.ctypes.data for array in (counts, edges, *room)),
+        *(highest, widest),
+    )
 
 
 def add_up_all_plainly(

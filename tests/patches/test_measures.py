@@ -68,13 +68,13 @@ def test_the_blur_of_a_patch_too_narrow_to_tell_is_not_known():
 @settings(max_examples=150)
 @given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 24), st.integers(1, 24))))
 def test_compiled_loops_and_numpy_add_up_alike(patch):
-    from emcurate.patches.measure_loops import add_up_all
+    add_up_all = measures.add_up_all_compiled
 
     assert sums_of(add_up_all, patch) == sums_of(measures.add_up_all_plainly, patch)
 
 
 def test_sums_fit_where_steepness_is_largest():
-    from emcurate.patches.measure_loops import add_up_all
+    add_up_all = measures.add_up_all_compiled
 
     stripes = np.where(np.arange(20_000) % 4 < 2, 0, 255).astype(np.uint8)
     for patch in (np.tile(stripes, (5, 1)), np.tile(stripes, (5, 1)).T):
