@@ -20,7 +20,7 @@ from typing import Any
 
 import xxhash
 
-from emcurate.files import write_bytes
+from emcurate.files import read_regular, write_bytes
 
 # The name of the function in the object file, and a number that changes when what is kept means another thing.
 ENTRY, FORMAT = "entry", "1"
@@ -65,7 +65,7 @@ def _find_kept(module: str) -> bytes | None:
     """Return the object file that is kept of a module, if it is whole."""
     for path in _paths(module):
         with contextlib.suppress(OSError):
-            data = path.read_bytes()
+            data = read_regular(path)
             if data[:DIGEST_BYTES] == _digest(data[DIGEST_BYTES:]):
                 return data[DIGEST_BYTES:]
     return None
