@@ -104,7 +104,7 @@ def run(
     report.count("sections already done", len(plan.tables.kept))
     for ready in material.ready(plan.unfinished(), report, workers):
         jobs = [job for dataset in ready for job in plan.jobs(dataset, workers)]
-        in_threads = material.suits_threads(ready)
+        in_threads = plan.suits_threads(ready)
         for job, done in workers.run(cut, jobs, report, unit="job", in_threads=in_threads):
             plan.take(job, done, report)
         for dataset in ready:

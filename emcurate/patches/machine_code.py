@@ -20,6 +20,7 @@ from typing import Any
 
 import xxhash
 
+from emcurate.errors import InputError
 from emcurate.files import read_regular, write_bytes
 
 # The name of the function in the object file, and a number that changes when what is kept means another thing.
@@ -64,7 +65,7 @@ def load(module: str, name: str, prototype: Callable[[int], Any]) -> Any:
 def _find_kept(module: str) -> bytes | None:
     """Return the object file that is kept of a module, if it is whole."""
     for path in _paths(module):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(InputError, OSError):
             data = read_regular(path)
             if data[:DIGEST_BYTES] == _digest(data[DIGEST_BYTES:]):
                 return data[DIGEST_BYTES:]
@@ -74,7 +75,7 @@ def _find_kept(module: str) -> bytes | None:
 def _keep(module: str, code: bytes) -> None:
     """Keep an object file, if there is any place for it."""
     for path in _paths(module):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(InputError, OSError):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_bytes(path, _digest(code) + code)
             return
@@ -91,7 +92,7 @@ def _paths(module: str) -> tuple[Path, ...]:
     source = Path(spec.origin)
     features = llvm.get_host_cpu_features().flatten()
     of = (FORMAT, llvmlite.__version__, llvm.get_default_triple(), llvm.get_host_cpu_name(), features)
-    key = _digest("\0".join(of).encode() + source.read_bytes()).hex()
+    key = _digest("\0".join(of).encode() + read_regular(source)).hex()
     name = f"{source.stem}-{key}.o"
     return tuple(place / name for place in (source.parent / "__pycache__", *_cache_directories()))
 
