@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emcurate.errors import InputError
-from emcurate.files import open_regular, path_once
+from emcurate.files import path_once
 from emcurate.patches.columns import as_column, in_one
+from emcurate.patches.parquet import open_parquet
 
 FEATURES_FILE = "features.parquet"
 
@@ -90,8 +91,7 @@ class FeatureTable:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            with open_regular(path) as file:
-                parquet = pq.ParquetFile(pa.PythonFile(file))
+            with open_parquet(path) as parquet:
                 schema = parquet.schema_arrow
                 kind = schema.field("features").type if "features" in schema.names else None
                 if kind is None or not pa.types.is_fixed_size_list(kind) or "patch" not in schema.names:
@@ -115,8 +115,7 @@ class FeatureTable:
             If the file is damaged.
         """
         try:
-            with open_regular(self.path) as file:
-                parquet = pq.ParquetFile(pa.PythonFile(file), page_checksum_verification=True)
+            with open_parquet(self.path) as parquet:
                 for group in range(parquet.num_row_groups):
                     lists = in_one(parquet.read_row_group(group, ["features"], use_threads=False)["features"])
                     numbers = lists.flatten().to_numpy().astype(np.float16, copy=False)

@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,9 +17,38 @@ from emcurate.files import open_at_once, refuse_odd_kind
 SMALL_BYTES = 1 << 20
 
 
+class Checked(pq.ParquetFile):  # type: ignore[misc]
+    """A Parquet file that is only read as what it says it is: a text that is none is an error here, and nowhere later.
+
+    Checksums do not cover all of a file, and not every file has them.
+    """
+
+    def read(self, *words: Any, **more: Any) -> pa.Table:
+        """Return the whole table, or some of its columns."""
+        return _valid(super().read(*words, **more))
+
+    def read_row_group(self, *words: Any, **more: Any) -> pa.Table:
+        """Return a group of rows, or some of its columns."""
+        return _valid(super().read_row_group(*words, **more))
+
+    def read_row_groups(self, *words: Any, **more: Any) -> pa.Table:
+        """Return some groups of rows, or some of their columns."""
+        return _valid(super().read_row_groups(*words, **more))
+
+    def iter_batches(self, *words: Any, **more: Any) -> Iterator[pa.RecordBatch]:
+        """Yield rows, or some of their columns, some at a time."""
+        return map(_valid, super().iter_batches(*words, **more))
+
+
+def _valid(rows: Any) -> Any:
+    """Return rows; raises `pyarrow.ArrowInvalid` if what is in them is not of their types, such as a text no UTF-8."""
+    rows.validate(full=True)
+    return rows
+
+
 @contextlib.contextmanager
-def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
-    """Give an open Parquet file, whose pages are held to their checksums where it has any.
+def open_parquet(path: Path) -> Iterator[Checked]:
+    """Give an open Parquet file, whose pages are held to their checksums where it has any, and all to its types.
 
     Raises
     ------
@@ -31,5 +61,5 @@ def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
         about = os.fstat(file.fileno())
         refuse_odd_kind(path, about.st_mode)
         source = pa.BufferReader(file.read()) if about.st_size <= SMALL_BYTES else file
-        with pq.ParquetFile(source, page_checksum_verification=True, pre_buffer=False) as parquet:
+        with Checked(source, page_checksum_verification=True, pre_buffer=False) as parquet:
             yield parquet

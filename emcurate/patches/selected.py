@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from emcurate.errors import InputError
-from emcurate.files import open_regular
 from emcurate.patches.columns import as_column
+from emcurate.patches.parquet import open_parquet
 
 # select_diverse.py's.
 SELECTED_FILE = "diverse_decisions.parquet"
@@ -100,8 +100,8 @@ def read_selected(path: Path) -> pa.Table:
     """
     wanted = {"patch": pa.string(), **SELECTED_COLUMNS, **LIKENESS_COLUMNS, REASON: pa.string()}
     try:
-        with open_regular(path) as file:
-            table = pq.read_table(pa.PythonFile(file), columns=list(wanted), use_threads=False)
+        with open_parquet(path) as parquet:
+            table = parquet.read(list(wanted), use_threads=False)
         return pa.table({name: table[name].cast(kind) for name, kind in wanted.items()})
     except (pa.ArrowException, OSError, ValueError, KeyError) as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
