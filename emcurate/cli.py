@@ -20,7 +20,13 @@ from typing import Any
 
 from emcurate import __version__, durability, naming
 from emcurate.addresses import Place, parse_address
-from emcurate.errors import FEWER_PROCESSES, InputError, TooLittleMemoryError, describe_os_error
+from emcurate.errors import (
+    FEWER_PROCESSES,
+    InputError,
+    TooLittleMemoryError,
+    describe_os_error,
+    is_for_want_of_memory,
+)
 from emcurate.files import describe_content, describe_kinds, is_there, list_entries, write_bytes
 from emcurate.images.pixels import Rescale
 from emcurate.images.resampling import Scale
@@ -511,7 +517,9 @@ def attempt(stage: Callable[[], Report], name: str) -> tuple[Report, bool]:
         failure = error
     except OSError as error:
         failure = describe_no_room(error) if error.errno in NO_ROOM else describe_os_error(error, name)
-    except MemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if not is_for_want_of_memory(error):
+            raise
         failure = TooLittleMemoryError(name, "enough memory for the work", f"too little ({error})", FEWER_PROCESSES)
     except ModuleNotFoundError as error:
         failure = describe_missing(error, name)

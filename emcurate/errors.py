@@ -67,10 +67,21 @@ def describe_os_error(error: OSError, path: str | os.PathLike[str]) -> InputErro
     """Return what the system answered as an error for users; `path` is meant where the answer names none."""
     where = error.filename if isinstance(error.filename, str | os.PathLike) else path
     found = error.strerror or str(error) or type(error).__name__
-    if error.errno == errno.ENOMEM:
+    if is_for_want_of_memory(error):
         return TooLittleMemoryError(where, "enough memory for it", f"too little ({found})", FEWER_PROCESSES)
     advice = _ADVICE.get(error.errno or 0, "check it and run the same command again")
     return InputError(where, "a place that can be read or written", found[:1].lower() + found[1:], advice)
+
+
+# What Python says where no thread can be started: there is no memory for its stack, or no more are allowed.
+_NO_THREAD = "can't start new thread"
+
+
+def is_for_want_of_memory(error: BaseException) -> bool:
+    """Return whether something failed since there was too little memory, in whichever way that is said."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and str(error) == _NO_THREAD)
 
 
 # What libraries answer a damaged file with: each has its own ways of finding out that numbers make no sense.
@@ -91,7 +102,7 @@ def describe_damage(
     if isinstance(error, OSError) and error.errno not in (None, *_ERRORS_OF_NUMBERS):
         return describe_os_error(error, path)
     said = " ".join(str(error).split())[:_MOST_SAID] or type(error).__name__
-    if isinstance(error, MemoryError):
+    if is_for_want_of_memory(error):
         advice = f"{FEWER_PROCESSES}; if it should not need so much, {advice}"
         return TooLittleMemoryError(path, f"enough memory for {expected}{where}", f"too little ({said})", advice)
     return InputError(path, expected, f"damaged or unknown data{where} ({said})", advice)

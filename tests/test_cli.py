@@ -85,6 +85,7 @@ def test_rescale_flags_arrive_as_one_value(parser):
             ": expected room for the results, found no space left (",
         ),
         (MemoryError("8 GiB"), "enough memory for the work, found too little"),
+        (RuntimeError("can't start new thread"), "enough memory for the work, found too little"),
     ],
 )
 def test_no_tracebacks_for_what_a_user_can_cause(parser, capsys, problem, words):

@@ -56,10 +56,15 @@ def open_parquet(path: Path) -> Iterator[Checked]:
         If it is a pipe, a socket or a device.
     FileNotFoundError, pyarrow.ArrowException, OSError, ValueError
         If it is not there, or no such file.
+    MemoryError
+        If there is too little memory to read it, which says nothing of the file.
     """
     with open(path, "rb", opener=open_at_once) as file:
         about = os.fstat(file.fileno())
         refuse_odd_kind(path, about.st_mode)
         source = pa.BufferReader(file.read()) if about.st_size <= SMALL_BYTES else file
-        with Checked(source, page_checksum_verification=True, pre_buffer=False) as parquet:
-            yield parquet
+        try:
+            with Checked(source, page_checksum_verification=True, pre_buffer=False) as parquet:
+                yield parquet
+        except pa.ArrowMemoryError as error:  # which is an ArrowException too, as what is damaged raises
+            raise MemoryError(str(error)) from None

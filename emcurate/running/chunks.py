@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import time
 import traceback
@@ -12,7 +11,13 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
-from emcurate.errors import FEWER_PROCESSES, InputError, TooLittleMemoryError, describe_os_error
+from emcurate.errors import (
+    FEWER_PROCESSES,
+    InputError,
+    TooLittleMemoryError,
+    describe_os_error,
+    is_for_want_of_memory,
+)
 from emcurate.running.disk import NO_PLACE, NO_ROOM
 from emcurate.running.hearing import hear
 
@@ -169,14 +174,10 @@ def run_job(function: Callable[[Any], Any], job: Any) -> Outcome:
         except InputError as problem:
             error, alone = str(problem), isinstance(problem, TooLittleMemoryError)
         except Exception as problem:
-            error, alone = _describe_unexpected(function, job, problem), _is_for_want_of_memory(problem)
+            error, alone = _describe_unexpected(function, job, problem), is_for_want_of_memory(problem)
             if isinstance(problem, OSError) and problem.errno in (*NO_ROOM, *NO_PLACE):
                 no_place = problem
     return Outcome(value, error, tuple(heard), alone, no_place)
-
-
-def _is_for_want_of_memory(problem: Exception) -> bool:
-    return isinstance(problem, MemoryError) or (isinstance(problem, OSError) and problem.errno == errno.ENOMEM)
 
 
 def _describe_unexpected(function: Callable[[Any], Any], job: Any, problem: Exception) -> str:
@@ -184,7 +185,7 @@ def _describe_unexpected(function: Callable[[Any], Any], job: Any, problem: Exce
         traceback.print_exception(problem)
     if isinstance(problem, OSError) and problem.errno is not None:
         return str(describe_os_error(problem, _subject(job)))
-    if isinstance(problem, MemoryError):
+    if is_for_want_of_memory(problem):
         return str(
             TooLittleMemoryError(_subject(job), "enough memory for it", f"too little ({problem})", FEWER_PROCESSES)
         )

@@ -52,3 +52,14 @@ def test_a_damaged_name_in_a_table_of_features_is_told(tmp_path):
     spoil(path)
     with pytest.raises(InputError, match="damaged or other file"):
         FeatureTable(path)
+
+
+def test_too_little_memory_says_nothing_of_the_file(tmp_path):
+    def read_with_little(parquet):
+        raise pa.ArrowMemoryError("realloc of size 131072 failed")
+
+    path = tmp_path / "table.parquet"
+    pq.write_table(pa.table({"patch": [NAME]}), path)
+    with pytest.raises(MemoryError) as caught, open_parquet(path) as parquet:
+        read_with_little(parquet)
+    assert not isinstance(caught.value, pa.ArrowException)

@@ -65,21 +65,23 @@ def needs_memory(job):
             raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
         if "damaged" in job.name:
             raise describe_damage(MemoryError("9 GiB"), job, "an image", "look at it")
+        if "threads" in job.name:
+            raise RuntimeError("can't start new thread")
         raise MemoryError("9 GiB")
     return count
 
 
 def test_what_lacks_memory_is_tried_once_more_alone_and_then_named(tmp_path):
     names = [
-        *(f"{what} {how}" for what in ("lacks", "never") for how in ("numbers", "mapping", "damaged")),
+        *(f"{what} {how}" for what in ("lacks", "never") for how in ("numbers", "mapping", "damaged", "threads")),
         "fine",
         "b",
     ]
     report = Report("test")
     jobs = [tmp_path / name for name in names]
     done = {job.name: count for job, count in Workers(2).run(needs_memory, jobs, report)}
-    assert done == {"fine": 0, "b": 0, "lacks numbers": 1, "lacks mapping": 1, "lacks damaged": 1}
-    assert len(report.failures) == 3
+    assert done == {"fine": 0, "b": 0, "lacks numbers": 1, "lacks mapping": 1, "lacks damaged": 1, "lacks threads": 1}
+    assert len(report.failures) == 4
     for failure in report.failures:
         assert "never " in failure and "expected enough memory for" in failure
         assert "use fewer processes with -p" in failure

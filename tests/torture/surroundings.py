@@ -185,7 +185,21 @@ def cgroup(directory, most=260 << 20):
     try:
         yield group / "cgroup.procs"
     finally:
-        group.rmdir()
+        remove_group(group)
+
+
+def remove_group(group, seconds=10.0):
+    """Remove a group of processes, which the last of them leaves some time after it has died."""
+    limit = time.monotonic() + seconds
+    while True:
+        try:
+            group.rmdir()
+        except OSError:
+            if time.monotonic() > limit:
+                raise
+            time.sleep(0.1)
+        else:
+            return
 
 
 PLACES = ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "MPLCONFIGDIR", "NUMBA_CACHE_DIR", "EMCURATE_CACHE")
