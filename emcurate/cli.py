@@ -517,12 +517,12 @@ def attempt(stage: Callable[[], Report], name: str) -> tuple[Report, bool]:
         failure = error
     except OSError as error:
         failure = describe_no_room(error) if error.errno in NO_ROOM else describe_os_error(error, name)
-    except (MemoryError, RuntimeError) as error:
+    except ModuleNotFoundError as error:
+        failure = describe_missing(error, name)
+    except (MemoryError, RuntimeError, ImportError) as error:
         if not is_for_want_of_memory(error):
             raise
         failure = TooLittleMemoryError(name, "enough memory for the work", f"too little ({error})", FEWER_PROCESSES)
-    except ModuleNotFoundError as error:
-        failure = describe_missing(error, name)
     raise_if_told()
     report = take_report(name)
     warn_of_altered_ledgers(report)

@@ -76,11 +76,16 @@ def describe_os_error(error: OSError, path: str | os.PathLike[str]) -> InputErro
 # What Python says where no thread can be started: there is no memory for its stack, or no more are allowed.
 _NO_THREAD = "can't start new thread"
 
+# What the system's loader says where there is no memory for a library.
+_NO_LIBRARY = ("failed to map segment", "cannot allocate memory")
+
 
 def is_for_want_of_memory(error: BaseException) -> bool:
     """Return whether something failed since there was too little memory, in whichever way that is said."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
+    if isinstance(error, ImportError):
+        return any(words in str(error).lower() for words in _NO_LIBRARY)
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and str(error) == _NO_THREAD)
 
 

@@ -86,6 +86,8 @@ def test_rescale_flags_arrive_as_one_value(parser):
         ),
         (MemoryError("8 GiB"), "enough memory for the work, found too little"),
         (RuntimeError("can't start new thread"), "enough memory for the work, found too little"),
+        (ImportError("libx.so: failed to map segment from shared object"), "found too little (libx.so: failed"),
+        (ImportError("libx.so: cannot allocate memory in static TLS block"), "found too little (libx.so"),
     ],
 )
 def test_no_tracebacks_for_what_a_user_can_cause(parser, capsys, problem, words):

@@ -152,8 +152,10 @@ def test_readers_open_files_by_one_rule(path):
         assert not name.endswith((".read_bytes", ".read_text")), f"line {node.lineno}: read_regular"
         if name == "Image.open":
             assert "formats" in keywords, f"line {node.lineno}: Pillow would try all formats that it knows"
-        if name.endswith(("ParquetFile", "pq.read_table")):
+        if name.endswith(("ParquetFile", "pq.read_table", "pq.read_schema")):
             assert name_of(path) == "emcurate/patches/parquet.py", f"line {node.lineno}: open_parquet"
+        if name.endswith(("ParquetWriter", "pq.write_table")) and "file" not in map(ast.unparse, node.args):
+            assert name_of(path) == "emcurate/patches/parquet.py", f"line {node.lineno}: write_parquet"
         if name.endswith("TiffFile"):
             assert name_of(path) == "emcurate/images/tiff_files.py", f"line {node.lineno}: open_tiff"
 

@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emcurate.errors import InputError
-from emcurate.files import open_regular
 from emcurate.patches.columns import as_column
 from emcurate.patches.labels import CODE_INFORMATIVE, CODE_UNINFORMATIVE, LABELS
 from emcurate.patches.names import stems_of
@@ -121,8 +120,8 @@ def read_decided(path: Path) -> pa.Table:
 def read_threshold(path: Path) -> float | None:
     """Return the score above which patches were kept, as the table notes it; None if it does not."""
     try:
-        with open_regular(path) as file:
-            return float((pq.read_schema(pa.PythonFile(file)).metadata or {})[THRESHOLD_KEY])
+        with open_parquet(path) as parquet:
+            return float((parquet.schema_arrow.metadata or {})[THRESHOLD_KEY])
     except (pa.ArrowException, OSError, ValueError, KeyError):
         return None
 

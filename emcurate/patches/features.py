@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from emcurate.errors import InputError
 from emcurate.files import path_once
 from emcurate.patches.columns import as_column, in_one
-from emcurate.patches.parquet import open_parquet
+from emcurate.patches.parquet import open_parquet, write_parquet
 
 FEATURES_FILE = "features.parquet"
 
@@ -60,10 +59,8 @@ def write_features(
     metadata = {f"{METADATA_PREFIX}{key}": value for key, value in about.items()}
     schema = pa.schema([("patch", pa.string()), ("features", pa.list_(pa.float16(), width))], metadata)
     packing = {"patch": "zstd", "features.list.element": "none"}  # numbers of a network do not pack
-    with path_once(path, overwrite=overwrite) as partial, pq.ParquetWriter(
-        partial, schema, compression=packing, use_dictionary=False, write_page_checksum=True,
-        write_statistics=["patch"],
-    ) as writer:  # fmt: skip
+    how = {"compression": packing, "use_dictionary": False, "write_statistics": ["patch"]}
+    with path_once(path, overwrite=overwrite) as partial, write_parquet(partial, schema, **how) as writer:
         for start in range(0, max(1, len(names)), ROWS_AT_ONCE):
             some = slice(start, min(start + ROWS_AT_ONCE, len(names)))
             numbers = as_column(read(some).ravel(), pa.float16())

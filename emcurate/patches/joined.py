@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from emcurate.files import digest_bytes, list_files, path_once
 from emcurate.naming import MARK
@@ -24,6 +23,7 @@ from emcurate.patches.decided import DECIDED_COLUMNS, THRESHOLD_KEY, read_decide
 from emcurate.patches.duplicates import GROUPS_SUFFIX, read_groups
 from emcurate.patches.leaks import LEAK_COLUMNS, LEAKS_SUFFIX, read_leaks
 from emcurate.patches.names import parse_names
+from emcurate.patches.parquet import write_parquet
 from emcurate.patches.selected import REASON, SELECTED_COLUMNS, read_selected
 from emcurate.patches.tables import COLUMNS, TABLE_SUFFIX, TURNED, read_row_groups, read_schema
 from emcurate.running.claims import Notes
@@ -218,11 +218,7 @@ def write_joined(path: Path, results: Results, addition: Addition | None = None,
     decided_table = results.decided_table()
     decided = None if decided_table is None else Lookup(read_decided(decided_table))
     rows = 0
-    with (
-        path_once(path, overwrite=overwrite) as partial,
-        open(partial, "wb") as file,
-        pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer,
-    ):
+    with path_once(path, overwrite=overwrite) as partial, write_parquet(partial, schema) as writer:
         added = None if addition is None else _Added(addition)
         for some, known in _iter_rows(tables, groups, leaks, own, added):
             joined = _join(some, known, Judged(decided, selected), added, schema)

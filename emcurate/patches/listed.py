@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from emcurate.errors import InputError
 from emcurate.files import atomic_path
 from emcurate.patches.columns import as_column, as_numbers
 from emcurate.patches.list_names import ListNames, hash_names
-from emcurate.patches.parquet import open_parquet
+from emcurate.patches.parquet import open_parquet, write_parquet
 
 # Rows written at a time: names of 100 letters, 25 MB.
 BLOCK_ROWS = 250_000
@@ -103,7 +102,7 @@ def write_listed(path: Path, listed: Listed, known: list[str], names: ListNames)
 def _write(partial: Path, listed: Listed, known: list[str], names: ListNames, kind: pa.DataType) -> None:
     facts = {_DIGEST: listed.digest, _COUNT: str(listed.count), _REPLACES: listed.replaces}
     schema = pa.schema([("patch", kind), ("list", pa.int32()), ("place", pa.int64())], facts)
-    with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+    with write_parquet(partial, schema, write_page_checksum=False) as writer:
         for start in range(0, len(listed.places), BLOCK_ROWS):
             stop = min(start + BLOCK_ROWS, len(listed.places))
             rows = [known[i] if i < len(known) else names[int(listed.places[i])] for i in range(start, stop)]

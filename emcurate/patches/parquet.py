@@ -68,3 +68,14 @@ def open_parquet(path: Path) -> Iterator[Checked]:
                 yield parquet
         except pa.ArrowMemoryError as error:  # which is an ArrowException too, as what is damaged raises
             raise MemoryError(str(error)) from None
+
+
+@contextlib.contextmanager
+def write_parquet(path: Path, schema: pa.Schema, **how: Any) -> Iterator[pq.ParquetWriter]:
+    """Give what writes rows into a new Parquet file, which has checksums and is packed by zstd unless `how` says else.
+
+    The library gets no path: it takes only those that are text, and some for addresses.
+    """
+    options = {"compression": "zstd", "write_page_checksum": True, **how}
+    with open(path, "wb") as file, pq.ParquetWriter(file, schema, **options) as writer:
+        yield writer

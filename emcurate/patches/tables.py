@@ -32,7 +32,7 @@ from emcurate.patches.hashing import WORD_BITS, BoolArray, WordArray, count_word
 from emcurate.patches.measures import BLUR, MEASURES, SATURATED
 from emcurate.patches.names import as_names, join_names, take_names
 from emcurate.patches.orientations import ORIENTATIONS
-from emcurate.patches.parquet import open_parquet
+from emcurate.patches.parquet import open_parquet, write_parquet
 
 TABLE_SUFFIX = "_patches.parquet"
 
@@ -176,11 +176,7 @@ def write_cuts(
     schema = columns.with_metadata(_as_metadata(settings) | said | dict(more or {}))
     rows = 0
     # By way of a file that is open: Arrow takes names in UTF-8 only.
-    with (
-        atomic_path(path) as partial,
-        open(partial, "wb") as file,
-        pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer,
-    ):
+    with atomic_path(path) as partial, write_parquet(partial, schema) as writer:
         for some in _in_groups(cuts):
             table = _build_rows(some, origins, schema)
             writer.write_table(table, row_group_size=max(1, len(table)))

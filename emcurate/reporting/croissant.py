@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from emcurate.files import hash_file
 from emcurate.licences import OF_ALL
 from emcurate.patches.exports.plan import EXPORTED
+from emcurate.patches.parquet import open_parquet
 from emcurate.reporting.facts import Facts
 
 CONFORMS_TO = "http://mlcommons.org/croissant/1.0"
@@ -160,7 +160,9 @@ def _describe_files(files: Files) -> dict[str, Any]:
 
 
 def _describe_fields(table: Path) -> Iterator[dict[str, Any]]:
-    for column in pq.read_schema(table):
+    with open_parquet(table) as parquet:
+        columns = list(parquet.schema_arrow)
+    for column in columns:
         kind = _name_type(column.type)
         if kind is not None:
             yield {
