@@ -59,6 +59,7 @@ from emcurate.reporting.reproduction import check_inputs, compare_results, scrat
 from emcurate.running.ledger_file import ledger_path, lock_path
 from emcurate.running.locks import hold_lock, release_locks
 from emcurate.running.report import Report
+from emcurate.running.spelled_paths import path_of_text
 
 NAME = "curate"
 
@@ -127,10 +128,10 @@ def reproduce(a: argparse.Namespace) -> Report:
     with scratch_directory(a.out, a.reproduce.parent) as out:
         for command in facts.commands:
             try:
-                with contextlib.chdir(command.directory):
-                    again = parse([*command.words, "--out", str(out)])
+                with contextlib.chdir(path_of_text(command.directory)):
+                    again = parse([*command.typed(), "--out", str(out)])
             except OSError as error:
-                raise describe_os_error(error, command.directory) from None
+                raise describe_os_error(error, path_of_text(command.directory)) from None
             cli.print_outcome(run(again))
             release_locks()  # before what they are of is removed
         advice = f"compare {out} with the results" if a.out else "give --out DIR, to keep what was made and compare it"

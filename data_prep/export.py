@@ -41,6 +41,7 @@ from emcurate.reporting.datasheet import SHEETS_STAGE, Run, open_sheets_ledger, 
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger
 from emcurate.running.report import Report
+from emcurate.running.spelled_paths import path_as_text
 
 STAGE = "export"
 SEED = 0
@@ -81,7 +82,7 @@ def run(
     parameters = {**asdict(how), **asdict(drawing), "shard_size": shard_size, "relative": relative}
     if against is not None:  # not noted otherwise, so that exports of earlier versions stay
         parameters |= {
-            "against": str(against.directory),
+            "against": path_as_text(against.directory),
             "leak_distance": against.distance,
             "drop_leaks": against.drops,
         }

@@ -42,6 +42,7 @@ from emcurate.running.ledger import Ledger
 from emcurate.running.ledger_file import LedgerFile, ledger_path
 from emcurate.running.report import Report
 from emcurate.running.sources import Plan, Source
+from emcurate.running.spelled_paths import path_as_text
 
 STAGE = "deduplicate"
 MIN_DISTANCE = 12  # bits of the 64 of a hash of side 8, as published
@@ -84,7 +85,7 @@ def describe_other(against: Path, patchdir: Path) -> dict[str, str]:
     """Return what the ledger keeps of another set; raises `InputError` if it is no other."""
     if find_patches_in(against) == patchdir:
         raise InputError(against, "another set for --against", "the patches themselves", "name another set")
-    return {"against": str(against), "against_state": fingerprint_other(against)}
+    return {"against": path_as_text(against), "against_state": fingerprint_other(against)}
 
 
 def read_against(against: Path | None, comparison: Comparison) -> tuple[OtherSet, HashSettings] | None:

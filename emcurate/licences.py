@@ -24,7 +24,7 @@ def parse_licences(words: Sequence[str]) -> dict[str, str]:
         # An address may have an equals sign, but not before its colon.
         name, equals, licence = word.partition("=")
         dataset, licence = (name, licence) if equals and "://" not in name else (OF_ALL, word)
-        if not licence.strip():
+        if not (licence.strip() and word.isprintable()):
             raise ValueError(f"a licence, or DATASET=LICENCE, found {word!r}")
         if dataset in found:
             raise ValueError(f"one licence for {dataset or 'all datasets'}, found {found[dataset]} and {licence}")

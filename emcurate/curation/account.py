@@ -69,7 +69,7 @@ def draw_report(a: Arguments, ran: list[StageRun], report: Report) -> None:
     exemplars = a.out / "deduplicate" / "deduplicated_fpaths.npz"
     decided, kept = find_decisions(a)
     selected = a.out / SELECTION / "diverse_fpaths.npz"
-    command = shlex.join(["python", "curate.py", *a.command.words])
+    command = shlex.join(["python", "curate.py", *a.command.typed()])
     this = ReportedRun(a.out, command, ran, report.failures)
     try:
         page = write_report(this, exemplars, kept, selected, decided, SHEETS)

@@ -13,6 +13,7 @@ from emcurate.errors import InputError
 from emcurate.files import digest_bytes, note_output, read_regular, refuse_different, write_once
 from emcurate.licences import OF_ALL
 from emcurate.patches.exports.choice import SPLITS
+from emcurate.patches.exports.plan import spell
 from emcurate.patches.joined import JOINED_NAME
 from emcurate.reporting.croissant import OWN_TERM, Files, make_croissant
 from emcurate.reporting.facts import Command, Facts, add_small, count_patches, find_parameters
@@ -149,7 +150,7 @@ def write_both(ledger: Ledger, facts: Facts, run: Run, sets: Sequence[Files], de
         If files of these names are there that are somebody else's.
     """
     out = ledger.directory
-    name = run.name or out.name or "emcurate"
+    name = spell(run.name or out.name or "emcurate")
     contents = {
         DATASHEET: make_croissant(facts, name, out / JOINED_NAME, sets),
         SHEET: make_sheet(facts, name, run.script, DATASHEET),

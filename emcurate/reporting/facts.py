@@ -19,20 +19,29 @@ from emcurate.patches.parquet import open_parquet
 from emcurate.reporting.inputs import Input
 from emcurate.reporting.results import Made
 from emcurate.running.ledger_file import LedgerFile
+from emcurate.running.spelled_paths import path_as_text, path_of_text
 
 COUNTED_AT_ONCE = 1 << 17  # rows
 
 
 class Command(msgspec.Struct, frozen=True):
-    """A command as it was typed, without the script, and the directory that it was typed in."""
+    """A command as it was typed, without the script, and the directory that it was typed in.
+
+    Both are spelled as paths in a ledger are, since there may be bytes in them that are no text.
+    """
 
     words: tuple[str, ...]
     directory: str
 
+    def typed(self) -> list[str]:
+        """Return the words as they were typed."""
+        return list(map(path_of_text, self.words))
+
 
 def note_command(argv: Sequence[str] | None) -> Command:
     """Return what a script was called with, `argv` or else what the shell gave it; what addresses hide is hidden."""
-    return Command(tuple(map(hide_secrets, sys.argv[1:] if argv is None else argv)), str(Path.cwd()))
+    words = map(hide_secrets, sys.argv[1:] if argv is None else argv)
+    return Command(tuple(map(path_as_text, words)), path_as_text(Path.cwd()))
 
 
 class DatasetFacts(msgspec.Struct):

@@ -132,7 +132,8 @@ def write_page(run: ReportedRun, summary: Summary, threshold: float | None = Non
         raise InputError(path, expected, "another file, which was left", "rename it to get the report")
     text = render(run, summary, threshold)
     with atomic_path(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        # Of paths in it bytes may be no text.
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
     return path
 
 

@@ -9,6 +9,7 @@ from emcurate.licences import OF_ALL
 from emcurate.markdown import escape, make_table
 from emcurate.patches.joined import OUTCOMES
 from emcurate.reporting.facts import Facts
+from emcurate.running.spelled_paths import path_of_text
 
 # Lines of tables that somebody reads; the rest is in the JSON file.
 MOST_ROWS = 50
@@ -70,8 +71,8 @@ def _tell_commands(facts: Facts, script: str) -> Iterator[str]:
     if facts.commands:
         yield "```bash"
         for command in facts.commands:
-            yield f"cd {shlex.quote(command.directory)}"
-            yield f"python {script} {shlex.join(command.words)}"
+            yield f"cd {shlex.quote(path_of_text(command.directory))}"
+            yield f"python {script} {shlex.join(command.typed())}"
         yield "```"
     else:
         yield f"By `{script}`, with what the table says."

@@ -19,6 +19,7 @@ from emcurate.patches.labels import INFORMATIVE, LABELS_FILE, UNINFORMATIVE, new
 from emcurate.patches.pathlists import PathList
 from emcurate.reporting import inputs, provenance
 from emcurate.reporting.datasheet import DATASHEET, SHEET
+from emcurate.running.spelled_paths import path_of_text
 from tests.kills import differing, tree
 from tests.textures import make_texture
 
@@ -249,3 +250,22 @@ def test_no_path_of_a_stage_is_taken_for_an_input(corpus):
     run(corpus)
     paths = [Path(each["path"]) for each in read(corpus)["emcurate"]["inputs"]]
     assert not any(path.is_relative_to(corpus / "out") for path in paths)
+
+
+def test_directories_whose_names_are_no_text_are_told_and_read_again(corpus, monkeypatch, capsys):
+    odd = corpus / os.fsdecode(b"gr\xf6\xdfe")
+    for name in ("images", "volumes"):
+        odd.mkdir(exist_ok=True)
+        (corpus / name).rename(odd / name)
+    (odd / "images" / "broken.png").unlink()
+    (odd / "other").mkdir()
+    Image.fromarray(make_texture((1, 40, 40), seed=7)[0]).save(odd / "other" / "x.png")
+    monkeypatch.chdir(odd)
+    words = ["--images", "images", "--volumes", str(odd / "volumes"), "--out", str(corpus / "out"), *FLAGS]
+    assert curate.main([*words, "--until", "deduplicate", "--against", str(odd / "other")]) == 0
+    paths = [Path(path_of_text(each["path"])) for each in read(corpus)["emcurate"]["inputs"]]
+    assert odd / "images" / "one.png" in paths and odd / "other" in paths and all(path.exists() for path in paths)
+    assert "curate.py --images images" in (corpus / "out" / SHEET).read_text(encoding="utf-8")
+    assert (corpus / "out" / "report.html").is_file()
+    monkeypatch.chdir(corpus)
+    assert curate.main(["--reproduce", str(corpus / "out" / DATASHEET), "--out", str(corpus / "again")]) == 0

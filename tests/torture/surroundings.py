@@ -89,7 +89,8 @@ class OddCorpus(Corpus):
 
     def _renamed(self, directory):
         for number, path in enumerate(sorted(directory.iterdir())):
-            name = self.NAMES[number % len(self.NAMES)].format(number)
+            # Of datasets of all kinds, which curate.py puts together, none has another's name.
+            name = f"{self.NAMES[number % len(self.NAMES)].format(number)} {directory.name}"
             path.rename(path.with_name(name + "".join(path.suffixes)))
         return directory
 
