@@ -88,11 +88,14 @@ def _paths(module: str) -> tuple[Path, ...]:
     import llvmlite.binding as llvm
 
     spec = importlib.util.find_spec(module)
-    assert spec is not None and spec.origin is not None
-    source = Path(spec.origin)
+    source = Path(spec.origin if spec is not None and spec.origin is not None else "")
+    try:
+        text = read_regular(source)
+    except (InputError, OSError):  # it is none of a directory's files
+        return ()
     features = llvm.get_host_cpu_features().flatten()
     of = (FORMAT, llvmlite.__version__, llvm.get_default_triple(), llvm.get_host_cpu_name(), features)
-    key = _digest("\0".join(of).encode() + read_regular(source)).hex()
+    key = _digest("\0".join(of).encode() + text).hex()
     name = f"{source.stem}-{key}.o"
     return tuple(place / name for place in (source.parent / "__pycache__", *_cache_directories()))
 
