@@ -10,6 +10,7 @@ import emcurate
 from emcurate import cli
 from emcurate.errors import InputError
 from emcurate.patches.pathlists import write_path_list
+from emcurate.running import streams
 from emcurate.running.jobs import progress
 from emcurate.running.report import Report
 
@@ -248,9 +249,9 @@ def test_quiet_says_only_what_is_wrong_and_the_log_has_everything(parser, tmp_pa
 
 def test_no_progress_is_shown_where_it_is_to_be_quiet(capsys):
     for quiet in (False, True):
-        cli.speech.quiet = quiet
+        streams.speech.quiet = quiet
         assert list(progress([1, 2], total=2, label="stage", unit="file")) == [1, 2]
-        cli.speech.end()
+        streams.speech.end()
         assert ("stage" in capsys.readouterr().err) != quiet
 
 
@@ -265,7 +266,7 @@ def test_a_log_that_cannot_be_written_stops_nothing_and_is_said(parser, capsys):
 def test_wrong_arguments_leave_nothing_quiet(parser, tmp_path, capsys):
     with pytest.raises(SystemExit):
         cli.run_stage(report_of_all_kinds, parser, ["--quiet", "--number", "x"])
-    assert not cli.speech.quiet
+    assert not streams.speech.quiet
     for path in (tmp_path, tmp_path / "none" / "log.txt"):
         with pytest.raises(SystemExit):
             cli.run_stage(report_of_all_kinds, parser, ["--log", str(path)])

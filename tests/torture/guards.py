@@ -196,7 +196,7 @@ GUARDS = (
     ),
     Guard(
         "names that steer the terminal",
-        "emcurate/cli.py",
+        "emcurate/cli/telling.py",
         "    if text.isprintable():\n",
         "    if text:\n",
         "tests/stages/test_odd_names.py::test_a_message_is_one_line_and_steers_no_terminal",
