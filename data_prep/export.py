@@ -94,16 +94,9 @@ def run(
         plan.take(piece, outputs, report)
     if plan.close(report):
         ledger.note()  # of which the datasheets tell
-        this = Run(
-            STAGE,
-            "data_prep/export.py",
-            None,
-            {STAGE: outdir},
-            (fpaths,),
-            licences or {},
-            name=fpaths.stem,
-            before=plan.before,
-        )
+        read = (fpaths, None if against is None else against.directory)
+        of_this = {"licences": licences or {}, "name": fpaths.stem, "before": plan.before}
+        this = Run(STAGE, "data_prep/export.py", None, {STAGE: outdir}, read, **of_this)
         write_datasheets(of_sheets, this, report, workers, overwrite=overwrite)
     return report
 
