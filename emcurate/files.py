@@ -459,12 +459,16 @@ def write_once(path: Path, data: bytes, *, overwrite: bool = False) -> bool:
     if path.is_dir():
         raise InputError(path, "a file, or none", "a directory of that name", "move it away")
     if path.exists():
-        if path.stat().st_size == len(data) and path.read_bytes() == data:
+        if _holds_bytes(path, data):
             return False
         if not overwrite:
             raise taken_by_other(path, _VERY_BYTES)
     write_bytes(path, data)
     return True
+
+
+def _holds_bytes(path: Path, data: bytes) -> bool:
+    return path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data
 
 
 def write_directory_once(path: Path, files: Mapping[str, bytes], *, overwrite: bool = False) -> bool:
@@ -479,10 +483,7 @@ def write_directory_once(path: Path, files: Mapping[str, bytes], *, overwrite: b
     """
     if path.is_dir():
         found = {each.relative_to(path).as_posix(): each for each in path.rglob("*") if not each.is_dir()}
-        if found.keys() == files.keys() and all(
-            each.is_file() and each.stat().st_size == len(files[name]) and each.read_bytes() == files[name]
-            for name, each in found.items()
-        ):
+        if found.keys() == files.keys() and all(_holds_bytes(each, files[name]) for name, each in found.items()):
             return False
     elif path.exists():
         raise InputError(path, "a directory, or none", "a file of that name", "move it away")
@@ -500,7 +501,7 @@ def refuse_different(directory: Path, files: Mapping[str, bytes]) -> None:
     """Raise what `write_once` would raise of any of several files, before one is written; by name, each its content."""
     for name, data in files.items():
         path = directory / name
-        if path.is_dir() or (path.exists() and not (path.stat().st_size == len(data) and path.read_bytes() == data)):
+        if path.is_dir() or (path.exists() and not _holds_bytes(path, data)):
             raise taken_by_other(path, _VERY_BYTES, "a directory" if path.is_dir() else "a file with other content")
 
 

@@ -106,6 +106,7 @@ def run(
         report.fail(InputError(features, expected, found, "run filtered/embed.py on this list again"))
     if not plan.todo:
         if plan.done:
+            clear_workdir(workdir)
             report.count("patches selected", ledger.count_of(STAGE, "selected"))
             report.note(f"nothing new: the results in {savedir} are up to date")
         return report
@@ -115,9 +116,7 @@ def run(
         refuse_edited(savedir / SELECTED_FILE, savedir / DIVERSE_LIST, ledger.outputs_of(STAGE), advice)
 
     scratch = workdir / digest_bytes(f"{state} {ledger.state_of(STAGE)}".encode())[:16]
-    for other in workdir.iterdir() if workdir.is_dir() else ():
-        if other.is_dir() and other != scratch:
-            shutil.rmtree(other)  # of a run that was broken off, of another selection
+    clear_workdir(workdir, but=scratch)
     chosen = select(table, rows, how, scratch, workers, report)
     ranked = int((chosen.ranks >= 0).sum())
     budget = ranked if how.budget is None else min(how.budget, ranked)
@@ -152,8 +151,15 @@ def run(
     report.note(f"look at {savedir}/diverse_*.png")
     written = note_outputs(savedir, *(savedir / name for name in (*outputs, DIVERSE_LIST)))
     ledger.finish(STAGE, written, {"selected": listed.count})
-    shutil.rmtree(scratch)
+    clear_workdir(workdir)
     return report
+
+
+def clear_workdir(workdir: Path, but: Path | None = None) -> None:
+    """Remove what runs that were broken off have kept, of other selections than one that is to go on."""
+    for kept in workdir.iterdir() if workdir.is_dir() else ():
+        if kept.is_dir() and kept != but:
+            shutil.rmtree(kept)
 
 
 def feature_table(text: str) -> Path:

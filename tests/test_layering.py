@@ -160,6 +160,22 @@ def test_readers_open_files_by_one_rule(path):
             assert name_of(path) == "emcurate/images/tiff_files.py", f"line {node.lineno}: open_tiff"
 
 
+# What a file of these reads is the system's, the package's own, or was looked at first.
+READ_OTHERWISE = ("files", "partials", "__main__", "labeling/frontend", "reporting/page")
+
+
+@pytest.mark.parametrize("path", [*PACKAGE, *STAGES], ids=name_of)
+def test_nothing_waits_for_who_may_write_into_a_pipe(path):
+    """Files that lie where results or inputs do may be pipes: they are read by `emcurate.files`."""
+    attributes = {
+        node.attr for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Attribute)
+    }
+    if name_of(path) not in [f"emcurate/{name}.py" for name in READ_OTHERWISE]:
+        assert not attributes & {"read_bytes", "read_text"}, "read_regular"
+    else:
+        assert attributes & {"read_bytes", "read_text"}, "it need not be named here"
+
+
 def test_stage_directories_are_no_packages():
     for directory in STAGE_DIRECTORIES:
         assert not (ROOT / directory / "__init__.py").exists()

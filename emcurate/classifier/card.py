@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from emcurate.errors import InputError
-from emcurate.files import check_regular, hash_file, write_bytes
+from emcurate.files import check_regular, hash_file, read_regular, write_bytes
 
 WEIGHTS_FILE = "patch_quality_classifier_nn.pth"
 
@@ -158,7 +158,7 @@ def _decode(card: Path, kind: type[Kind]) -> Kind:
         if check_regular(card).stat().st_size > CARD_BYTES:
             raise ValueError(f"more than {CARD_BYTES:,} bytes")
         # Strict JSON: neither NaN nor infinities, which Python's own reader takes for numbers.
-        return msgspec.json.decode(card.read_bytes(), type=kind)
+        return msgspec.json.decode(read_regular(card), type=kind)
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             card,

@@ -7,6 +7,7 @@ with flipped bits without a word, and a training that went on from such ones wou
 from __future__ import annotations
 
 import io
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 
 from emcurate.classifier.network import load_plain
 from emcurate.errors import InputError, describe_os_error
-from emcurate.files import atomic_path, digest_bytes, make_output_directory
+from emcurate.files import atomic_path, digest_bytes, make_output_directory, read_regular
 from emcurate.running.report import Report
 
 CHECKPOINT_FILE = "checkpoint.pth"
@@ -108,10 +109,10 @@ def read_checkpoint(path: Path) -> dict[str, Any] | None:
         If the file is not, byte for byte, what was written.
     """
     expected, advice = "the checkpoint as it was written", "leave --resume out to train from the start"
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return None
+    try:
+        content = read_regular(path)
     except OSError as error:
         raise describe_os_error(error, path) from None
     data = memoryview(content)[_HEAD_BYTES:]

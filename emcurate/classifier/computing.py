@@ -21,7 +21,7 @@ from emcurate.classifier.batches import BatchJobs, read_batch
 from emcurate.classifier.card import Weights
 from emcurate.classifier.score_store import Keys, RecordStore
 from emcurate.errors import InputError
-from emcurate.files import make_output_directory, write_once
+from emcurate.files import make_output_directory, read_regular, write_once
 from emcurate.running.jobs import Workers
 from emcurate.running.report import Report
 
@@ -160,7 +160,7 @@ def run_on_cluster(
     from emcurate.classifier.remote import BatchesToRun, run_batch
 
     copy = directory / f"{computing.weights.sha256}.pth"
-    write_once(copy, computing.weights.path.read_bytes(), overwrite=True)
+    write_once(copy, read_regular(computing.weights.path), overwrite=True)
     try:
         weights = replace(computing.weights, path=copy)
         tasks = BatchesToRun(jobs, weights, computing.device, computing.precision, computing.model)

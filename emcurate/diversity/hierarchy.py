@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from emcurate.diversity.kmeans import Clustering, Labels, Progress, begin
 from emcurate.diversity.points import Floats, Points, Rows, write_points
-from emcurate.files import digest_bytes, npy_bytes, write_bytes
+from emcurate.errors import InputError
+from emcurate.files import digest_bytes, npy_bytes, read_regular, write_bytes
 from emcurate.running.jobs import progress
 
 # Clusters of n patches: as many as there are patches in each times `PER_ROOT` squared, so that the work grows with
@@ -83,13 +84,13 @@ class Kept:
         """Return what a k-means had come to, and whether that was its end; None where nothing whole is kept."""
         path = self._directory / f"{name}.centres"
         try:
-            head, _, data = path.read_bytes().partition(b"\n")
+            head, _, data = read_regular(path).partition(b"\n")
             said = json.loads(head)
             if said["digest"] != digest_bytes(data):
                 return None
             centres: Floats = np.load(io.BytesIO(data), allow_pickle=False)
             return Progress(int(said["steps"]), float(said["squares"]), centres), bool(said["done"])
-        except (FileNotFoundError, ValueError, KeyError, TypeError, EOFError):
+        except (InputError, ValueError, KeyError, TypeError, EOFError):
             return None
 
 

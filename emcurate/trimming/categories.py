@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from emcurate.errors import InputError
+from emcurate.files import read_regular
 
 MOST_SUGGESTIONS = 3
 _ADVICE = "see --list-categories for ids and names"
@@ -63,7 +64,7 @@ def _known_id(number: int, categories: Mapping[int, str], source: Path) -> int:
 
 def _read_list(path: Path, categories: Mapping[int, str], source: Path) -> list[int]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_regular(path).decode("utf-8-sig").splitlines()
     except UnicodeDecodeError:
         raise InputError(path, "a text file of 'name: id' lines", "bytes that are no UTF-8 text", _ADVICE) from None
     targets = []

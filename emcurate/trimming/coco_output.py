@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from emcurate.fetching.foresight import foretell_way
 from emcurate.fetching.gathering import Wanted, find_way, gather
 from emcurate.fetching.placing import Link
-from emcurate.files import digest_bytes, digest_file, make_output_directory, refuse_same_directory
+from emcurate.files import digest_bytes, digest_file, make_output_directory, read_regular, refuse_same_directory
 from emcurate.running.jobs import Workers
 from emcurate.running.report import Report
 from emcurate.running.sources import Source
@@ -118,7 +118,7 @@ def write_lists(choice: Choice, part: Part, masks: bool, report: Report) -> None
 def write_report(stage: str, choice: Choice, output: Path, report: Report) -> None:
     """Bring a split's rows of trim_report.csv up to date; the file is a part of its own, since both splits share it."""
     path = output / REPORT_NAME
-    earlier = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    earlier = read_regular(path).decode("utf-8", "replace") if path.exists() else ""
     data = merge_report(earlier, choice.split.name, choice.report_rows()).encode()
     part = Part(output, stage, Source(path, digest_bytes(data), "report"), {path.name}, report, renew=True)
     part.write(path.name, data, replace=earlier.startswith(",".join(REPORT_COLUMNS)))
@@ -194,7 +194,7 @@ def write_metadata(choice: Choice, part: Part) -> None:
 
 def grows(path: Path, data: bytes) -> bool:
     """Return whether a file holds only lines of `data`: some images may have been missing when it was written."""
-    return path.is_file() and set(path.read_bytes().splitlines()) <= set(data.splitlines())
+    return path.is_file() and set(read_regular(path).splitlines()) <= set(data.splitlines())
 
 
 def warn_of_other_split(parts: Sequence[Part], settings: Mapping[str, Any], report: Report) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from emcurate import __version__
-from emcurate.files import digest_bytes
+from emcurate.files import digest_bytes, read_regular
 from emcurate.markdown import make_table
 from emcurate.running.report import Report
 from emcurate.running.sources import Source
@@ -78,5 +78,5 @@ def _is_ours(path: Path, card: bytes) -> bool:
     """Return whether nothing is there, or a card of ours, be it cut off or zeros: one without its notice is not."""
     if not path.is_file():
         return not os.path.lexists(path)
-    there = path.read_bytes()
+    there = read_regular(path)
     return _MARK.encode() in there or card.startswith(there) or not there.strip(b"\0")

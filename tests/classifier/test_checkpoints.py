@@ -1,5 +1,7 @@
 """A checkpoint gives back what was kept, or says that it is not what was written."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -54,3 +56,13 @@ def test_a_damaged_one_is_dropped_with_a_warning_unless_it_was_insisted_on(tmp_p
     report = Report("train_nn")
     assert open_checkpoint(tmp_path, "one", False, False, report).saved is None
     assert "training starts anew" in report.warnings[0] and str(path) in report.warnings[0]
+
+
+@pytest.mark.timeout(20)
+def test_a_checkpoint_that_is_a_pipe_is_named_and_not_waited_for(tmp_path):
+    path = tmp_path / CHECKPOINT_FILE
+    os.mkfifo(path)
+    with pytest.raises(InputError, match="a pipe"):
+        read_checkpoint(path)
+    path.unlink()
+    assert read_checkpoint(path) is None

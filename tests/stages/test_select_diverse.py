@@ -2,6 +2,7 @@
 
 import csv
 import importlib
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -155,6 +156,15 @@ def test_a_run_that_was_broken_off_goes_on_and_ends_with_the_same_bytes(made, pa
     assert 0 < len(runs) < 2 * 4
     assert results(tmp_path / "out") == results(made)
     assert [path.name for path in (tmp_path / "out" / ".emcurate" / "select_diverse").iterdir()] == ["listed.npy"]
+
+
+def test_what_a_run_has_kept_that_was_killed_in_the_end_goes(made, patches, tmp_path):
+    shutil.copytree(made, tmp_path / "out")
+    workdir = tmp_path / "out" / ".emcurate" / "select_diverse"
+    (workdir / "00246f1f09e73623").mkdir()
+    (workdir / "00246f1f09e73623" / "0-3.centres").write_bytes(b"kept")
+    assert run(patches, tmp_path / "out", "--budget", "60") == 0
+    assert [path.name for path in workdir.iterdir()] == ["listed.npy"]
 
 
 def test_a_finished_run_does_nothing_and_other_settings_or_features_are_refused(

@@ -242,7 +242,7 @@ class Torture:
         """Find what differs from an uninterrupted run, and with `of_names` what was left over."""
         found = {name: data for name, data in results(self.out).items() if of_names or not name.endswith(".partial")}
         # Of a README.md nobody but its writer can say that it is no card of his own: it stays, and a warning says so.
-        told = {name for name in found if f"/{name}: another {name} is there" in said}
+        told = {name for name in {*found, *self.expected} if f"/{name}: another {name} is there" in said}
         if different := [name for name in differing(found, self.expected) if name not in told]:
             self.find(f"{where}: status 0, but {some(different)} differ from a run without harm", said)
         elif of_names and (left := sorted(names_in(self.out) ^ self.names)):
