@@ -9,7 +9,7 @@ Writes:  OUTDIR/patches.parquet, a row for every patch of these datasets: what b
          webdataset   {split}-00000.tar, in each an image and a .json a patch, in an order drawn by lot;
          zarr         {split}.zarr, an array (patches, size, size) of uint8;
          h5           {split}-00000.h5, with `images` (patches, size, size) and a dataset for all that is known.
-Example: python data_prep/export.py work/filtered/nn_filtered_fpaths.npz export --format imagefolder --split 0.9
+Example: python data_prep/export.py work/classify_nn/nn_filtered_fpaths.npz export --format imagefolder --split 0.9
 
 A dataset is never in both splits. --budget draws evenly over datasets, and patches of a dataset so that they are spread
 over it; `weight` is for those who draw while they train.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from emcurate import naming
 from emcurate.cli import Arguments
 from emcurate.corpora.foresight import Foreseen, Grid, foresee_images, foresee_videos, foresee_volumes
 from emcurate.curation.closing import format_foreseen
@@ -55,6 +56,7 @@ def foresee(
 ) -> Iterator[Foreseen]:
     """Yield what would come of each input; a kind of inputs that cannot be used stops no other."""
     of_kind = {(step.stage, kind): parsed for step, parsed in checked for kind in step.kinds}
+    owners: dict[str, tuple[str, str]] = {}
     for kind in KINDS:
         of_this = Report(report.stage)
         cleaning, cropping = of_kind.get(("cleanup2d", kind)), of_kind.get(("crop_patches", kind))
@@ -69,15 +71,31 @@ def foresee(
                 given = cleaning["image_pixel_size"]
                 size = None if given is None else (given[0], given[1])
                 how = Cleaning(cleaning["rescale"], cleaning["crop_bar"], size, cleaning["scale"])
-                yield from foresee_images(a.images, cleaning["prefer"], how, grid, of_this, cleaning["workers"])
+                found = foresee_images(a.images, cleaning["prefer"], how, grid, of_this, cleaning["workers"])
+                yield from _of_own_names(found, kind, owners, of_this)
             elif kind == VOLUMES and cutting is not None:
                 how, scale, prefer, workers = (cutting[name] for name in ("sections", "scale", "prefer", "workers"))
                 least = grid.min_size
                 material = DirectoryOfVolumes(a.volumes, how, a.out, of_this, workers, scale, prefer, least)
-                yield from foresee_volumes(material, grid, writes_sections=keeps_all)
+                found = foresee_volumes(material, grid, writes_sections=keeps_all)
+                yield from _of_own_names(found, kind, owners, of_this)
             elif kind == VIDEOS and cutting is not None:
                 prefer, how, scale = of_kind["vid2stack", kind]["prefer"], cutting["sections"], cutting["scale"]
-                yield from foresee_videos(a.videos, prefer, how, scale, grid, of_this, writes_sections=keeps_all)
+                found = foresee_videos(a.videos, prefer, how, scale, grid, of_this, writes_sections=keeps_all)
+                yield from _of_own_names(found, kind, owners, of_this)
         except InputError as error:
             of_this.fail(error)
         report.take(of_this)
+
+
+def _of_own_names(
+    found: Iterable[Foreseen], kind: str, owners: dict[str, tuple[str, str]], report: Report
+) -> Iterator[Foreseen]:
+    """Yield what would come of inputs of a kind, but for those whose dataset's name is that of another kind's input."""
+    for one in found:
+        owner, path = owners.setdefault(naming.fold(one.dataset), (kind, one.path))
+        if owner == kind:
+            yield one
+        else:
+            wanted = "a dataset name of its own"
+            report.fail(InputError(one.path, wanted, f"that of {path} too, {one.dataset}", "rename one of the two"))

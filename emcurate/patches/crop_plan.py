@@ -23,7 +23,7 @@ from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger
 from emcurate.running.ledger_lines import Line
 from emcurate.running.report import Report
-from emcurate.running.sources import Source
+from emcurate.running.sources import Plan, Source
 
 # Patches whose files threads write sooner than processes start; of more, these wait for each other most of the time.
 THREADED_PATCHES = 12_000
@@ -132,6 +132,10 @@ class CropPlan:
         )
         if self.how.store == NOTHING:
             self._warn_of_strangers(report)
+        if self.how.store == TAR:
+            # Shards are of a whole dataset: where anything of one is refused, nothing of it may be written.
+            refused = {sources[key].dataset for key in sources.keys() - plan.todo.keys() - {*plan.done}}
+            plan = Plan({key: why for key, why in plan.todo.items() if sources[key].dataset not in refused}, plan.done)
         unfinished = {sources[key].dataset for key in plan.todo}
         states = {stem: self._state_of_rows(stem) for name in unfinished for stem in self.datasets[name]}
         self.tables.plan(plan, self.material.sections, states, self._has_rows, self._complete)

@@ -45,6 +45,9 @@ OUTCOMES = (CUT, DUPLICATE, EXEMPLAR, INFORMATIVE, UNINFORMATIVE, UNREADABLE, SE
     "passed over",
 )
 
+# Why nothing more is known of a patch.
+UNSEEN = "deduplicate.py has not seen it"
+
 # Of which a selection selects.
 SELECTED_AMONG = (EXEMPLAR, INFORMATIVE)
 
@@ -181,12 +184,15 @@ class Addition:
         no row there.
     name_source : callable, optional
         Gives what the table has for the path of a source.
+    unseen : str
+        Why there is no more to say of patches that deduplicate.py tells nothing of.
     """
 
     columns: Mapping[str, pa.DataType]
     names: pa.StringArray
     describe: Callable[[npt.NDArray[np.int64]], Mapping[str, pa.Array]]
     name_source: Callable[[str], str] | None = None
+    unseen: str = UNSEEN
 
 
 def write_joined(path: Path, results: Results, addition: Addition | None = None, *, overwrite: bool = False) -> int:
@@ -362,7 +368,7 @@ def _join(rows: pa.Table, known: _Known, judged: Judged, added: _Added | None, s
     columns = {name: in_one(rows[name]) for name in rows.column_names if name in schema.names}
     columns |= _take(known.groups, names, GROUP_COLUMNS) | _take(judged.decided, names, DECIDED_COLUMNS)
     columns |= _take(known.leaks, names, LEAK_COLUMNS)
-    outcome, why = _judge(columns, judged.decided, names)
+    outcome, why = _judge(columns, judged.decided, names, UNSEEN if added is None else added.addition.unseen)
     if judged.selected is not None:
         columns |= _take(judged.selected, names, SELECTED_COLUMNS)
         outcome, why = _judge_selection(columns["selected"], judged.selected, names, outcome, why)
@@ -391,7 +397,9 @@ def _take(lookup: Lookup | None, names: pa.Array, kinds: Mapping[str, pa.DataTyp
     return found
 
 
-def _judge(columns: Mapping[str, pa.Array], decided: Lookup | None, names: pa.Array) -> tuple[pa.Array, pa.Array]:
+def _judge(
+    columns: Mapping[str, pa.Array], decided: Lookup | None, names: pa.Array, unseen: str
+) -> tuple[pa.Array, pa.Array]:
     """Return what the last stage that has seen each patch made of it, and why."""
     exemplar, distance, score, label = (columns[name] for name in ("exemplar", "distance", "score", "label"))
     is_duplicate = pc.not_equal(exemplar, names)
@@ -401,7 +409,7 @@ def _judge(columns: Mapping[str, pa.Array], decided: Lookup | None, names: pa.Ar
     where = pc.if_else(is_strange, as_scalar(f"{where}, of another dataset"), as_scalar(where))
     why = pc.if_else(is_duplicate, _text(distance, where), as_scalar("not judged yet"))
     outcome = pc.coalesce(outcome, as_scalar(CUT))
-    why = pc.coalesce(why, as_scalar("deduplicate.py has not seen it"))
+    why = pc.coalesce(why, as_scalar(unseen))
     if decided is None:
         return outcome, why
     kept = columns["kept"]

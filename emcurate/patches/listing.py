@@ -20,7 +20,7 @@ from emcurate.patches.columns import as_column, as_numbers, in_one
 from emcurate.patches.joined import Lookup
 from emcurate.patches.names import parse_names, stems_of
 from emcurate.patches.pathlists import PathList
-from emcurate.patches.reading import find_patch_shape, read_patch, stat_patch
+from emcurate.patches.reading import find_patch_shape, guess_roots, read_patch, spell_reroot, stat_patch
 from emcurate.patches.shards import SHARD_SUFFIX, split_member
 from emcurate.patches.tables import COLUMNS, TABLE_SUFFIX, read_row_groups
 from emcurate.running.jobs import Workers
@@ -245,8 +245,10 @@ def look_at(listing: Listing, report: Report, workers: Workers) -> Seen:
         seen.errors += some.errors
         seen.missing += some.missing
     if seen.missing > count / 2:
-        found = f"{seen.missing:,} of {count:,} not there, such as {seen.errors[0].partition(': expected')[0]}"
-        advice = "if they were moved, say so with --reroot OLD NEW"
+        first = seen.errors[0].partition(": expected")[0]
+        found = f"{seen.missing:,} of {count:,} not there, such as {first}"
+        roots = guess_roots(first, listing.paths.directory) or ("OLD", "NEW")
+        advice = f"if they were moved, say so with {spell_reroot(*roots)}"
         raise InputError(listing.paths.directory, "patches where the list says", found, advice)
     report.fail_all(seen.errors)
     return seen

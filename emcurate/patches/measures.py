@@ -118,7 +118,7 @@ def add_up_all_compiled(
     if places.min() < 0 or last_rows.max() > section.shape[0] or last_columns.max() > section.shape[1]:
         raise ValueError(f"places outside a section of {section.shape}")
     if section.strides[1] != 1 or section.strides[0] < section.shape[1]:
-        section = np.ascontiguousarray(section)
+        section = section.copy()  # not ascontiguousarray, which leaves a single row as it is
     places = np.ascontiguousarray(places, np.int32)
     highest, widest = (int(side) for side in places[:, 2:].max(axis=0))
     ends = 2 * (HALF + 1)

@@ -354,11 +354,12 @@ def read_row_groups(
     may_hold: Callable[[str, str], bool] | None = None,
     also: Sequence[str] = (),
     by: str = "shard",
+    check: Callable[[Path, pq.ParquetFile], None] | None = None,
 ) -> Iterator[pa.Table]:
     """Yield a table, or some of its columns, piece by piece; a table without rows once, empty.
 
     `may_hold` chooses among the pieces by the first and the last name that they have in the column `by`; `also` are
-    columns that a table need not have.
+    columns that a table need not have. `check` is called with the open table before any of it is read.
 
     Raises
     ------
@@ -366,6 +367,8 @@ def read_row_groups(
         If the file is no table of patches.
     """
     with _open_table(path, columns) as parquet:
+        if check is not None:
+            check(path, parquet)
         there = parquet.schema_arrow.names  # which is made anew whenever it is asked for
         columns = [*columns, *(name for name in also if name in there)]
         for group in range(parquet.num_row_groups):
@@ -407,6 +410,16 @@ def _may_hold(parquet: pq.ParquetFile, group: int, by: str, may_hold: Callable[[
     if statistics is None:
         return True
     return bool(statistics.has_min_max) and may_hold(statistics.min, statistics.max)
+
+
+def refuse_other_dataset(path: Path, parquet: pq.ParquetFile) -> None:
+    """Raise `InputError` if a table is another dataset's than its name says, as after two were exchanged."""
+    column, name = parquet.schema_arrow.get_field_index("dataset"), path.name.removesuffix(TABLE_SUFFIX)
+    for group in range(parquet.num_row_groups if column >= 0 else 0):
+        statistics = parquet.metadata.row_group(group).column(column).statistics
+        if statistics is not None and statistics.has_min_max and {statistics.min, statistics.max} != {name}:
+            found = f"those of {statistics.min if statistics.min != name else statistics.max}"
+            raise InputError(path, f"the patches of {name}", found, "run raw/crop_patches.py again")
 
 
 def read_shard_places(path: Path, shard: str) -> tuple[list[str], list[int]]:
@@ -508,7 +521,8 @@ def read_hashes(path: Path, with_turned: bool = False) -> PatchHashes:
     """
     names, words, turned, saturated, shards = [], [], [], [], Shards()
     side = 0
-    for rows in read_row_groups(path, ["patch", "hash"], also=["shard", SATURATED, *([TURNED] if with_turned else [])]):
+    also = ["shard", SATURATED, *([TURNED] if with_turned else [])]
+    for rows in read_row_groups(path, ["patch", "hash"], also=also, check=refuse_other_dataset):
         side = hash_size_of(rows)
         if "shard" in rows.column_names:
             shards.add(rows["shard"])

@@ -33,7 +33,7 @@ def write_account(ledger: Ledger, results: Results, report: Report, *, overwrite
         If a file of a stage is damaged, or another file of that name is there.
     """
     path = ledger.directory / JOINED_NAME
-    source = Source(ledger.directory, results.digest(), JOINED_NAME, is_renewed=True)
+    source = Source(ledger.directory, results.digest(), JOINED_NAME, owner=Path(JOINED_NAME), is_renewed=True)
     plan = ledger.plan({JOINED_NAME: source}, report, root=ledger.directory, overwrite=overwrite)
     if plan.done:
         report.count(COUNTED, ledger.entries[JOINED_NAME].count_of("patches"))

@@ -108,16 +108,17 @@ def write_datasheets(ledger: Ledger, run: Run, report: Report, workers: Workers,
     licences = {**(_decode(noted.get("licences"), dict[str, str]) or {}), **run.licences}
     sheets = find_datasheets(run.before)
     state = digest_of(msgspec.to_builtins(by), licences, {name: find_state(name) for name in [*names, *sheets]})
-    source = Source(out, state, DATASHEET, is_renewed=True)
+    # Of its own, so that a directory that was moved or copied is known to hold it.
+    source = Source(out, state, DATASHEET, owner=Path(DATASHEET), is_renewed=True)
     plan = ledger.plan({DATASHEET: source}, report, root=out, overwrite=overwrite)
     if plan.done:
         return
     datasets, reasons = count_patches(out / JOINED_NAME)
     if "crop_patches" in ledgers:
         add_small(datasets, ledgers["crop_patches"])
-    for dataset in sorted(licences.keys() - {OF_ALL}):
-        if dataset not in datasets:
-            report.warn(f"--licence {dataset}=…: there is no dataset of that name")
+    for dataset in sorted(licences.keys() - {OF_ALL, *datasets}):
+        report.warn(f"--licence {dataset}=…: there is no dataset of that name, and it is not told")
+        del licences[dataset]
     told = [facts for path in sheets if (facts := _read_facts(Path(path_of_text(path)), report)) is not None]
     known = _decode(noted.get("inputs"), list[Input]) or []
     inputs = digest_inputs(names, known, report, workers, contents=run.contents)

@@ -12,7 +12,7 @@ from emcurate.running.comparison import Comparison, some
 from emcurate.running.gone import roots_looked_through
 from emcurate.running.ledger_file import LedgerFile, ledger_paths
 from emcurate.running.ledger_lines import Line
-from emcurate.running.spelled_paths import is_gone, is_same_place
+from emcurate.running.spelled_paths import is_gone, is_same_place, path_of_text
 
 ADVICE = "use another output directory, or --overwrite to make them again"
 
@@ -27,6 +27,9 @@ def refuse_other_roots(run: Comparison) -> None:
             f"those of {some(sorted(other))}",
             "use another output directory, or --overwrite to replace them",
         )
+        if any(Path(path_of_text(each)).name == Path(path_of_text(run.root)).name for each in other):
+            # Their lists name patches where these lay.
+            advice += ", which makes them anew where they are now, if all of it was moved or copied"
         raise InputError(run.directory, f"results of {run.root}", found, advice)
     made = sum(line.made_anything for line in run.entries.values() if line.root in other)
     if made:
@@ -82,10 +85,15 @@ def refuse_taken_names(run: Comparison) -> set[str]:
 
 
 def _is_same(run: Comparison, line: Line) -> bool:
-    """Return whether an input of this run is the one that a line tells of, moved or copied: it is as that was."""
+    """Return whether an input of this run is the one that a line tells of, moved or copied: it is as that was.
+
+    What has an owner that is no place on the disk is the directory's own, wherever that lies and whatever has changed.
+    """
     source = run.sources.get(line.input)
-    same = source is not None and run.entries.get(line.input) is line and source.dataset == line.dataset
-    return same and source is not None and source.fingerprint == line.fingerprint
+    if source is None or run.entries.get(line.input) is not line or source.dataset != line.dataset:
+        return False
+    is_own = isinstance(source.owner, Path) and not source.owner.is_absolute()
+    return is_own or source.fingerprint == line.fingerprint
 
 
 def refuse_changed(run: Comparison, reasons: Mapping[str, str]) -> None:

@@ -128,3 +128,15 @@ def test_a_wrong_flag_is_told_before_anything_is_looked_at(corpus, tmp_path, cap
         curate.main(arguments(corpus, tmp_path / "out", "--dry-run", "--min-size", "33"))
     assert caught.value.code == 2
     assert "argument --min-size" in capsys.readouterr().err
+
+
+def test_a_name_of_two_kinds_of_inputs_is_refused_as_the_run_refuses_it(corpus, tmp_path, capsys):
+    for name in ("i", "v"):
+        (tmp_path / name).mkdir()
+    tifffile.imwrite(tmp_path / "i" / "cell.tif", make_texture((1, 64, 64))[0])
+    tifffile.imwrite(tmp_path / "v" / "cell.tif", make_texture((8, 64, 64)), imagej=True, metadata={"axes": "ZYX"})
+    words = ["--images", str(tmp_path / "i"), "--volumes", str(tmp_path / "v"), "--out", str(tmp_path / "out")]
+    words += ["-cs", "32", "--until", "deduplicate", "-p", "1"]
+    for more in (["--dry-run"], []):
+        assert curate.main([*words, *more]) == 1
+        assert f"{tmp_path / 'v' / 'cell.tif'}: expected a dataset name of its own" in capsys.readouterr().err

@@ -151,3 +151,13 @@ def test_sections_of_any_layout_are_measured_alike(view):
         add_up(section, places, counts, edges)
         found.append((counts.tolist(), edges.tolist()))
     assert found[0] == found[1]
+
+
+def test_a_section_of_one_row_is_measured_whatever_its_stride_says():
+    row = np.random.default_rng(2).integers(0, 256, 200).astype(np.uint8)
+    places = np.array([[0, 0, 1, 16], [0, 16, 1, 24]], np.int32)
+    tall = row[:80].reshape(2, 40)
+    for section in (np.lib.stride_tricks.as_strided(row, (1, 40), (1, 1)), tall[::-1][:1], tall[1:][::-1]):
+        counts, edges = np.zeros((2, 256), np.int64), np.zeros((2, 2, 2), np.int64)
+        measures.add_up_all_compiled(section, places, counts, edges)
+        assert [np.bincount(section[0, x : x + w], minlength=256).tolist() for _, x, _, w in places] == counts.tolist()

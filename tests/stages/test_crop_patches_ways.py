@@ -757,3 +757,19 @@ def test_files_that_nobody_noted_are_left_by_hashing_and_refused_by_what_would_m
     assert short.crop("--hashes-only", "--overwrite") == 0
     assert short.crop("--only", short.fpaths) == 0
     assert sorted(path.name for path in short.patches.glob("*.tiff")) == sorted(listed)
+
+
+def test_a_refused_size_of_shards_writes_nothing(volumes, tmp_path, capsys):
+    sections, flags = tmp_path / "sections", ("-cs", "16", "-s", "3", "--store", "tar", "--shard-size")
+    main(cross_section3d, volumes, sections, "-s", "3")
+    for source, more in ((volumes, ("--from-volumes", *flags)), (sections, (*flags[:2], *flags[4:]))):
+        out = tmp_path / f"from {source.name}"
+        assert main(crop_patches, source, out, *more, "10000") == 0
+        before, made = tree(out), times(out)
+        capsys.readouterr()
+        assert main(crop_patches, source, out, *more, "40") == 1
+        assert "--overwrite" in capsys.readouterr().err
+        assert tree(out) == before
+        assert {path for path, at in times(out).items() if made.get(path) != at and path.parent == out} == set()
+        assert main(crop_patches, source, out, *more, "40", "--overwrite") == 0
+        assert len(list(out.glob("*.tar"))) > len([name for name in before if name.endswith(".tar")])

@@ -15,6 +15,7 @@ from emcurate.comparison import outcome
 from emcurate.images.origins import Origin
 from emcurate.patches import covering, duplicates, tables
 from emcurate.patches import datasets as patches
+from tests.textures import make_texture
 
 deduplicate = importlib.import_module("deduplicated.deduplicate")
 
@@ -488,3 +489,21 @@ def test_a_guard_needs_measures_and_takes_them_from_pixels_that_are_read_anyway(
     write_table(tmp_path / "old", "fly", make_hashes(9))
     assert deduplicate.main([str(tmp_path / "old"), str(tmp_path / "out2"), "--blank-guard"]) == 1
     assert "run raw/crop_patches.py again: patches stay as they are" in capsys.readouterr().err
+
+
+def test_tables_that_were_exchanged_are_named_and_built_upon_by_nothing(tmp_path, capsys):
+    crop_patches = importlib.import_module("raw.crop_patches")
+    patches, images = tmp_path / "patches", tmp_path / "images"
+    images.mkdir()
+    for seed, name in enumerate(("eye", "fly", "wing")):
+        tifffile.imwrite(images / f"{name}-LOC-2d.tiff", make_texture((1, 64, 64), seed=seed)[0])
+    assert crop_patches.main([str(images), str(patches), "-cs", "16", "-p", "1", "--hashes-only"]) == 0
+    one, other = patches / "eye_patches.parquet", patches / "fly_patches.parquet"
+    one.rename(tmp_path / "x")
+    other.rename(one)
+    (tmp_path / "x").rename(other)
+    assert deduplicate.main([str(patches), str(tmp_path / "out"), "-p", "1"]) == 1
+    err = capsys.readouterr().err
+    assert f"{one}: expected the patches of eye, found those of fly" in err and str(other) in err
+    made = {path.name for path in (tmp_path / "out").glob("*_exemplars.npy")}
+    assert made == {"wing_exemplars.npy"}

@@ -150,3 +150,51 @@ def test_a_damaged_datasheet_of_the_set_is_named_and_the_export_goes_on(work, tm
     sheet = run(listed(tmp_path, "two"), tmp_path / "out", *moved)
     err = capsys.readouterr().err
     assert f"{tmp_path / 'two' / 'datasheet.json'}: expected a datasheet" in err and "license" not in sheet
+
+
+def test_of_a_list_somebody_made_all_is_told_that_the_stages_noted_beside_its_patches(work, tmp_path):
+    some = list(PathList(listed(work)))[::3]
+    write_path_list(tmp_path / "hand.npz", some)
+    run(tmp_path / "hand.npz", tmp_path / "out")
+    rows = pd.read_parquet(tmp_path / "out" / "patches.parquet").set_index("patch")
+    whole = pd.read_parquet(work / "one" / "patches.parquet").set_index("patch")
+    left = rows[rows["outcome"] != "exported"]
+    assert len(left) == len(whole) - len(some)
+    pd.testing.assert_frame_equal(left[["outcome", "why"]], whole.loc[left.index, ["outcome", "why"]])
+    assert rows["exemplar"].equals(whole.loc[rows.index, "exemplar"])
+
+
+def test_of_a_list_from_two_sets_nothing_is_told_that_nobody_knows(work, tmp_path):
+    some = [*list(PathList(listed(work)))[::2], *PathList(listed(work, "two"))]
+    write_path_list(tmp_path / "both.npz", some)
+    run(tmp_path / "both.npz", tmp_path / "out")
+    rows = pd.read_parquet(tmp_path / "out" / "patches.parquet")
+    assert set(rows["why"]) == {"listed in both.npz", "not listed, and nothing here tells what became of it"}
+    assert (rows["outcome"] == "exported").sum() == len(some)
+
+
+def test_a_licence_of_what_is_not_there_is_not_told_neither_now_nor_later(work, tmp_path):
+    assert "wing" not in run(listed(work), tmp_path / "out", "--licence", "wing=MIT")["emcurate"]["licences"]
+    assert "wing" not in run(listed(work), tmp_path / "out", "--licence", "fly=MIT")["emcurate"]["licences"]
+
+
+def test_a_copied_export_is_its_own_directory(work, tmp_path):
+    run(listed(work), tmp_path / "one", "--relative", "--budget", "6")
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    run(listed(work), tmp_path / "two", "--relative", "--budget", "6")
+    assert not differing(tree(tmp_path / "two"), tree(tmp_path / "one"))
+    assert (
+        run(listed(work), tmp_path / "two", "--relative", "--budget", "7", "--overwrite")["description"][:5] == "7 of "
+    )
+    run(listed(work), tmp_path / "two", "--relative", "--budget", "7", "--verify")
+
+
+def test_moved_patches_are_guessed_as_by_the_other_stages(work, tmp_path, capsys):
+    shutil.copytree(work / "two", tmp_path / "moved")
+    write_path_list(
+        tmp_path / "hand.npz", [p.replace(str(work / "two"), "/gone") for p in PathList(listed(work, "two"))]
+    )
+    shutil.rmtree(tmp_path / "moved" / "deduplicate" / "deduplicated_fpaths.npz")
+    shutil.move(tmp_path / "hand.npz", tmp_path / "moved" / "deduplicate" / "deduplicated_fpaths.npz")
+    run(listed(tmp_path, "moved"), tmp_path / "out", status=1)
+    assert f"--reroot /gone {tmp_path / 'moved'}" in capsys.readouterr().err

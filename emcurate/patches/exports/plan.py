@@ -21,7 +21,7 @@ from emcurate.patches.exports.choice import NOWHERE, SPLITS, UNREADABLE, Choice,
 from emcurate.patches.exports.formats import FORMATS, describe
 from emcurate.patches.exports.pieces import How, Index, Piece, PieceJobs, Split, piece_key
 from emcurate.patches.fitting import RESIZE
-from emcurate.patches.joined import JOINED_NAME, Addition, Results, write_joined
+from emcurate.patches.joined import JOINED_NAME, UNSEEN, Addition, Results, write_joined
 from emcurate.patches.joined import UNREADABLE as UNREADABLE_OUTCOME
 from emcurate.patches.leaks import LEAK_COLUMNS, Leaks
 from emcurate.patches.listing import KNOWN_COLUMNS, Listing, Seen
@@ -42,6 +42,9 @@ EXPORT_COLUMNS: dict[str, pa.DataType] = {
 }
 EXPORTED, LEFT_OUT = "exported", "left out"
 
+# The stages that say what becomes of patches.
+JUDGING = ("deduplicate", "classify_nn", "filter_measures", "select_diverse")
+
 # What the name of a path list ends in.
 LIST_SUFFIX = ".npz"
 
@@ -60,12 +63,37 @@ def find_results(fpaths: Path, listing: Listing) -> Results:
         if (reroot := listing.paths.reroot) is not None:
             found += [Path(reroot[1]) / p.relative_to(reroot[0]) for p in found if p.is_relative_to(reroot[0])]
         places += [new for new in dict.fromkeys(path.parent for path in found) if new not in places]
+    places += [place for place in _find_beside(listing) if place not in places]
     groups = next((place for place in places if Results(groups=place).group_tables()), None)
     decided, selected = (
         next((path for place in places for name in names if (path := place / name).is_file()), None)
         for names in (DECIDED_FILES, [SELECTED_FILE])
     )
     return Results(tuple(listing.directories), groups, decided, selected)
+
+
+def _find_beside(listing: Listing) -> list[Path]:
+    """Return the directories beside that of the patches, as in OUT, of the stages that went on with them.
+
+    A list that somebody has made has no stage behind it that would tell. Where a stage has gone on twice nothing says
+    which counts, and where patches are of several directories no one account has all of it.
+    """
+    if len(listing.directories) != 1:
+        return []
+    found, stages = [listing.directories[0]], set()
+    beside = sorted(path for path in found[0].parent.iterdir() if path.is_dir()) if found[0].is_dir() else []
+    for place in found:  # which grows
+        for other in beside:
+            for ledger in read_ledgers(other):
+                read = {Path(path_of_text(line.source)) for line in ledger.entries.values() if line.source}
+                assert ledger.header is not None
+                if other in found or ledger.header.stage not in JUDGING or place not in read | {p.parent for p in read}:
+                    continue
+                if ledger.header.stage in stages:
+                    return []
+                stages.add(ledger.header.stage)
+                found.append(other)
+    return found[1:]
 
 
 class ExportPlan:
@@ -237,7 +265,9 @@ class ExportPlan:
         path = self._ledger.directory / JOINED_NAME
         name_source = self._name_source if self._relative else None
         columns = EXPORT_COLUMNS | (LEAK_COLUMNS if self._leaks is not None else {})
-        addition = Addition(columns, in_one(self._known["patch"]), self._account_for, name_source)
+        # Where nothing tells of duplicates, nobody can say that a patch was not looked at.
+        unseen = UNSEEN if self._results.groups is not None else "not listed, and nothing here tells what became of it"
+        addition = Addition(columns, in_one(self._known["patch"]), self._account_for, name_source, unseen)
         count = write_joined(path, self._results, addition, overwrite=self._replaces(JOINED_NAME))
         self._ledger.finish(JOINED_NAME, [note_output(path, self._ledger.directory)], {"patches": count})
 
