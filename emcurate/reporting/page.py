@@ -319,11 +319,11 @@ def spell_sizes(dataset: Dataset) -> str:
 
 
 def _first_messages(stages: Sequence[StageRun]) -> Mapping[str, tuple[list[str], int]]:
-    """Return the warnings of each stage that has any, and how many more there are."""
-    said: dict[str, list[str]] = {}
+    """Return the warnings of each stage that has any, and how many more there are; a stage may run twice and say one."""
+    said: dict[str, dict[str, None]] = {}
     for stage in stages:
-        said.setdefault(stage.stage, []).extend(stage.warnings)
-    return {name: (all_[:MESSAGES], max(0, len(all_) - MESSAGES)) for name, all_ in said.items() if all_}
+        said.setdefault(stage.stage, {}).update(dict.fromkeys(stage.warnings))
+    return {name: ([*all_][:MESSAGES], max(0, len(all_) - MESSAGES)) for name, all_ in said.items() if all_}
 
 
 @functools.cache

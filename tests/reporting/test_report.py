@@ -135,6 +135,15 @@ def test_nothing_that_data_files_hold_becomes_markup(made, tmp_path):
     assert not re.search(r"https?://", re.sub(r'xmlns="[^"]*"', "", render(run, summary)))
 
 
+def test_a_warning_of_both_runs_of_a_stage_is_told_once(made, tmp_path):
+    _, summary = made
+    runs = [
+        StageRun("crop_patches", words, 1.0, "", ("the voxel size is odd", f"only {words}")) for words in ("a", "b")
+    ]
+    text = "".join(Page(render(ReportedRun(tmp_path, "curate", runs), summary)).text)
+    assert text.count("the voxel size is odd") == 1 and "only a" in text and "only b" in text
+
+
 def test_numbers_of_the_summary_stand_on_the_page(made, tmp_path):
     frame, summary = made
     text = " ".join("".join(Page(render(ReportedRun(tmp_path, "curate"), summary)).text).split())
