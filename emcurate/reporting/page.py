@@ -319,7 +319,7 @@ def spell_sizes(dataset: Dataset) -> str:
 
 
 def _first_messages(stages: Sequence[StageRun]) -> Mapping[str, tuple[list[str], int]]:
-    """Return the warnings of each stage that has any, and how many more there are; each once, as a stage may run twice."""
+    """Return the warnings of each stage that has any, each once, and how many more there are."""
     said: dict[str, dict[str, None]] = {}
     for stage in stages:
         said.setdefault(stage.stage, {}).update(dict.fromkeys(stage.warnings))
