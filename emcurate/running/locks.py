@@ -68,9 +68,17 @@ def _is_free(path: Path) -> bool:
     try:
         with open_regular(path) as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            _let_go(file.fileno())
     except (OSError, InputError):
         return False
     return True
+
+
+def _let_go(file: int) -> None:
+    """Unlock a file before it is closed: a process that is just being started has it open as well, for a moment."""
+    if fcntl is not None:
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def wait_for_lock(file: IO[Any]) -> None:
@@ -110,6 +118,7 @@ def release_locks(but: Collection[Path] = ()) -> None:
             ends.pop()()
     finally:
         for path in [path for path in _held if path not in but]:
+            _let_go(_held[path])
             os.close(_held.pop(path))
 
 
