@@ -106,7 +106,8 @@ def write_datasheets(ledger: Ledger, run: Run, report: Report, workers: Workers,
     by = before if before and before.made == made else _go_on(before, run.command, made)
     # What was said once need not be said again.
     licences = {**(_decode(noted.get("licences"), dict[str, str]) or {}), **run.licences}
-    sheets = find_datasheets(run.before)
+    behind = [place for place in run.before if place != out]  # a list may lie where what is made of it goes
+    sheets = find_datasheets(behind, out)
     state = digest_of(msgspec.to_builtins(by), licences, {name: find_state(name) for name in [*names, *sheets]})
     # Of its own, so that a directory that was moved or copied is known to hold it.
     source = Source(out, state, DATASHEET, owner=Path(DATASHEET), is_renewed=True)
@@ -128,7 +129,7 @@ def write_datasheets(ledger: Ledger, run: Run, report: Report, workers: Workers,
         versions=by.versions,
         commit=by.commit,
         commands=by.commands,
-        parameters=find_parameters({**_ledgers_in(run.before), **ledgers}),
+        parameters=find_parameters({**_ledgers_in(behind), **ledgers}),
         licences=licences if OF_ALL in licences else _take_over_licences(told, datasets) | licences,
         inputs=[Input(each.path, each.size, each.sha256) for each in all_inputs],
         results=digest_results(out, ledgers),
@@ -165,10 +166,10 @@ def write_both(ledger: Ledger, facts: Facts, run: Run, sets: Sequence[Files], de
     ledger.finish(DATASHEET, outputs, msgspec.to_builtins(dict(details)))
 
 
-def find_datasheets(directories: Iterable[Path]) -> list[str]:
-    """Return the datasheets that tell of results in some directories: there, or in OUT, which is one above."""
+def find_datasheets(directories: Iterable[Path], but: Path) -> list[str]:
+    """Return the datasheets, but one directory's, that tell of results: where these are, or in OUT, which is above."""
     places = dict.fromkeys(place for directory in directories for place in (directory, directory.parent))
-    return [path_as_text(path) for place in places if (path := place / DATASHEET).is_file()]
+    return [path_as_text(path) for place in places if place != but and (path := place / DATASHEET).is_file()]
 
 
 def _read_facts(path: Path, report: Report) -> Facts | None:

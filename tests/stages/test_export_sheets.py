@@ -198,3 +198,16 @@ def test_moved_patches_are_guessed_as_by_the_other_stages(work, tmp_path, capsys
     shutil.move(tmp_path / "hand.npz", tmp_path / "moved" / "deduplicate" / "deduplicated_fpaths.npz")
     run(listed(tmp_path, "moved"), tmp_path / "out", status=1)
     assert f"--reroot /gone {tmp_path / 'moved'}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["out", "out/lists"])
+def test_an_export_is_never_based_on_itself_wherever_its_list_lies(work, tmp_path, place):
+    (tmp_path / place).mkdir(parents=True)
+    fpaths = tmp_path / place / "hand.npz"
+    write_path_list(fpaths, list(PathList(listed(work))))
+    first = run(fpaths, tmp_path / "out")
+    whole = tree(tmp_path / "out")
+    assert [each["path"] for each in first["emcurate"]["based_on"]] == [str(work / "one" / "datasheet.json")]
+    for _ in range(2):
+        assert run(fpaths, tmp_path / "out") == first
+    assert not differing(tree(tmp_path / "out"), whole)
