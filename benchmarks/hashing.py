@@ -2,6 +2,7 @@
 
 Without arguments: microseconds a patch of imagehash.dhash, compute_dhash (Pillow, patch by patch) and hash_patches (a
 section at once), which take turns in one process; the median counts.
+Compiled loops are used from the first patch on.
 With --prove N: N million patches of several sizes, half of them of made sections and half of the images in
 EMCURATE_DATA if it is set, hashed both ways, and how many hashes differ.
 
@@ -27,7 +28,7 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from emcurate.patches.hashing import compute_dhash
-from emcurate.patches.section_hashes import hash_patches
+from emcurate.patches.section_hashes import LOOPS, hash_patches
 
 CROPS = (64, 128, 224, 256)
 HASHES = (8, 16)
@@ -134,6 +135,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the patches to compare (default: %(default)s)")
     add_flags(parser)
     arguments = parser.parse_args()
+    LOOPS.compiled_from = 0
     if arguments.prove:
         return int(prove(arguments.prove, arguments.seed) > 0)
     print_times(arguments)

@@ -122,7 +122,7 @@ def compare_with_cleanvision(root: Path, crop: int, count: int) -> float:
     root.mkdir()
     kinds = write_kinds(root, crop, count)
     paths = [path for some in kinds.values() for path in some]
-    measures.COMPILED_FROM = 0
+    measures.LOOPS.compiled_from = 0
     flag_by_measures(paths[:1])  # so that all is loaded, by both
     flag_by_cleanvision(paths[:1])
     ours, our_blur, our_seconds = flag_by_measures(paths)

@@ -82,7 +82,8 @@ def run(
     if from_volumes:
         material = DirectoryOfVolumes(imdir, sections, patchdir, report, workers, scale, prefer, min_size)
     else:
-        workers.warm_up()
+        if store == FILES and not hashes_only:
+            workers.warm_up()
         material = DirectoryOfSections(Path(imdir), report, scale)
     if selection is not None and material.sections and not any(map(selection.has_any, material.sections)):
         found, advice = "only patches of others", "name the directory that the list's patches were cut from"

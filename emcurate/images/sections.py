@@ -119,6 +119,16 @@ def find_shape(start: bytes, size: int) -> tuple[int, int] | None:
     return (height, width) if len(head) + height * width == size and start.startswith(head) else None
 
 
+def find_own_shape(path: str | Path) -> tuple[int, int] | None:
+    """Return the height and width of a complete file of `write_section`, known from its head; None of any other file.
+
+    Raises OSError as the system does.
+    """
+    with open(path, "rb", buffering=0, opener=open_at_once) as file:
+        state = os.fstat(file.fileno())
+        return find_shape(file.read(HEAD_BYTES), state.st_size) if stat.S_ISREG(state.st_mode) else None
+
+
 def _read_own(path: Path) -> npt.NDArray[np.uint8] | None:
     """Return the pixels of a file that `write_section` wrote, and None of any other.
 

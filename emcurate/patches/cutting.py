@@ -19,15 +19,13 @@ from emcurate.files import Output, note_output, write_files
 from emcurate.images.origins import Origin
 from emcurate.images.resampling import Scale
 from emcurate.images.sections import encode_section
+from emcurate.patches.examining import examine, in_groups
 from emcurate.patches.grid import iter_grid
 from emcurate.patches.hashing import BoolArray, hash_npy
-from emcurate.patches.measures import measure_places
-from emcurate.patches.orientations import ORIENTATIONS, hash_places_turned
-from emcurate.patches.section_hashes import hash_places
 from emcurate.patches.selection import Corners
 from emcurate.patches.shards import ShardWriter
 from emcurate.patches.table_parts import make_metadata
-from emcurate.patches.tables import Cut, pack_bits, write_cuts
+from emcurate.patches.tables import Cut, write_cuts
 
 # Where patches go: each into a file with its hash beside it, into tars, or nowhere, so that only the table is made.
 STORES = (FILES, TAR, NOTHING) = ("files", "tar", "nothing")
@@ -151,35 +149,26 @@ def cut(job: CutJob) -> Done:
         if job.shard is not None:
             replace = job.replaces >= job.chosen.keys()
             shard = stack.enter_context(ShardWriter(job.shard, overwrite=replace))
-        for piece in job.pieces:
-            for section, pixels in piece.sections():
-                stem = section.stem
+        for group in in_groups(_locate(job, done.problems)):
+            for found, examined in zip(group, examine(group, job.how, measured=job.table is not None), strict=True):
+                stem, pixels, places, wanted = found.section.stem, found.pixels, found.places, found.wanted
+                offsets: npt.NDArray[np.int64] | None = None
+                outputs: list[Output] = []
                 try:
-                    if isinstance(pixels, InputError):
-                        raise pixels
-                    places, wanted = find_patches(pixels, stem, job.how, job.chosen[stem])
-                    if stem not in job.hashed:
-                        places, wanted = places[wanted], wanted[wanted]
-                    hashes, packed = _hash(pixels, places, job.how)
-                    offsets = None
                     if shard is not None:
                         offsets = np.full(len(places), -1, np.int64)
                         offsets[wanted] = [shard.add(*file) for file in _encode(pixels, stem, places[wanted])]
-                        done.sections[stem] = []
                     elif job.how.store == FILES:
-                        files = _encode(pixels, stem, places[wanted], hashes[wanted])
+                        files = _encode(pixels, stem, places[wanted], examined.hashes[wanted])
                         outputs, new = write_files(job.how.patchdir, files, overwrite=stem in job.replaces)
-                        done.sections[stem] = outputs
                         done.new += new
-                    else:
-                        done.sections[stem] = []
                 except InputError as error:
                     done.problems.append(str(error))
                     continue
+                done.sections[stem] = outputs
                 done.patches += len(places)
                 name = job.shard.name if job.shard is not None else None
-                measures = None if job.table is None else measure_places(pixels, places)
-                cuts.append(Cut(section, places, packed, name, offsets, measures))
+                cuts.append(Cut(found.section, places, examined.packed, name, offsets, examined.measures))
     if shard is not None:
         done.shard, done.new = shard.output, int(shard.written)
     if job.table is not None and cuts:
@@ -196,16 +185,30 @@ def cut(job: CutJob) -> Done:
     return done
 
 
-def _hash(
-    pixels: npt.NDArray[np.uint8], places: npt.NDArray[np.int32], how: Cutting
-) -> tuple[BoolArray, npt.NDArray[np.uint8]]:
-    """Return the hashes of patches, (n, side, side), and what the table gets: these, or those of all orientations."""
-    if not how.orientations:
-        hashes = hash_places(pixels, places, how.crop_size, how.hash_size, how.hash)
-        return hashes, pack_bits(hashes)
-    turned = hash_places_turned(pixels, places, how.crop_size, how.hash_size, how.hash)
-    packed = pack_bits(turned.reshape(-1, how.hash_size, how.hash_size))
-    return turned[:, 0], packed.reshape(len(places), ORIENTATIONS * packed.shape[1])
+@dataclass(frozen=True)
+class _Located:
+    """A section, (height, width) uint8, where the patches are that are looked at, and which of them are wanted."""
+
+    section: naming.Section
+    pixels: npt.NDArray[np.uint8]
+    places: npt.NDArray[np.int32]
+    wanted: npt.NDArray[np.bool_]
+
+
+def _locate(job: CutJob, problems: list[str]) -> Iterator[_Located]:
+    """Yield the sections of a job; `problems` receives why others cannot be cut."""
+    for piece in job.pieces:
+        for section, pixels in piece.sections():
+            try:
+                if isinstance(pixels, InputError):
+                    raise pixels
+                places, wanted = find_patches(pixels, section.stem, job.how, job.chosen[section.stem])
+            except InputError as error:
+                problems.append(str(error))
+                continue
+            if section.stem not in job.hashed:
+                places, wanted = places[wanted], wanted[wanted]
+            yield _Located(section, pixels, places, wanted)
 
 
 def find_patches(

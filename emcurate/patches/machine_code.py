@@ -14,10 +14,14 @@ import importlib
 import importlib.util
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import xxhash
 
 from emcurate.errors import InputError
@@ -35,6 +39,60 @@ INTRINSIC = "llvm."
 # In place of what would tell Python of an error: loops that are kept make none, and such a call ends the process.
 STUB = "declare void @llvm.trap()\ndefine void @{name}() {{\n  call void @llvm.trap()\n  unreachable\n}}\n"
 NOTHING = "@{name} = constant i8 0\n"
+
+
+@dataclass
+class Loops:
+    """A compiled function of a module, which is loaded, or compiled where nobody has, only once that pays.
+
+    Parameters
+    ----------
+    module, name, prototype
+        As `load` takes them.
+    loaded_from, compiled_from : int
+        How much this process must have had to do, in all, for loading to pay, and for compiling.
+    """
+
+    module: str
+    name: str
+    prototype: Callable[[int], Any]
+    loaded_from: int
+    compiled_from: int
+    _done: int = 0
+    _function: Any = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def pay(self, count: int) -> bool:
+        """Note that so much is to be done, and return whether it pays to do it by these loops."""
+        self._done += count
+        if self._function is not None or self._done >= self.compiled_from:
+            return True
+        return self._done >= self.loaded_from and is_kept(self.module)
+
+    def __call__(self, *arguments: int) -> None:
+        """Run the loops, without Python's lock."""
+        with self._lock:  # or several threads would compile them at once
+            if self._function is None:
+                self._function = load(self.module, self.name, self.prototype)
+        self._function(*arguments)
+
+
+def addressable(section: npt.NDArray[np.uint8], ends: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
+    """Return a section whose rows lie in memory as loops expect, or raise `ValueError` where places are outside it.
+
+    Of a pointer nobody could tell what does not lie in the section.
+
+    Parameters
+    ----------
+    section : (height, width) uint8
+    ends : (n, 4) int32
+        First row, first column, and the row and column behind the last, of all places in it.
+    """
+    if ends.min() < 0 or ends[:, 2].max() > section.shape[0] or ends[:, 3].max() > section.shape[1]:
+        raise ValueError(f"places outside a section of {section.shape}")
+    if section.strides[1] != 1 or section.strides[0] < section.shape[1]:
+        return section.copy()  # not ascontiguousarray, which leaves a single row as it is
+    return section
 
 
 def is_kept(module: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from emcurate.patches import machine_code
+from emcurate.patches.machine_code import Loops, addressable
 
 # Mean and standard deviation of the grey values; their Shannon entropy in bits (`skimage.measure.shannon_entropy`); the
 # blur metric of Crete et al., SPIE 6492 (2007), doi 10.1117/12.702790, 0 sharp to 1 (`skimage.measure.blur_effect`);
@@ -31,9 +31,9 @@ NARROWEST = BEFORE + AFTER + 1
 # Patches from which on a process loads the compiled loops, or compiles them where nobody has: numpy takes as long for
 # the first as loading does, and for some ten thousand as compiling.
 LOADED_FROM, COMPILED_FROM = 250, 1000
-LOOPS = "emcurate.patches.measure_loops"
 _ADDRESS, _NUMBER = ctypes.c_void_p, ctypes.c_int64
-LOOPS_TAKE = ctypes.CFUNCTYPE(None, _ADDRESS, _NUMBER, _ADDRESS, _NUMBER, *[_ADDRESS] * 7, _NUMBER, _NUMBER)
+_TAKES = ctypes.CFUNCTYPE(None, _ADDRESS, _NUMBER, _ADDRESS, _NUMBER, *[_ADDRESS] * 7, _NUMBER, _NUMBER)
+LOOPS = Loops("emcurate.patches.measure_loops", "add_up_all", _TAKES, LOADED_FROM, COMPILED_FROM)
 
 # Histograms that the compiled loops fill in turn.
 HISTOGRAMS = 4
@@ -46,8 +46,6 @@ BATCH = 1024
 
 IntArray = npt.NDArray[np.int64]
 Sums = Callable[[npt.NDArray[np.uint8], npt.NDArray[np.int32], IntArray, IntArray], None]
-
-_measured = 0  # patches, by this process
 
 
 def measure_places(section: npt.NDArray[np.uint8], places: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
@@ -100,11 +98,7 @@ def _conclude(counts: IntArray, edges: IntArray) -> npt.NDArray[np.float64]:
 
 def _choose_loops(count: int, width: int) -> Sums:
     """Return compiled loops if they are loaded or soon pay, else what numpy can do; both give the same sums."""
-    global _measured
-    _measured += count
-    if width <= WIDEST and (_measured >= COMPILED_FROM or (_measured >= LOADED_FROM and machine_code.is_kept(LOOPS))):
-        return add_up_all_compiled
-    return add_up_all_plainly
+    return add_up_all_compiled if width <= WIDEST and LOOPS.pay(count) else add_up_all_plainly
 
 
 def add_up_all_compiled(
@@ -113,12 +107,7 @@ def add_up_all_compiled(
     """Do what `add_up_all_plainly` does by the loops of `emcurate.patches.measure_loops`."""
     if not len(places):
         return
-    # Of a pointer nobody could tell what does not lie in the section.
-    last_rows, last_columns = places[:, 0] + places[:, 2], places[:, 1] + places[:, 3]
-    if places.min() < 0 or last_rows.max() > section.shape[0] or last_columns.max() > section.shape[1]:
-        raise ValueError(f"places outside a section of {section.shape}")
-    if section.strides[1] != 1 or section.strides[0] < section.shape[1]:
-        section = section.copy()  # not ascontiguousarray, which leaves a single row as it is
+    section = addressable(section, np.hstack([places[:, :2], places[:, :2] + places[:, 2:]]))
     places = np.ascontiguousarray(places, np.int32)
     highest, widest = (int(side) for side in places[:, 2:].max(axis=0))
     ends = 2 * (HALF + 1)
@@ -130,7 +119,7 @@ def add_up_all_compiled(
         np.empty(widest + 2, np.uint8),
     )
     assert counts.dtype == edges.dtype == np.int64 and counts.flags.c_contiguous and edges.flags.c_contiguous
-    machine_code.load(LOOPS, "add_up_all", LOOPS_TAKE)(
+    LOOPS(
         *(section.ctypes.data, section.strides[0], places.ctypes.data, len(places)),
         *(array.ctypes.data for array in (counts, edges, *room)),
         *(highest, widest),

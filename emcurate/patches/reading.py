@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from emcurate import naming
 from emcurate.errors import InputError
-from emcurate.files import is_there, open_at_once
+from emcurate.files import is_there
 from emcurate.images.resampling import Resampled
-from emcurate.images.sections import HEAD_BYTES, decode_section, find_shape, read_section, read_size
+from emcurate.images.sections import HEAD_BYTES, decode_section, find_own_shape, find_shape, read_section, read_size
 from emcurate.patches.shards import find_member, split_member
 from emcurate.patches.tables import TABLE_SUFFIX, read_metadata, read_resampled
 
@@ -50,12 +50,10 @@ def find_patch_shape(path: str | Path) -> tuple[int, int] | None:
     Raises `InputError` if there is none, and OSError as the system does.
     """
     member = find_member(os.fspath(path))
-    if member is not None:
-        start, size = member.read_start(HEAD_BYTES)
-        return find_shape(bytes(start), size)
-    with open(path, "rb", buffering=0, opener=open_at_once) as file:
-        state = os.fstat(file.fileno())
-        return find_shape(file.read(HEAD_BYTES), state.st_size) if stat.S_ISREG(state.st_mode) else None
+    if member is None:
+        return find_own_shape(path)
+    start, size = member.read_start(HEAD_BYTES)
+    return find_shape(bytes(start), size)
 
 
 def patch_exists(path: str | Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from emcurate.errors import InputError, describe_os_error
 from emcurate.files import check_regular, describe_content, list_entries
 from emcurate.images.origins import IMAGE, VOLUME, Origin
 from emcurate.images.resampling import Factors, Scale, find_factors, resample, resampled_shape
-from emcurate.images.sections import read_section, read_size
+from emcurate.images.sections import find_own_shape, read_section, read_size
 from emcurate.running.claims import Notes
 from emcurate.running.jobs import Workers
 from emcurate.running.report import Report
@@ -29,6 +30,9 @@ HOW_TO_GIVE = "make sections with raw/cleanup2d.py --image-pixel-size or raw/cro
 
 # Sections that one job cuts at most: a second or two of work.
 SECTIONS_A_JOB = 32
+
+# Pixels of sections up to which threads cut them; see `emcurate.volumes.slabs`.
+THREADED_PIXELS = 1 << 29
 
 # Jobs a worker gets of one dataset at least, if there are enough sections, so that all end at about the same time.
 JOBS_A_WORKER = 4
@@ -157,8 +161,21 @@ class DirectoryOfSections:
         yield list(datasets)
 
     def suits_threads(self, datasets: Collection[str]) -> bool:
-        """Return False: what decodes images may end its process, or hold Python's lock."""
-        return False
+        """Return whether datasets are sooner cut by threads: of a few sections, none of which has to be decoded.
+
+        What decodes images may end its process.
+        """
+        pixels = 0.0
+        for stem, section in self.sections.items():
+            if section.dataset in datasets:
+                try:
+                    height, width = find_own_shape(self._paths[stem]) or (math.inf, math.inf)
+                except OSError:
+                    return False  # reading it says why
+                pixels += height * width
+                if pixels > THREADED_PIXELS:
+                    return False
+        return True
 
     def divide(self, stems: Sequence[str], workers: Workers) -> Iterator[Sequence[str]]:
         """Divide sections of one dataset among jobs."""

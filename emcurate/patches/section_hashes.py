@@ -1,12 +1,14 @@
 """Hashes of all patches of a section at once: the bits of `imagehash.dhash`, in a fraction of its time.
 
 Pillow shrinks 8-bit images in integers: first along rows, then along columns, each sum of weighted pixels rounded to
-a byte. Here both are matrix products of many patches. Their factors are whole multiples of 2^-22 and their sums below
-2^9, which float64 holds exactly, so no order of adding, number of threads or processor can change a bit.
+a byte. Compiled loops do just that for all patches of a section. Where it does not pay to load a compiler, both are
+matrix products of many patches: their factors are whole multiples of 2^-22 and their sums below 2^9, which float64
+holds exactly, so no order of adding, number of threads or processor can change a bit.
 """
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import math
 import threading
@@ -16,6 +18,7 @@ import numpy.typing as npt
 
 from emcurate.patches.grid import iter_grid
 from emcurate.patches.hashing import HASHES, BoolArray, compute_hash
+from emcurate.patches.machine_code import Loops, addressable
 
 # Pillow's resampling of bytes: weights are rounded to multiples of 2^-22 (src/libImaging/Resample.c, PRECISION_BITS).
 WEIGHT_UNIT = 2.0**-22
@@ -29,6 +32,12 @@ BATCH_PIXELS = 1 << 17
 # Multiplications in one matrix product. For more than these OpenBLAS, numpy's usual library, starts threads, which
 # gain nothing here and make the product up to a hundred times slower where the cores are busy.
 PRODUCT_SIZE = 1 << 18
+
+# Patches from which on a process loads the compiled loops, or compiles them where nobody has.
+LOADED_FROM, COMPILED_FROM = 1000, 10_000
+_ADDRESS, _NUMBER = ctypes.c_void_p, ctypes.c_int64
+_TAKES = ctypes.CFUNCTYPE(None, _ADDRESS, *[_NUMBER] * 2, _ADDRESS, *[_NUMBER] * 3, *[_ADDRESS] * 7)
+LOOPS = Loops("emcurate.patches.hash_loops", "hash_all", _TAKES, LOADED_FROM, COMPILED_FROM)
 
 _kept = threading.local()
 
@@ -101,6 +110,31 @@ def hash_patches(
     -------
     (n, hash_size, hash_size) bool
     """
+    return (hash_by_loops if LOOPS.pay(len(corners)) else hash_by_products)(section, corners, crop_size, hash_size)
+
+
+def hash_by_loops(
+    section: npt.NDArray[np.uint8], corners: npt.NDArray[np.int32], crop_size: int, hash_size: int
+) -> BoolArray:
+    """Do what `hash_patches` does by the loops of `emcurate.patches.hash_loops`."""
+    hashes = np.empty((len(corners), hash_size, hash_size), np.bool_)
+    if len(corners):
+        section = addressable(section, np.hstack([corners, corners + crop_size]))
+        corners = np.ascontiguousarray(corners, np.int32)
+        weights = [*_whole_weights(crop_size, hash_size + 1), *_whole_weights(crop_size, hash_size)]
+        room = np.empty((hash_size + 1, crop_size), np.int32), np.empty(hash_size + 1, np.int32)
+        size = (len(section) - 1) * section.strides[0] + section.shape[1]
+        LOOPS(
+            *(section.ctypes.data, section.strides[0], size, corners.ctypes.data, len(corners), crop_size, hash_size),
+            *(array.ctypes.data for array in (*weights, *room, hashes)),
+        )
+    return hashes
+
+
+def hash_by_products(
+    section: npt.NDArray[np.uint8], corners: npt.NDArray[np.int32], crop_size: int, hash_size: int
+) -> BoolArray:
+    """Do what `hash_patches` does by products of matrices."""
     hashes = np.empty((len(corners), hash_size, hash_size), np.bool_)
     batch = max(1, BATCH_PIXELS // crop_size**2)
     band = min(crop_size, max(1, BATCH_PIXELS // crop_size))  # rows, all of them but in patches larger than a batch
@@ -169,6 +203,17 @@ def _lanczos_weights(length: int, count: int) -> npt.NDArray[np.float64]:
             weights[i, x] = int(share / WEIGHT_UNIT + math.copysign(0.5, share)) * WEIGHT_UNIT
     weights.flags.writeable = False  # shared by all that ask
     return weights
+
+
+@functools.lru_cache
+def _whole_weights(length: int, count: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """Return the weights in units of `WEIGHT_UNIT`, (count, length), and where those of each pixel begin and end."""
+    weights = np.rint(_lanczos_weights(length, count) / WEIGHT_UNIT).astype(np.int32)
+    used = [np.flatnonzero(of_one) for of_one in weights]
+    reach = np.array([(places[0], places[-1] + 1) for places in used], np.int32)
+    for array in (weights, reach):
+        array.flags.writeable = False
+    return weights, reach
 
 
 def _lanczos(x: float) -> float:

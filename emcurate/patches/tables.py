@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import contextlib
 import itertools
+import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -128,7 +129,7 @@ class Cut:
 
 def pack_bits(hashes: BoolArray) -> npt.NDArray[np.uint8]:
     """Pack (n, side, side) boolean hashes into (n, bytes) uint8, as the table keeps them."""
-    return np.packbits(hashes.reshape(len(hashes), -1), axis=1)
+    return np.packbits(hashes.reshape(len(hashes), math.prod(hashes.shape[1:])), axis=1)
 
 
 def unpack_bits(packed: npt.NDArray[np.uint8], side: int) -> BoolArray:

@@ -11,7 +11,9 @@ written, and those that end one only follow when the disk has its files.
 
 from __future__ import annotations
 
+import functools
 import os
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,12 @@ LINES_WORTH_COMPACTING = 1000
 
 # Numbers of lines that a message shows before it only counts the rest.
 LINES_SHOWN = 5
+
+# Ledgers whose lines are kept in memory for the next that asks, and how large they may be.
+KEPT_LEDGERS, KEPT_BYTES = 16, 1 << 22
+
+# A file changed less long ago than this could change again without its time telling so: the kernel's clock has steps.
+SURELY_LATER_NS = 50_000_000
 
 # What `take_altered` gives.
 _altered: dict[Path, str] = {}
@@ -55,7 +63,7 @@ class LedgerFile:
         self._lines = 0
         self._taken: list[Line] = []
         self.altered: list[int] = []
-        for line in read_lines(path, self.altered):
+        for line in _read_all(path, self.altered):
             self._take(line)
         if self.altered:
             _altered[path] = self.describe_altered()
@@ -133,6 +141,26 @@ class LedgerFile:
             self.entries.pop(line.input, None)
         else:
             self.entries[line.input] = line
+
+
+def _read_all(path: Path, altered: list[int]) -> Iterable[Line]:
+    """Yield a ledger's lines as `read_lines` does; of one that was read and is still the same, what was read then.
+
+    The stages of one run read one another's ledgers several times.
+    """
+    status = path.stat() if path.is_file() else None
+    if status is None or status.st_size > KEPT_BYTES or time.time_ns() - status.st_mtime_ns < SURELY_LATER_NS:
+        return read_lines(path, altered)
+    state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    lines, numbers = _read_once(path, state)
+    altered += numbers
+    return lines
+
+
+@functools.lru_cache(KEPT_LEDGERS)
+def _read_once(path: Path, _: tuple[int, ...]) -> tuple[tuple[Line, ...], tuple[int, ...]]:
+    altered: list[int] = []
+    return tuple(read_lines(path, altered)), tuple(altered)
 
 
 def ledger_path(directory: Path, stage: str) -> Path:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from emcurate.errors import InputError
 from emcurate.files import holds
 from emcurate.running.ledger_file import LEDGER_DIRECTORY, LedgerFile, ledger_path, take_altered
@@ -52,7 +54,6 @@ def verify(directory: Path, stage: str, report: Report) -> None:
             advice = "run the same command without --verify to make it again"
             report.fail(InputError(path, f"the {output.size:,} bytes that {stage} wrote", found, advice))
         if damaged:
-            line.state = SPOILT
-            spoilt.append(line)
+            spoilt.append(replace(line, state=SPOILT))
     with contextlib.suppress(OSError):  # an archive may be read-only
         ledger.append(spoilt)

@@ -1,7 +1,7 @@
 """How voxels lie on disk, whatever the format: flat in a file, or flat in a compressed stream.
 
 A layout is a small frozen dataclass that travels to other processes and opens its file anew at each read, so none
-holds a file or a mapping open.
+holds a file open, nor more than a small mapping (`KEPT_BYTES`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import gzip
 import math
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
@@ -30,6 +30,10 @@ SizeNm = tuple[float, float, float]
 
 # Voxels mapped or decoded at a time. Mapped pages count as this process's memory until they are unmapped.
 CHUNK_BYTES = 1 << 26
+
+# Voxels that are mapped as a whole and stay mapped as long as their layout is used, if these are all. To map what was
+# unmapped takes several times as long as to copy it, and each slab across the planes needs all pages.
+KEPT_BYTES = 1 << 28
 
 COPY_AGAIN = "copy it again"
 
@@ -74,6 +78,17 @@ class Opened:
     levels: int = 1
 
 
+class _Mapping:
+    """What is mapped of a file; it stays here, also where its layout is copied to another process or compared."""
+
+    def __init__(self) -> None:
+        self.of: tuple[int, ...] = ()
+        self.voxels: AnyArray = np.empty(0)
+
+    def __reduce__(self) -> tuple[type[_Mapping], tuple[()]]:
+        return (_Mapping, ())
+
+
 @dataclass(frozen=True)
 class FlatFile:
     """Uncompressed voxels in one file, memory-mapped piece by piece.
@@ -95,6 +110,7 @@ class FlatFile:
     stored_dtype: np.dtype[Any]
     offsets: Sequence[int]
     channels: int = 0
+    _mapping: _Mapping = field(default_factory=_Mapping, init=False, repr=False, compare=False)
 
     random_access = True
     sequential = False
@@ -126,6 +142,9 @@ class FlatFile:
         planes = range(self.shape[0])[z]
         size = (len(planes), len(range(self.shape[1])[y]), len(range(self.shape[2])[x]))
         box = np.empty(size + self._channel_axis, self.dtype)
+        if box.size and len(self.offsets) == 1 and self.plane_bytes * self.shape[0] <= KEPT_BYTES:
+            box[...] = self._map_whole()[z, y, x]
+            return to_grey(box) if self.channels else box
         # Planes that each lie by themselves are mapped one by one: a mapping holds a file open, and those may be few.
         at_once = max(1, CHUNK_BYTES // max(self.plane_bytes, 1)) if len(self.offsets) == 1 else 1
         for start in range(0, len(planes) if box.size else 0, at_once):
@@ -140,6 +159,15 @@ class FlatFile:
     @property
     def _channel_axis(self) -> tuple[int, ...]:
         return (self.channels,) if self.channels else ()
+
+    def _map_whole(self) -> AnyArray:
+        """Return all voxels as a mapped array, which is kept as long as the file is the same and as large."""
+        status = self.path.stat()
+        now = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        if self._mapping.of != now:
+            self._mapping.voxels = self._map(range(self.shape[0]))
+            self._mapping.of = now
+        return self._mapping.voxels
 
     def _map(self, planes: range) -> AnyArray:
         """Return these planes, or the one plane where each lies by itself, as a mapped array."""

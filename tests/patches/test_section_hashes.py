@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from emcurate.patches import section_hashes
 from emcurate.patches.hashing import HASHES
-from emcurate.patches.section_hashes import _borrow_memory, hash_patches, hash_section
+from emcurate.patches.section_hashes import _borrow_memory, hash_by_loops, hash_by_products, hash_section
 from tests.textures import make_texture
 
 RNG = np.random.default_rng(0)
@@ -31,6 +32,10 @@ def make_picture(name, shape):
     return PICTURES[name](shape).astype(np.uint8)
 
 
+WAYS = [hash_by_loops, hash_by_products]
+in_both_ways = pytest.mark.parametrize("hash_patches", WAYS, ids=["loops", "products"])
+
+
 def corners(rows, columns):
     return np.array([(row, column) for row in rows for column in columns], np.int32).reshape(-1, 2)
 
@@ -45,10 +50,11 @@ def hash_by_imagehash(section, rows, columns, crop, hash_size):
     )
 
 
+@in_both_ways
 @pytest.mark.parametrize("name", PICTURES)
 @pytest.mark.parametrize("hash_size", [2, 3, 8, 11, 16, 64])
 @pytest.mark.parametrize("crop", [2, 9, 17, 64, 128, 224])
-def test_patches_hash_like_imagehash(crop, hash_size, name):
+def test_patches_hash_like_imagehash(crop, hash_size, name, hash_patches):
     section = make_picture(name, (2 * crop + 3, 3 * crop))
     rows, columns = [0, crop], [0, crop, 2 * crop]
     hashes = hash_patches(section, corners(rows, columns), crop, hash_size)
@@ -67,26 +73,50 @@ def test_any_sizes_and_places_hash_like_imagehash(crop, hash_size, name, spare, 
     section = make_picture(name, (crop + spare[0], crop + spare[1]))
     rows, columns = (data.draw(st.lists(st.integers(0, s), min_size=1, max_size=3)) for s in spare)
     expected = hash_by_imagehash(section, rows, columns, crop, hash_size)
-    assert np.array_equal(hash_patches(section, corners(rows, columns), crop, hash_size), expected)
+    for hash_patches in WAYS:
+        assert np.array_equal(hash_patches(section, corners(rows, columns), crop, hash_size), expected)
 
 
+@in_both_ways
 @pytest.mark.parametrize(("crop", "hash_size", "side"), [(16, 8, 1600), (700, 64, 700), (1300, 8, 1300)])
-def test_more_than_one_batch_or_one_product_holds(crop, hash_size, side):
+def test_more_than_one_batch_or_one_product_holds(crop, hash_size, side, hash_patches):
     section = RNG.integers(0, 256, (side, side)).astype(np.uint8)
     starts = range(0, side, crop)
     expected = hash_by_imagehash(section, starts, starts, crop, hash_size)
     assert np.array_equal(hash_patches(section, corners(starts, starts), crop, hash_size), expected)
 
 
+@in_both_ways
 @pytest.mark.parametrize(
     "view",
     [np.asfortranarray, np.transpose, lambda a: a[::-1, ::2], lambda a: np.stack([a, a], axis=-1)[..., 1]],
     ids=["columns first", "transposed", "every other pixel", "one channel"],
 )
-def test_sections_lie_in_memory_as_they_like(view):
+def test_sections_lie_in_memory_as_they_like(view, hash_patches):
     section = view(RNG.integers(0, 256, (100, 200)).astype(np.uint8))
     expected = hash_by_imagehash(np.ascontiguousarray(section), [0, 40], [0, 30, 50], 50, 8)
     assert np.array_equal(hash_patches(section, corners([0, 40], [0, 30, 50]), 50, 8), expected)
+
+
+def test_corners_outside_a_section_are_refused_before_a_pointer_goes_there():
+    section = np.zeros((20, 30), np.uint8)
+    for row, column in ((1, 0), (0, 11), (-1, 0), (0, -1)):
+        with pytest.raises(ValueError, match="outside a section"):
+            hash_by_loops(section, corners([0, row], [0, column]), 20, 8)
+
+
+def test_loops_are_taken_once_they_pay(monkeypatch):
+    section, some = make_picture("noise", (64, 64)), corners([0, 32], [0, 32])
+    taken = []
+    for way in WAYS:
+        monkeypatch.setattr(section_hashes, way.__name__, lambda *a, way=way: taken.append(way) or way(*a))
+    monkeypatch.setattr(section_hashes.LOOPS, "_function", None)
+    monkeypatch.setattr(section_hashes.LOOPS, "_done", 0)
+    monkeypatch.setattr(section_hashes.LOOPS, "loaded_from", 8)
+    monkeypatch.setattr(section_hashes.LOOPS, "compiled_from", 8)
+    found = [section_hashes.hash_patches(section, some, 32, 8) for _ in range(4)]
+    assert taken == [hash_by_products, hash_by_loops, hash_by_loops, hash_by_loops]
+    assert all(np.array_equal(hashes, found[0]) for hashes in found)
 
 
 def test_threads_share_no_memory():
@@ -95,12 +125,14 @@ def test_threads_share_no_memory():
         assert not np.shares_memory(theirs, _borrow_memory(4, 5))
 
 
+@in_both_ways
 @pytest.mark.parametrize(("rows", "columns"), [([], [0]), ([0], []), ([], [])])
-def test_no_patches_have_no_hashes(rows, columns):
+def test_no_patches_have_no_hashes(rows, columns, hash_patches):
     assert hash_patches(np.zeros((10, 10), np.uint8), corners(rows, columns), 50, 8).shape == (0, 8, 8)
 
 
-def test_real_patches_hash_like_imagehash(real_data):
+@in_both_ways
+def test_real_patches_hash_like_imagehash(real_data, hash_patches):
     for path in sorted((real_data / "images2d").rglob("*.[jp][pn]g"))[::4]:
         section = np.asarray(Image.open(path).convert("L"))
         rows, columns = (range(0, min(side, 900) - 127, 97) for side in section.shape)

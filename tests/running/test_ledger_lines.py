@@ -2,14 +2,19 @@
 
 import importlib
 import json
+import os
+import time
 
 import msgspec
 import pytest
 from PIL import Image
 
 from emcurate.files import Output
+from emcurate.running import ledger_file
 from emcurate.running.ledger_file import LedgerFile, ledger_path, read_headers, take_altered
-from emcurate.running.ledger_lines import DONE, Line, read_lines, spell_line
+from emcurate.running.ledger_lines import DONE, DROPPED, SPOILT, Line, read_lines, spell_line
+from emcurate.running.report import Report
+from emcurate.running.verification import verify
 from tests.results import contents
 from tests.textures import make_texture, write_sections
 
@@ -193,3 +198,58 @@ def test_the_next_stage_names_an_altered_line_too(tmp_path, capsys):
     capsys.readouterr()
     importlib.import_module("raw.crop_patches").main([str(sections), str(tmp_path / "out"), "-cs", "20", "-p", "1"])
     assert f"{ledger}: altered since it was written" in capsys.readouterr().err
+
+
+def read_often(path, monkeypatch):
+    """Return what counts how often lines of a ledger are read while it is read three times, and the last of these."""
+    read = []
+    monkeypatch.setattr(ledger_file, "read_lines", lambda *a: read.append(a) or read_lines(*a))
+    return [LedgerFile(path) for _ in range(3)][-1], len(read)
+
+
+def make_ledger(tmp_path, lines=LINES, *, age=10.0):
+    path = ledger_path(tmp_path, "copy")
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"\n".join(map(spell_line, lines)) + b"\n")
+    then = time.time() - age
+    os.utime(path, (then, then))
+    return path
+
+
+def test_a_ledger_that_is_as_it_was_is_read_once(tmp_path, monkeypatch):
+    ledger, times = read_often(make_ledger(tmp_path), monkeypatch)
+    assert times == 1
+    assert (ledger.header, list(ledger.entries.values())) == (LINES[0], LINES[1:])
+    ledger.append([Line(input=LINES[1].input, state=DROPPED)])  # one knows nothing of what another reader does
+    assert len(ledger.entries) == 2
+    again, times = read_often(ledger.path, monkeypatch)
+    assert len(again.entries) == 2
+
+
+@pytest.mark.parametrize("limit", [("KEPT_BYTES", 10), ("SURELY_LATER_NS", 10**15)])
+def test_large_and_just_written_ledgers_are_read_each_time(tmp_path, monkeypatch, limit):
+    monkeypatch.setattr(ledger_file, *limit)
+    assert read_often(make_ledger(tmp_path), monkeypatch)[1] == 3
+
+
+def test_a_ledger_that_was_altered_in_place_is_read_anew(tmp_path):
+    path = make_ledger(tmp_path)
+    assert not LedgerFile(path).altered
+    status = path.stat()
+    text = path.read_bytes()
+    assert text.count(b'"0f"') == 3
+    with path.open("r+b") as file:
+        file.write(text.replace(b'"0f"', b'"0e"', 1))
+    assert LedgerFile(path).altered == [2]
+    # As somebody does who means to be overlooked: the time of the change of its state tells.
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert LedgerFile(path).altered == [2]
+    assert len(LedgerFile(path).entries) == 2
+
+
+def test_to_verify_changes_nothing_of_what_was_read(tmp_path):
+    path = make_ledger(tmp_path)
+    report = Report("copy")
+    verify(tmp_path, "copy", report)
+    assert len(report.failures) == 3 and [line.state for line in LINES[1:]] == [DONE] * 3
+    assert {line.state for line in LedgerFile(path).entries.values()} == {SPOILT}
