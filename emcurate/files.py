@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import filecmp
 import hashlib
 import io
@@ -348,6 +349,21 @@ def refuse_same_directory(source: Path, destination: Path) -> None:
 
 
 @contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Have an answer of the system that a file would be too large tell which, which it does not by itself."""
+    try:
+        yield
+    except OSError as error:
+        _tell_file(error, path)
+        raise
+
+
+def _tell_file(error: OSError, path: Path) -> None:
+    if error.errno == errno.EFBIG and error.filename is None:
+        error.filename = os.fspath(path)
+
+
+@contextlib.contextmanager
 def atomic_path(destination: Path) -> Iterator[Path]:
     """Give a temporary path to write a file or a directory to; at the end of the block it becomes `destination`.
 
@@ -356,7 +372,8 @@ def atomic_path(destination: Path) -> Iterator[Path]:
     """
     partial = partial_path(destination.parent)
     try:
-        yield partial
+        with writing(destination):
+            yield partial
         if partial.is_dir() and destination.is_dir():
             aside = partial
             if not exchange(partial, destination):
@@ -433,8 +450,10 @@ def write_files(
                     while view:
                         view = view[os.write(file, view) :]
                     time = os.fstat(file).st_mtime_ns
-                except BaseException:
+                except BaseException as error:
                     os.unlink(partial, dir_fd=place)
+                    if isinstance(error, OSError):
+                        _tell_file(error, directory / name)
                     raise
                 finally:
                     os.close(file)

@@ -1,6 +1,7 @@
 """What a script needs from its first moment on, before anything larger is loaded; every script imports this first.
 
-A Ctrl-C while libraries are loaded ends it with one line, as at any other moment. The three standard streams exist,
+A Ctrl-C while libraries are loaded ends it with one line, as at any other moment, and so do the other signals that ask
+to end. The three standard streams exist,
 if need be as the null device: else the first file to be opened would take the place of a closed one, and get what
 libraries have to say. And names of files are read as UTF-8, whatever the locale says: else a name would be another one
 in ledgers, tables and lists when the same command is given where LANG is not set.
@@ -37,7 +38,7 @@ STANDARD_STREAMS = 3
 
 
 def end_at_once(number: int, _: FrameType | None) -> None:
-    """Handle a Ctrl-C while libraries load: some catch the exception that Python raises, and say something else."""
+    """Handle a Ctrl-C, or what else asks to end, while libraries load: some catch what Python raises, and go on."""
     _say_interrupted()
     os._exit(128 + number)  # as a shell reports it
 
@@ -48,6 +49,14 @@ def _is_loaded_by_a_script() -> bool:
     while frame is not None and frame.f_globals.get("__name__", "").startswith("importlib."):
         frame = frame.f_back
     return frame is not None and frame.f_globals.get("__name__") == "__main__"
+
+
+def _answer_signals() -> None:
+    """Answer what asks to end, unless whoever started this has it ignored, as nohup does."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, end_at_once)
 
 
 def _open_standard_streams() -> None:
@@ -65,6 +74,5 @@ def _read_names_as_utf8() -> None:
 
 _open_standard_streams()
 if _is_loaded_by_a_script():
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, end_at_once)
+    _answer_signals()
     _read_names_as_utf8()

@@ -246,6 +246,7 @@ def _list_tables(patchdir: Path, report: Report) -> dict[str, Dataset]:
         name = path.name.removesuffix(TABLE_SUFFIX)
         found[name] = Dataset(name)
         try:
+            notes.refuse_altered(path)  # rows that are missing or doubled would be missed nowhere
             found[name] = Dataset(name, stats=[notes.fingerprint(path)], table=path)
         except InputError as error:
             report.fail(error)

@@ -32,7 +32,7 @@ import numpy.typing as npt
 import xxhash
 
 from emcurate.errors import InputError, describe_os_error
-from emcurate.files import Output, move_once
+from emcurate.files import Output, move_once, writing
 from emcurate.partials import partial_path
 from emcurate.patches.tables import TABLE_SUFFIX, read_shard_places
 
@@ -214,8 +214,9 @@ class ShardWriter:
         self._waiting, self._waiting_bytes = [], 0
         self._digest.update(data)
         view = memoryview(data)
-        while view:
-            view = view[os.write(self._file, view) :]
+        with writing(self.path):
+            while view:
+                view = view[os.write(self._file, view) :]
 
     def _close(self) -> None:
         if self._file >= 0:

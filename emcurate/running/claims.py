@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -91,6 +92,9 @@ def _find_maker(directory: Path) -> str | None:
     return " and ".join(made) or None
 
 
+MAKE_AGAIN = "run the command that made it again"
+
+
 class Notes:
     """What stages noted of the files in a directory, so that an input made by a stage is known by what it is."""
 
@@ -113,6 +117,13 @@ class Notes:
         if path.name in self._made and is_intact(path.parent, self._made[path.name][0]):
             return self._made[path.name][0].digest
         return digest_file(path)
+
+    def refuse_altered(self, path: Path) -> None:
+        """Raise `InputError` if a file is not as the stage wrote it that made it; of others nothing is known."""
+        made = self._made.get(path.name)
+        if made is not None and not is_intact(path.parent, made[0]) and digest_file(path) != made[0].digest:
+            found = f"other content, of {path.stat().st_size:,} bytes"
+            raise InputError(path, f"the {made[0].size:,} bytes that were noted when it was made", found, MAKE_AGAIN)
 
     def origin(self, path: Path) -> Line | None:
         """Return what a file came of, with the details its stage noted; None if no stage made it."""
@@ -171,15 +182,19 @@ def refuse_bad_names(claims: Mapping[Input, Sequence[tuple[str, Input]]], report
             continue
         rivals = sorted({rival for name, owner in claimed for rival in owners[naming.fold(name)] - {owner}}, key=str)
         if rivals:
-            found = f"{', '.join(map(str, rivals))} of the same name{_but_for_case(path, rivals)}"
+            found = f"{', '.join(map(str, rivals))} of the same name{_but_for_what(path, rivals)}"
             report.fail(InputError(path, "a name of its own", found, "rename one"))
         else:
             good.append(path)
     return good
 
 
-def _but_for_case(path: Place, rivals: Iterable[Place]) -> str:
+def _but_for_what(path: Place, rivals: Iterable[Place]) -> str:
     stem = naming.strip_extension(path.name)
-    if all(naming.strip_extension(rival.name) != stem for rival in rivals):
-        return " but for upper and lower case"
-    return ""
+    others = [naming.strip_extension(rival.name) for rival in rivals]
+    if stem in others:
+        return ""
+    composed = unicodedata.normalize("NFC", stem)
+    if all(unicodedata.normalize("NFC", other) == composed for other in others):
+        return " but for how Unicode composes their letters"
+    return " but for upper and lower case"

@@ -135,3 +135,30 @@ def test_a_stage_that_breaks_off_still_says_what_it_did(capsys):
     said = capsys.readouterr()
     assert "stage: 7 files written, 1 failed." in said.out
     assert "expected room for the results" in said.err
+
+
+@pytest.mark.parametrize(
+    ("store", "most", "named"),
+    [
+        ("files", 2000, ".emcurate/crop_patches.jsonl"),
+        ("files", 4000, "cell-LOC-0_0_0_0.tiff"),
+        ("tar", 20_000, "cell-00000.tar"),
+    ],
+)
+def test_what_would_be_too_large_a_file_is_named(root, tmp_path, store, most, named):
+    resource = pytest.importorskip("resource")
+    sections, out = tmp_path / "sections", tmp_path / "out"
+    sections.mkdir()
+    for z in range(3):
+        tifffile.imwrite(sections / f"cell-LOC-0_{z}.tiff", np.full((200, 200), z, np.uint8))
+    command = [sys.executable, str(root / "raw" / "crop_patches.py"), str(sections), str(out)]
+    run = subprocess.run(
+        [*command, "-cs", "70", "-p", "1", "--store", store],
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)),
+    )
+    assert run.returncode == 1 and "Traceback" not in run.stderr
+    assert "found file too large; allow larger files there (ulimit -f), or write to another disk" in run.stderr
+    assert f"{out / named}: expected a place" in run.stderr, run.stderr
+    assert not [path for path in out.rglob("*") if "partial" in path.name]

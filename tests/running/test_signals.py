@@ -77,12 +77,12 @@ def running():
 INTERRUPTED_AT = """
 import os, runpy, signal, sys
 
-module, script, *arguments = sys.argv[1:]
+number, module, script, *arguments = sys.argv[1:]
 
 class Interrupting:
     def find_spec(self, name, path=None, target=None):
         if name == module:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), int(number))
 
 sys.argv = [script, *arguments]
 sys.meta_path.insert(0, Interrupting())
@@ -91,10 +91,12 @@ runpy.run_path(script, run_name="__main__")
 
 
 # One of each kind: what emcurate.start itself loads, Python's own, a library, ours.
+@pytest.mark.parametrize("name", STOPS)
 @pytest.mark.parametrize("module", ["argparse", "numpy", "datetime", "emcurate.cli", "emcurate.patches.cutting"])
-def test_an_interrupt_while_a_script_loads_is_one_line(root, sections, tmp_path, module):
-    run = interrupt_at(module, root, sections, tmp_path / "out")
-    assert run.returncode == 130, run.stderr
+def test_an_interrupt_while_a_script_loads_is_one_line(root, sections, tmp_path, module, name):
+    number = getattr(signal, name)
+    run = interrupt_at(module, root, sections, tmp_path / "out", number)
+    assert run.returncode == 128 + number, run.stderr
     assert run.stderr == "\ncrop_patches: interrupted before anything was done\n"
     assert not (tmp_path / "out").exists()
 
@@ -116,14 +118,21 @@ def test_an_interrupt_that_a_library_makes_another_error_of_is_an_interrupt_stil
     assert "stopped by SIGINT" in shown and "multiarray" not in shown
 
 
-def interrupt_at(module, root, sections, out):
+@pytest.mark.parametrize("name", STOPS)
+def test_what_is_ignored_is_ignored_while_a_script_loads_too(root, sections, tmp_path, name):
+    run = interrupt_at("numpy", root, sections, tmp_path / "out", getattr(signal, name), signal.SIG_IGN)
+    assert run.returncode == 0, run.stderr
+
+
+def interrupt_at(module, root, sections, out, number, before=signal.SIG_DFL):
+    script = [root / "raw" / "crop_patches.py", *arguments(sections, out)]
     return subprocess.run(
-        [sys.executable, "-c", INTERRUPTED_AT, module, root / "raw" / "crop_patches.py", *arguments(sections, out)],
+        [sys.executable, "-c", INTERRUPTED_AT, str(number.value), module, *script],
         cwd=root,
         capture_output=True,
         text=True,
         timeout=60,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(number, before),
     )
 
 

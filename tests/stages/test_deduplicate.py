@@ -1,12 +1,15 @@
 import csv
 import importlib
 import os
+import shutil
 import subprocess
 import sys
 
 import cv2
 import dask.array
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import tifffile
 
@@ -502,8 +505,48 @@ def test_tables_that_were_exchanged_are_named_and_built_upon_by_nothing(tmp_path
     one.rename(tmp_path / "x")
     other.rename(one)
     (tmp_path / "x").rename(other)
+    shutil.rmtree(patches / ".emcurate")  # which would tell that it made neither
     assert deduplicate.main([str(patches), str(tmp_path / "out"), "-p", "1"]) == 1
     err = capsys.readouterr().err
     assert f"{one}: expected the patches of eye, found those of fly" in err and str(other) in err
     made = {path.name for path in (tmp_path / "out").glob("*_exemplars.npy")}
     assert made == {"wing_exemplars.npy"}
+
+
+@pytest.mark.parametrize("change", ["shortened", "doubled", "another row"])
+def test_tables_that_were_altered_are_named_and_made_again(tmp_path, capsys, change):
+    crop_patches = importlib.import_module("raw.crop_patches")
+    patches, images = tmp_path / "patches", tmp_path / "images"
+    images.mkdir()
+    for seed, name in enumerate(("eye", "fly")):
+        tifffile.imwrite(images / f"{name}-LOC-2d.tiff", make_texture((1, 64, 64), seed=seed)[0])
+    cut = [str(images), str(patches), "-cs", "16", "-p", "1", "--hashes-only"]
+    assert crop_patches.main(cut) == 0
+    path = patches / "fly_patches.parquet"
+    whole = path.read_bytes()
+    table = pq.read_table(path)
+    if change == "another row":
+        hashes = table["hash"].to_pylist()
+        table = table.set_column(table.schema.get_field_index("hash"), table.schema.field("hash"), [hashes[::-1]])
+    else:
+        table = table.slice(0, 5) if change == "shortened" else pa.concat_tables([table, table.slice(3, 1)])
+    pq.write_table(table, path)
+    assert deduplicate.main([str(patches), str(tmp_path / "out"), "-p", "1"]) == 1
+    assert f"{path}: expected the {len(whole):,} bytes that were noted" in capsys.readouterr().err
+    assert {made.name for made in (tmp_path / "out").glob("*_exemplars.npy")} == {"eye_exemplars.npy"}
+    assert crop_patches.main(cut) == 0 and path.read_bytes() == whole
+    assert deduplicate.main([str(patches), str(tmp_path / "out"), "-p", "1"]) == 0
+    assert {made.name for made in (tmp_path / "out").glob("*_exemplars.npy")} == {
+        "eye_exemplars.npy",
+        "fly_exemplars.npy",
+    }
+
+
+def test_a_table_that_was_copied_is_the_same(tmp_path):
+    crop_patches = importlib.import_module("raw.crop_patches")
+    patches, images = tmp_path / "patches", tmp_path / "images"
+    images.mkdir()
+    tifffile.imwrite(images / "fly-LOC-2d.tiff", make_texture((1, 64, 64))[0])
+    assert crop_patches.main([str(images), str(patches), "-cs", "16", "-p", "1", "--hashes-only"]) == 0
+    shutil.copytree(patches, tmp_path / "copy", copy_function=shutil.copyfile)
+    assert deduplicate.main([str(tmp_path / "copy"), str(tmp_path / "out"), "-p", "1"]) == 0

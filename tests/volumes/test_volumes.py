@@ -292,6 +292,21 @@ def test_bad_names_are_refused_with_their_rivals():
     assert "without '-LOC-'" in third
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "but_for"),
+    [
+        ("d/Cell.mrc", "d/cell.tif", " but for upper and lower case"),
+        ("d/caf\u00e9.mrc", "d/cafe\u0301.tif", " but for how Unicode composes their letters"),
+        ("d/Caf\u00e9.mrc", "d/cafe\u0301.tif", " but for upper and lower case"),
+        ("d/caf\u00e9.mrc", "d/caf\u00e9.tif", ""),
+    ],
+)
+def test_what_tells_names_apart_that_some_disks_take_for_one_is_said(one, other, but_for):
+    report = Report("test")
+    assert not refuse_bad_names([Path(one), Path(other)], report)
+    assert f"found {other} of the same name{but_for};" in report.failures[0]
+
+
 def test_unknown_suffix_and_complex_voxels_are_refused(tmp_path):
     (tmp_path / "a.raw").write_bytes(b"x")
     with pytest.raises(InputError, match="another kind of file"):
