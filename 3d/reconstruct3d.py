@@ -33,15 +33,8 @@ import numpy as np
 from emcurate import cli, naming
 from emcurate.addresses import Place
 from emcurate.errors import InputError
-from emcurate.files import (
-    Output,
-    describe_content,
-    make_output_directory,
-    note_output,
-    note_outputs,
-    write_directory_once,
-    write_once,
-)
+from emcurate.files import describe_content, make_output_directory
+from emcurate.outputs import Output, note_output, note_outputs
 from emcurate.patches.drawing import spread
 from emcurate.patches.pathlists import PathList
 from emcurate.patches.reading import fingerprint_patch, read_patch_size, read_resampling, refuse_moved
@@ -67,6 +60,7 @@ from emcurate.volumes.scratch import ready_to_read
 from emcurate.volumes.sources import VolumeSource
 from emcurate.volumes.views import View
 from emcurate.volumes.volume import Volume
+from emcurate.writing import write_directory_once, write_once
 
 STAGE = "reconstruct3d"
 NZ = 224  # sections of a column that make a box, as published

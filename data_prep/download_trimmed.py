@@ -23,7 +23,8 @@ from emcurate import cli
 from emcurate.errors import InputError
 from emcurate.fetching.archives import Limits, find_damage, list_sizes, unpack_zip
 from emcurate.fetching.hub import HubFile, fetch_from_hub, look_up
-from emcurate.files import digest_file, free_bytes, make_output_directory, note_outputs
+from emcurate.files import free_bytes, make_output_directory
+from emcurate.outputs import digest_file, note_outputs
 from emcurate.running.claims import refuse_other_makers
 from emcurate.running.ledger import Ledger
 from emcurate.running.report import Report

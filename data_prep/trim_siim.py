@@ -23,7 +23,8 @@ from typing import Any
 
 from emcurate import cli
 from emcurate.fetching.placing import Link
-from emcurate.files import digest_file, make_output_directory
+from emcurate.files import make_output_directory
+from emcurate.outputs import digest_file
 from emcurate.running.claims import refuse_other_makers
 from emcurate.running.jobs import Workers
 from emcurate.running.report import Report

@@ -21,8 +21,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from emcurate import cli
-from emcurate.files import make_output_directory, write_once
+from emcurate.files import make_output_directory
 from emcurate.running.report import Report
+from emcurate.writing import write_once
 
 STAGE = "make_classification_sets"
 SEED = 7

@@ -26,8 +26,9 @@ import tifffile
 from PIL import Image
 
 from emcurate import cli
-from emcurate.files import atomic_path, make_output_directory
+from emcurate.files import make_output_directory
 from emcurate.running.report import Report
+from emcurate.writing import atomic_path
 
 STAGE = "make_corpus"
 SEED = 7

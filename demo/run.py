@@ -27,7 +27,8 @@ import numpy as np
 import numpy.typing as npt
 
 from emcurate import cli, naming
-from emcurate.files import make_output_directory, read_npy
+from emcurate.contents import read_npy
+from emcurate.files import make_output_directory
 from emcurate.patches.label_files import save_labels_of
 from emcurate.patches.labels import INFORMATIVE, NONE, UNINFORMATIVE
 from emcurate.patches.pathlists import PathList

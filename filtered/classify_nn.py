@@ -34,16 +34,10 @@ from emcurate.classifier.earlier import digest_names, is_continued, keep_names, 
 from emcurate.classifier.labelled import take_labels
 from emcurate.classifier.score_store import digest_paths, patch_keys
 from emcurate.classifier.scoring import score_patches
+from emcurate.contents import npy_bytes
 from emcurate.errors import InputError
-from emcurate.files import (
-    digest_bytes,
-    foresee,
-    make_output_directory,
-    note_outputs,
-    npy_bytes,
-    refuse_different,
-    write_once,
-)
+from emcurate.files import make_output_directory
+from emcurate.outputs import digest_bytes, foresee, note_outputs
 from emcurate.patches.decided import DECIDED_FILE, encode_decided
 from emcurate.patches.labels import CODE_NONE
 from emcurate.patches.pathlists import (
@@ -59,6 +53,7 @@ from emcurate.running.ledger import Ledger
 from emcurate.running.ledger_file import LEDGER_DIRECTORY
 from emcurate.running.report import Report
 from emcurate.running.sources import Source
+from emcurate.writing import refuse_different, write_once
 
 STAGE = "classify_nn"
 PREDICTIONS_FILE = "nn_predictions.npy"

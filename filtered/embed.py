@@ -37,7 +37,8 @@ from emcurate.classifier.embedding import embed_patches
 from emcurate.classifier.neighbours import draw_neighbours
 from emcurate.classifier.score_store import digest_paths, patch_keys
 from emcurate.errors import InputError
-from emcurate.files import digest_bytes, make_output_directory, note_outputs, refuse_different, write_once
+from emcurate.files import make_output_directory
+from emcurate.outputs import digest_bytes, note_outputs
 from emcurate.patches.columns import as_column, in_one
 from emcurate.patches.features import FEATURES_FILE, write_features
 from emcurate.patches.listing import SomeOf, list_patches
@@ -48,6 +49,7 @@ from emcurate.running.ledger import Ledger
 from emcurate.running.ledger_file import LEDGER_DIRECTORY
 from emcurate.running.report import Report
 from emcurate.running.sources import Source
+from emcurate.writing import refuse_different, write_once
 
 STAGE = "embed"
 NEIGHBOURS_FILE = "neighbours.png"

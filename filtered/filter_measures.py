@@ -31,8 +31,10 @@ import numpy as np
 import numpy.typing as npt
 
 from emcurate import cli
+from emcurate.contents import csv_bytes
 from emcurate.errors import InputError
-from emcurate.files import csv_bytes, digest_bytes, make_output_directory, note_outputs, write_once
+from emcurate.files import make_output_directory
+from emcurate.outputs import digest_bytes, note_outputs
 from emcurate.patches.columns import as_numbers, in_one
 from emcurate.patches.decided import DECIDED_BY_MEASURES, encode_reasons
 from emcurate.patches.judging import GROUP, REASONS, UNKNOWN, WITHIN, Judged, Limits, Rules, explain, judge
@@ -44,6 +46,7 @@ from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger
 from emcurate.running.report import Report
 from emcurate.running.sources import Source
+from emcurate.writing import write_once
 
 STAGE = "filter_measures"
 FILTERED_LIST, COUNTS_FILE, SHEET = "measures_filtered_fpaths.npz", "measures_counts.csv", "measures_filtered.png"

@@ -36,14 +36,8 @@ from emcurate.classifier.score_store import digest_paths
 from emcurate.diversity.choice import Selection, count_table, describe_shares, draw_clusters, draw_pairs
 from emcurate.diversity.selecting import How, match, select
 from emcurate.errors import InputError
-from emcurate.files import (
-    digest_bytes,
-    foresee,
-    make_output_directory,
-    note_outputs,
-    refuse_different,
-    write_once,
-)
+from emcurate.files import make_output_directory
+from emcurate.outputs import digest_bytes, foresee, note_outputs
 from emcurate.patches.columns import as_numbers, in_one
 from emcurate.patches.features import FEATURES_FILE, FeatureTable
 from emcurate.patches.listing import SomeOf, list_patches
@@ -62,6 +56,7 @@ from emcurate.running.ledger import Ledger
 from emcurate.running.ledger_file import LEDGER_DIRECTORY
 from emcurate.running.report import Report
 from emcurate.running.sources import Source
+from emcurate.writing import refuse_different, write_once
 
 STAGE = "select_diverse"
 DIVERSE_LIST = "diverse_fpaths.npz"

@@ -35,7 +35,8 @@ from emcurate.classifier.card import WEIGHTS_FILE
 from emcurate.classifier.labelled import check_enough, digest_labels, read_labelled, take_labels, warn_of_few
 from emcurate.classifier.outcome import MISTAKES_FILE, OUTPUTS, make_outputs, read_failures, refuse_others
 from emcurate.classifier.recipe import Recipe, largest_blur
-from emcurate.files import hash_file, make_output_directory, note_outputs, refuse_different, write_once
+from emcurate.files import make_output_directory
+from emcurate.outputs import hash_file, note_outputs
 from emcurate.patches.labels import is_decided
 from emcurate.patches.pathlists import PathList
 from emcurate.patches.reading import refuse_moved
@@ -44,6 +45,7 @@ from emcurate.running.ledger import Ledger
 from emcurate.running.ledger_file import LEDGER_DIRECTORY
 from emcurate.running.report import Report
 from emcurate.running.sources import Source
+from emcurate.writing import refuse_different, write_once
 
 STAGE = "train_nn"
 

@@ -22,9 +22,10 @@ from typing import Any
 
 from emcurate import cli
 from emcurate.addresses import Place
-from emcurate.files import Output, make_output_directory, move_once, note_output
+from emcurate.files import make_output_directory
 from emcurate.images.origins import VOLUME
 from emcurate.images.resampling import Scale
+from emcurate.outputs import Output, note_output
 from emcurate.partials import partial_path
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger
@@ -40,6 +41,7 @@ from emcurate.volumes.slabs import NotesBeside
 from emcurate.volumes.sources import VolumeSource
 from emcurate.volumes.views import View
 from emcurate.volumes.volume import VOLUMES
+from emcurate.writing import move_once
 
 STAGE = "binvol"
 FACTOR = 2  # voxels a side of a block

@@ -19,16 +19,9 @@ from pathlib import Path
 
 from emcurate import cli
 from emcurate.errors import InputError
-from emcurate.files import (
-    Output,
-    describe_content,
-    fingerprint,
-    is_directory,
-    list_files,
-    make_output_directory,
-    note_output,
-)
+from emcurate.files import describe_content, is_directory, list_files, make_output_directory
 from emcurate.images.pixels import Rescale
+from emcurate.outputs import Output, fingerprint, note_output
 from emcurate.running.claims import list_raw, refuse_bad_names, refuse_odd_files
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger

@@ -25,8 +25,9 @@ from typing import Any
 from emcurate import cli, naming
 from emcurate.addresses import Place
 from emcurate.errors import InputError
-from emcurate.files import Output, make_output_directory, note_output, write_once
+from emcurate.files import make_output_directory
 from emcurate.images.origins import VOLUME
+from emcurate.outputs import Output, note_output
 from emcurate.running.claims import describe_raw
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger
@@ -52,6 +53,7 @@ from emcurate.volumes.scratch import all_unpacked
 from emcurate.volumes.sources import VolumeSource
 from emcurate.volumes.views import View
 from emcurate.volumes.volume import VOLUMES
+from emcurate.writing import write_once
 
 STAGE = "sample_rois"
 SIZE = 256  # voxels a side: room for a patch of 224 along any axis

@@ -23,15 +23,9 @@ import numpy.typing as npt
 from emcurate import cli, naming
 from emcurate.corpora.videos import list_videos, open_video
 from emcurate.errors import DataWarning, InputError
-from emcurate.files import (
-    Output,
-    describe_content,
-    fingerprint,
-    make_output_directory,
-    move_once,
-    note_output,
-)
+from emcurate.files import describe_content, make_output_directory
 from emcurate.images.pixels import to_grey
+from emcurate.outputs import Output, fingerprint, note_output
 from emcurate.partials import partial_path
 from emcurate.running.claims import refuse_bad_names, refuse_odd_files
 from emcurate.running.jobs import Workers
@@ -43,6 +37,7 @@ from emcurate.volumes.cut_settings import HowToCut, VoxelSize
 from emcurate.volumes.formats import FORMATS, write_stack
 from emcurate.volumes.volume import VOLUMES
 from emcurate.volumes.voxel_sizes import ask_about_given
+from emcurate.writing import move_once
 
 STAGE = "vid2stack"
 

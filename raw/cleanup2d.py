@@ -25,13 +25,7 @@ from typing import Any
 from emcurate import cli, naming
 from emcurate.corpora.images import claim_names, find_images
 from emcurate.errors import InputError
-from emcurate.files import (
-    Output,
-    fingerprint,
-    make_output_directory,
-    refuse_same_directory,
-    write_files,
-)
+from emcurate.files import make_output_directory, refuse_same_directory
 from emcurate.images.calibration import (
     AUTO,
     Calibration,
@@ -43,11 +37,13 @@ from emcurate.images.pixels import Rescale, convert, find_limits
 from emcurate.images.reading import IMAGE_SUFFIXES, read_image
 from emcurate.images.resampling import Scale, resample
 from emcurate.images.sections import encode_section
+from emcurate.outputs import Output, fingerprint
 from emcurate.running.claims import describe_raw, refuse_bad_names, refuse_odd_files
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger
 from emcurate.running.report import Report
 from emcurate.running.sources import Source
+from emcurate.writing import write_files
 
 STAGE = "cleanup2d"
 

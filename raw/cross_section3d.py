@@ -22,9 +22,10 @@ from pathlib import Path
 from emcurate import cli
 from emcurate.addresses import Place
 from emcurate.errors import InputError
-from emcurate.files import Output, TakenError, make_output_directory, write_files
+from emcurate.files import make_output_directory
 from emcurate.images.resampling import Scale
 from emcurate.images.sections import encode_section
+from emcurate.outputs import Output
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger
 from emcurate.running.report import Report
@@ -35,6 +36,7 @@ from emcurate.volumes.scratch import make_batches
 from emcurate.volumes.section_source import OpenJob, find_volumes_to_cut, open_volume_to_cut
 from emcurate.volumes.sections import choose_planes, dataset_of, divide, find_plane_factors, wanted_boxes
 from emcurate.volumes.slabs import NotesBeside, Slab, describe_volume, ready_to_cut, suits_threads
+from emcurate.writing import TakenError, write_files
 
 STAGE = "cross_section3d"
 

@@ -9,7 +9,7 @@ import os
 
 import pytest
 
-from emcurate import files
+from emcurate import writing
 from emcurate.reporting.page import REPORT_NAME
 from emcurate.running.ledger_file import LedgerFile
 from emcurate.running.locks import release_locks
@@ -17,7 +17,7 @@ from emcurate.running.locks import release_locks
 # What changes a directory.
 CHANGES = [(os, name) for name in ("rename", "replace", "unlink", "rmdir", "mkdir", "write")] + [
     (LedgerFile, "_write"),
-    (files, "exchange"),
+    (writing, "exchange"),
 ]
 
 

@@ -14,7 +14,8 @@ from emcurate.classifier.weights import (
     is_url,
 )
 from emcurate.errors import InputError
-from emcurate.files import check_regular, hash_file, make_output_directory
+from emcurate.files import check_regular, make_output_directory
+from emcurate.outputs import hash_file
 from emcurate.running.report import Report
 
 # The body of this project's own classifier; others are ``torchvision/NAME`` and ``timm/NAME``.

@@ -11,7 +11,9 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from emcurate.errors import InputError
-from emcurate.files import check_regular, hash_file, read_regular, write_bytes
+from emcurate.files import check_regular, read_regular
+from emcurate.outputs import hash_file
+from emcurate.writing import write_bytes
 
 WEIGHTS_FILE = "patch_quality_classifier_nn.pth"
 

@@ -16,8 +16,10 @@ import torch
 
 from emcurate.classifier.network import load_plain
 from emcurate.errors import InputError, describe_os_error
-from emcurate.files import atomic_path, digest_bytes, make_output_directory, read_regular
+from emcurate.files import make_output_directory, read_regular
+from emcurate.outputs import digest_bytes
 from emcurate.running.report import Report
+from emcurate.writing import atomic_path
 
 CHECKPOINT_FILE = "checkpoint.pth"
 

@@ -21,9 +21,10 @@ from emcurate.classifier.batches import BatchJobs, read_batch
 from emcurate.classifier.card import Weights
 from emcurate.classifier.score_store import Keys, RecordStore
 from emcurate.errors import InputError
-from emcurate.files import make_output_directory, read_regular, write_once
+from emcurate.files import make_output_directory, read_regular
 from emcurate.running.jobs import Workers
 from emcurate.running.report import Report
+from emcurate.writing import write_once
 
 if TYPE_CHECKING:
     # Where all patches were looked at before, PyTorch is not needed.

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from emcurate import naming
 from emcurate.classifier.score_store import Scores
-from emcurate.files import csv_bytes
+from emcurate.contents import csv_bytes
 from emcurate.patches.labels import CODE_INFORMATIVE, CODE_NONE, CODE_UNINFORMATIVE
 from emcurate.patches.reading import read_patch
 from emcurate.pictures.contact_sheets import INFORMATIVE, UNINFORMATIVE, Group, Tile, encode_contact_sheet

@@ -11,11 +11,13 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from emcurate.contents import npy_bytes, read_npy
 from emcurate.errors import InputError
-from emcurate.files import Output, digest_file, npy_bytes, read_npy, write_once
+from emcurate.outputs import Output, digest_file
 from emcurate.patches.pathlists import PathList
 from emcurate.running.ledger_lines import Line
 from emcurate.running.spelled_paths import path_of_text
+from emcurate.writing import write_once
 
 NAMES_FILE = "listed.npy"
 

@@ -17,7 +17,7 @@ from emcurate.classifier.inference import BatchRunner, Scorer
 from emcurate.classifier.network import COUNTS, encode_weights, read_state_dict, refuse_odd_tensors
 from emcurate.classifier.transforms import evaluation_input
 from emcurate.errors import InputError
-from emcurate.files import write_bytes
+from emcurate.writing import write_bytes
 
 # What a first convolution has in its shape: outputs, inputs, and two sides.
 _CONVOLUTION_AXES = 4

@@ -20,7 +20,8 @@ from torch import nn
 from torchvision.models import resnet34
 
 from emcurate.errors import InputError
-from emcurate.files import check_regular, write_bytes
+from emcurate.files import check_regular
+from emcurate.writing import write_bytes
 
 FEATURES = 512  # what a ResNet34's last layer gives its head
 

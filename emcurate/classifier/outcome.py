@@ -21,8 +21,8 @@ from emcurate.classifier.evaluation import evaluate
 from emcurate.classifier.labelled import LabelledPatches
 from emcurate.classifier.plots import plot_calibration, plot_losses, plot_roc
 from emcurate.classifier.recipe import Recipe
+from emcurate.contents import csv_bytes
 from emcurate.errors import InputError
-from emcurate.files import csv_bytes
 from emcurate.patches.reading import read_patch
 from emcurate.pictures.contact_sheets import INFORMATIVE, UNINFORMATIVE, Group, Tile, encode_contact_sheet
 from emcurate.running.report import Report

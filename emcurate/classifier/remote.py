@@ -19,7 +19,7 @@ from emcurate.classifier.card import Weights
 from emcurate.classifier.inference import BatchRunner, choose_device, choose_precision, use_threads
 from emcurate.classifier.loading import load_runner
 from emcurate.errors import InputError
-from emcurate.files import hash_file
+from emcurate.outputs import hash_file
 from emcurate.running.made import MadeWhenAsked
 
 # A process computes one batch at a time, with all its threads, as a run on one machine does; its other threads read.

@@ -27,10 +27,12 @@ from emcurate.fetching.downloads import (
     describe_cause,
     describe_refusal,
 )
-from emcurate.files import atomic_path, check_regular, hash_file, make_output_directory
+from emcurate.files import check_regular, make_output_directory
+from emcurate.outputs import hash_file
 from emcurate.partials import partial_path
 from emcurate.running.jobs import progress
 from emcurate.running.report import Report
+from emcurate.writing import atomic_path
 
 PUBLISHED_URL = "https://zenodo.org/record/6458015/files/patch_quality_classifier_nn.pth?download=1"
 

@@ -6,11 +6,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from emcurate.files import describe_kinds, write_bytes
+from emcurate.files import describe_kinds
 from emcurate.running.ledger_file import LEDGER_DIRECTORY
 from emcurate.running.report import LeftOut, Report, take_report
 from emcurate.running.signals import Stopped
 from emcurate.running.streams import speech
+from emcurate.writing import write_bytes
 
 STATUS_DONE = 0
 STATUS_FAILED = 1

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from emcurate.comparison.sheets import Sheet, draw_sheets, show_leaks
 from emcurate.errors import InputError
-from emcurate.files import Output, note_outputs, write_pieces
+from emcurate.outputs import Output, note_outputs
 from emcurate.patches.covering import Comparison, Covered
 from emcurate.patches.datasets import PATCH_EXTENSION
 from emcurate.patches.duplicates import GROUPS_SUFFIX, Groups, Largest, read_largest
@@ -20,6 +20,7 @@ from emcurate.pictures.group_sheets import DUPLICATES_SHOWN, GROUPS_SHOWN, Group
 from emcurate.running.ledger import Ledger
 from emcurate.running.report import Report
 from emcurate.running.sources import Plan
+from emcurate.writing import write_pieces
 
 PATH_LIST, PICTURE, LEAKS_PICTURE = "deduplicated_fpaths.npz", "groups.png", "leaks.png"
 SUFFIXES = (EXEMPLARS, TABLE, LEAKS, DATASET_PICTURE) = ("_exemplars.npy", GROUPS_SUFFIX, LEAKS_SUFFIX, "_groups.png")

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from emcurate.comparison.sheets import draw_sheets, show_trials
-from emcurate.files import Output, make_output_directory
+from emcurate.files import make_output_directory
+from emcurate.outputs import Output
 from emcurate.patches.covering import Comparison
 from emcurate.patches.duplicates import Cover
 from emcurate.patches.preview import Trial, spell_trials

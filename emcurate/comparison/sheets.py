@@ -10,7 +10,7 @@ from typing import Any
 import numpy.typing as npt
 
 from emcurate import naming
-from emcurate.files import Output, note_output
+from emcurate.outputs import Output, note_output
 from emcurate.patches.datasets import PATCH_EXTENSION
 from emcurate.patches.leaks import LeaksShown
 from emcurate.patches.other_sets import OtherSet, ReadOther

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from emcurate.files import csv_bytes
+from emcurate.contents import csv_bytes
 from emcurate.patches.reading import read_patch
 from emcurate.pictures.contact_sheets import DROPPED, KEPT, Group, Mark, Tile, encode_contact_sheet
 

@@ -15,11 +15,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from emcurate.contents import npy_bytes
 from emcurate.diversity.kmeans import Clustering, Labels, Progress, begin
 from emcurate.diversity.points import Floats, Points, Rows, write_points
 from emcurate.errors import InputError
-from emcurate.files import digest_bytes, npy_bytes, read_regular, write_bytes
+from emcurate.files import read_regular
+from emcurate.outputs import digest_bytes
 from emcurate.running.jobs import progress
+from emcurate.writing import write_bytes
 
 # Clusters of n patches: as many as there are patches in each times `PER_ROOT` squared, so that the work grows with
 # n to the power of 1.5; of few patches, so many that a cluster has `LEAST_PATCHES`.

@@ -17,11 +17,11 @@ from threadpoolctl import threadpool_limits
 
 from emcurate.diversity.points import JOB_ROWS, Floats, Points, Span, Spans
 from emcurate.errors import InputError
-from emcurate.files import create_for_arrays
 from emcurate.partials import partial_path
 from emcurate.running.jobs import Workers
 from emcurate.running.made import MadeWhenAsked
 from emcurate.running.report import Report
+from emcurate.writing import create_for_arrays
 
 Labels = npt.NDArray[np.int32]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from emcurate.files import create_for_arrays
 from emcurate.partials import partial_path
 from emcurate.running.made import MadeWhenAsked
+from emcurate.writing import create_for_arrays
 
 Floats = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.int64]

@@ -15,13 +15,14 @@ from emcurate.diversity.kmeans import Clustering
 from emcurate.diversity.near import SHOWN, count_near, find_near
 from emcurate.diversity.points import Points, Rows
 from emcurate.errors import InputError
-from emcurate.files import create_for_arrays, make_output_directory
+from emcurate.files import make_output_directory
 from emcurate.partials import partial_path
 from emcurate.patches.columns import as_column, as_numbers, in_one
 from emcurate.patches.features import FeatureTable
 from emcurate.patches.joined import Lookup
 from emcurate.running.jobs import Workers
 from emcurate.running.report import Report
+from emcurate.writing import create_for_arrays
 
 POINTS_FILE = "points.npy"
 

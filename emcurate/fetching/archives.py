@@ -23,9 +23,9 @@ from typing import IO
 
 from emcurate.errors import InputError
 from emcurate.fetching.safe_names import EscapeError, check_length, check_relative, join_inside
-from emcurate.files import atomic_path, taken_by_other
 from emcurate.partials import remove_stale_partials
 from emcurate.running.jobs import progress
+from emcurate.writing import atomic_path, taken_by_other
 
 COPY_BYTES = 1 << 20
 

@@ -20,9 +20,9 @@ from urllib3.exceptions import HTTPError
 from urllib3.util import Retry
 
 from emcurate.errors import InputError, describe_os_error
-from emcurate.files import atomic_path
 from emcurate.running.jobs import progress
 from emcurate.running.report import Report
+from emcurate.writing import atomic_path
 
 CHUNK_BYTES = 1 << 18
 TIMEOUT_SECONDS = 30.0  # without a single byte; a slow but living connection goes on

@@ -14,11 +14,11 @@ from emcurate.fetching.archives import make_parents, open_zip
 from emcurate.fetching.downloads import MOST_FAILURES, Download, fetch_all
 from emcurate.fetching.placing import Link, Placement, place_all
 from emcurate.fetching.safe_names import EscapeError, check_length, join_inside
-from emcurate.files import TakenError, taken_by_other, write_bytes
 from emcurate.images.whole import check_whole_image
 from emcurate.partials import remove_stale_partials
 from emcurate.running.jobs import Workers, progress
 from emcurate.running.report import Report
+from emcurate.writing import TakenError, taken_by_other, write_bytes
 
 # What an archive within an archive ends in.
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 from emcurate.errors import InputError
-from emcurate.files import DIGEST_CHUNK_BYTES, hash_file
+from emcurate.outputs import DIGEST_CHUNK_BYTES, hash_file
 
 # What the hub names a file's bytes after: large ones after their SHA-256, small ones after git's SHA-1.
 _SHA256 = re.compile(r"[0-9a-f]{64}")

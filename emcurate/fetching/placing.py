@@ -16,9 +16,9 @@ from typing import Literal
 
 from emcurate.errors import InputError
 from emcurate.fetching.archives import entry_kind, extract_entry, make_parents, open_zip, same_as_entry
-from emcurate.files import atomic_path, taken_by_other
 from emcurate.running.jobs import Workers
 from emcurate.running.report import Report
+from emcurate.writing import atomic_path, taken_by_other
 
 Link = Literal["copy", "hard", "symbolic"]
 

@@ -16,8 +16,9 @@ import tifffile
 from PIL import Image, UnidentifiedImageError
 
 from emcurate.errors import DAMAGE, InputError, describe_damage
-from emcurate.files import is_there, open_at_once, refuse_odd_kind, write_once
+from emcurate.files import is_there, open_at_once, refuse_odd_kind
 from emcurate.images.reading import read_image
+from emcurate.writing import write_once
 
 # Where in the head of our TIFFs the numbers stand that depend on the shape, as little-endian uint32 (TIFF 6.0, section
 # 2): entries of 12 bytes from byte 10 on, each with its value in the last four.

@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from emcurate.errors import InputError
-from emcurate.files import digest_bytes
+from emcurate.outputs import digest_bytes
 from emcurate.running.locks import hold_lock
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from emcurate.contents import read_npy
 from emcurate.errors import InputError
-from emcurate.files import read_npy
 from emcurate.patches.labels import CODE_INFORMATIVE, CODE_UNINFORMATIVE
 from emcurate.patches.pathlists import PathList
 from emcurate.running.ledger_file import read_ledgers

@@ -18,10 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from emcurate.errors import InputError
-from emcurate.files import digest_bytes, make_output_directory
+from emcurate.files import make_output_directory
 from emcurate.labeling import writer
 from emcurate.labeling.annotator import find_login, name_annotator
 from emcurate.labeling.writer import LabelWriter
+from emcurate.outputs import digest_bytes
 from emcurate.patches.label_files import LabelFiles
 from emcurate.patches.label_history import next_time
 from emcurate.patches.label_log import FROM_FILE, Action, LabelLog, Record

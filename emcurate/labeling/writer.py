@@ -11,10 +11,11 @@ from datetime import datetime
 from pathlib import Path
 
 from emcurate.errors import InputError
-from emcurate.files import atomic_path, fingerprint
+from emcurate.outputs import fingerprint
 from emcurate.patches.label_files import CodeArray, LabelFiles
 from emcurate.patches.label_log import LabelLog
 from emcurate.patches.labels import write_codes
+from emcurate.writing import atomic_path
 
 # Up to this many labels, 5 MB, the file is written before a change is acknowledged: about 20 ms on a local disk.
 LABELS_WRITTEN_AT_ONCE = 100_000

@@ -13,7 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from emcurate.errors import InputError
-from emcurate.files import describe_content, digest_bytes
+from emcurate.files import describe_content
+from emcurate.outputs import digest_bytes
 from emcurate.patches.datasets import Hashes, list_datasets, read_hashes
 from emcurate.patches.duplicates import Cover, Group, Groups, find_groups, order_patches
 from emcurate.patches.tables import TABLE_SUFFIX

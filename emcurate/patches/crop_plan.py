@@ -11,8 +11,8 @@ from typing import Any, Protocol
 from emcurate import naming
 from emcurate.addresses import Place
 from emcurate.errors import InputError
-from emcurate.files import Output, digest_bytes
 from emcurate.images.origins import Origin
+from emcurate.outputs import Output, digest_bytes
 from emcurate.patches.cutting import FILES, FILES_PER_PATCH, NOTHING, TAR, CutJob, Cutting, Done, Sections
 from emcurate.patches.grid import count_patches
 from emcurate.patches.selection import Corners, Selection

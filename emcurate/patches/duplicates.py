@@ -17,8 +17,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from emcurate.contents import npy_header
 from emcurate.errors import InputError
-from emcurate.files import npy_header, open_regular
+from emcurate.files import open_regular
 from emcurate.patches.columns import as_numbers
 from emcurate.patches.hashing import WordArray, least_distance
 from emcurate.patches.names import as_array, as_names, bytes_of, longest, take_names

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from emcurate.errors import InputError
-from emcurate.files import path_once
 from emcurate.patches.columns import as_column, in_one
 from emcurate.patches.parquet import open_parquet, write_parquet
+from emcurate.writing import path_once
 
 FEATURES_FILE = "features.parquet"
 

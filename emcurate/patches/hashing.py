@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from emcurate.contents import npy_bytes, read_npy
 from emcurate.errors import InputError
-from emcurate.files import npy_bytes, open_regular, read_npy
+from emcurate.files import open_regular
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -16,8 +16,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from emcurate.files import digest_bytes, list_files, path_once
+from emcurate.files import list_files
 from emcurate.naming import MARK
+from emcurate.outputs import digest_bytes
 from emcurate.patches.columns import as_column, as_numbers, as_scalar, in_one
 from emcurate.patches.decided import DECIDED_COLUMNS, THRESHOLD_KEY, read_decided
 from emcurate.patches.duplicates import GROUPS_SUFFIX, read_groups
@@ -27,6 +28,7 @@ from emcurate.patches.parquet import write_parquet
 from emcurate.patches.selected import REASON, SELECTED_COLUMNS, read_selected
 from emcurate.patches.tables import COLUMNS, TABLE_SUFFIX, TURNED, read_row_groups, read_schema
 from emcurate.running.claims import Notes
+from emcurate.writing import path_once
 
 JOINED_NAME = "patches.parquet"
 

@@ -12,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from emcurate.errors import InputError
-from emcurate.files import digest_bytes, read_regular, write_bytes
+from emcurate.files import read_regular
+from emcurate.outputs import digest_bytes
 from emcurate.patches.labels import check_labels, encode_labels, save_labels
 from emcurate.patches.list_names import ListNames
+from emcurate.writing import write_bytes
 
 CodeArray = npt.NDArray[np.uint8]
 

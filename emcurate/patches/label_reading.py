@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from emcurate.errors import InputError
-from emcurate.files import digest_bytes
+from emcurate.outputs import digest_bytes
 from emcurate.patches.label_files import CodeArray, LabelFiles, noted_without_log
 from emcurate.patches.label_history import History
 from emcurate.patches.label_log import LabelLog, Record

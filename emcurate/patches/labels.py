@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from emcurate.contents import npy_bytes, npy_header, read_npy
 from emcurate.errors import InputError
-from emcurate.files import npy_bytes, npy_header, read_npy, write_bytes
+from emcurate.writing import write_bytes
 
 LABELS_FILE = "patch_quality_labels.npy"
 

@@ -15,10 +15,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from emcurate.errors import InputError
-from emcurate.files import atomic_path
 from emcurate.patches.columns import as_column, as_numbers
 from emcurate.patches.list_names import ListNames, hash_names
 from emcurate.patches.parquet import open_parquet, write_parquet
+from emcurate.writing import atomic_path
 
 # Rows written at a time: names of 100 letters, 25 MB.
 BLOCK_ROWS = 250_000

@@ -25,7 +25,8 @@ import numpy.typing as npt
 import xxhash
 
 from emcurate.errors import InputError
-from emcurate.files import read_regular, write_bytes
+from emcurate.files import read_regular
+from emcurate.writing import write_bytes
 
 # The name of the function in the object file, and a number that changes when what is kept means another thing.
 ENTRY, FORMAT = "entry", "1"

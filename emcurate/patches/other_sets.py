@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from emcurate import naming
 from emcurate.errors import InputError, describe_os_error
-from emcurate.files import describe_content, digest_bytes, fingerprint_tree, list_files
+from emcurate.files import describe_content, list_files
+from emcurate.outputs import digest_bytes, fingerprint_tree
 from emcurate.patches.datasets import HASH_EXTENSION, list_datasets, read_hashes
 from emcurate.patches.hash_settings import HashSettings, read_settings
 from emcurate.patches.hashing import WordArray, count_words, pack_hashes

@@ -19,19 +19,11 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
+from emcurate.contents import npy_bytes, read_npy
 from emcurate.errors import InputError
-from emcurate.files import (
-    Output,
-    atomic_path,
-    check_regular,
-    create_for_arrays,
-    foresee,
-    npy_bytes,
-    open_regular,
-    read_npy,
-    read_regular,
-    taken_by_other,
-)
+from emcurate.files import check_regular, open_regular, read_regular
+from emcurate.outputs import Output, foresee
+from emcurate.writing import atomic_path, create_for_arrays, taken_by_other
 
 # Paths a chunk: of 100 characters each, 40 MB in numpy's four bytes a character.
 CHUNK_PATHS = 100_000

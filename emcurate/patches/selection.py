@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from emcurate.errors import InputError
-from emcurate.files import digest_bytes
+from emcurate.outputs import digest_bytes
 from emcurate.patches.columns import as_column, as_numbers, in_one
 from emcurate.patches.pathlists import PathList
 from emcurate.patches.shards import split_member

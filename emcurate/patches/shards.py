@@ -32,9 +32,10 @@ import numpy.typing as npt
 import xxhash
 
 from emcurate.errors import InputError, describe_os_error
-from emcurate.files import Output, move_once, writing
+from emcurate.outputs import Output
 from emcurate.partials import partial_path
 from emcurate.patches.tables import TABLE_SUFFIX, read_shard_places
+from emcurate.writing import move_once, telling
 
 SHARD_SUFFIX, MEMBER_SUFFIX = ".tar", ".tiff"
 PATCHES_PER_SHARD = 10_000
@@ -214,7 +215,7 @@ class ShardWriter:
         self._waiting, self._waiting_bytes = [], 0
         self._digest.update(data)
         view = memoryview(data)
-        with writing(self.path):
+        with telling(self.path):
             while view:
                 view = view[os.write(self._file, view) :]
 

@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 
 from emcurate.errors import InputError
-from emcurate.files import Output, digest_bytes, is_intact, list_entries
+from emcurate.files import list_entries
+from emcurate.outputs import Output, digest_bytes, is_intact
 from emcurate.partials import remove_stale_partials
 from emcurate.patches.tables import COLUMNS, OWN_COLUMNS, Cut, read_cuts, read_metadata, read_row_groups, write_cuts
 from emcurate.running.ledger_file import LEDGER_DIRECTORY

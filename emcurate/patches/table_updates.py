@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from emcurate import naming
-from emcurate.files import is_intact, note_output
 from emcurate.images.origins import Origin
+from emcurate.outputs import is_intact, note_output
 from emcurate.patches.table_parts import TableParts
 from emcurate.patches.tables import TABLE_SUFFIX, place_in_shard, read_cuts, write_cuts
 from emcurate.running.ledger import Ledger

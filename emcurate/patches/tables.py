@@ -25,7 +25,6 @@ import pyarrow.parquet as pq
 
 from emcurate import naming
 from emcurate.errors import InputError
-from emcurate.files import atomic_path
 from emcurate.images.origins import Origin
 from emcurate.images.resampling import Resampled
 from emcurate.patches.columns import as_column, as_numbers, as_scalar, in_one
@@ -34,6 +33,7 @@ from emcurate.patches.measures import BLUR, MEASURES, SATURATED
 from emcurate.patches.names import as_names, join_names, take_names
 from emcurate.patches.orientations import ORIENTATIONS
 from emcurate.patches.parquet import open_parquet, write_parquet
+from emcurate.writing import atomic_path
 
 TABLE_SUFFIX = "_patches.parquet"
 

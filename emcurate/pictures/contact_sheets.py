@@ -28,10 +28,10 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from emcurate.errors import InputError
-from emcurate.files import write_bytes
 from emcurate.images.pixels import Rescale, to_uint8
 from emcurate.images.reading import DRAWN_BY_US, DRAWN_KEY, read_image
 from emcurate.pictures.figures import BLUE, ORANGE
+from emcurate.writing import write_bytes
 
 # Pixels. A tile of 160 shows a 224-pixel patch well enough to judge; twelve columns still fit a wide screen.
 TILE_PIXELS = 160

@@ -6,8 +6,8 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emcurate.files import write_bytes
 from emcurate.images.reading import DRAWN_BY_US, DRAWN_KEY
+from emcurate.writing import write_bytes
 
 if TYPE_CHECKING:
     # Matplotlib takes half a second to import; a stage that only prints its help does without.

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
-from emcurate.files import write_once
+from emcurate.writing import write_once
 
 GROUPS_SHOWN = 12  # in one picture
 DUPLICATES_SHOWN = 9  # of each group

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from emcurate.files import note_output
+from emcurate.outputs import note_output
 from emcurate.patches.joined import JOINED_NAME, Results, write_joined
 from emcurate.reporting.datasheet import DATASHEET, SHEET
 from emcurate.running.ledger import Ledger

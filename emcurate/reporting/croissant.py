@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
-from emcurate.files import hash_file
 from emcurate.licences import OF_ALL
+from emcurate.outputs import hash_file
 from emcurate.patches.exports.plan import EXPORTED
 from emcurate.patches.parquet import open_parquet
 from emcurate.reporting.facts import Facts

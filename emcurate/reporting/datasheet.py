@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 
 from emcurate.errors import InputError
-from emcurate.files import digest_bytes, note_output, read_regular, refuse_different, write_once
+from emcurate.files import read_regular
 from emcurate.licences import OF_ALL
+from emcurate.outputs import digest_bytes, note_output
 from emcurate.patches.exports.choice import SPLITS
 from emcurate.patches.exports.plan import spell
 from emcurate.patches.joined import JOINED_NAME
@@ -27,6 +28,7 @@ from emcurate.running.ledger_file import LedgerFile, read_ledgers
 from emcurate.running.report import Report
 from emcurate.running.sources import Source
 from emcurate.running.spelled_paths import path_as_text, path_of_text
+from emcurate.writing import refuse_different, write_once
 
 DATASHEET, SHEET = "datasheet.json", "datasheet.md"
 

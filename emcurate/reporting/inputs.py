@@ -10,7 +10,8 @@ from pathlib import Path
 import msgspec
 
 from emcurate.errors import InputError
-from emcurate.files import DIGEST_CHUNK_BYTES, fingerprint, fingerprint_tree, is_directory, is_there, open_regular
+from emcurate.files import is_directory, is_there, open_regular
+from emcurate.outputs import DIGEST_CHUNK_BYTES, fingerprint, fingerprint_tree
 from emcurate.patches.label_files import LabelFiles
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger_file import LedgerFile

@@ -14,7 +14,7 @@ from typing import Any
 
 from emcurate import __version__
 from emcurate.errors import InputError
-from emcurate.files import atomic_path, open_regular
+from emcurate.files import open_regular
 from emcurate.patches.joined import (
     CUT,
     DUPLICATE,
@@ -29,6 +29,7 @@ from emcurate.patches.leaks import name_bands
 from emcurate.reporting.charts import Bar, Node, draw_bars, draw_flow
 from emcurate.reporting.summary import GREY_BARS, SCORE_BARS, SOURCES_KEPT, Dataset, Summary
 from emcurate.reporting.thumbnails import Thumbnails, encode_sheet
+from emcurate.writing import atomic_path
 
 REPORT_NAME = "report.html"
 GENERATOR = b'<meta name="generator" content="emcurate'

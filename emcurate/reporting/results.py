@@ -15,7 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from emcurate.files import Output, digest_bytes, read_npy, read_regular
+from emcurate.contents import read_npy
+from emcurate.files import read_regular
+from emcurate.outputs import Output, digest_bytes
 from emcurate.patches.columns import as_numbers, as_scalar
 from emcurate.patches.names import bytes_of
 from emcurate.patches.parquet import open_parquet

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from emcurate import __version__
-from emcurate.files import digest_bytes, digest_file
+from emcurate.outputs import digest_bytes, digest_file
 from emcurate.patches.decided import read_threshold
 from emcurate.patches.joined import JOINED_NAME
 from emcurate.reporting.advice import advise

@@ -11,15 +11,8 @@ from typing import TypeVar
 from emcurate import naming
 from emcurate.addresses import Address, Place
 from emcurate.errors import InputError
-from emcurate.files import (
-    Output,
-    check_regular,
-    describe_content,
-    digest_file,
-    is_directory,
-    is_intact,
-    list_entries,
-)
+from emcurate.files import check_regular, describe_content, is_directory, list_entries
+from emcurate.outputs import Output, digest_file, is_intact
 from emcurate.running.ledger_file import read_headers, read_ledgers
 from emcurate.running.ledger_lines import DONE, Line, read_outputs
 from emcurate.running.report import Report

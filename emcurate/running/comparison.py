@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 
 from emcurate.durability import sync_outputs
-from emcurate.files import find_damaged, is_directory
+from emcurate.files import is_directory
+from emcurate.outputs import find_damaged
 from emcurate.running.ledger_file import LedgerFile
 from emcurate.running.ledger_lines import BEGUN, DONE, DROPPED, SPOILT, STRANGE, Line, digest_parameters, read_outputs
 from emcurate.running.report import Report

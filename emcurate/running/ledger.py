@@ -28,7 +28,7 @@ import msgspec
 from emcurate import __version__
 from emcurate.addresses import Address, Place
 from emcurate.errors import InputError
-from emcurate.files import Output
+from emcurate.outputs import Output
 from emcurate.partials import remove_stale_partials
 from emcurate.running.comparison import Comparison, as_json, remove_result
 from emcurate.running.disk import remember_room

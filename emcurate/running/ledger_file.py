@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from emcurate.durability import sync_outputs, sync_path
-from emcurate.files import check_regular, write_bytes, writing
+from emcurate.files import check_regular
 from emcurate.running.ledger_lines import DROPPED, Line, digest_parameters, read_lines, read_outputs, spell_line
+from emcurate.writing import telling, write_bytes
 
 LEDGER_DIRECTORY = ".emcurate"
 
@@ -102,7 +103,7 @@ class LedgerFile:
         if not is_new:
             check_regular(self.path)  # to open a pipe would wait for ever
         self.path.parent.mkdir(exist_ok=True)
-        with writing(self.path), open(self.path, "ab") as file:
+        with telling(self.path), open(self.path, "ab") as file:
             # A leading newline too: after a line cut off by a kill, this one still starts afresh.
             file.write(b"\n" + b"\n".join(map(spell_line, lines)) + b"\n")
         sync_path(self.path)

@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from emcurate.files import Output, digest_bytes
+from emcurate.outputs import Output, digest_bytes
 
 # States of an input. Its results are being made; are made; were made and have been altered since. Or its results are
 # being made where files of its name lay before, of which nobody knows whose they are. A dropped input has none.

@@ -8,7 +8,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from emcurate.errors import InputError
-from emcurate.files import holds
+from emcurate.outputs import holds
 from emcurate.running.ledger_file import LEDGER_DIRECTORY, LedgerFile, ledger_path, take_altered
 from emcurate.running.ledger_lines import SPOILT, read_outputs
 from emcurate.running.report import Report

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from emcurate.fetching.foresight import foretell_way
 from emcurate.fetching.gathering import Wanted, find_way, gather
 from emcurate.fetching.placing import Link
-from emcurate.files import digest_bytes, digest_file, make_output_directory, read_regular, refuse_same_directory
+from emcurate.files import make_output_directory, read_regular, refuse_same_directory
+from emcurate.outputs import digest_bytes, digest_file
 from emcurate.running.jobs import Workers
 from emcurate.running.report import Report
 from emcurate.running.sources import Source

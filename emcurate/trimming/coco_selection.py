@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from emcurate.contents import csv_bytes
 from emcurate.errors import InputError
-from emcurate.files import csv_bytes
 from emcurate.running.report import Report
 from emcurate.trimming.balance import Share, draw_balance
 from emcurate.trimming.coco import AnnotationSet, Image

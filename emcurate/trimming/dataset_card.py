@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from emcurate import __version__
-from emcurate.files import digest_bytes, read_regular
+from emcurate.files import read_regular
 from emcurate.markdown import make_table
+from emcurate.outputs import digest_bytes
 from emcurate.running.report import Report
 from emcurate.running.sources import Source
 from emcurate.trimming.part import Part

@@ -10,10 +10,12 @@ from typing import Any
 
 from emcurate.errors import InputError
 from emcurate.fetching.safe_names import check_length
-from emcurate.files import Output, holds, list_entries, note_output, write_once
+from emcurate.files import list_entries
+from emcurate.outputs import Output, holds, note_output
 from emcurate.running.ledger import Ledger
 from emcurate.running.report import Report
 from emcurate.running.sources import Source
+from emcurate.writing import write_once
 
 # What the stages make that trim a set or fetch a trimmed one: one directory holds one such set.
 TRIMMED, DOWNLOADED = PRODUCTS = ("trimmed sets", "downloaded sets")

@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from emcurate.contents import csv_bytes
 from emcurate.errors import InputError
-from emcurate.files import csv_bytes
 from emcurate.running.report import Report
 from emcurate.trimming.table import Table
 

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from emcurate.contents import is_formula
 from emcurate.errors import InputError
-from emcurate.files import is_formula
 from emcurate.trimming.kinds import HEAD_BYTES, name_kind
 
 _BOM = "\ufeff"

@@ -11,15 +11,9 @@ from pathlib import Path
 from emcurate import naming
 from emcurate.addresses import Address, Place
 from emcurate.errors import InputError, describe_os_error
-from emcurate.files import (
-    fingerprint,
-    fingerprint_files,
-    fingerprint_tree,
-    is_directory,
-    is_there,
-    refuse_same_directory,
-)
+from emcurate.files import is_directory, is_there, refuse_same_directory
 from emcurate.images.reading import IMAGE_SUFFIXES, RECORDED_SUFFIXES
+from emcurate.outputs import fingerprint, fingerprint_files, fingerprint_tree
 from emcurate.running import claims
 from emcurate.running.claims import list_raw
 from emcurate.running.doubles import settle_doubles

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from emcurate.errors import InputError
-from emcurate.files import fingerprint, move_once, open_regular
+from emcurate.files import open_regular
 from emcurate.images.pixels import Rescale, convert
+from emcurate.outputs import fingerprint
 from emcurate.partials import partial_path
 from emcurate.volumes.formats.mrc import (
     BYTE_VALUES,
@@ -26,6 +27,7 @@ from emcurate.volumes.formats.mrc import (
 from emcurate.volumes.limits import choose_volume_limits, measure_block, measuring_jobs
 from emcurate.volumes.scratch import unpacked
 from emcurate.volumes.volume import Volume, open_volume
+from emcurate.writing import move_once
 
 # What a file needs to hold unsigned bytes: "shift" for signed bytes, "convert" for any other pixel type.
 Need = Literal["nothing", "shift", "convert"]

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
+from emcurate.contents import npy_bytes
 from emcurate.errors import InputError
-from emcurate.files import npy_bytes
 from emcurate.patches.hashing import compute_dhash, hamming_distance, pack_hashes, read_hash
 
 RNG = np.random.default_rng(0)

@@ -6,8 +6,8 @@ from importlib import import_module
 import numpy as np
 import pytest
 
+from emcurate.contents import read_npy
 from emcurate.errors import InputError
-from emcurate.files import read_npy
 from emcurate.images.sections import encode_section
 from emcurate.patches.hashing import read_hash
 from emcurate.patches.pathlists import PathList

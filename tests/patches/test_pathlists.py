@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from emcurate.errors import InputError
-from emcurate.files import note_output
+from emcurate.outputs import note_output
 from emcurate.patches import pathlists
 from emcurate.patches.pathlists import PathList, join_files, same_paths, write_path_list, write_path_list_once
 

@@ -17,9 +17,9 @@ import xxhash
 
 from emcurate import naming
 from emcurate.errors import InputError
-from emcurate.files import Output, TakenError
 from emcurate.images.origins import VOLUME, Origin
 from emcurate.images.sections import encode_section
+from emcurate.outputs import Output
 from emcurate.patches import shards, tables
 from emcurate.patches.shards import (
     ShardWriter,
@@ -29,6 +29,7 @@ from emcurate.patches.shards import (
     read_member,
     shard_name,
 )
+from emcurate.writing import TakenError
 
 RNG = np.random.default_rng(0)
 

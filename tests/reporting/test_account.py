@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 import curate
-from emcurate.files import digest_file
+from emcurate.outputs import digest_file
 
 PATCHES = "patches.parquet"
 

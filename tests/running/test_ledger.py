@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from emcurate import files
+from emcurate import writing
 from emcurate.errors import InputError
-from emcurate.files import note_output
+from emcurate.outputs import Output, digest_bytes, fingerprint, foresee, note_output
 from emcurate.running import comparison
 from emcurate.running import verification as ledgers
 from emcurate.running.ledger import Ledger
@@ -50,7 +50,7 @@ class Stage:
         )
         paths = {path.name: path for path in sorted(self.inputs.iterdir()) if keys is None or path.name in keys}
         sources = {
-            key: Source(path, files.fingerprint(path), key.partition(".")[0], settings=settings or {}, is_part=is_part)
+            key: Source(path, fingerprint(path), key.partition(".")[0], settings=settings or {}, is_part=is_part)
             for key, path in paths.items()
         }
         if is_part:
@@ -77,7 +77,7 @@ class Stage:
     def write(self, key, number, path, ledger):
         target = self.out / f"{key}-{number}.txt"
         data = path.read_bytes()
-        files.write_once(target, data, overwrite=ledger.replaces(key))
+        writing.write_once(target, data, overwrite=ledger.replaces(key))
         return note_output(target, self.out, data)
 
     def tree(self):
@@ -119,7 +119,7 @@ def test_the_ledger_says_what_came_of_what_with_which_parameters(stage):
     assert [output[0] for output in entry["outputs"]] == ["a-0.txt", "a-1.txt"]
     name, size, mtime, digest = entry["outputs"][0]
     assert (size, mtime) == (4, (stage.out / name).stat().st_mtime_ns)
-    assert digest == files.digest_bytes(b"text")
+    assert digest == digest_bytes(b"text")
 
 
 @pytest.mark.parametrize("damage", ["delete", "truncate", "append", "flip"])
@@ -533,7 +533,7 @@ def test_what_was_expected_when_a_run_broke_off_is_its_own_and_what_lay_there_is
         (tmp_path / "mine.txt").write_text("mine")
     ledger, plan = opened()
     assert plan.todo == {"in": "new"}
-    ledger.expect("in", [files.Output(name, 0, 0, "") for name in ("a.txt", "b.txt", "c.txt")])
+    ledger.expect("in", [Output(name, 0, 0, "") for name in ("a.txt", "b.txt", "c.txt")])
     (tmp_path / "a.txt").write_text("a")
     (tmp_path / "b.txt").write_text("b")
     report = Report("copy")
@@ -550,7 +550,7 @@ def test_what_was_expected_when_a_run_broke_off_is_its_own_and_what_lay_there_is
 
 def ledger_of(stage):
     ledger = Ledger(stage.out, "copy", PARAMETERS, product="copies", owner_of=lambda name: name.rpartition("-")[0])
-    source = Source(stage.inputs / "a", files.fingerprint(stage.inputs / "a"), "a")
+    source = Source(stage.inputs / "a", fingerprint(stage.inputs / "a"), "a")
     ledger.plan({"a": source}, Report("copy"), root=stage.inputs)
     return ledger
 
@@ -560,7 +560,7 @@ def test_what_is_announced_is_known_after_a_kill_until_it_is_finished(tmp_path):
     stage.add("a", "first")
     stage.run()
     (old,) = ledger_of(stage).outputs_of("a")
-    new = files.foresee("a-0.txt", b"second")
+    new = foresee("a-0.txt", b"second")
     ledger_of(stage).announce("a", [new])
     after = ledger_of(stage)
     assert after.outputs_of("a") == [old, new]
@@ -574,7 +574,7 @@ def test_nothing_is_announced_over_somebody_elses_file(tmp_path):
     stage = Stage(tmp_path)
     stage.add("a", "text")
     (stage.out / "a-0.txt").write_text("mine")
-    ledger_of(stage).announce("a", [files.foresee("a-0.txt", b"text")])
+    ledger_of(stage).announce("a", [foresee("a-0.txt", b"text")])
     assert not ledger_of(stage).replaces("a")
     assert "expected no such file" in stage.run()[0].failures[0]
     assert stage.tree() == {"a-0.txt": "mine"}

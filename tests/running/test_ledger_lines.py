@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from PIL import Image
 
-from emcurate.files import Output
+from emcurate.outputs import Output
 from emcurate.running import ledger_file
 from emcurate.running.ledger_file import LedgerFile, ledger_path, read_headers, take_altered
 from emcurate.running.ledger_lines import DONE, DROPPED, SPOILT, Line, read_lines, spell_line

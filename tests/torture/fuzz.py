@@ -240,8 +240,8 @@ TARGETS = {
         lambda: [data[:LARGEST_BYTES] for data in _originals("AVI", "MP4")] + _crafted("crafted_images:make_videos"),
     ),
     ".npy": Target(
-        ("emcurate.files",),
-        lambda data, directory: _module("emcurate.files").read_npy(_written(data, directory, "a.npy")),
+        ("emcurate.contents",),
+        lambda data, directory: _module("emcurate.contents").read_npy(_written(data, directory, "a.npy")),
         lambda: _originals("NPY"),
     ),
     "path lists": Target(

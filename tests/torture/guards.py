@@ -40,10 +40,10 @@ GUARDS = (
     # What must not be executed.
     Guard(
         "pickles in .npy",
-        "emcurate/files.py",
+        "emcurate/contents.py",
         "np.load(check_regular(path), mmap_mode=mmap_mode, allow_pickle=False)",
         "np.load(check_regular(path), mmap_mode=mmap_mode, allow_pickle=True)",
-        "tests/test_files.py::test_npy_with_objects_is_never_unpickled",
+        "tests/test_contents.py::test_npy_with_objects_is_never_unpickled",
     ),
     Guard(
         "a path list's info",
@@ -189,7 +189,7 @@ GUARDS = (
     # What must not be run or obeyed by the programs that show it.
     Guard(
         "formulas in csv",
-        "emcurate/files.py",
+        "emcurate/contents.py",
         """[f"'{cell}" if isinstance(cell, str) and is_formula(cell) else cell for cell in row]""",
         "[*row]",
         "tests/stages/test_trim_cards.py::test_a_category_named_like_a_formula_is_text_in_the_report",

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from emcurate.contents import read_npy
 from emcurate.errors import InputError
-from emcurate.files import read_npy
 from emcurate.images.png_chunks import PNG_SIGNATURE
 from emcurate.images.reading import read_image
 from emcurate.volumes.containers import find_missing

@@ -114,7 +114,7 @@ def test_of_a_list_only_volumes_that_are_there_and_no_results_are_taken(tmp_path
 
 
 def note_as_made(ledger, directory, name):
-    from emcurate.files import note_output
+    from emcurate.outputs import note_output
     from emcurate.running.sources import Source
 
     plan = ledger.plan({name: Source(directory / "x", "1", "x")}, Report("some_stage"), root=directory)

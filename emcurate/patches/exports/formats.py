@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from emcurate.files import Output
+from emcurate.outputs import Output
 from emcurate.patches.exports.hdf5 import HDF5
 from emcurate.patches.exports.imagefolder import IMAGEFOLDER
 from emcurate.patches.exports.pieces import PIECE_DIGITS, Format, Piece, Split

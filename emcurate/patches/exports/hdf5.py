@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from emcurate.files import Output, note_output, path_once
+from emcurate.outputs import Output, note_output
 from emcurate.patches.columns import in_one
 from emcurate.patches.exports.pieces import PIECE_DIGITS, ROWS_ARE, Format, How, Index, Piece, Split, piece_key
+from emcurate.writing import path_once
 
 _FILE = re.compile(rf"(?P<split>.+)-(?P<piece>\d{{{PIECE_DIGITS},}})\.h5")
 

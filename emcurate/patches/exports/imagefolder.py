@@ -12,9 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emcurate.errors import InputError
-from emcurate.files import Output, make_output_directory, note_output, path_once, write_files, write_pieces
+from emcurate.files import make_output_directory
+from emcurate.outputs import Output, note_output
 from emcurate.patches.columns import as_column
 from emcurate.patches.exports.pieces import Format, How, Index, Piece, Split, name_number, piece_key
+from emcurate.writing import path_once, write_files, write_pieces
 
 METADATA = "metadata.parquet"
 

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from emcurate.files import Output
 from emcurate.images.sections import encode_section
+from emcurate.outputs import Output
 from emcurate.patches.columns import as_column
 from emcurate.patches.fitting import fit_patch
 from emcurate.patches.listing import Listing

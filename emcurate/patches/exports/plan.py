@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xxhash
 
-from emcurate.files import Output, digest_bytes, note_output
+from emcurate.outputs import Output, digest_bytes, note_output
 from emcurate.partials import remove_stale_partials
 from emcurate.patches.columns import as_column, as_numbers, in_one
 from emcurate.patches.decided import DECIDED_FILES

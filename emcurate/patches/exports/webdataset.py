@@ -10,7 +10,7 @@ import re
 
 import msgspec
 
-from emcurate.files import Output
+from emcurate.outputs import Output
 from emcurate.patches.exports.pieces import (
     PIECE_DIGITS,
     Format,

@@ -12,9 +12,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from emcurate.files import Output, move_once, write_pieces
+from emcurate.outputs import Output
 from emcurate.partials import partial_path
 from emcurate.patches.exports.pieces import ROWS_ARE, Format, How, Index, Piece, Split
+from emcurate.writing import move_once, write_pieces
 
 # Zstandard's fastest: its stronger levels save a few per cent of patches and take several times as long.
 COMPRESSION_LEVEL = 1

@@ -10,8 +10,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from emcurate.contents import npy_bytes
 from emcurate.errors import InputError
-from emcurate.files import npy_bytes
 
 # What a box can be written as, and what its file's name ends in.
 FORMATS = {"npy": ".npy", "zarr": ".zarr", "zarr-0.4": ".zarr", "tiff": ".tiff"}

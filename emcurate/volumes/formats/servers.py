@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from emcurate.addresses import N5, PRECOMPUTED, ZARR, Address
 from emcurate.errors import InputError
-from emcurate.files import digest_bytes
+from emcurate.outputs import digest_bytes
 from emcurate.volumes.formats import n5, ome_zarr, precomputed
 from emcurate.volumes.formats.chunked import Chunks
 from emcurate.volumes.formats.stores import LOOK_THERE, Files, read_tag, store_of

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import tifffile
 
 from emcurate.errors import InputError, describe_damage
-from emcurate.files import check_regular, create_for_arrays
+from emcurate.files import check_regular
 from emcurate.images.calibration import resolution_steps
 from emcurate.images.reading import check_plausible
 from emcurate.images.tiff_directories import TYPE_BYTES, Directories, Numbers, follow_pages, read_directories
@@ -42,6 +42,7 @@ from emcurate.volumes.layouts import (
     describe_shape,
     read_by_planes,
 )
+from emcurate.writing import create_for_arrays
 
 _PLANE_AXES = frozenset("YXS")
 _ONE_STACK = "save one stack of equal pages a file"
