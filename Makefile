@@ -19,7 +19,7 @@ PIP := $(RUN) -m pip install --disable-pip-version-check -q $(PIP_FLAGS)
 DEMO_OUT ?= demo/output
 
 # Those that take minutes at most; measuring.py, published.py, floor.py and history.py are what they share.
-BENCHMARKS := pipeline scaling sections remote patches hashing measures masks cover inference coco_annotations
+BENCHMARKS := pipeline scaling sections remote patches hashing measures masks cover deduplicate inference coco_annotations
 
 # Minutes to hours; each a module in tests/torture. What they find they repeat with the seed that they print.
 TORTURES := bad_input guards kills faults state surroundings fuzz
@@ -74,7 +74,7 @@ check: $(DEV_STAMP) ## ruff, mypy, and who may import whom
 
 bench: $(DEV_STAMP) ## run the benchmarks one after another; each prints a table, and what changed since RECORD=1
 	@for name in $(BENCHMARKS); do echo; echo "$$name"; \
-	  $(RUN) benchmarks/$$name.py $(if $(RECORD),$(if $(filter-out scaling masks,$$name),--record)) || exit 1; done
+	  $(RUN) benchmarks/$$name.py $(if $(RECORD),$(if $(filter-out scaling masks deduplicate,$$name),--record)) || exit 1; done
 
 torture: $(DEV_STAMP) ## break everything on purpose, the same with SEED=…; `make test` does a sample of it
 	@for name in $(TORTURES); do echo; echo "$$name"; \

@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from emcurate import naming
-from emcurate.patches import tables
+from emcurate.images.origins import Origin
+from emcurate.patches.tables import TABLE_SUFFIX, Cut, write_cuts
 
 STAGE = Path(__file__).resolve().parent.parent / "deduplicated" / "deduplicate.py"
 DISTANCE = 12  # bits of 64
@@ -68,12 +69,11 @@ def write_tables(patchdir: Path, datasets: int, patches: int, with_files: bool) 
             section = naming.VolumeSection(f"volume_{number:05d}", 0, index, 5)
             corners = np.stack([np.arange(len(some)) // 10, np.arange(len(some)) % 10], 1) * 224
             places = np.concatenate([corners, np.full_like(corners, 224)], 1).astype(np.int32)
-            cuts.append(tables.Cut(section, places, some))
-            origins[section.stem] = tables.Origin("volume", "/data/volume.mrc")
+            cuts.append(Cut(section, places, some))
+            origins[section.stem] = Origin("volume", "/data/volume.mrc")
             for (y, x), bits in zip(corners, some, strict=True) if with_files else ():
                 np.save(patchdir / f"{section.stem}_{y}_{x}.npy", np.unpackbits(bits).reshape(8, 8).astype(bool))
-        table = tables.build_table(cuts, origins, settings)
-        tables.write_table(patchdir / f"volume_{number:05d}{tables.TABLE_SUFFIX}", table)
+        write_cuts(patchdir / f"volume_{number:05d}{TABLE_SUFFIX}", cuts, origins.__getitem__, settings)
 
 
 def run(*command: object) -> tuple[float, float]:

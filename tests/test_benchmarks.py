@@ -1,11 +1,44 @@
 import argparse
+import ast
 import importlib
+import re
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+
+SCRIPTS = sorted(BENCHMARKS.glob("*.py"))
+
+# What others use, or what is measured by hand: beside other programs, over hours, or with data of one's own.
+NOT_IN_BENCH = {"history", "measuring", "published", "floor", "load", "diversity"}
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_a_benchmark_uses_what_there_is(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    modules = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "emcurate":
+            if node.module.startswith("emcurate.classifier"):
+                pytest.importorskip("torch")
+            module = importlib.import_module(node.module)
+            for name in (alias.name for alias in node.names):
+                if not hasattr(module, name):
+                    modules[name] = importlib.import_module(f"{node.module}.{name}")
+                elif isinstance(getattr(module, name), types.ModuleType):
+                    modules[name] = getattr(module, name)
+    used = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)]
+    for node in used:
+        if node.value.id in modules and isinstance(node.ctx, ast.Load):
+            assert hasattr(modules[node.value.id], node.attr), f"line {node.lineno}"
+
+
+def test_make_bench_runs_every_benchmark(root):
+    (listed,) = re.findall(r"^BENCHMARKS := (.*)$", (root / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(listed.split()) == {path.stem for path in SCRIPTS} - NOT_IN_BENCH
 
 
 @pytest.fixture
