@@ -20,7 +20,8 @@ import numpy as np
 
 from emcurate import naming
 from emcurate.images.origins import Origin
-from emcurate.patches.tables import TABLE_SUFFIX, Cut, write_cuts
+from emcurate.patches.cuts import Cut, write_cuts
+from emcurate.patches.tables import TABLE_SUFFIX
 
 STAGE = Path(__file__).resolve().parent.parent / "deduplicated" / "deduplicate.py"
 DISTANCE = 12  # bits of 64

@@ -104,3 +104,8 @@ def count_rows(rows: pa.Table, by: Sequence[str]) -> Iterator[tuple[tuple[Any, .
     for place in np.argsort(firsts):
         first = int(firsts[place])
         yield tuple(column[first].as_py() for column in columns), int(counts[place])
+
+
+def as_floats(column: pa.Array) -> npt.NDArray[np.float64]:
+    """Return a column of numbers as float64; NaN where null."""
+    return as_numbers(pc.coalesce(column.cast(pa.float64()), as_scalar(float("nan"))))

@@ -19,13 +19,13 @@ from emcurate.images.origins import Origin
 from emcurate.images.resampling import Scale
 from emcurate.images.sections import encode_section
 from emcurate.outputs import Output, note_output
+from emcurate.patches.cuts import Cut, write_cuts
 from emcurate.patches.examining import examine, in_groups
 from emcurate.patches.grid import iter_grid
 from emcurate.patches.hashing import BoolArray, hash_npy
 from emcurate.patches.selection import Corners
 from emcurate.patches.shards import ShardWriter
 from emcurate.patches.table_parts import make_metadata
-from emcurate.patches.tables import Cut, write_cuts
 from emcurate.writing import write_files
 
 # Where patches go: each into a file with its hash beside it, into tars, or nowhere, so that only the table is made.

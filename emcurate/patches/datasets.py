@@ -17,7 +17,7 @@ import pyarrow as pa
 from emcurate import naming
 from emcurate.errors import InputError, describe_os_error
 from emcurate.files import list_files
-from emcurate.patches import tables
+from emcurate.patches import table_hashes
 from emcurate.patches.hashing import WordArray, pack_hashes, read_hash
 from emcurate.patches.measures import BLUR, SATURATED, measure_patch
 from emcurate.patches.names import as_names, take_names
@@ -80,7 +80,7 @@ class Hashes:
     side: int
     sharpness: npt.NDArray[np.float64] | None = None
     complete: bool = True
-    shards: tables.Shards | None = None
+    shards: table_hashes.Shards | None = None
     saturated: npt.NDArray[np.float64] | None = None
     turned: WordArray | None = None
 
@@ -203,7 +203,7 @@ def read_hashes(
         if dataset.table is not None:
             try:
                 # Here, since a worker would have to send back all that it reads.
-                read = tables.read_hashes(dataset.table, with_turned)
+                read = table_hashes.read_hashes(dataset.table, with_turned)
             except InputError as error:
                 report.fail(error)
                 continue

@@ -23,7 +23,7 @@ from emcurate.files import open_regular
 from emcurate.patches.columns import as_numbers
 from emcurate.patches.hashing import WordArray, least_distance
 from emcurate.patches.names import as_array, as_names, bytes_of, longest, take_names
-from emcurate.patches.tables import Shards
+from emcurate.patches.table_hashes import Shards
 
 # Hashes compared with all exemplars at once; inside a block they are settled one after another.
 BLOCK = 4096

@@ -13,11 +13,11 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from emcurate.patches.cuts import pack_bits
 from emcurate.patches.hashing import BoolArray
 from emcurate.patches.measures import measure_places
 from emcurate.patches.orientations import ORIENTATIONS, hash_places_turned
 from emcurate.patches.section_hashes import hash_places
-from emcurate.patches.tables import pack_bits
 
 # Pixels of sections that are held in memory to be examined together, but for a section that is larger itself.
 GROUP_PIXELS = 1 << 24

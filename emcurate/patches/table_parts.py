@@ -18,7 +18,8 @@ from emcurate.errors import InputError
 from emcurate.files import list_entries
 from emcurate.outputs import Output, digest_bytes, is_intact
 from emcurate.partials import remove_stale_partials
-from emcurate.patches.tables import COLUMNS, OWN_COLUMNS, Cut, read_cuts, read_metadata, read_row_groups, write_cuts
+from emcurate.patches.cuts import Cut, read_cuts, write_cuts
+from emcurate.patches.tables import COLUMNS, OWN_COLUMNS, read_metadata, read_row_groups
 from emcurate.running.ledger_file import LEDGER_DIRECTORY
 
 PARTS_DIRECTORY = f"{LEDGER_DIRECTORY}/crop_patches.parts"

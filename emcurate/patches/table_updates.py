@@ -10,8 +10,9 @@ from typing import Any
 from emcurate import naming
 from emcurate.images.origins import Origin
 from emcurate.outputs import is_intact, note_output
+from emcurate.patches.cuts import place_in_shard, read_cuts, write_cuts
 from emcurate.patches.table_parts import TableParts
-from emcurate.patches.tables import TABLE_SUFFIX, place_in_shard, read_cuts, write_cuts
+from emcurate.patches.tables import TABLE_SUFFIX
 from emcurate.running.ledger import Ledger
 from emcurate.running.ledger_lines import DONE
 from emcurate.running.sources import Plan

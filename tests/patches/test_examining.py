@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from emcurate.patches import examining
+from emcurate.patches.cuts import pack_bits
 from emcurate.patches.cutting import list_places
 from emcurate.patches.examining import examine, in_groups, stack
 from emcurate.patches.hashing import HASHES
 from emcurate.patches.measures import measure_places
 from emcurate.patches.orientations import hash_places_turned
 from emcurate.patches.section_hashes import hash_places
-from emcurate.patches.tables import pack_bits
 
 RNG = np.random.default_rng(0)
 CROP = 16

@@ -17,6 +17,7 @@ from skimage.filters import gaussian
 from skimage.measure import blur_effect, shannon_entropy
 
 from emcurate.patches import crop_plan, measures, table_updates, tables
+from emcurate.patches.cuts import read_cuts, write_cuts
 from emcurate.patches.joined import Results, write_joined
 from tests.textures import make_texture
 
@@ -133,10 +134,10 @@ def test_a_table_of_an_earlier_version_is_read_without_measures(corpus, tmp_path
     assert tables.read_table(table).column_names == [name for name in rows.column_names if name not in MEASURES]
     one = rows["patch"][0].as_py()
     assert "mean" not in tables.read_rows(table, [one])[0]
-    cuts, _ = tables.read_cuts(table)
+    cuts, _ = read_cuts(table)
     assert sum(len(some.places) for some in cuts.values()) == len(rows)
     assert not any(some.is_measured() for some in cuts.values())
-    tables.write_cuts(tmp_path / "again.parquet", cuts.values(), None, {"crop_size": 32, "hash_size": 8, "hash": "d"})
+    write_cuts(tmp_path / "again.parquet", cuts.values(), None, {"crop_size": 32, "hash_size": 8, "hash": "d"})
     assert pq.read_table(tmp_path / "again.parquet")["mean"].null_count == len(rows)
     write_joined(tmp_path / "patches.parquet", Results((out,)))
     joined = pq.read_table(tmp_path / "patches.parquet")

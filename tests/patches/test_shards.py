@@ -21,6 +21,7 @@ from emcurate.images.origins import VOLUME, Origin
 from emcurate.images.sections import encode_section
 from emcurate.outputs import Output
 from emcurate.patches import shards, tables
+from emcurate.patches.cuts import Cut, write_cuts
 from emcurate.patches.shards import (
     ShardWriter,
     dataset_of_shard,
@@ -249,9 +250,9 @@ def tabled(tmp_path):
         contents |= {member_path(writer.path, name): data for name, data in patches.items()}
         places = np.array([(0, x, 10, 10) for x in range(0, 60, 10)], np.int32)
         hashes = np.zeros((6, 8), np.uint8)
-        cuts.append(tables.Cut(section, places, hashes, writer.path.name, np.array(offsets)))
+        cuts.append(Cut(section, places, hashes, writer.path.name, np.array(offsets)))
     settings = {"crop_size": 10, "hash_size": 8, "hash": "dhash"}
-    tables.write_cuts(tmp_path / "fly ö_patches.parquet", cuts, lambda stem: Origin(VOLUME), settings)
+    write_cuts(tmp_path / "fly ö_patches.parquet", cuts, lambda stem: Origin(VOLUME), settings)
     return tmp_path, contents
 
 

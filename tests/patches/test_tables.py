@@ -10,7 +10,8 @@ import pytest
 import tifffile
 
 from emcurate.errors import InputError
-from emcurate.patches import tables
+from emcurate.patches import table_hashes, tables
+from emcurate.patches.cuts import pack_bits, unpack_bits
 from emcurate.patches.hashing import pack_hashes
 from tests.textures import make_texture
 
@@ -143,7 +144,7 @@ def test_a_size_of_hashes_that_is_no_number_is_named(tmp_path, side):
     path = tmp_path / "a_patches.parquet"
     pq.write_table(table.replace_schema_metadata({tables.HASH_SIZE_KEY: side}), path)
     with pytest.raises(InputError, match=r"a_patches\.parquet: expected a table of patches, found .*size of hashes"):
-        tables.read_hashes(path)
+        table_hashes.read_hashes(path)
 
 
 @pytest.mark.parametrize("side", [2, 5, 8, 11, 16])
@@ -151,7 +152,7 @@ def test_a_size_of_hashes_that_is_no_number_is_named(tmp_path, side):
 def test_hashes_are_read_group_by_group(tmp_path, side, rows_a_group):
     bits = np.random.default_rng(side).random((10, side, side)) < 0.5
     names = write_hashes(tmp_path / "a_patches.parquet", bits, rows_a_group=rows_a_group)
-    read = tables.read_hashes(tmp_path / "a_patches.parquet")
+    read = table_hashes.read_hashes(tmp_path / "a_patches.parquet")
     assert read.names.to_pylist() == names
     assert np.array_equal(read.words, pack_hashes(bits))
     assert read.side == side
@@ -161,12 +162,12 @@ def test_hashes_are_read_group_by_group(tmp_path, side, rows_a_group):
 def test_hashes_are_read_whatever_type_another_program_gave_them(tmp_path, kind):
     bits = np.random.default_rng(0).random((5, 8, 8)) < 0.5
     write_hashes(tmp_path / "a_patches.parquet", bits, kind=kind)
-    assert np.array_equal(tables.read_hashes(tmp_path / "a_patches.parquet").words, pack_hashes(bits))
+    assert np.array_equal(table_hashes.read_hashes(tmp_path / "a_patches.parquet").words, pack_hashes(bits))
 
 
 def test_an_empty_table_has_no_hashes(tmp_path):
     write_hashes(tmp_path / "a_patches.parquet", np.zeros((0, 8, 8), bool))
-    read = tables.read_hashes(tmp_path / "a_patches.parquet")
+    read = table_hashes.read_hashes(tmp_path / "a_patches.parquet")
     assert (len(read.names), read.words.shape, read.side) == (0, (0, 1), 8)
 
 
@@ -174,22 +175,22 @@ def test_hashes_that_cannot_be_used_are_named(tmp_path):
     path, bits = tmp_path / "a_patches.parquet", np.ones((3, 8, 8), bool)
     write_hashes(path, bits, side=9)
     with pytest.raises(InputError, match="hashes of other sizes than 11 bytes"):
-        tables.read_hashes(path)
+        table_hashes.read_hashes(path)
     write_hashes(path, bits, names=["a", None, "b"])
     with pytest.raises(InputError, match="rows without a name"):
-        tables.read_hashes(path)
+        table_hashes.read_hashes(path)
     path.write_bytes(b"PAR1")
     with pytest.raises(InputError, match="a damaged or other file"):
-        tables.read_hashes(path)
+        table_hashes.read_hashes(path)
     pd.DataFrame({"patch": ["x"]}).to_parquet(path)
     with pytest.raises(InputError, match="without hash"):
-        tables.read_hashes(path)
+        table_hashes.read_hashes(path)
 
 
 def test_bits_come_back(tmp_path):
     for side in (2, 5, 8, 11):
         bits = np.random.default_rng(side).random((7, side, side)) < 0.5
-        assert np.array_equal(tables.unpack_bits(tables.pack_bits(bits), side), bits)
+        assert np.array_equal(unpack_bits(pack_bits(bits), side), bits)
 
 
 def test_a_table_has_the_columns_that_are_promised(patches):

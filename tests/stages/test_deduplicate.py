@@ -16,8 +16,9 @@ import tifffile
 from emcurate import naming
 from emcurate.comparison import outcome
 from emcurate.images.origins import Origin
-from emcurate.patches import covering, duplicates, tables
+from emcurate.patches import covering, duplicates
 from emcurate.patches import datasets as patches
+from emcurate.patches.cuts import Cut, pack_bits, write_cuts
 from tests.textures import make_texture
 
 deduplicate = importlib.import_module("deduplicated.deduplicate")
@@ -311,8 +312,8 @@ def write_table(directory, dataset, hashes, saturated=None):
     origin = Origin("volume", f"/data/{dataset}.mrc")
     settings = {"crop_size": 64, "hash_size": hashes.shape[1], "hash": "dhash"}
     measures = None if saturated is None else np.repeat(np.array(saturated, float)[:, None], 5, axis=1)
-    cut = tables.Cut(section, places, tables.pack_bits(hashes), measures=measures)
-    tables.write_cuts(directory / f"{dataset}_patches.parquet", [cut], lambda stem: origin, settings)
+    cut = Cut(section, places, pack_bits(hashes), measures=measures)
+    write_cuts(directory / f"{dataset}_patches.parquet", [cut], lambda stem: origin, settings)
     return dict(zip([f"{section.stem}_{y}_{x}" for y, x, _, _ in places], hashes, strict=True))
 
 

@@ -31,7 +31,8 @@ from PIL import Image
 from emcurate.images.origins import Origin
 from emcurate.images.sections import encode_section
 from emcurate.naming import ImageSection, VolumeSection
-from emcurate.patches import labels, tables
+from emcurate.patches import labels
+from emcurate.patches.cuts import Cut, write_cuts
 from emcurate.patches.features import FEATURES_FILE, write_features
 from tests.recorded_files import dm_bytes, dm_image, ser_bytes, write_ncem, write_velox
 from tests.textures import make_texture
@@ -350,9 +351,9 @@ def _add_patches(made, directory):
     made.found.append(Original("NPY, hashes", "deduplicate", hashes, NPY_POINTS, ANYTHING))
 
     places = np.array([(0, 0, 32, 32), (0, 32, 32, 32)], np.int32)
-    cuts = [tables.Cut(ImageSection("CASE00"), places, np.arange(16, dtype=np.uint8).reshape(2, 8))]
+    some = [Cut(ImageSection("CASE00"), places, np.arange(16, dtype=np.uint8).reshape(2, 8))]
     settings = {"crop_size": 32, "hash_size": 8, "hash": "dhash"}
-    tables.write_cuts(directory / "t.parquet", cuts, lambda stem: Origin("2d"), settings)
+    write_cuts(directory / "t.parquet", some, lambda stem: Origin("2d"), settings)
     data = (directory / "t.parquet").read_bytes()
     points = [4, len(data) - 8, len(data) - 4, len(data) - 8 - struct.unpack("<I", data[-8:-4])[0]]
     made.add("Parquet, tables", "deduplicate", "CASE00_patches.parquet", data, points, ANYTHING)

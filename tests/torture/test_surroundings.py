@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from emcurate.naming import VolumeSection
-from emcurate.patches.tables import TABLE_SUFFIX, Cut, write_cuts
+from emcurate.patches.cuts import Cut, write_cuts
+from emcurate.patches.tables import TABLE_SUFFIX
 from tests.torture.commands import Command, environment
 from tests.torture.surroundings import Torture
 
