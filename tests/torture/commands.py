@@ -48,6 +48,8 @@ class Command:
         What lies in the output directory before, from the same two.
     among_inputs : bool
         Whether the results replace the inputs, so that none of them can be made again.
+    renews : bool
+        Whether it replaces its results of other parameters unasked, so that of two runs one may come after the other.
     """
 
     script: str
@@ -56,6 +58,7 @@ class Command:
     verify: Callable | None = None
     prepare: Callable | None = None
     among_inputs: bool = False
+    renews: bool = False
 
     def spell(self, corpus, out, *more):
         """Return the command line."""
@@ -138,17 +141,20 @@ COMMANDS = {
         lambda c, out: [c.volumes, out, *CROP, *SPACING, "--from-volumes", "--hashes-only"],
         ("--hash", "phash"),
     ),
-    "deduplicate": Command("deduplicated/deduplicate.py", lambda c, out: [c.patches, out], ("-d", "3")),
+    "deduplicate": Command("deduplicated/deduplicate.py", lambda c, out: [c.patches, out], ("-d", "3"), renews=True),
     "deduplicate, compared with all": Command(
         "deduplicated/deduplicate.py",
         lambda c, out: [c.patches, out, "--scope", "all", "--orientations", "--against", c.images],
         ("-d", "3"),
+        renews=True,
     ),
     "train_nn": Command("filtered/train_nn.py", lambda c, out: [c.listed, c.labels, out, *LEARNING], ("--seed", "3")),
     "classify_nn": Command(
         "filtered/classify_nn.py", lambda c, out: [c.listed, out, "--weights", c.weights], ("--threshold", "0.3")
     ),
-    "filter_measures": Command("filtered/filter_measures.py", lambda c, out: [c.listed, out], ("--blank-bits", "0.5")),
+    "filter_measures": Command(
+        "filtered/filter_measures.py", lambda c, out: [c.listed, out], ("--blank-bits", "0.5"), renews=True
+    ),
     "embed": Command(
         "filtered/embed.py", lambda c, out: [c.listed, out, "--weights", c.weights], ("--image-size", "64")
     ),

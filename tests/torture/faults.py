@@ -194,15 +194,17 @@ class Torture:
         said = "".join((first.out, first.err, second.out, second.err))
         statuses = first.status, second.status
         # Where results replace inputs there is nothing left to do for whoever comes after the other.
-        expected = {(0, 1): self.expected, (1, 0): self.expected_of_other}
-        expected |= {(0, 0): self.expected} if self.command.among_inputs else {}
+        expected = {(0, 1): [self.expected], (1, 0): [self.expected_of_other]}
+        expected |= {(0, 0): [self.expected]} if self.command.among_inputs else {}
+        expected |= {(0, 0): [self.expected, self.expected_of_other]} if self.command.renews else {}
         if statuses not in expected:
             self.find(f"{where}: status {first.status} and {second.status}", said)
             return
         if 1 in statuses and not any(words in (first, second)[statuses.index(1)].err for words in REFUSED):
             self.find(f"{where}: does not say so", said)
-        if different := differing(results(self.out), expected[statuses]):
-            self.find(f"{where}: {some(different)} differ from a run alone", said)
+        different = [differing(results(self.out), alone) for alone in expected[statuses]]
+        if all(different):
+            self.find(f"{where}: {some(different[0])} differ from a run alone", said)
 
     def judge(self, where, fault, answer):
         """Find what a run must not do that a change of files failed in."""
