@@ -152,24 +152,16 @@ def cut(job: CutJob) -> Done:
             shard = stack.enter_context(ShardWriter(job.shard, overwrite=replace))
         for group in in_groups(_locate(job, done.problems)):
             for found, examined in zip(group, examine(group, job.how, measured=job.table is not None), strict=True):
-                stem, pixels, places, wanted = found.section.stem, found.pixels, found.places, found.wanted
-                offsets: npt.NDArray[np.int64] | None = None
-                outputs: list[Output] = []
                 try:
-                    if shard is not None:
-                        offsets = np.full(len(places), -1, np.int64)
-                        offsets[wanted] = [shard.add(*file) for file in _encode(pixels, stem, places[wanted])]
-                    elif job.how.store == FILES:
-                        files = _encode(pixels, stem, places[wanted], examined.hashes[wanted])
-                        outputs, new = write_files(job.how.patchdir, files, overwrite=stem in job.replaces)
-                        done.new += new
+                    outputs, offsets, new = _store(found, examined.hashes, job, shard)
                 except InputError as error:
                     done.problems.append(str(error))
                     continue
-                done.sections[stem] = outputs
-                done.patches += len(places)
+                done.sections[found.section.stem] = outputs
+                done.patches += len(found.places)
+                done.new += new
                 name = job.shard.name if job.shard is not None else None
-                cuts.append(Cut(found.section, places, examined.packed, name, offsets, examined.measures))
+                cuts.append(Cut(found.section, found.places, examined.packed, name, offsets, examined.measures))
     if shard is not None:
         done.shard, done.new = shard.output, int(shard.written)
     if job.table is not None and cuts:
@@ -210,6 +202,22 @@ def _locate(job: CutJob, problems: list[str]) -> Iterator[_Located]:
             if section.stem not in job.hashed:
                 places, wanted = places[wanted], wanted[wanted]
             yield _Located(section, pixels, places, wanted)
+
+
+def _store(
+    found: _Located, hashes: BoolArray, job: CutJob, shard: ShardWriter | None
+) -> tuple[list[Output], npt.NDArray[np.int64] | None, int]:
+    """Write a section's patches to where they go; return their files, or their places in a shard, and the new files."""
+    stem, pixels, wanted = found.section.stem, found.pixels, found.wanted
+    if shard is not None:
+        offsets = np.full(len(found.places), -1, np.int64)
+        offsets[wanted] = [shard.add(*file) for file in _encode(pixels, stem, found.places[wanted])]
+        return [], offsets, 0
+    if job.how.store == FILES:
+        files = _encode(pixels, stem, found.places[wanted], hashes[wanted])
+        outputs, new = write_files(job.how.patchdir, files, overwrite=stem in job.replaces)
+        return outputs, None, new
+    return [], None, 0
 
 
 def find_patches(
