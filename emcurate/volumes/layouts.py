@@ -10,6 +10,8 @@ import bz2
 import contextlib
 import gzip
 import math
+import threading
+import weakref
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -31,9 +33,9 @@ SizeNm = tuple[float, float, float]
 # Voxels mapped or decoded at a time. Mapped pages count as this process's memory until they are unmapped.
 CHUNK_BYTES = 1 << 26
 
-# Voxels that are mapped as a whole and stay mapped as long as their layout is used, if these are all. To map what was
+# How many bytes of how many volumes, the last ones that a process read, stay mapped while they are used. To map what was
 # unmapped takes several times as long as to copy it, and each slab across the planes needs all pages.
-KEPT_BYTES = 1 << 28
+KEPT_BYTES, KEPT_MAPPINGS = 1 << 28, 4
 
 COPY_AGAIN = "copy it again"
 
@@ -79,14 +81,42 @@ class Opened:
 
 
 class _Mapping:
-    """What is mapped of a file; it stays here, also where its layout is copied to another process or compared."""
+    """What is mapped of a file; it stays here, also where its layout is copied to another process or compared.
+
+    It goes with its layout, or once others have taken its room: a mapping holds a file open, and those may be few.
+    """
 
     def __init__(self) -> None:
-        self.of: tuple[int, ...] = ()
-        self.voxels: AnyArray = np.empty(0)
+        self._kept: tuple[tuple[int, ...], AnyArray] | None = None
 
     def __reduce__(self) -> tuple[type[_Mapping], tuple[()]]:
         return (_Mapping, ())
+
+    def find(self, state: tuple[int, ...]) -> AnyArray | None:
+        """Return the voxels that were mapped of a file in this state, if they still are."""
+        kept = self._kept
+        return kept[1] if kept is not None and kept[0] == state else None
+
+    def keep(self, state: tuple[int, ...], voxels: AnyArray) -> None:
+        """Keep the voxels that were mapped of a file in some state, and none of those before that are too many."""
+        with _keeping:
+            self._kept = state, voxels
+            others = [each for ref in _mappings if (each := ref()) is not None and each is not self]
+            room = KEPT_BYTES - voxels.nbytes
+            _mappings[:] = [weakref.ref(self)]
+            for other in others:  # the last one first
+                kept = other._kept
+                if kept is None:
+                    continue
+                room -= kept[1].nbytes
+                if room < 0 or len(_mappings) == KEPT_MAPPINGS:
+                    other._kept = None
+                else:
+                    _mappings.append(weakref.ref(other))
+
+
+_mappings: list[weakref.ref[_Mapping]] = []  # those that hold a file open, the last one first
+_keeping = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -163,11 +193,12 @@ class FlatFile:
     def _map_whole(self) -> AnyArray:
         """Return all voxels as a mapped array, which is kept as long as the file is the same and as large."""
         status = self.path.stat()
-        now = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-        if self._mapping.of != now:
-            self._mapping.voxels = self._map(range(self.shape[0]))
-            self._mapping.of = now
-        return self._mapping.voxels
+        state = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        voxels = self._mapping.find(state)
+        if voxels is None:
+            voxels = self._map(range(self.shape[0]))
+            self._mapping.keep(state, voxels)
+        return voxels
 
     def _map(self, planes: range) -> AnyArray:
         """Return these planes, or the one plane where each lies by itself, as a mapped array."""
