@@ -33,8 +33,8 @@ SizeNm = tuple[float, float, float]
 # Voxels mapped or decoded at a time. Mapped pages count as this process's memory until they are unmapped.
 CHUNK_BYTES = 1 << 26
 
-# How many bytes of how many volumes, the last ones that a process read, stay mapped while they are used: to map what was
-# unmapped takes several times as long as to copy it, and each slab across the planes needs all pages.
+# How many bytes of how many volumes, the last ones that a process read, stay mapped while they are used: to map what
+# was unmapped takes several times as long as to copy it, and each slab across the planes needs all pages.
 KEPT_BYTES, KEPT_MAPPINGS = 1 << 28, 4
 
 COPY_AGAIN = "copy it again"
