@@ -245,3 +245,26 @@ def test_an_interrupted_run_ends_soon_and_takes_its_workers_with_it(tmp_path, ro
     time.sleep(1)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=30) == 130
+
+
+HEARING = """
+import re, signal, time
+from multiprocessing import forkserver
+from pathlib import Path
+from emcurate.running.crew import Crew, warm_up
+
+{first}
+server = forkserver._forkserver
+while server._forkserver_pid is None:
+    time.sleep(0.01)
+told = Path(f"/proc/{{server._forkserver_pid}}/status").read_text()
+print(int(re.search(r"SigBlk:\\t(\\w+)", told)[1], 16) >> signal.SIGINT - 1 & 1)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not tell what processes hear")
+@pytest.mark.parametrize("first", ["warm_up()", "with Crew(1) as crew: crew.submit(len, ()).result()"])
+def test_what_starts_workers_hears_no_interrupt_from_its_first_moment_on(root, first):
+    """Where it is the first process that multiprocessing starts: only then another is started before it."""
+    command = [sys.executable, "-c", HEARING.format(first=first)]
+    assert subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout.strip() == "1"
