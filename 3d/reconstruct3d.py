@@ -209,6 +209,7 @@ def run(
             name,
             settings=volumes[name].settings(),
             is_renewed=LACKED in ledger.details_of(name),
+            is_read_on=True,
         )
         for name, found in fingerprint_sources([volumes[name] for name in names], report).items()
     }

@@ -113,7 +113,7 @@ def run(
     volumes = {f"{source.name}.{format}": source for source in corpus.sources}
     fingerprints = fingerprint_sources(corpus.sources, report)
     sources = {
-        key: Source(source.path, fingerprints[source.name], key, settings=source.settings())
+        key: Source(source.path, fingerprints[source.name], key, settings=source.settings(), is_read_on=True)
         for key, source in volumes.items()
         if source.name in fingerprints
     }

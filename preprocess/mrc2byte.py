@@ -133,7 +133,10 @@ def run(
     # In place, an unsigned file says itself that it is done; in OUTDIR the ledger does.
     ledger = None
     if outdir is not None and not dry_run:
-        sources = {job.destination.name: Source(job.path, fingerprint(job.path), job.destination.name) for job in todo}
+        sources = {
+            job.destination.name: Source(job.path, fingerprint(job.path), job.destination.name, is_read_on=True)
+            for job in todo
+        }
         ledger = Ledger(outdir, STAGE, asdict(rescale), product=VOLUMES, owner_of=lambda name: name)
         plan = ledger.plan(sources, report, root=mrcdir, overwrite=overwrite, prune=prune)
         report.count("already done", len(plan.done))

@@ -195,7 +195,7 @@ def run(
 def describe(source: VolumeSource, fingerprint: str, found: Survey) -> Source:
     """Return a cube as the ledger sees it: a part of its volume."""
     settings = {**source.settings(), "padding": as_settings(found.padding), "voxel_size": found.volume.voxel_size_nm}
-    return Source(source.path, fingerprint, source.name, settings=settings, is_part=True)
+    return Source(source.path, fingerprint, source.name, settings=settings, is_part=True, is_read_on=True)
 
 
 def details(job: CubeJob) -> dict[str, Any]:

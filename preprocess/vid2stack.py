@@ -135,7 +135,8 @@ def run(
     ask_about_given(how, names.values(), report)
     sizes = {key: how.of(names[path]).voxel_size for key, path in volumes.items()}
     sources = {
-        key: Source(path, fingerprint(path), key, settings={"voxel_size": sizes[key]}) for key, path in volumes.items()
+        key: Source(path, fingerprint(path), key, settings={"voxel_size": sizes[key]}, is_read_on=True)
+        for key, path in volumes.items()
     }
     among_inputs = outdir.samefile(viddir)
     # Any file beside a video may bear the name of its volume.

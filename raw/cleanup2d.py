@@ -124,6 +124,7 @@ def run(
             images[path].dataset,
             settings={} if given_size is None else {"pixel_size": given_size},
             owner=path if images[path].image is None else path.parent,
+            is_read_on=True,
         )
         for path in refuse_odd_files(refuse_bad_names(claims, report), report)
     }

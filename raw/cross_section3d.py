@@ -85,7 +85,9 @@ def run(
     volumes = {source.name: source for source in corpus.sources}
     said_of_all = {"axes": sections.axes, "voxel_size": None}
     sources = {
-        name: Source(volumes[name].path, found, name, settings={**said_of_all, **volumes[name].settings()})
+        name: Source(
+            volumes[name].path, found, name, settings={**said_of_all, **volumes[name].settings()}, is_read_on=True
+        )
         for name, found in fingerprint_sources(corpus.sources, report).items()
     }
     parameters = {"spacing": sections.spacing, "anisotropy": sections.anisotropy, **asdict(sections.rescale)}

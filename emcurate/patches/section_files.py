@@ -145,7 +145,9 @@ class DirectoryOfSections:
         section = self.sections[stem]
         is_part = isinstance(section, naming.VolumeSection)
         fingerprint = self._fingerprints[stem]
-        return Source(self._paths[stem], fingerprint, section.dataset, owner=self.root, is_part=is_part)
+        return Source(
+            self._paths[stem], fingerprint, section.dataset, owner=self.root, is_part=is_part, is_read_on=True
+        )
 
     def state(self, stem: str) -> str:
         """Return what changes when a section does, or what is known of where it came from."""

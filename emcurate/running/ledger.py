@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from emcurate import __version__
 from emcurate.addresses import Address, Place
@@ -34,7 +35,7 @@ from emcurate.running.comparison import Comparison, as_json, remove_result
 from emcurate.running.disk import remember_room
 from emcurate.running.gone import settle_gone
 from emcurate.running.ledger_file import LedgerFile, ledger_path, lock_path
-from emcurate.running.ledger_lines import BEGUN, DONE, STRANGE, Line, digest_parameters, read_outputs
+from emcurate.running.ledger_lines import BEGUN, DONE, SPOILT, STRANGE, Line, digest_parameters, read_outputs
 from emcurate.running.locks import before_release, hold_lock, holds_alone, settle
 from emcurate.running.refusals import (
     refuse_changed,
@@ -46,9 +47,12 @@ from emcurate.running.refusals import (
 from emcurate.running.report import Report
 from emcurate.running.sources import Plan, Source
 from emcurate.running.spelled_paths import path_as_text
+from emcurate.running.unchanged import Unchanged
 
 # Seconds between two notes of what is done. A file system takes a tenth of a second to put out what it holds back.
 NOTED_SECONDS = 5.0
+
+MAKE_ANEW = "let it be until a run has ended, and run the same command again with --overwrite"
 
 
 class Ledger:
@@ -114,6 +118,7 @@ class Ledger:
         before_release(lock, self.note)  # not sooner: a file that cannot be read has nothing to note
         self._file.compact()
         self._run = Comparison(directory, self._file, self._header, owner_of, {}, Report(stage))
+        self._unchanged = Unchanged(())
         self._ours: dict[str, set[str]] = {}
         self._strangers: dict[str, set[str]] = {}
 
@@ -186,6 +191,7 @@ class Ledger:
             # New parts beside old ones would be a dataset that never was.
             if any(sources[key].is_part for key in reasons):
                 todo = {key: why for key, why in todo.items() if sources[key].dataset != dataset}
+        self._unchanged = Unchanged(sources[key].path for key in todo if sources[key].is_read_on)
         for key in todo:
             self._tell_apart(key, unnoted.get(key, set()))
         if overwrite:
@@ -251,8 +257,18 @@ class Ledger:
         OSError
             If the disk could not take it; what is not noted is made again by the next run.
         """
-        self._file.write_taken()
+        self._file.write_taken(self._refuse_changed)
         self._noted = time.monotonic()
+
+    def _refuse_changed(self, lines: list[Line]) -> list[Line]:
+        """Return lines as they may be noted: what came of an input that has changed meanwhile may be of both."""
+        sources = {line.input: self._run.sources[line.input] for line in lines if line.input in self._run.sources}
+        changed = self._unchanged.find_changed(source.path for source in sources.values())
+        for path in sorted(changed, key=str):
+            wanted, found = "the input that this run began with", "that it was changed while it was read"
+            self._run.report.fail(InputError(path, wanted, found, MAKE_ANEW))
+        of_changed = {key for key, source in sources.items() if source.path in changed}
+        return [replace(line, state=SPOILT) if line.input in of_changed else line for line in lines]
 
     def _finished(
         self, key: str, outputs: list[Output], details: Mapping[str, Any], beside_strangers: bool

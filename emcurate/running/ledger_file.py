@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +90,13 @@ class LedgerFile:
         self._take(line)
         self._taken.append(line)
 
-    def write_taken(self) -> None:
-        """Write the lines that were only taken, once the disk has the files that they tell of."""
-        lines, self._taken = self._taken, []
+    def write_taken(self, judge: Callable[[list[Line]], list[Line]] = list) -> None:
+        """Write the lines that were only taken, once the disk has the files that they tell of.
+
+        `judge` may give others for some of them, which count in their place.
+        """
+        lines, self._taken = judge(self._taken), []
+        self.entries.update((line.input, line) for line in lines)
         if lines:
             names = (output.name for line in lines for output in read_outputs(line))
             sync_outputs(self.directory, names)

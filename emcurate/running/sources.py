@@ -32,6 +32,8 @@ class Source:
         Whether its results are made anew without being asked when it has changed, such as a list that grows.
     wanted : str
         What of its results is wanted: where other ones were made, they are made anew without being asked.
+    is_read_on : bool
+        Whether it is read while the run works, so that what was made of it counts only if it is the same at the end.
     enough : tuple of str
         What else, noted as `wanted`, holds all that is wanted; one that ends in ``*`` stands for all that begin so.
     """
@@ -44,6 +46,7 @@ class Source:
     is_part: bool = False
     is_renewed: bool = False
     wanted: str = ""
+    is_read_on: bool = False
     enough: tuple[str, ...] = ()
 
     def is_held_by(self, noted: str) -> bool:

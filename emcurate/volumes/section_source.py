@@ -189,7 +189,9 @@ class DirectoryOfVolumes:
         """Return a section as the ledger sees it: a part of its volume."""
         name = self.sections[stem].dataset
         path = self._volumes[name].path
-        return Source(path, self._fingerprints[name], name, settings=self._settings[name], is_part=True)
+        return Source(
+            path, self._fingerprints[name], name, settings=self._settings[name], is_part=True, is_read_on=True
+        )
 
     def state(self, stem: str) -> str:
         """Return what changes when a section does."""
