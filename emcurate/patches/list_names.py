@@ -13,6 +13,9 @@ import xxhash
 # A path of Windows, in which a backslash divides; elsewhere it is a letter like any other.
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 
+# What stands before the name in a path, for the regular expressions of Arrow.
+DIRECTORY = r"(?:(?:[A-Za-z]:[/\\]|\\\\)(?:.*[/\\])?|(?:.*/)?)"
+
 HashArray = npt.NDArray[np.uint64]
 IntArray = npt.NDArray[np.int64]
 

@@ -12,11 +12,12 @@ import pyarrow.compute as pc
 from emcurate import naming
 from emcurate.images.origins import IMAGE
 from emcurate.patches.columns import as_column, as_scalar
+from emcurate.patches.list_names import DIRECTORY
 
 StringArray = npt.NDArray[np.str_]
 
 # The last component of a path without its extension, as `pathlib.Path.stem` has it; in paths of Windows too.
-_STEM = r"(?s)^(?:.*[/\\])?(?P<stem>[^/\\]+?)(?:\.[^./\\]*)?$"
+_STEM = rf"(?s)^{DIRECTORY}(?P<stem>[^/]+?)(?:\.[^./]*)?$"
 
 # A patch's place, as `emcurate.naming.parse_patch` reads it.
 _PLACE = (

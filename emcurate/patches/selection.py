@@ -13,13 +13,14 @@ import pyarrow.compute as pc
 from emcurate.errors import InputError
 from emcurate.outputs import digest_bytes
 from emcurate.patches.columns import as_column, as_numbers, in_one
+from emcurate.patches.list_names import DIRECTORY
 from emcurate.patches.pathlists import PathList
 from emcurate.patches.shards import split_member
 
 Corners = npt.NDArray[np.int32]
 
 # What a patch is called, whatever directory or shard it lies in; no section has 10^9 rows.
-_NAME = r"(?P<section>[^/\\]*)_(?P<y>\d{1,9})_(?P<x>\d{1,9})\.[^./\\]*$"
+_NAME = rf"(?s)^{DIRECTORY}(?P<section>[^/]*)_(?P<y>\d{{1,9}})_(?P<x>\d{{1,9}})\.[^./]*$"
 
 
 class Selection:

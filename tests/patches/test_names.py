@@ -8,7 +8,10 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emcurate.patches.names import as_array, as_names, bytes_of, join_names, longest, take_names
+from emcurate.patches.list_names import patch_name
+from emcurate.patches.names import as_array, as_names, bytes_of, join_names, longest, stems_of, take_names
+from emcurate.patches.pathlists import write_path_list
+from emcurate.patches.selection import Selection
 
 NAMES = st.lists(st.text(st.sampled_from("aé𝄞 _/"), max_size=4), max_size=9)
 
@@ -40,3 +43,29 @@ def test_pandas_is_not_loaded_for_names():
         "sys.exit('pandas' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+PATHS = {
+    "/p/fly-LOC-2d_0_0.tiff": "fly-LOC-2d_0_0",
+    "/p/x.tar/fly-LOC-2d_0_0.tiff": "fly-LOC-2d_0_0",
+    "fly-LOC-2d_0_0.tiff": "fly-LOC-2d_0_0",
+    "/p/back\\slash-LOC-0_3_4_5.tiff": "back\\slash-LOC-0_3_4_5",
+    "/p\\q/a\\b-LOC-0_3_4_5.tiff": "a\\b-LOC-0_3_4_5",
+    "a\\b-LOC-0_3_4_5.tiff": "a\\b-LOC-0_3_4_5",
+    "C:\\patches\\fly-LOC-2d_0_0.tiff": "fly-LOC-2d_0_0",
+    "C:/patches/fly-LOC-2d_0_0.tiff": "fly-LOC-2d_0_0",
+    "C:fly-LOC-2d_0_0.tiff": "C:fly-LOC-2d_0_0",
+    "\\\\host\\share\\x.tar\\fly-LOC-2d_0_0.tiff": "fly-LOC-2d_0_0",
+    "/p/two\nlines-LOC-2d_0_0.tiff": "two\nlines-LOC-2d_0_0",
+    "/p/dots.1.5-LOC-2d_0_0.tiff": "dots.1.5-LOC-2d_0_0",
+}
+
+
+def test_a_backslash_divides_in_paths_of_windows_and_is_a_letter_elsewhere(tmp_path):
+    paths = list(PATHS)
+    assert stems_of(np.array(paths)).to_pylist() == list(PATHS.values())
+    assert [patch_name(path).removesuffix(".tiff") for path in paths] == list(PATHS.values())
+    write_path_list(tmp_path / "list.npz", np.array(paths))
+    np.save(tmp_path / "list.npz" / "0.npy", np.array(paths))  # as Windows has them, where they are absolute
+    sections = {stem.rsplit("_", 2)[0] for stem in PATHS.values()}
+    assert set(Selection(tmp_path / "list.npz").sections()) == sections
