@@ -23,6 +23,7 @@ from emcurate.patches.pathlists import PathList
 from emcurate.patches.reading import find_patch_shape, guess_roots, read_patch, spell_reroot, stat_patch
 from emcurate.patches.shards import SHARD_SUFFIX, split_member
 from emcurate.patches.tables import COLUMNS, TABLE_SUFFIX, read_row_groups
+from emcurate.running.claims import Notes
 from emcurate.running.jobs import Workers
 from emcurate.running.made import MadeWhenAsked
 from emcurate.running.report import Report
@@ -156,12 +157,16 @@ def _read_known(
     lookup = Lookup(pa.table({"patch": names, "row": rows}))
     row_of, pieces, found_rows = as_numbers(in_one(lookup.table["row"])), [], []
     for number, directory in enumerate(directories):
-        for path in list_files(directory, [TABLE_SUFFIX]) if directory.is_dir() else []:
+        tables = list_files(directory, [TABLE_SUFFIX]) if directory.is_dir() else []
+        notes = Notes(directory, TABLE_SUFFIX) if tables else None
+        for path in tables:
             for some in read_row_groups(path, ["patch"], lookup.has_between, columns, "patch"):
                 places = lookup.find(in_one(some["patch"]))
                 at = np.flatnonzero(as_numbers(places.is_valid()))
                 here = row_of[as_numbers(places.drop_null())]
                 own = owners[here] == number
+                if notes is not None and own.any():
+                    notes.refuse_altered(path)
                 pieces.append(some.take(as_column(at[own], pa.int64())))
                 found_rows.append(here[own])
     where = np.full(len(names), -1, np.int64)

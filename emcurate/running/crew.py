@@ -54,6 +54,9 @@ START_TRIES = 3
 # Seconds a process has to end by itself when there is no more work, or to be gone after it was killed.
 END_SECONDS = 5.0
 
+# What reaches every process of a terminal: Ctrl-C, and that it is closed.
+_OF_TERMINALS = [getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name)]
+
 # Held while a process is started: its environment meanwhile belongs to all threads.
 _starting = threading.Lock()
 
@@ -230,14 +233,14 @@ def _end_with_parent() -> None:
 
 @contextlib.contextmanager
 def _no_interrupts() -> Iterator[None]:
-    """Let processes started meanwhile not hear Ctrl-C: it reaches all of a terminal, and the main one answers."""
+    """Let processes started meanwhile not hear what a terminal tells all of them: the main one answers."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    # Whoever starts this one, as multiprocessing does before any other, is deaf no longer.
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_TERMINALS)
     try:
+        resource_tracker.ensure_running()  # as multiprocessing does before any other: it lets this thread hear again
+        signal.pthread_sigmask(signal.SIG_BLOCK, _OF_TERMINALS)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

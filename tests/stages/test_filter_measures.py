@@ -1,11 +1,13 @@
 """Filtering by measures alone: of a volume, parts of which are spoilt, the others are left."""
 
 import importlib
+import os
 import socket
 
 import cv2
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tifffile
@@ -209,3 +211,20 @@ def test_what_does_not_fit_together_is_a_wrong_argument(corpus, tmp_path, capsys
     with pytest.raises(SystemExit) as ended:
         curate.main(["--volumes", str(corpus), "--out", "out", *flags])
     assert ended.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_a_table_that_was_altered_is_refused(fpaths, work, tmp_path, capsys):
+    (path,) = (work / "patches").glob("*_patches.parquet")
+    whole = path.read_bytes(), path.stat().st_mtime_ns
+    table = pq.read_table(path)
+    entropy = pa.array(np.full(len(table), 7), table.schema.field("entropy").type)
+    pq.write_table(
+        table.set_column(table.schema.get_field_index("entropy"), table.schema.field("entropy"), entropy), path
+    )
+    try:
+        assert run(fpaths, tmp_path / "out") == 1
+        assert f"{path}: expected the {len(whole[0]):,} bytes that were noted" in capsys.readouterr().err
+        assert not (tmp_path / "out" / "measures_filtered_fpaths.npz").exists()
+    finally:
+        path.write_bytes(whole[0])
+        os.utime(path, ns=(whole[1], whole[1]))
