@@ -102,6 +102,16 @@ def test_what_the_parent_leaves_to_be_collected_hides_nothing_of_the_memory_that
     assert [answer.peak_bytes > 250 << 20 for _, answer in children.run_all(commands, 30)] == [True]
 
 
+def test_room_that_the_parent_has_left_among_its_own_hides_nothing_either(tmp_path):
+    (tmp_path / "a" / "c1.x").write_bytes(DATA)
+    bytearray(31 << 20)  # from then on such pieces come of one heap, in which those that are freed stay in memory
+    pieces = [bytearray(30 << 20) for _ in range(20)]
+    del pieces[:-1]
+    commands = [(MISBEHAVING, ["eat memory", str(tmp_path / "a"), str(tmp_path / "b")])]
+    assert [answer.peak_bytes > 250 << 20 for _, answer in children.run_all(commands, 30)] == [True]
+    assert len(pieces) == 1
+
+
 def test_the_same_seed_gives_the_same_damage_and_another_another():
     def damage(seed):
         rng = seeded(seed, "a", "b")
