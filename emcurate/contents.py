@@ -13,9 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from emcurate.errors import InputError
-from emcurate.files import (
-    check_regular,
-)
+from emcurate.files import check_regular
 
 # What a spreadsheet takes for the start of a formula (OWASP, CSV Injection); the last four are wide.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")

@@ -12,11 +12,7 @@ from typing import NamedTuple
 import xxhash
 
 from emcurate.errors import InputError
-from emcurate.files import (
-    is_directory,
-    list_entries,
-    open_regular,
-)
+from emcurate.files import is_directory, list_entries, open_regular
 
 # Bytes read at a time to be digested: enough to keep the disk busy, little enough for many processes.
 DIGEST_CHUNK_BYTES = 1 << 22

@@ -222,7 +222,7 @@ def write_pieces(path: Path, pieces: Iterable[bytes | memoryview], *, overwrite:
         raise InputError(path, "a file, or none", "a directory of that name", "move it away")
     digest, partial = xxhash.xxh3_128(), partial_path(path.parent)
     try:
-        with open(partial, "wb") as file:
+        with telling(path), open(partial, "wb") as file:
             for piece in pieces:
                 file.write(piece)
                 digest.update(piece)
@@ -263,7 +263,8 @@ def path_once(destination: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """
     partial = partial_path(destination.parent)
     try:
-        yield partial
+        with telling(destination):
+            yield partial
         move_once(partial, destination, overwrite=overwrite)
     finally:
         partial.unlink(missing_ok=True)

@@ -42,7 +42,6 @@ from emcurate.writing import atomic_path
 
 SEPARATOR = as_column(["_"], pa.string())[0]  # between what a patch's name is made of
 
-
 # Rows after which a row group ends: what is held at once when tables are written and read piece by piece.
 ROWS_AT_ONCE = 1 << 17
 

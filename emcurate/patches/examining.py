@@ -69,11 +69,12 @@ class Examined:
 def in_groups(sections: Iterable[AnySection]) -> Iterator[list[AnySection]]:
     """Yield sections, in their order, in groups that can be examined together."""
     group: list[AnySection] = []
+    pixels = 0
     for section in sections:
-        pixels = sum(each.pixels.size for each in group) + section.pixels.size
+        pixels += section.pixels.size
         if group and (pixels > GROUP_PIXELS or section.pixels.shape[1] != group[0].pixels.shape[1]):
             yield group
-            group = []
+            group, pixels = [], section.pixels.size
         group.append(section)
     if group:
         yield group

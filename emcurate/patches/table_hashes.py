@@ -16,12 +16,7 @@ from emcurate.patches.hashing import WORD_BITS, WordArray, count_words
 from emcurate.patches.measures import SATURATED
 from emcurate.patches.names import as_names, join_names, take_names
 from emcurate.patches.orientations import ORIENTATIONS
-from emcurate.patches.tables import (
-    TURNED,
-    hash_size_of,
-    read_row_groups,
-    refuse_other_dataset,
-)
+from emcurate.patches.tables import TURNED, hash_size_of, read_row_groups, refuse_other_dataset
 
 # Rows of which what was needed to read them is left to Arrow, for those to be read next.
 ROWS_KEPT = 100_000
