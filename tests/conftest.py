@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import cv2
@@ -23,6 +25,19 @@ settings.load_profile("emcurate")
 
 # Stages are scripts in plain directories; importlib finds them from the repository's root.
 sys.path.insert(0, str(ROOT))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give whatever the tests' processes put into the temporary directory one of its own, which goes with them.
+
+    Killed processes cannot take away their sockets and locks. pytest's own directories stay where they always are.
+    """
+    if hasattr(config, "workerinput"):
+        return  # one of xdist's processes, which inherits it
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    directory = tempfile.mkdtemp(prefix="emcurate-tests-")
+    os.environ["TMPDIR"], tempfile.tempdir = directory, None
+    config.add_cleanup(lambda: shutil.rmtree(directory, ignore_errors=True))
 
 
 @pytest.fixture(scope="session")
