@@ -109,8 +109,9 @@ def run(
         for job, done in workers.run(cut, jobs, report, unit="job", in_threads=in_threads):
             plan.take(job, done, report)
         for dataset in ready:
-            plan.close(dataset)
+            plan.close(dataset, report)
     report.count("patches", plan.count_patches())
+    plan.note_what_holds_all(report)
     if selection is None and (small := plan.count_small()):
         report.count(f"left out, with a side under {min_size} pixels", small)
     if unmeasured := plan.count_unmeasured():

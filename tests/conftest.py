@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
 import tempfile
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 import cv2
@@ -16,6 +18,7 @@ import tifffile
 from hypothesis import settings
 from PIL import Image
 
+from emcurate.running.locks import release_locks
 from tests.textures import make_texture
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,7 +40,15 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
     directory = tempfile.mkdtemp(prefix="emcurate-tests-")
     os.environ["TMPDIR"], tempfile.tempdir = directory, None
-    config.add_cleanup(lambda: shutil.rmtree(directory, ignore_errors=True))
+    # After all of multiprocessing's own, which has a directory in it.
+    Finalize(None, shutil.rmtree, (directory, True), exitpriority=-1000)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown() -> None:
+    """Release what a test still holds while its directory is there: to note what is done in it would fail later."""
+    with contextlib.suppress(OSError):
+        release_locks()
 
 
 @pytest.fixture(scope="session")

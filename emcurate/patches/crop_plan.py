@@ -19,9 +19,10 @@ from emcurate.patches.selection import Corners, Selection
 from emcurate.patches.shards import dataset_of_shard, shard_name
 from emcurate.patches.table_updates import MEASURED, TableUpdates, table_key
 from emcurate.patches.tables import TABLE_SUFFIX
+from emcurate.running.comparison import some
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger
-from emcurate.running.ledger_lines import Line
+from emcurate.running.ledger_lines import DONE, Line
 from emcurate.running.report import Report
 from emcurate.running.sources import Plan, Source
 
@@ -35,6 +36,9 @@ SHARDS_KEY = "/shards"
 # patches are in shards; of some patches of all, followed by which; and of a table that tells where in shards its
 # patches are. Nothing is noted of all patches as files, nor of a table of them.
 HASHES, IN_SHARDS, ONLY, SHARDS = "hashes ", "in shards ", "only ", "shards of "
+
+# What a report calls patches that an earlier list named and this one does not.
+NO_LONGER_LISTED = "patches removed that the list no longer names"
 
 
 class Material(Protocol):
@@ -100,6 +104,8 @@ class CropPlan:
             self.datasets[material.sections[stem].dataset].append(stem)
         self.tables = TableUpdates(how.patchdir, ledger, how.settings)
         self._complete: set[str] = set()  # datasets of which some patches are wanted, and whose tables get all
+        self._whole: set[str] = set()  # datasets of which some patches are wanted, and whose shards hold all
+        self._unlisted: dict[str, int] = {}  # by dataset: patches in shards that the list no longer names
         self._stays: set[str] = set()
         self._sizes: dict[str, tuple[int, int]] = {}
         self._shards: dict[str, dict[str, Output | None]] = {}
@@ -125,6 +131,7 @@ class CropPlan:
         for dataset, stems in self.datasets.items():
             sources.update(self._sources(dataset, stems, overwrite))
         self._refuse_other_store(overwrite)
+        self._unlisted = {dataset: self._count_unlisted(dataset) for dataset in self.datasets}
         as_before = {stem for stem in self.material.sections if self.ledger.is_as_noted(stem, sources[stem])}
         self._stays = as_before if self.how.store == NOTHING else set()
         plan = self.ledger.plan(
@@ -142,11 +149,27 @@ class CropPlan:
         self._todo = {*plan.todo, *self.tables.lost}
         # Of these nothing is wanted: what an earlier list named goes.
         nothing = [stem for stem in self.material.sections if stem in self._todo and not self.has_any(stem)]
+        self._count_removed({stem: [] for stem in nothing}, report)
         self.ledger.finish_all({stem: [] for stem in nothing})
         self._todo -= set(nothing)
         for dataset in self.datasets:
             if shards_key(dataset) in self._todo and self.how.store != TAR:
                 self.ledger.finish(shards_key(dataset), [])
+
+    def note_what_holds_all(self, report: Report) -> None:
+        """Note that datasets have more patches than a list names, which it takes nothing from."""
+        if self.selection is None or self.how.store == NOTHING:
+            return
+        whole = {
+            self.material.sections[stem].dataset
+            for stem in self.material.sections
+            if (line := self.ledger.entries.get(stem)) is not None and line.made_anything and not line.wanted
+        } | self._whole
+        if whole:
+            report.note(
+                f"{self.how.patchdir} has all patches of {some(sorted(whole))}, not only those of the list, and keeps "
+                "them; --overwrite leaves only those"
+            )
 
     def _warn_of_strangers(self, report: Report) -> None:
         """Warn of files of patches that nobody noted, which hashing leaves as they are."""
@@ -160,11 +183,17 @@ class CropPlan:
 
     def chosen(self, stem: str) -> Corners | None:
         """Return the patches wanted of a section, None for all."""
-        return None if self.selection is None else self.selection.corners(stem)
+        chosen = self._selection_of(self.material.sections[stem].dataset)
+        return None if chosen is None else chosen.corners(stem)
+
+    def _selection_of(self, dataset: str) -> Selection | None:
+        """Return which patches of a dataset are wanted, None for all."""
+        return None if dataset in self._whole else self.selection
 
     def has_any(self, stem: str) -> bool:
         """Return whether any patch of a section is wanted, as far as is known before it is cut."""
-        return self._fits(stem) if self.selection is None else self.selection.has_any(stem)
+        chosen = self._selection_of(self.material.sections[stem].dataset)
+        return self._fits(stem) if chosen is None else chosen.has_any(stem)
 
     def _has_rows(self, stem: str) -> bool:
         """Return whether a dataset's table has any row of a section."""
@@ -197,10 +226,11 @@ class CropPlan:
 
     def _state_of_rows(self, stem: str) -> str:
         """Return what changes when a section's rows do."""
-        of_section = self.ledger.state_of(stem)
-        if self.selection is None or self.material.sections[stem].dataset in self._complete:
+        of_section, dataset = self.ledger.state_of(stem), self.material.sections[stem].dataset
+        chosen = self._selection_of(dataset)
+        if chosen is None or dataset in self._complete:
             return of_section
-        return f"{of_section} {self.selection.digest(stem)}"
+        return f"{of_section} {chosen.digest(stem)}"
 
     def _sources(self, dataset: str, stems: Sequence[str], overwrite: bool) -> Iterator[tuple[str, Source]]:
         state = digest_bytes(
@@ -214,15 +244,18 @@ class CropPlan:
         complete = complete and self.ledger.is_as_noted(table_key(dataset), of_all)
         if complete and noted is not None and "limits" in noted.details:
             self.material.known_limits[dataset] = noted.details["limits"]
-        which = "" if self.selection is None else ONLY + self._digest(stems)
+        if self.selection is not None and self._holds_all_in_shards(dataset, of_all) and not overwrite:
+            self._whole.add(dataset)
+        chosen = self._selection_of(dataset)
+        which = "" if chosen is None else ONLY + self._digest(stems)
         if complete and which:
             self._complete.add(dataset)
         rows = "" if complete else which
         for stem in stems:
             source = self.material.source(stem)
-            patches = "" if self.selection is None else ONLY + self.selection.digest(stem)
+            patches = "" if chosen is None else ONLY + chosen.digest(stem)
             if self.how.store == FILES:
-                yield stem, replace(source, wanted=patches, enough=("",))
+                yield stem, replace(source, wanted=patches, enough=() if overwrite else ("",))
             elif self.how.store == NOTHING:
                 yield stem, replace(source, wanted=HASHES, enough=("*",) if complete else ("",))
             else:
@@ -241,6 +274,33 @@ class CropPlan:
         # Shards are made whole: a changed image is not put into one among others without being asked.
         whole = replace(of_all, settings=settings, wanted=which, is_part=self.material.is_renewed, is_renewed=False)
         yield shards_key(dataset), whole
+
+    def _holds_all_in_shards(self, dataset: str, of_all: Source) -> bool:
+        """Return whether a dataset's shards are to hold all patches: then fewer are no reason to make them again."""
+        shards = self.ledger.entries.get(shards_key(dataset))
+        in_shards = self.how.store == TAR and shards is not None and shards.state == DONE and shards.made_anything
+        return in_shards and shards is not None and not shards.wanted and self._are_of(shards, of_all)
+
+    def _count_unlisted(self, dataset: str) -> int:
+        """Return how many patches that an earlier list named lie in a dataset's shards, and are no longer wanted."""
+        chosen, stems = self._selection_of(dataset), self.datasets[dataset]
+        shards = self.ledger.entries.get(shards_key(dataset))
+        if self.how.store != TAR or chosen is None or shards is None or shards.wanted == ONLY + self._digest(stems):
+            return 0
+        return sum(
+            len(cut.stored_corners() - set(map(tuple, chosen.corners(stem).tolist())))
+            for stem, cut in self.tables.read(dataset).items()
+        )
+
+    def _count_removed(self, made: Mapping[str, Sequence[Output]], report: Report) -> None:
+        """Count the patches of sections that were files by an earlier list, and are about to go."""
+        if self.selection is None or self.how.store == NOTHING:
+            return
+        for stem, outputs in made.items():
+            names = {output.name for output in outputs}
+            gone = [output for output in self.ledger.outputs_of(stem) if output.name not in names]
+            if gone:
+                report.count(NO_LONGER_LISTED, len(gone) // FILES_PER_PATCH)
 
     def _are_of(self, shards: Line, of_all: Source) -> bool:
         return self.ledger.is_as_noted(shards.input, replace(of_all, settings=shards.settings))
@@ -333,7 +393,7 @@ class CropPlan:
         for number, group in enumerate(self._divide_into_shards(stems)):
             name = shard_name(dataset, number)
             said = [
-                f"{stem} {self.ledger.state_of(stem)} {self._digest([stem]) if self.selection else ''}"
+                f"{stem} {self.ledger.state_of(stem)} {self._digest([stem]) if self._selection_of(dataset) else ''}"
                 for stem in group
             ]
             state = digest_bytes("\n".join([name, *said]).encode("utf-8", "surrogateescape"))
@@ -361,16 +421,15 @@ class CropPlan:
     def take(self, job: CutJob, done: Done, report: Report) -> None:
         """Note what came of a job."""
         report.fail_all(done.problems)
-        self.ledger.finish_all(
-            {
-                # What an earlier run wrote of a section that is only hashed now stays.
-                stem: self.ledger.outputs_of(stem) if stem in self._stays else outputs
-                for stem, outputs in done.sections.items()
-                if stem in self._todo
-            },
-            # Rows of a table are not in anybody's way.
-            beside_strangers=self.how.store == NOTHING,
-        )
+        made = {
+            # What an earlier run wrote of a section that is only hashed now stays.
+            stem: self.ledger.outputs_of(stem) if stem in self._stays else outputs
+            for stem, outputs in done.sections.items()
+            if stem in self._todo
+        }
+        self._count_removed(made, report)
+        # Rows of a table are not in anybody's way.
+        self.ledger.finish_all(made, beside_strangers=self.how.store == NOTHING)
         report.count("sections cut", len(done.sections))
         report.count("shards written" if self.how.store == TAR else "files written", done.new)
         if done.shard is not None and not done.problems:
@@ -379,12 +438,14 @@ class CropPlan:
             details = {**self._details(job.dataset), "patches": done.patches, MEASURED: True}
             self.tables.finish(job.dataset, [done.table], details)
 
-    def close(self, dataset: str) -> None:
+    def close(self, dataset: str, report: Report) -> None:
         """Write a dataset's table, unless a job has, once all jobs on it have ended."""
         shards = self._shards.pop(dataset, {})
         finished = [output for output in shards.values() if output is not None]
         if self.how.store == TAR and shards_key(dataset) in self._todo and len(finished) == len(shards):
             self.ledger.finish(shards_key(dataset), finished)
+            if self._unlisted[dataset]:
+                report.count(NO_LONGER_LISTED, self._unlisted[dataset])
         if self.tables.is_wanted(dataset):
             states = [state for state, output in shards.items() if output is not None]
             self.tables.write(dataset, self.material.origin, self._details(dataset), states)

@@ -70,6 +70,12 @@ class Cut:
     offsets: npt.NDArray[np.int64] | None = None
     measures: npt.NDArray[np.float64] | None = None
 
+    def stored_corners(self) -> set[tuple[int, int]]:
+        """Return the rows and columns of the patches that lie in the shard."""
+        if self.offsets is None:
+            return set()
+        return set(map(tuple, self.places[self.offsets >= 0, :2].tolist()))
+
     def is_measured(self) -> bool:
         """Return whether the measures of all patches are known, but for those that cannot be."""
         return self.measures is not None and not np.isnan(self.measures[:, 0]).any()

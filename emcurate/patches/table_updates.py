@@ -10,7 +10,7 @@ from typing import Any
 from emcurate import naming
 from emcurate.images.origins import Origin
 from emcurate.outputs import is_intact, note_output
-from emcurate.patches.cuts import place_in_shard, read_cuts, write_cuts
+from emcurate.patches.cuts import Cut, place_in_shard, read_cuts, write_cuts
 from emcurate.patches.table_parts import TableParts
 from emcurate.patches.tables import TABLE_SUFFIX
 from emcurate.running.ledger import Ledger
@@ -114,13 +114,16 @@ class TableUpdates:
     def _hold(self, dataset: str, stems: Collection[str]) -> set[str]:
         """Put the rows of sections that are not cut again into a part; return those of which there are any."""
         held = self.parts.held(dataset)
-        table = self._patchdir / f"{dataset}{TABLE_SUFFIX}"
+        cuts = self.read(dataset, lambda stem: stem in stems and stem not in held)
+        self.parts.keep(dataset, cuts.values(), self._settings)
+        return (held | cuts.keys()) & set(stems)
+
+    def read(self, dataset: str, wanted: Callable[[str], bool] = lambda stem: True) -> dict[str, Cut]:
+        """Return by section the rows that an earlier run's table has, as far as that is still what was written."""
         noted = self._believed.get(dataset, [])
-        if noted and all(is_intact(self._patchdir, output) for output in noted):
-            cuts, _ = read_cuts(table, lambda stem: stem in stems and stem not in held)
-            self.parts.keep(dataset, cuts.values(), self._settings)
-            held |= cuts.keys()
-        return held & set(stems)
+        if not noted or not all(is_intact(self._patchdir, output) for output in noted):
+            return {}
+        return read_cuts(self._patchdir / f"{dataset}{TABLE_SUFFIX}", wanted)[0]
 
     def is_wanted(self, dataset: str) -> bool:
         """Return whether a dataset's table has to be written."""

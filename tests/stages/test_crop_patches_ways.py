@@ -386,13 +386,12 @@ def words_of(ways, flags):
 
 
 @both_materials
-@pytest.mark.parametrize("before", [HASHES, SHARDS, (*SHARDS, "--overwrite")], ids=["hashed", "in shards", "replaced"])
-def test_some_patches_in_shards_leave_the_row_of_every_other(ways, tmp_path, material, before):
-    if "--overwrite" in before:
-        assert ways.run(material, tmp_path / "p") == 0
-    assert ways.run(material, tmp_path / "p", *before) == 0
+@pytest.mark.parametrize("overwrite", [(), ("--overwrite",)], ids=["hashed", "in files"])
+def test_some_patches_in_shards_leave_the_row_of_every_other(ways, tmp_path, material, overwrite):
+    assert ways.run(material, tmp_path / "p", *(() if overwrite else HASHES)) == 0
     for name in ("others", "some"):
-        assert ways.run(material, tmp_path / "p", *SHARDS, "--only", ways.root / name) == 0
+        assert ways.run(material, tmp_path / "p", *SHARDS, "--only", ways.root / name, *overwrite) == 0
+        overwrite = ()
         wanted = {file: data for file, data in ways.files_of(ways.root / name).items() if file.endswith(".tiff")}
         assert read_shards(tmp_path / "p") == wanted
         assert_same_tables(read_tables(tmp_path / "p"), ways.tables)
@@ -400,6 +399,54 @@ def test_some_patches_in_shards_leave_the_row_of_every_other(ways, tmp_path, mat
         written = times(tmp_path / "p")
         assert ways.run(material, tmp_path / "p", *SHARDS, "--only", ways.root / name) == 0
         assert times(tmp_path / "p") == written
+
+
+@both_materials
+@pytest.mark.parametrize("store", [FILES, SHARDS], ids=["files", "shards"])
+def test_a_list_takes_nothing_from_a_directory_that_holds_all(ways, tmp_path, capsys, material, store):
+    assert ways.run(material, tmp_path / "p", *store) == 0
+    before = times(tmp_path / "p")
+    assert ways.run(material, tmp_path / "p", *store, "--only", ways.some) == 0
+    assert times(tmp_path / "p") == before
+    said = capsys.readouterr().out
+    assert "removed" not in said
+    assert "has all patches of fly, leg, wing" in said
+    victim = min(path for path in (tmp_path / "p").iterdir() if path.suffix == (".tar" if store else ".tiff"))
+    content = victim.read_bytes()
+    victim.unlink()  # what is lost of all patches is made again, whichever are asked for
+    assert ways.run(material, tmp_path / "p", *store, "--only", ways.some) == 0
+    if store:
+        assert victim.read_bytes() == content
+
+
+@both_materials
+@pytest.mark.parametrize("store", [FILES, SHARDS], ids=["files", "shards"])
+def test_to_overwrite_with_a_list_leaves_only_its_patches_and_the_rows_of_all(ways, tmp_path, material, store):
+    assert ways.run(material, tmp_path / "p", *store) == 0
+    assert ways.run(material, tmp_path / "p", *store, "--only", ways.some, "--overwrite") == 0
+    assert ways.run(material, tmp_path / "q", *HASHES) == 0
+    assert ways.run(material, tmp_path / "q", *store, "--only", ways.some) == 0
+    assert tree(tmp_path / "p") == tree(tmp_path / "q")
+    before = times(tmp_path / "p")
+    assert ways.run(material, tmp_path / "p", *store, "--only", ways.some) == 0
+    assert times(tmp_path / "p") == before
+
+
+@both_materials
+@pytest.mark.parametrize("before", [HASHES, FILES], ids=["hashed before", "in a new directory"])
+@pytest.mark.parametrize("store", [FILES, SHARDS], ids=["files", "shards"])
+def test_what_another_list_removes_is_counted(ways, tmp_path, capsys, material, store, before):
+    def names(fpaths):
+        return {file for file in ways.files_of(fpaths) if file.endswith(".tiff")}
+
+    if before:
+        assert ways.run(material, tmp_path / "p", *before) == 0
+    for fpaths, earlier in ((ways.some, None), (ways.others, ways.some), (ways.others, ways.others)):
+        capsys.readouterr()
+        assert ways.run(material, tmp_path / "p", *store, "--only", fpaths) == 0
+        gone = len(names(earlier) - names(fpaths)) if earlier else 0
+        said = re.findall(r"([\d,]+) patches removed that the list no longer names", capsys.readouterr().out)
+        assert said == ([str(gone)] if gone else [])
 
 
 @both_materials
