@@ -21,6 +21,7 @@ from __future__ import annotations
 import emcurate.start  # noqa: F401 - before all that takes its time to load
 
 import argparse
+import contextlib
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -40,11 +41,13 @@ from emcurate.patches.pathlists import PathList
 from emcurate.patches.reading import fingerprint_patch, read_patch_size, read_resampling, refuse_moved
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger
+from emcurate.running.ledger_lines import Line
 from emcurate.running.report import Report
 from emcurate.running.sources import Source
 from emcurate.volumes.boxes import Box
 from emcurate.volumes.columns import (
     Choice,
+    Informative,
     NotedViews,
     account_for,
     choose_boxes,
@@ -146,6 +149,21 @@ def limit_boxes(found: Choice | Flipbooks, limit: int | None, name: str) -> list
     return [found.boxes[i] for i in spread(planes, np.array([box.start for box in found.boxes]), limit, SEED, name)]
 
 
+def fingerprint(volume: str, patches: Informative, noted: Line | None) -> str:
+    """Return what changes when a volume, by its fingerprint, or any of its patches that boxes come of does.
+
+    Boxes come of places and sizes: a patch that was made again is the same. Earlier versions noted when it was.
+    """
+    earlier = f"{volume}; {patches.fingerprint(fingerprint_patch)}"
+    if noted is not None and noted.fingerprint == earlier:
+        return earlier
+    resampled = ""
+    with contextlib.suppress(InputError):  # which opening the volume reports
+        if patches.example and (found := read_resampling(patches.first)) is not None:
+            resampled = f" {found}"
+    return f"{volume}; {patches.fingerprint(read_patch_size)}{resampled}"
+
+
 def open_source(source: VolumeSource) -> Volume:
     """Open a volume."""
     return source.open()
@@ -205,11 +223,13 @@ def run(
     sources = {
         name: Source(
             volumes[name].path,
-            f"{found}; {datasets[name].fingerprint(fingerprint_patch)}",
+            fingerprint(found, datasets[name], ledger.entries.get(name)),
             name,
             settings=volumes[name].settings(),
-            is_renewed=LACKED in ledger.details_of(name),
+            # Of too few patches nothing came that another list could replace.
+            is_renewed=LACKED in ledger.details_of(name) or not ledger.outputs_of(name),
             is_read_on=True,
+            also=f"its patches in {filtered} have",
         )
         for name, found in fingerprint_sources([volumes[name] for name in names], report).items()
     }

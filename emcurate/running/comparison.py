@@ -138,7 +138,7 @@ class Comparison:
             old, new = spell(changed(entry.settings, wanted)), spell(changed(wanted, entry.settings))
             return Reason(f"made with {old}, now {new}", is_change=True)
         if entry.fingerprint != source.fingerprint:
-            return Reason("its input has changed", is_change=True)
+            return Reason(source.spell_change(entry.fingerprint), is_change=True)
         if entry.state == BEGUN:
             return Reason("interrupted")
         if entry.state == SPOILT:

@@ -21,6 +21,8 @@ class Source:
         What changes when it does.
     dataset : str
         The dataset whose name its results bear.
+    also : str
+        What else it was made of, such as the list's patches, of which the fingerprint tells after its last ``;``.
     owner : Path, optional
         Whose name that is, where several inputs share one: the group's directory. The input itself by default.
     settings : mapping
@@ -48,12 +50,19 @@ class Source:
     wanted: str = ""
     is_read_on: bool = False
     enough: tuple[str, ...] = ()
+    also: str = ""
 
     def is_held_by(self, noted: str) -> bool:
         """Return whether results noted with these words hold all that is wanted."""
         return noted == self.wanted or any(
             noted.startswith(words[:-1]) if words.endswith("*") else noted == words for words in self.enough
         )
+
+    def spell_change(self, noted: str) -> str:
+        """Return what has changed since another fingerprint was noted."""
+        if self.also and noted.rpartition(";")[0] == self.fingerprint.rpartition(";")[0]:
+            return f"{self.also} changed"
+        return "its input has changed"
 
 
 @dataclass(frozen=True)

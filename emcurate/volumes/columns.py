@@ -41,17 +41,17 @@ class Informative:
         """The path of one of the patches."""
         return self.example[min(self.example)]
 
-    def fingerprint(self, state_of: Callable[[str], str]) -> str:
-        """Return what changes when the set of patches does, or what `state_of` says of one of each place."""
+    def fingerprint(self, seen_of: Callable[[str], object]) -> str:
+        """Return what changes when the set of patches does, or what `seen_of` finds of one of each place."""
         text = repr(
-            [(place, sorted(self.sections[place]), self._seen(place, state_of)) for place in sorted(self.sections)]
+            [(place, sorted(self.sections[place]), self._seen(place, seen_of)) for place in sorted(self.sections)]
         )
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def _seen(self, place: tuple[int, int, int], state_of: Callable[[str], str]) -> str:
+    def _seen(self, place: tuple[int, int, int], seen_of: Callable[[str], object]) -> object:
         try:
-            return state_of(self.example[place])
-        except OSError:
+            return seen_of(self.example[place])
+        except (OSError, InputError):
             return "unreadable"  # finding the boxes reports it
 
 

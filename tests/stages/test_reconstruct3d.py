@@ -1,12 +1,15 @@
 import gzip
 import importlib
 import itertools
+import os
 import shutil
 import subprocess
 import sys
 import tarfile
+from pathlib import Path
 
 import mrcfile
+import msgspec
 import numpy as np
 import pytest
 import tifffile
@@ -16,7 +19,9 @@ from emcurate import naming
 from emcurate.patches.pathlists import write_path_list
 from emcurate.running.ledger_file import LedgerFile, ledger_path
 from emcurate.running.ledger_lines import DONE, Line
+from emcurate.running.report import Report
 from emcurate.volumes.boxes import Box, measure_overlap
+from emcurate.volumes.columns import group_patches
 from tests.patch_sets import pack
 
 reconstruct3d = importlib.import_module("3d.reconstruct3d")
@@ -144,10 +149,64 @@ def test_rerun_interrupted_run_and_changed_list(tmp_path, voldir, capsys):
 
     write_path_list(tmp_path / "filtered.npz", [p for p in paths if "-LOC-0" in p.name])
     assert run(tmp_path, voldir, "-nz", "32") == 1
-    assert "--overwrite" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "--overwrite" in error
+    assert f"its patches in {tmp_path / 'filtered.npz'} have changed" in error
     assert files_of(tmp_path / "out") == before
     assert run(tmp_path, voldir, "-nz", "32", "--overwrite") == 0
     assert all("-ANISO-" in name for name in files_of(tmp_path / "out"))
+
+
+def test_patches_that_are_made_again_are_the_same(tmp_path, voldir, capsys):
+    paths = cut(tmp_path, voldir, 64, "-s", "3")
+    assert run(tmp_path, voldir, "-nz", "32") == 0
+    before = files_of(tmp_path / "out")
+    for path in paths:
+        os.utime(path, ns=(1, 1))
+    capsys.readouterr()
+    assert run(tmp_path, voldir, "-nz", "32") == 0
+    assert "1 volumes already done" in capsys.readouterr().out
+    tifffile.imwrite(voldir / "block ö.tif", VOLUME, metadata={"axes": "ZYX"})
+    assert run(tmp_path, voldir, "-nz", "32") == 1
+    assert "its patches" not in capsys.readouterr().err
+    assert files_of(tmp_path / "out") == before
+
+
+def test_another_size_of_a_patch_counts(tmp_path, voldir, capsys):
+    paths = cut(tmp_path, voldir, 64, "-s", "3")
+    assert run(tmp_path, voldir, "-nz", "32") == 0
+    pixels = np.asarray(Image.open(paths[0]))
+    Image.fromarray(pixels[:-1]).save(paths[0])
+    assert run(tmp_path, voldir, "-nz", "32") == 1
+    assert "its patches" in capsys.readouterr().err
+
+
+def test_where_nothing_came_of_one_list_another_needs_no_leave(tmp_path, voldir, capsys):
+    paths = cut(tmp_path, voldir, 64, "-s", "3")
+    write_path_list(tmp_path / "filtered.npz", paths[:3])
+    assert run(tmp_path, voldir, "-nz", "32") == 0
+    assert not files_of(tmp_path / "out")
+    write_path_list(tmp_path / "filtered.npz", paths)
+    assert run(tmp_path, voldir, "-nz", "32") == 0
+    assert files_of(tmp_path / "out")
+
+
+def test_results_noted_with_the_times_of_patches_are_still_theirs(tmp_path, voldir, capsys):
+    def time_of(path):
+        return f"{Path(path).stat().st_size} bytes, {Path(path).stat().st_mtime_ns}"
+
+    paths = cut(tmp_path, voldir, 64, "-s", "3")
+    assert run(tmp_path, voldir, "-nz", "32") == 0
+    file = LedgerFile(ledger_path(tmp_path / "out", "reconstruct3d"))
+    line = file.entries["block ö"]
+    patches = group_patches(map(str, paths), Report("test"))["block ö"]
+    earlier = f"{line.fingerprint.rpartition('; ')[0]}; {patches.fingerprint(time_of)}"
+    file.append([msgspec.structs.replace(line, fingerprint=earlier)])
+    capsys.readouterr()
+    assert run(tmp_path, voldir, "-nz", "32") == 0
+    assert "1 volumes already done" in capsys.readouterr().out
+    os.utime(patches.first, ns=(1, 1))  # nobody knows whether it is the patch of then
+    assert run(tmp_path, voldir, "-nz", "32") == 1
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
@@ -175,11 +234,18 @@ def test_patches_in_shards_give_the_same_boxes(tmp_path, voldir, capsys, other_t
     capsys.readouterr()
     assert run(tmp_path, voldir, "-nz", "32") == 0
     assert "1 volumes already done" in capsys.readouterr().out
-    # Another shard in the place of one is a change, and a list of which most shards are elsewhere is not taken.
-    with tarfile.open(next((tmp_path / "shards").glob("*-00000.tar")), "a") as tar:
+    # A shard that is written anew with the same patches is the same, and one that has lost them is not.
+    shard = next((tmp_path / "shards").glob("*-00000.tar"))
+    with tarfile.open(shard, "a") as tar:
         tar.add(__file__, "more.txt")
+    assert run(tmp_path, voldir, "-nz", "32") == 0
+    content = shard.read_bytes()
+    shard.write_bytes(bytes(len(content)))
     assert run(tmp_path, voldir, "-nz", "32") == 1
-    assert "--overwrite" in capsys.readouterr().err
+    assert "its patches" in capsys.readouterr().err
+    shard.write_bytes(content)
+    assert run(tmp_path, voldir, "-nz", "32") == 0
+    # A list of which most shards are elsewhere is not taken.
     shutil.move(tmp_path / "shards", tmp_path / "moved")
     assert run(tmp_path, voldir, "-nz", "32", "--overwrite") == 1
     assert "--reroot" in capsys.readouterr().err
