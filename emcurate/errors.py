@@ -41,12 +41,20 @@ class InputError(Exception):
 class TooLittleMemoryError(InputError):
     """Data that may be fine, but for which memory was not to be had; alone, they may be used."""
 
+    @classmethod
+    def of(
+        cls, path: str | os.PathLike[str], said: object, wanted: str = "enough memory for it", more: str = ""
+    ) -> TooLittleMemoryError:
+        """Return what was said where memory ran out as an error for users; `more` is what else they may try."""
+        words = " ".join(str(said).split())[:_MOST_SAID] or "no more was to be had"
+        return cls(path, wanted, f"too little ({words})", MORE_MEMORY + more)
+
 
 class DataWarning(UserWarning):
     """Data that can be used but may not be what its owner thinks; the message names the file."""
 
 
-FEWER_PROCESSES = "use fewer processes with -p"
+MORE_MEMORY = "give it more memory, or use fewer processes with -p where several run"
 
 # What a user can do about what the system answers.
 _ADVICE = {
@@ -68,7 +76,7 @@ def describe_os_error(error: OSError, path: str | os.PathLike[str]) -> InputErro
     where = error.filename if isinstance(error.filename, str | os.PathLike) else path
     found = error.strerror or str(error) or type(error).__name__
     if is_for_want_of_memory(error):
-        return TooLittleMemoryError(where, "enough memory for it", f"too little ({found})", FEWER_PROCESSES)
+        return TooLittleMemoryError.of(where, found)
     advice = _ADVICE.get(error.errno or 0, "check it and run the same command again")
     return InputError(where, "a place that can be read or written", found[:1].lower() + found[1:], advice)
 
@@ -106,10 +114,10 @@ def describe_damage(
     """
     if isinstance(error, OSError) and error.errno not in (None, *_ERRORS_OF_NUMBERS):
         return describe_os_error(error, path)
-    said = " ".join(str(error).split())[:_MOST_SAID] or type(error).__name__
     if is_for_want_of_memory(error):
-        advice = f"{FEWER_PROCESSES}; if it should not need so much, {advice}"
-        return TooLittleMemoryError(path, f"enough memory for {expected}{where}", f"too little ({said})", advice)
+        more = f"; if it should not need so much, {advice}"
+        return TooLittleMemoryError.of(path, error, f"enough memory for {expected}{where}", more)
+    said = " ".join(str(error).split())[:_MOST_SAID] or type(error).__name__
     return InputError(path, expected, f"damaged or unknown data{where} ({said})", advice)
 
 

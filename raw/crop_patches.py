@@ -103,14 +103,16 @@ def run(
     report.count("patches", 0)
     report.count("shards written" if how.store == TAR else "files written", 0)
     report.count("sections already done", len(plan.tables.kept))
-    for ready in material.ready(plan.unfinished(), report, workers):
-        jobs = [job for dataset in ready for job in plan.jobs(dataset, workers)]
-        in_threads = plan.suits_threads(ready)
-        for job, done in workers.run(cut, jobs, report, unit="job", in_threads=in_threads):
-            plan.take(job, done, report)
-        for dataset in ready:
-            plan.close(dataset, report)
-    report.count("patches", plan.count_patches())
+    try:
+        for ready in material.ready(plan.unfinished(), report, workers):
+            jobs = [job for dataset in ready for job in plan.jobs(dataset, workers)]
+            in_threads = plan.suits_threads(ready)
+            for job, done in workers.run(cut, jobs, report, unit="job", in_threads=in_threads):
+                plan.take(job, done, report)
+            for dataset in ready:
+                plan.close(dataset, report)
+    finally:  # a run that is stopped says what there is, too
+        report.count("patches", plan.count_patches())
     plan.note_what_holds_all(report)
     if selection is None and (small := plan.count_small()):
         report.count(f"left out, with a side under {min_size} pixels", small)

@@ -13,7 +13,6 @@ from emcurate import durability
 from emcurate.cli.telling import STATUS_DONE, STATUS_FAILED, print_report, print_stopped
 from emcurate.cli.volume_flags import pop_rescale, pop_sections, pop_view
 from emcurate.errors import (
-    FEWER_PROCESSES,
     InputError,
     TooLittleMemoryError,
     describe_os_error,
@@ -151,7 +150,7 @@ def attempt(stage: Callable[[], Report], name: str) -> tuple[Report, bool]:
     except (MemoryError, RuntimeError, ImportError) as error:
         if not is_for_want_of_memory(error):
             raise
-        failure = TooLittleMemoryError(name, "enough memory for the work", f"too little ({error})", FEWER_PROCESSES)
+        failure = TooLittleMemoryError.of(name, error, "enough memory for the work")
     raise_if_told()
     report = take_report(name)
     warn_of_altered_ledgers(report)

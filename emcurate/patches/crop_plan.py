@@ -469,13 +469,17 @@ class CropPlan:
         return sum(bool(self.ledger.outputs_of(t)) and not self.ledger.details_of(t).get(MEASURED) for t in tables)
 
     def count_patches(self) -> int:
-        """Return how many of the patches wanted there are now."""
-        if self.selection is not None:
-            return sum(len(self.selection.corners(stem)) for stem in self.material.sections)
+        """Return how many of the patches wanted there are now: those of the sections that are done."""
         return sum(map(self._count_patches, self.datasets))
 
     def _count_patches(self, dataset: str) -> int:
-        if "patches" in self.ledger.details_of(table_key(dataset)):
+        if self.selection is None and "patches" in self.ledger.details_of(table_key(dataset)):
             return self.ledger.count_of(table_key(dataset), "patches")
-        # By an older version, which wrote files only.
-        return sum(len(self.ledger.outputs_of(stem)) for stem in self.datasets[dataset]) // FILES_PER_PATCH
+        done = (stem for stem in self.datasets[dataset] if self._is_done(stem))
+        if self.selection is not None:
+            return sum(len(self.selection.corners(stem)) for stem in done)
+        return sum(self._count(*self._size(stem)) for stem in done)
+
+    def _is_done(self, key: str) -> bool:
+        line = self.ledger.entries.get(key)
+        return line is not None and line.state == DONE

@@ -12,7 +12,6 @@ from itertools import islice
 from typing import Any, Protocol
 
 from emcurate.errors import (
-    FEWER_PROCESSES,
     InputError,
     TooLittleMemoryError,
     describe_os_error,
@@ -186,9 +185,7 @@ def _describe_unexpected(function: Callable[[Any], Any], job: Any, problem: Exce
     if isinstance(problem, OSError) and problem.errno is not None:
         return str(describe_os_error(problem, _subject(job)))
     if is_for_want_of_memory(problem):
-        return str(
-            TooLittleMemoryError(_subject(job), "enough memory for it", f"too little ({problem})", FEWER_PROCESSES)
-        )
+        return str(TooLittleMemoryError.of(_subject(job), problem))
     name = getattr(function, "__name__", "job")
     return (
         f"{_subject(job)}: {name} failed with {type(problem).__name__}: {problem}; "

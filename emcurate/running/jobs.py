@@ -159,23 +159,39 @@ class Workers:
                 yield from feed(pool, function, inputs, range(len(inputs)), Pace(CHUNK_SECONDS))
             return
         suspects: list[int] = []
-        with Crew(processes) as crew:
-            pool = _ExecutorPool(crew, processes)
-            yield from _set_aside(feed(pool, function, inputs, range(len(inputs)), Pace(CHUNK_SECONDS)), suspects)
-        if suspects:
-            # Alone: a job killed for want of memory, the commonest case, then has all there is.
-            with Crew(1) as crew:
-                yield from feed(_ExecutorPool(crew, 1), function, inputs, suspects, pace=None)
-            sweep_again()  # who was killed has cleared up nothing, and no run comes after one that ends well
+        with _sweeping_up(suspects):
+            with Crew(processes) as crew:
+                pool = _ExecutorPool(crew, processes)
+                yield from _set_aside(feed(pool, function, inputs, range(len(inputs)), Pace(CHUNK_SECONDS)), suspects)
+            if suspects:
+                # Alone: a job killed for want of memory, the commonest case, then has all there is.
+                with Crew(1) as crew:
+                    yield from feed(_ExecutorPool(crew, 1), function, inputs, suspects, pace=None)
 
     def _run_on_cluster(self, function: Callable[[Any], Any], inputs: Sequence[Any]) -> Iterator[tuple[int, Outcome]]:
         from emcurate.running.cluster import TASK_SECONDS, connect
 
         suspects: list[int] = []
-        with connect(self.scheduler or "", function, inputs) as cluster:
+        with _sweeping_up(), connect(self.scheduler or "", function, inputs) as cluster:
             outcomes = feed(cluster, function, inputs, range(len(inputs)), Pace(TASK_SECONDS))
             yield from _set_aside(outcomes, suspects)
             yield from feed(cluster, function, inputs, suspects, pace=None)
+
+
+@contextlib.contextmanager
+def _sweeping_up(suspects: Sequence[int] | None = None) -> Iterator[None]:
+    """Remove at the end what processes left that were killed: they clear up nothing, and no run may come after this.
+
+    That is so where work was broken off, and where there were suspects; whether a cluster lost a worker nobody says.
+    """
+    is_broken_off = True
+    try:
+        yield
+        is_broken_off = False
+    finally:
+        if is_broken_off or suspects is None or suspects:
+            with contextlib.suppress(OSError):  # the next run does it
+                sweep_again()
 
 
 def progress(iterable: Any, *, total: int | None, label: str, unit: str) -> tqdm[Any]:

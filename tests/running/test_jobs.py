@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from emcurate.errors import DataWarning, InputError
+from emcurate.partials import partial_path, remove_stale_partials
 from emcurate.running.jobs import Workers
 from emcurate.running.report import Report
 
@@ -48,6 +49,31 @@ def test_a_killed_worker_costs_only_its_own_input():
     assert sorted(done) == [n for n in range(40) if n != 4]
     assert len(report.failures) == 1
     assert "was killed" in report.failures[0]
+
+
+def begin_a_file(job):
+    """Leave a file begun, and take a while, if it is the first job; the others are done at once."""
+    number, directory = job
+    if number == 0:
+        partial_path(directory).touch()
+        time.sleep(60)
+    return number
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, InputError("x", "x", "x", "x")], ids=["stopped", "broken off"])
+def test_workers_that_are_killed_as_a_run_is_broken_off_leave_nothing_begun(tmp_path, end):
+    remove_stale_partials(tmp_path)  # as a stage does with the directory of its results
+    jobs = [(number, tmp_path) for number in range(20)]
+
+    def break_off():
+        for _ in Workers(2).run(begin_a_file, jobs, Report("test")):
+            while not any(tmp_path.iterdir()):
+                time.sleep(0.01)
+            raise end
+
+    with pytest.raises((KeyboardInterrupt, InputError)):
+        break_off()
+    assert not any(tmp_path.iterdir())
 
 
 def test_threads_keep_what_their_jobs_warn_of_apart_and_leave_the_filters_as_they_were():

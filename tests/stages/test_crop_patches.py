@@ -8,6 +8,8 @@ import pytest
 import tifffile
 from PIL import Image
 
+from emcurate.patches.crop_plan import CropPlan
+
 crop_patches = importlib.import_module("raw.crop_patches")
 
 RNG = np.random.default_rng(0)
@@ -130,3 +132,21 @@ def test_cutting_loads_no_library_that_only_others_need(tmp_path, root, flags):
     loaded = {line.rpartition("|")[2].strip() for line in lines}
     assert "numpy" in loaded
     assert not loaded & {"numba", "dask", "scipy", "pandas", "matplotlib", "cv2", "requests", "torch"}
+
+
+@pytest.mark.parametrize("flags", [(), ("--store", "tar"), ("--hashes-only",)], ids=["files", "shards", "hashes"])
+def test_a_run_that_is_stopped_says_how_many_patches_there_are(tmp_path, capsys, monkeypatch, flags):
+    write_sections(tmp_path / "s", a=(130, 200), b=(70, 70), c=(64, 320))
+    take = CropPlan.take
+
+    def stop_at_c(plan, job, done, report):
+        if job.dataset == "c":
+            raise KeyboardInterrupt
+        take(plan, job, done, report)
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(CropPlan, "take", stop_at_c)
+        assert crop_patches.main([str(tmp_path / "s"), str(tmp_path / "p"), "-cs", "64", "-p", "1", *flags]) == 130
+    assert "with 2 sections cut, 7 patches" in capsys.readouterr().err
+    assert crop_patches.main([str(tmp_path / "s"), str(tmp_path / "p"), "-cs", "64", "-p", "1", *flags]) == 0
+    assert "sections cut, 12 patches" in capsys.readouterr().out
