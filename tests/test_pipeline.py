@@ -9,12 +9,14 @@ from pathlib import Path
 
 import dask.array
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
 from PIL import Image
 
 from emcurate import naming
 from emcurate.curation import steps
+from emcurate.errors import InputError
 from emcurate.patches.labels import INFORMATIVE, NONE, UNINFORMATIVE
 from emcurate.patches.pathlists import PathList
 from tests.textures import make_texture
@@ -146,6 +148,29 @@ def test_a_bad_file_is_named_last_and_the_rest_goes_on(small_corpus, tmp_path, c
     assert "bad.png" in captured.err.strip().splitlines()[-1]
     assert "Traceback" not in captured.err
     assert len(PathList(tmp_path / "out" / "deduplicate" / "deduplicated_fpaths.npz")) > 0
+
+
+def test_a_volume_of_which_a_part_cannot_be_hashed_is_counted_by_what_there_is(
+    small_corpus, tmp_path, capsys, monkeypatch
+):
+    crop, cut = curate.load_stage("crop_patches"), curate.load_stage("crop_patches").cut
+
+    def cut_but_for_one(job):
+        if job.dataset == "block" and min(job.chosen).startswith("block-LOC-1"):
+            raise InputError(job.path, "voxels", "none", "look at it")
+        return cut(job)
+
+    monkeypatch.setattr(crop, "cut", cut_but_for_one)
+    arguments = ["--volumes", str(small_corpus / "volumes"), "--out", str(tmp_path / "out"), "--crop-size", "32"]
+    assert curate.main([*arguments, "-p", "1", "--until", "deduplicate"]) == 1
+    table = pd.read_parquet(tmp_path / "out" / "patches.parquet")
+    rows = table[table["dataset"] == "block"]
+    sections = len(rows.groupby(["plane", "index"]))
+    assert set(rows["plane"]) == {0, 2}
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("block "))
+    counts = [int(number.replace(",", "")) for number in line.split()[1:]]
+    assert counts[:2] == [sections, len(rows)]
+    assert counts[3] + counts[4] == len(rows)
 
 
 def test_nothing_usable_stops_with_a_reason(tmp_path, capsys):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from emcurate.patches.parquet import open_parquet
 from emcurate.patches.table_updates import TABLE_KEY
 from emcurate.reporting.page import StageRun
 from emcurate.running.ledger_file import LedgerFile, ledger_path
-from emcurate.running.ledger_lines import read_outputs
+from emcurate.running.ledger_lines import DONE, read_outputs
 
 # Datasets with a line of their own, the largest ones; the others are counted together.
 DATASETS_SHOWN = 40
@@ -56,14 +56,22 @@ def count_datasets(out: Path, cropped: tuple[Path, str], subvolumes: tuple[Path,
         The directory of patches, and of subvolumes, and the stage that makes them.
     """
     found: dict[str, Counts] = defaultdict(Counts)
+    # Of a dataset of which a part could not be cut the rest is there, and no note of a whole table.
+    partly: set[str] = set()
     for key, line in LedgerFile(ledger_path(*cropped)).entries.items():
         if key.endswith(TABLE_KEY):
             counts = found[key.removesuffix(TABLE_KEY)]
             counts.sections = line.count_of("sections")
             counts.patches = line.count_of("patches")
             counts.left_out_small = line.count_of("small")
+            if line.state != DONE:
+                partly.add(key.removesuffix(TABLE_KEY))
+    for dataset, _, _ in _list_sections(out / JOINED_NAME, partly):
+        found[dataset].sections += 1
     for dataset, outcome, kept, number in _count_outcomes(out / JOINED_NAME):
         counts = found[dataset]
+        if dataset in partly:
+            counts.patches += number
         if outcome == DUPLICATE:
             counts.duplicates += number
         elif outcome != CUT:
@@ -90,6 +98,18 @@ def _count_outcomes(table: Path) -> Iterator[tuple[str, str, bool | None, int]]:
             rows = file.read_row_group(group, columns=by, use_threads=False)
             for (dataset, outcome, kept), number in count_rows(rows, by):
                 yield dataset, outcome, kept, number
+
+
+def _list_sections(table: Path, datasets: Collection[str]) -> set[tuple[str, int | None, int | None]]:
+    """Return dataset, plane and index of each section of which a table of all patches has any."""
+    if not datasets or not table.is_file():
+        return set()
+    sections: set[tuple[str, int | None, int | None]] = set()
+    by = ["dataset", "plane", "index"]
+    with open_parquet(table) as file:
+        for group in range(file.num_row_groups):
+            sections |= {section for section, _ in count_rows(file.read_row_group(group, columns=by), by)}
+    return {section for section in sections if section[0] in datasets}
 
 
 def format_datasets(counts: Mapping[str, Counts]) -> list[str]:
