@@ -177,7 +177,7 @@ def build_parser() -> argparse.ArgumentParser:
         choices=KEPT,
         default=EXEMPLARS,
         help="write the exemplars only, or all sections and patches on the way to them (default: %(default)s; all with "
-        "--until crop_patches or before, and with --order sharpest, which looks at all of them)",
+        "--until crop_patches or before)",
     )
     sheet = parser.add_argument_group("datasheet")
     cli.add_licence_flag(sheet)

@@ -1,7 +1,7 @@
 """Keep one exemplar of each group of near-duplicate patches, dataset by dataset.
 
-Reads:   PATCHDIR/{dataset}_patches.parquet, the tables crop_patches.py writes; of datasets without one, or for --order
-         sharpest, PATCHDIR/{section}_{y}_{x}.npy, the hashes, each beside its patch.
+Reads:   PATCHDIR/{dataset}_patches.parquet, the tables crop_patches.py writes; of datasets without one,
+         PATCHDIR/{section}_{y}_{x}.npy, the hashes, each beside its patch, whose pixels --order sharpest reads.
 Writes:  SAVEDIR/{dataset}_exemplars.npy, the paths of the exemplars;
          SAVEDIR/{dataset}_groups.csv, for every patch its exemplar and the distance between their hashes;
          SAVEDIR/groups.png, a picture of the largest groups of all datasets, if there are duplicates and their
@@ -120,7 +120,7 @@ def run(
     patchdir = patchdir.absolute()  # which the paths of exemplars begin with
     refuse_same_directory(patchdir, savedir)
     comparison = Comparison(patchdir, order, seed, scope, orientations, blank_guard, report, workers)
-    if comparison.with_pixels:
+    if comparison.with_sharpness:
         comparison.parameters["sharpness"] = SHARPNESS
     if preview:
         look_ahead(comparison, savedir, sorted({*DISTANCES, min_distance}))

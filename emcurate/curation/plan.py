@@ -160,14 +160,12 @@ def keeps_everything(a: Arguments) -> bool:
     """
     before_exemplars = list(SCRIPTS).index(a.until) < list(SCRIPTS).index("deduplicate")
     sections = ledger_path(a.out / "cross_section3d", "cross_section3d")
-    if not (a.keep == EVERYTHING or before_exemplars or a.stage_order == "sharpest" or sections.exists()):
+    if not (a.keep == EVERYTHING or before_exemplars or sections.exists()):
         return False
     patches = LedgerFile(ledger_path(a.out / "crop_patches", "crop_patches"))
     if any("spacing" in line.settings for line in patches.entries.values()):
         found = "results of runs that wrote only the exemplars of volumes"
-        asked = (
-            "--keep all" if a.keep == EVERYTHING else f"--until {a.until}" if before_exemplars else "--order sharpest"
-        )
+        asked = "--keep all" if a.keep == EVERYTHING else f"--until {a.until}"
         raise InputError(a.out, f"a new directory, or one with all sections, for {asked}", found, "use another --out")
     return True
 

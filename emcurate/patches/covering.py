@@ -159,9 +159,9 @@ class Comparison:
     ) -> None:
         self.patchdir, self.is_of_all = patchdir, scope == ALL_DATASETS
         self.report, self.workers = report, workers
-        self.with_pixels = order == "sharpest"
+        self.with_sharpness = order == "sharpest"
         self._order, self._seed, self._orientations, self.blank_guard = order, seed, orientations, blank_guard
-        self.datasets = list_datasets(patchdir, self.with_pixels, report, may_need_pixels=orientations)
+        self.datasets = list_datasets(patchdir, self.with_sharpness, report, may_need_pixels=orientations)
         if not self.datasets and not report.failures:
             found = describe_content(patchdir)
             raise InputError(patchdir, "patches and hashes", found, "run raw/crop_patches.py first")
@@ -180,7 +180,7 @@ class Comparison:
         """Yield datasets that are covered together: each for itself, or all."""
         todo = [self.datasets[name] for name in (self.datasets if self.is_of_all else names)]
         hashes = read_hashes(
-            todo, self.patchdir, self.with_pixels, self.report, self.workers, with_turned=self._orientations
+            todo, self.patchdir, self.with_sharpness, self.report, self.workers, with_turned=self._orientations
         )
         if self._orientations:
             # Those of files are all read before, since workers do one thing at a time.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import os
@@ -19,9 +20,9 @@ from emcurate.errors import InputError, describe_os_error
 from emcurate.files import list_files
 from emcurate.patches import table_hashes
 from emcurate.patches.hashing import WordArray, pack_hashes, read_hash
-from emcurate.patches.measures import BLUR, SATURATED, measure_patch
+from emcurate.patches.measures import BLUR, SATURATED, measure_patch, sharpness_of
 from emcurate.patches.names import as_names, take_names
-from emcurate.patches.tables import TABLE_SUFFIX
+from emcurate.patches.tables import TABLE_SUFFIX, is_measured
 from emcurate.running.claims import Notes
 from emcurate.running.jobs import Workers
 from emcurate.running.report import Report
@@ -131,15 +132,18 @@ class Chunk:
 
 
 def list_datasets(
-    patchdir: Path, with_pixels: bool, report: Report, *, may_need_pixels: bool = False
+    patchdir: Path, with_sharpness: bool, report: Report, *, may_need_pixels: bool = False
 ) -> dict[str, Dataset]:
     """Return the datasets whose patches lie in a directory; hashes and patches without their mate are reported.
 
-    Where a dataset has a table, that is believed, and its files are not looked at. `with_pixels` says that pixels are
-    wanted too, and that a dataset counts as changed when only the pixels of a patch have: then the files are looked at.
-    With `may_need_pixels` so counts a dataset without a table.
+    Where a dataset has a table, that is believed, and its files are not looked at. `with_sharpness` asks for how sharp
+    the patches are: of a dataset whose table does not tell, the files are looked at, and it counts as changed when only
+    the pixels of a patch have. With `may_need_pixels` so counts a dataset without a table.
     """
-    tables: dict[str, Dataset] = {} if with_pixels else _list_tables(patchdir, report)
+    tables = _list_tables(patchdir, report)
+    unmeasured = {n for n in tables if with_sharpness and not _is_measured(tables[n])}
+    for name in unmeasured:
+        del tables[name]
     unreadable = {name for name, dataset in tables.items() if dataset.table is None}
     stats: dict[str, dict[str, str]] = {HASH_EXTENSION: {}, PATCH_EXTENSION: {}}
     with os.scandir(patchdir) as entries:
@@ -174,12 +178,11 @@ def list_datasets(
             continue
         dataset = datasets.setdefault(name, Dataset(name))
         dataset.stems.append(stem)
-        dataset.stats.append(hashes[stem] + (patches[stem] if with_pixels or may_need_pixels else ""))
-    if with_pixels:
-        for path in list_files(patchdir, [TABLE_SUFFIX]):
-            if path.name.removesuffix(TABLE_SUFFIX) not in datasets:
-                wanted, advice = "patches beside it, for their pixels", "cut them without --hashes-only or --store tar"
-                report.fail(InputError(path, wanted, "none, only their hashes", advice))
+        dataset.stats.append(hashes[stem] + (patches[stem] if with_sharpness or may_need_pixels else ""))
+    for name in sorted(unmeasured - datasets.keys()):
+        wanted, found = "the measures of its patches, or files of these beside it", "neither"
+        advice = "remove it and run raw/crop_patches.py again: patches stay as they are"
+        report.fail(InputError(patchdir / f"{name}{TABLE_SUFFIX}", wanted, found, advice))
     return datasets
 
 
@@ -203,7 +206,7 @@ def read_hashes(
         if dataset.table is not None:
             try:
                 # Here, since a worker would have to send back all that it reads.
-                read = table_hashes.read_hashes(dataset.table, with_turned)
+                read = table_hashes.read_hashes(dataset.table, with_turned, with_sharpness)
             except InputError as error:
                 report.fail(error)
                 continue
@@ -214,6 +217,7 @@ def read_hashes(
                         read.names,
                         read.words,
                         read.side,
+                        read.sharpness,
                         shards=read.shards,
                         saturated=read.saturated,
                         turned=read.turned,
@@ -253,6 +257,13 @@ def _list_tables(patchdir: Path, report: Report) -> dict[str, Dataset]:
         except OSError as error:
             report.fail(describe_os_error(error, path))
     return found
+
+
+def _is_measured(dataset: Dataset) -> bool:
+    """Return whether a dataset's table has the measures of its patches; so do those that reading will report."""
+    with contextlib.suppress(InputError, OSError):
+        return dataset.table is None or is_measured(dataset.table)
+    return True
 
 
 def read_chunk(job: ChunkJob) -> Chunk:
@@ -326,4 +337,4 @@ def measure_pixels(patch: npt.NDArray[np.uint8]) -> tuple[float, float]:
     0.
     """
     found = measure_patch(patch)
-    return 0.0 if math.isnan(found[BLUR]) else 1.0 - found[BLUR], found[SATURATED]
+    return float(sharpness_of(np.array(found[BLUR]))), found[SATURATED]

@@ -80,6 +80,11 @@ def measure_patch(patch: npt.NDArray[np.uint8]) -> dict[str, float]:
     return dict(zip(MEASURES, measure_places(patch, place)[0].tolist(), strict=True))
 
 
+def sharpness_of(blur: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return how sharp patches are by their blur: 1 less that, and 0 where it is NaN, of those too narrow to tell."""
+    return np.where(np.isnan(blur), 0.0, 1.0 - blur)
+
+
 def _conclude(counts: IntArray, edges: IntArray) -> npt.NDArray[np.float64]:
     """Return the measures of patches by their histograms, (n, 256), and the sums of `add_up_plainly`, (n, 2, 2)."""
     greys = np.arange(GREYS)

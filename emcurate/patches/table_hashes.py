@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from emcurate.errors import InputError
 from emcurate.patches.columns import as_floats, as_numbers, as_scalar, in_one
 from emcurate.patches.hashing import WORD_BITS, WordArray, count_words
-from emcurate.patches.measures import SATURATED
+from emcurate.patches.measures import BLUR, SATURATED, sharpness_of
 from emcurate.patches.names import as_names, join_names, take_names
 from emcurate.patches.orientations import ORIENTATIONS
 from emcurate.patches.tables import TURNED, hash_size_of, read_row_groups, refuse_other_dataset
@@ -39,6 +39,8 @@ class PatchHashes:
         The share of wholly black or white pixels in each, where that is known of all.
     turned : (n, 8, words) uint64, optional
         The hashes of all orientations, where they were asked for and the table has them.
+    sharpness : (n,) float64, optional
+        As `emcurate.patches.measures.sharpness_of` tells it, where it was asked for and is known of all.
     """
 
     names: pa.LargeStringArray
@@ -47,6 +49,7 @@ class PatchHashes:
     shards: Shards | None = None
     saturated: npt.NDArray[np.float64] | None = None
     turned: WordArray | None = None
+    sharpness: npt.NDArray[np.float64] | None = None
 
 
 class Shards:
@@ -91,25 +94,27 @@ class Shards:
         return pc.binary_join_element_wise(prefixes, names, as_names([""])[0])
 
 
-def read_hashes(path: Path, with_turned: bool = False) -> PatchHashes:
+def read_hashes(path: Path, with_turned: bool = False, with_sharpness: bool = False) -> PatchHashes:
     """Read the names and hashes of a table, a group of its rows at a time, so that little else is in memory.
 
-    `with_turned` asks for those of all orientations too.
+    `with_turned` asks for those of all orientations too, `with_sharpness` for how sharp the patches are.
 
     Raises
     ------
     InputError
         If the file is no table of patches, or its hashes have not the size it says.
     """
-    names, words, turned, saturated, shards = [], [], [], [], Shards()
+    names, words, turned, saturated, blur, shards = [], [], [], [], [], Shards()
     side = 0
-    also = ["shard", SATURATED, *([TURNED] if with_turned else [])]
+    also = ["shard", SATURATED, *([TURNED] if with_turned else []), *([BLUR] if with_sharpness else [])]
     for rows in read_row_groups(path, ["patch", "hash"], also=also, check=refuse_other_dataset):
         side = hash_size_of(rows)
         if "shard" in rows.column_names:
             shards.add(rows["shard"])
         if SATURATED in rows.column_names:
             saturated.append(as_floats(in_one(rows[SATURATED])))
+        if BLUR in rows.column_names:
+            blur.append(as_floats(in_one(rows[BLUR])))
         names.append(rows["patch"])
         words += [_words_of(chunk, side, path) for chunk in rows["hash"].chunks]
         if TURNED in rows.column_names:
@@ -122,7 +127,9 @@ def read_hashes(path: Path, with_turned: bool = False) -> PatchHashes:
     if turned:
         others = np.concatenate(turned).reshape(len(upright), ORIENTATIONS - 1, -1)
         of_all = np.concatenate([upright[:, None], others], axis=1)
-    read = PatchHashes(join_names(names), upright, side, in_shards, None if np.isnan(known).any() else known, of_all)
+    blank = None if np.isnan(known).any() else known
+    sharpness = sharpness_of(np.concatenate(blur)) if blur and blank is not None else None
+    read = PatchHashes(join_names(names), upright, side, in_shards, blank, of_all, sharpness)
     if len(read.names) > ROWS_KEPT:
         del names, rows
         # Arrow keeps what it has freed, which of many rows is as much again as is used.

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from emcurate.errors import InputError
 from emcurate.images.resampling import Resampled
 from emcurate.patches.columns import as_column, as_floats, as_scalar, in_one
-from emcurate.patches.measures import BLUR, MEASURES
+from emcurate.patches.measures import BLUR, MEASURES, SATURATED
 from emcurate.patches.parquet import open_parquet
 
 TABLE_SUFFIX = "_patches.parquet"
@@ -101,6 +101,22 @@ def read_metadata(path: Path) -> dict[bytes, bytes]:
     """
     with _open_table(path, []) as parquet:
         return dict(parquet.schema_arrow.metadata)
+
+
+def is_measured(path: Path) -> bool:
+    """Return whether a table has the measures of all its patches, as its own account of its columns tells.
+
+    Raises
+    ------
+    InputError
+        If the file is no table of patches.
+    """
+    with _open_table(path, []) as parquet:
+        if SATURATED not in parquet.schema_arrow.names:
+            return False
+        column = parquet.metadata.schema.names.index(SATURATED)
+        told = [parquet.metadata.row_group(group).column(column) for group in range(parquet.num_row_groups)]
+        return all(each.is_stats_set and each.statistics.null_count == 0 for each in told)
 
 
 def read_schema(path: Path) -> pa.Schema:

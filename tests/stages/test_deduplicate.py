@@ -344,18 +344,37 @@ def test_tables_alone_give_exemplars_and_no_picture(tmp_path, capsys):
     assert "0 datasets done, 1 datasets unchanged" in capsys.readouterr().out
 
 
-def test_sharpest_needs_pixels(patchdir, tmp_path, capsys):
-    write_table(patchdir, "worm", make_hashes(9))
+def test_sharpest_needs_measures_or_pixels(patchdir, tmp_path, capsys):
+    write_table(patchdir, "worm", make_hashes(9))  # as an earlier version would, without measures
     assert deduplicate.main([str(patchdir), str(tmp_path / "out"), "--order", "sharpest"]) == 1
     error = capsys.readouterr().err
-    assert "worm_patches.parquet" in error
-    assert "--hashes-only" in error
+    assert "worm_patches.parquet: expected the measures of its patches, or files" in error
+    assert "run raw/crop_patches.py again" in error
     assert (tmp_path / "out" / "fly_exemplars.npy").exists()
     assert not (tmp_path / "out" / "worm_exemplars.npy").exists()
-    only = tmp_path / "only"
-    write_table(only, "worm", make_hashes(9))
-    assert deduplicate.main([str(only), str(tmp_path / "none"), "--order", "sharpest"]) == 1
-    assert "--hashes-only" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("scope", ["dataset", "all"])
+def test_the_sharpest_are_the_same_however_patches_are_stored(tmp_path, capsys, scope):
+    crop_patches = importlib.import_module("raw.crop_patches")
+    (tmp_path / "sections").mkdir()
+    for name, sigma in (("fly", 0.8), ("wing", 2)):
+        section = make_texture((1, 300, 420), seed=len(name))[0]
+        section[:, :200] = cv2.GaussianBlur(section[:, 200:400], (0, 0), sigma)  # near-duplicates that are less sharp
+        tifffile.imwrite(tmp_path / "sections" / f"{name}-LOC-2d.tiff", section)
+    found = {}
+    for way in ((), ("--store", "tar"), ("--hashes-only",)):
+        patches, out = tmp_path / f"p{way}", tmp_path / f"d{way}"
+        assert crop_patches.main([str(tmp_path / "sections"), str(patches), "-cs", "40", *way]) == 0
+        assert deduplicate.main([str(patches), str(out), "--order", "sharpest", "--scope", scope, "-d", "16"]) == 0
+        found[way] = {name: read_groups(out, name) for name in ("fly", "wing")}
+    assert found[()] == found["--store", "tar"] == found["--hashes-only",]
+    assert any(patch != exemplar for patch, (exemplar, _) in found[()]["fly"].items())
+    for table in (tmp_path / "p()").glob("*.parquet"):
+        table.unlink()  # then they are measured by the pixels in their files
+    argv = [str(tmp_path / "p()"), str(tmp_path / "of files"), "--order", "sharpest", "--scope", scope, "-d", "16"]
+    assert deduplicate.main(argv) == 0
+    assert {name: read_groups(tmp_path / "of files", name) for name in ("fly", "wing")} == found[()]
 
 
 def test_datasets_are_noted_as_they_are_done(tmp_path, monkeypatch, capsys):
