@@ -1,6 +1,7 @@
 import argparse
 import dataclasses
 import re
+import warnings
 from pathlib import Path
 from typing import Literal
 
@@ -8,7 +9,7 @@ import pytest
 
 import emcurate
 from emcurate import cli
-from emcurate.errors import InputError
+from emcurate.errors import DataWarning, InputError
 from emcurate.patches.pathlists import write_path_list
 from emcurate.running import streams
 from emcurate.running.jobs import progress
@@ -62,6 +63,16 @@ def test_many_failures_are_cut_short_and_all_of_them_are_in_a_file(parser, tmp_p
     assert cli.run_stage(run, parser, []) == 1
     assert len(capsys.readouterr().err.splitlines()) == 21
     assert not file.exists()
+
+
+def test_what_libraries_warn_of_is_not_said_and_what_data_are_like_is(parser, recwarn):
+    def run(**arguments):
+        warnings.warn("Corrupt EXIF data", UserWarning, stacklevel=1)
+        warnings.warn("odd data", DataWarning, stacklevel=1)
+        return Report("stage")
+
+    assert cli.run_stage(run, parser, []) == 0
+    assert [str(warning.message) for warning in recwarn] == ["odd data"]
 
 
 def test_rescale_flags_arrive_as_one_value(parser):

@@ -20,6 +20,7 @@ from emcurate.errors import (
 )
 from emcurate.images.resampling import Scale
 from emcurate.running.disk import NO_ROOM, describe_no_room, forget_room
+from emcurate.running.hearing import without_chatter
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger_file import ledger_path, take_altered
 from emcurate.running.locks import held_locks, release_locks
@@ -111,7 +112,7 @@ def close(stage: Callable[[], Report], name: str) -> int:
     """Run a stage, print its closing report, and return the exit status; no user mistake ends in a traceback."""
     with speak() as voices:
         try:
-            with stop_when_told():
+            with stop_when_told(), without_chatter():
                 status = print_report(attempt(stage, name)[0])
         except KeyboardInterrupt as stopped:
             status = print_stopped(stopped if isinstance(stopped, Stopped) else Stopped(), name)

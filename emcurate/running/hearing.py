@@ -30,6 +30,14 @@ def hear() -> Iterator[list[str]]:
 
 
 @contextlib.contextmanager
+def without_chatter() -> Iterator[None]:
+    """Let a user hear no warning of a library, in whatever of a run is no job."""
+    with warnings.catch_warnings():
+        _heed_only_data_warnings()
+        yield
+
+
+@contextlib.contextmanager
 def start_threads(count: int) -> Iterator[ThreadPoolExecutor]:
     """Give threads for jobs that `hear`; their filters are set here, since Python's belong to all threads together."""
     with warnings.catch_warnings():
