@@ -187,10 +187,11 @@ class Ledger:
             else:
                 todo[key] = reason.words
         for dataset, reasons in stale.items():
-            refuse_changed(run, reasons)
             # New parts beside old ones would be a dataset that never was.
-            if any(sources[key].is_part for key in reasons):
-                todo = {key: why for key, why in todo.items() if sources[key].dataset != dataset}
+            is_of_parts = any(sources[key].is_part for key in reasons)
+            waiting = {key: why for key, why in todo.items() if is_of_parts and sources[key].dataset == dataset}
+            todo = {key: why for key, why in todo.items() if key not in waiting}
+            refuse_changed(run, reasons, waiting)
         self._unchanged = Unchanged(sources[key].path for key in todo if sources[key].is_read_on)
         for key in todo:
             self._tell_apart(key, unnoted.get(key, set()))

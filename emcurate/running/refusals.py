@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -13,6 +13,9 @@ from emcurate.running.gone import roots_looked_through
 from emcurate.running.ledger_file import LedgerFile, ledger_paths
 from emcurate.running.ledger_lines import Line
 from emcurate.running.spelled_paths import is_gone, is_same_place, path_of_text
+
+# Reasons of waiting inputs that a message shows.
+WHYS_SHOWN = 3
 
 ADVICE = "use another output directory, or --overwrite to make them again"
 
@@ -96,11 +99,17 @@ def _is_same(run: Comparison, line: Line) -> bool:
     return is_own or source.fingerprint == line.fingerprint
 
 
-def refuse_changed(run: Comparison, reasons: Mapping[str, str]) -> None:
-    """Report the inputs of one dataset whose results are those of something else, each with how that differs."""
+def refuse_changed(run: Comparison, reasons: Mapping[str, str], waiting: Mapping[str, str]) -> None:
+    """Report the inputs of one dataset whose results are those of something else, each with how that differs.
+
+    `waiting` are its other inputs that are not worked on therefore, with why they were to be.
+    """
     first = run.sources[next(iter(reasons))]
     path = first.path if len(reasons) == 1 else first.owner or first.path
     more = f" ({len(reasons):,} inputs)" if len(reasons) > 1 else ""
+    if waiting:
+        whys = "; ".join(f"{number:,} {why}" for why, number in Counter(waiting.values()).most_common(WHYS_SHOWN))
+        more += f", for which other parts of {first.dataset} wait: {whys}"
     run.report.fail(
         InputError(
             path,

@@ -289,6 +289,21 @@ def test_parts_gone_from_a_dataset_are_refused_since_the_dataset_has_changed(tmp
     assert set(stage.tree()) == {"fly.0-0.txt", "wing.0-0.txt"}
 
 
+def test_parts_that_wait_for_a_changed_one_are_told(tmp_path):
+    stage = Stage(tmp_path)
+    for key in ("fly.0", "fly.1", "wing.0"):
+        stage.add(key)
+    stage.run(is_part=True)
+    stage.add("fly.0", "other text")
+    for key in ("fly.2", "fly.3", "wing.1"):
+        stage.add(key)
+    (stage.out / "fly.1-0.txt").unlink()
+    report, todo, done = stage.run(is_part=True)
+    assert (set(todo), done) == ({"wing.1"}, ["wing.0"])
+    assert len(report.failures) == 1
+    assert "for which other parts of fly wait: 2 new; 1 fly.1-0.txt missing or damaged" in report.failures[0]
+
+
 def test_a_name_has_one_owner_across_runs(stage, tmp_path):
     stage.run()
     other = Stage(tmp_path)
