@@ -16,7 +16,6 @@ from __future__ import annotations
 import bisect
 import functools
 import importlib.util
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,12 +24,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageColor, ImageDraw, ImageFont
-from PIL.PngImagePlugin import PngInfo
 
 from emcurate.errors import InputError
 from emcurate.images.pixels import Rescale, to_uint8
 from emcurate.images.reading import DRAWN_BY_US, DRAWN_KEY, read_image
 from emcurate.pictures.figures import BLUE, ORANGE
+from emcurate.pictures.png import encode_png
 from emcurate.writing import write_bytes
 
 # Pixels. A tile of 160 shows a 224-pixel patch well enough to judge; twelve columns still fit a wide screen.
@@ -46,10 +45,6 @@ LINE_PIXELS = 17
 
 # A sheet of more tiles is too large to open and look at; what is left out is said on it.
 TILES_AT_MOST = 400
-
-# Of zlib's 9. Its default of 6 takes four times as long, for files that are as large, or up to a fifth smaller where
-# patches are smooth.
-COMPRESS_LEVEL = 2
 
 Colour = tuple[int, int, int]
 Reader = Callable[[Path], npt.NDArray[Any]]  # of the pixels at a path, grey of any type
@@ -143,12 +138,8 @@ def encode_contact_sheet(
     read: Reader = read_image,
 ) -> bytes:
     """Return a contact sheet as the bytes of a PNG; see `draw_contact_sheet`."""
-    buffer = io.BytesIO()
     sheet = render_contact_sheet(title, groups, columns=columns, tile_pixels=tile_pixels, read=read)
-    text = PngInfo()
-    text.add_text(DRAWN_KEY, DRAWN_BY_US)
-    sheet.save(buffer, "PNG", compress_level=COMPRESS_LEVEL, pnginfo=text)
-    return buffer.getvalue()
+    return encode_png(np.asarray(sheet), {DRAWN_KEY: DRAWN_BY_US})
 
 
 def render_contact_sheet(
