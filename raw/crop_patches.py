@@ -31,7 +31,7 @@ from emcurate.addresses import Place
 from emcurate.errors import InputError
 from emcurate.files import make_output_directory
 from emcurate.images.resampling import Scale
-from emcurate.patches.crop_plan import CropPlan, Material, key_of
+from emcurate.patches.crop_plan import CropPlan, key_of
 from emcurate.patches.cutting import FILES, NOTHING, TAR, Cutting, cut
 from emcurate.patches.grid import least_side
 from emcurate.patches.hashing import HASHES, WAVELET_HASH
@@ -39,6 +39,7 @@ from emcurate.patches.section_files import DirectoryOfSections
 from emcurate.patches.selection import Selection
 from emcurate.patches.shards import PATCHES_PER_SHARD
 from emcurate.patches.tables import TABLE_SUFFIX
+from emcurate.patches.wanted import Material, Wanted
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger
 from emcurate.running.ledger_file import LedgerFile, ledger_path
@@ -95,9 +96,10 @@ def run(
         patchdir, crop_size, hash_size, hash, min_size, NOTHING if hashes_only else store, scale, orientations
     )
     ledger = Ledger(patchdir, STAGE, how.settings, product="patches", owner_of=key_of)
-    plan = CropPlan(material, how, ledger, selection, shard_size)
-    plan.refuse_too_large()
-    plan.check_selection(report)
+    wanted = Wanted(material, how, selection)
+    wanted.refuse_too_large()
+    wanted.check_selection(report)
+    plan = CropPlan(wanted, ledger, shard_size)
     plan.settle(report, overwrite=overwrite, prune=prune)
     report.count("sections cut", 0)
     report.count("patches", 0)

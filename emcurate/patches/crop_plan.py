@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from emcurate import naming
-from emcurate.addresses import Place
 from emcurate.errors import InputError
-from emcurate.images.origins import Origin
 from emcurate.outputs import Output, digest_bytes
-from emcurate.patches.cutting import FILES, FILES_PER_PATCH, NOTHING, TAR, CutJob, Cutting, Done, Sections
-from emcurate.patches.grid import count_patches
-from emcurate.patches.selection import Corners, Selection
+from emcurate.patches.cutting import FILES, FILES_PER_PATCH, NOTHING, TAR, CutJob, Done
 from emcurate.patches.shards import dataset_of_shard, shard_name
 from emcurate.patches.table_updates import MEASURED, TableUpdates, table_key
 from emcurate.patches.tables import TABLE_SUFFIX
+from emcurate.patches.wanted import Wanted
 from emcurate.running.comparison import some
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger
@@ -39,27 +35,6 @@ HASHES, IN_SHARDS, ONLY, SHARDS = "hashes ", "in shards ", "only ", "shards of "
 
 # What a report calls patches that an earlier list named and this one does not.
 NO_LONGER_LISTED = "patches removed that the list no longer names"
-
-
-class Material(Protocol):
-    """Where sections come from: files in a directory, or volumes; see `DirectoryOfSections`."""
-
-    root: Place
-    named: Collection[str] | None
-    sections: Mapping[str, naming.Section]
-    is_renewed: bool
-    known_limits: dict[str, tuple[float, float]]
-    thin: Mapping[str, list[tuple[int, tuple[int, int]]]]
-
-    def source(self, stem: str) -> Source: ...
-    def state(self, stem: str) -> str: ...
-    def size(self, stem: str) -> tuple[int, int]: ...
-    def ready(self, datasets: Mapping[str, Sequence[str]], report: Report, workers: Workers) -> Iterator[list[str]]: ...
-    def suits_threads(self, datasets: Collection[str]) -> bool: ...
-    def divide(self, stems: Sequence[str], workers: Workers) -> Iterator[Sequence[str]]: ...
-    def pieces(self, stems: Sequence[str]) -> tuple[Sections, ...]: ...
-    def origin(self, stem: str) -> Origin: ...
-    def details(self, dataset: str) -> dict[str, Any]: ...
 
 
 def shards_key(dataset: str) -> str:
@@ -85,45 +60,20 @@ class CropPlan:
 
     Parameters
     ----------
-    material : Material
-    how : Cutting
+    wanted : Wanted
     ledger : Ledger
-    selection : Selection, optional
-        The patches wanted; all by default.
     shard_size : int
         Patches of a shard at most, or those of one section.
     """
 
-    def __init__(
-        self, material: Material, how: Cutting, ledger: Ledger, selection: Selection | None, shard_size: int
-    ) -> None:
-        self.material, self.how, self.ledger = material, how, ledger
-        self.selection, self.shard_size = selection, shard_size
-        self.datasets: dict[str, list[str]] = defaultdict(list)
-        for stem in sorted(material.sections):
-            self.datasets[material.sections[stem].dataset].append(stem)
-        self.tables = TableUpdates(how.patchdir, ledger, how.settings)
+    def __init__(self, wanted: Wanted, ledger: Ledger, shard_size: int) -> None:
+        self.material, self.how, self.ledger = wanted.material, wanted.how, ledger
+        self.wanted, self.datasets, self.shard_size = wanted, wanted.datasets, shard_size
+        self.tables = TableUpdates(self.how.patchdir, ledger, self.how.settings)
         self._complete: set[str] = set()  # datasets of which some patches are wanted, and whose tables get all
-        self._whole: set[str] = set()  # datasets of which some patches are wanted, and whose shards hold all
         self._unlisted: dict[str, int] = {}  # by dataset: patches in shards that the list no longer names
         self._stays: set[str] = set()
-        self._sizes: dict[str, tuple[int, int]] = {}
         self._shards: dict[str, dict[str, Output | None]] = {}
-
-    def check_selection(self, report: Report) -> None:
-        """Report patches that a list names of sections that the datasets here do not have."""
-        if self.selection is None:
-            return
-        strange: dict[str, list[str]] = defaultdict(list)
-        for stem in self.selection.sections():
-            dataset = stem.partition(naming.MARK)[0]
-            if dataset in self.datasets and stem not in self.material.sections:
-                strange[dataset].append(stem)
-        for dataset, stems in strange.items():
-            expected = f"patches of the sections of {dataset} in {self.material.root}"
-            found = f"some of {len(stems):,} others, such as {min(stems)}"
-            advice = "cut from what the list's patches were cut from, with the same --axes, --spacing and --min-size"
-            report.fail(InputError(self.selection.path, expected, found, advice))
 
     def settle(self, report: Report, *, overwrite: bool, prune: bool) -> None:
         """Compare what there is with what is wanted; see `Ledger.plan`."""
@@ -148,7 +98,7 @@ class CropPlan:
         self.tables.plan(plan, self.material.sections, states, self._has_rows, self._complete)
         self._todo = {*plan.todo, *self.tables.lost}
         # Of these nothing is wanted: what an earlier list named goes.
-        nothing = [stem for stem in self.material.sections if stem in self._todo and not self.has_any(stem)]
+        nothing = [stem for stem in self.material.sections if stem in self._todo and not self.wanted.has_any(stem)]
         self._count_removed({stem: [] for stem in nothing}, report)
         self.ledger.finish_all({stem: [] for stem in nothing})
         self._todo -= set(nothing)
@@ -158,13 +108,13 @@ class CropPlan:
 
     def note_what_holds_all(self, report: Report) -> None:
         """Note that datasets have more patches than a list names, which it takes nothing from."""
-        if self.selection is None or self.how.store == NOTHING:
+        if self.wanted.selection is None or self.how.store == NOTHING:
             return
         whole = {
             self.material.sections[stem].dataset
             for stem in self.material.sections
             if (line := self.ledger.entries.get(stem)) is not None and line.made_anything and not line.wanted
-        } | self._whole
+        } | self.wanted.whole
         if whole:
             report.note(
                 f"{self.how.patchdir} has all patches of {some(sorted(whole))}, not only those of the list, and keeps "
@@ -181,53 +131,15 @@ class CropPlan:
                 "they were made; they are left, and --only takes them for its own where it would write the same"
             )
 
-    def chosen(self, stem: str) -> Corners | None:
-        """Return the patches wanted of a section, None for all."""
-        chosen = self._selection_of(self.material.sections[stem].dataset)
-        return None if chosen is None else chosen.corners(stem)
-
-    def _selection_of(self, dataset: str) -> Selection | None:
-        """Return which patches of a dataset are wanted, None for all."""
-        return None if dataset in self._whole else self.selection
-
-    def has_any(self, stem: str) -> bool:
-        """Return whether any patch of a section is wanted, as far as is known before it is cut."""
-        chosen = self._selection_of(self.material.sections[stem].dataset)
-        return self._fits(stem) if chosen is None else chosen.has_any(stem)
-
     def _has_rows(self, stem: str) -> bool:
         """Return whether a dataset's table has any row of a section."""
-        return self.has_any(stem) or (self.material.sections[stem].dataset in self._complete and self._fits(stem))
-
-    def _fits(self, stem: str) -> bool:
-        """Return whether a section is large enough for a patch that is not left out."""
-        return min(self._size(stem)) >= self.how.min_size
-
-    def _size(self, stem: str) -> tuple[int, int]:
-        """Return a section's height and width; of one that cannot be read, for cutting to report, those of a patch."""
-        if stem not in self._sizes:
-            try:
-                self._sizes[stem] = self.material.size(stem)
-            except (InputError, OSError):
-                self._sizes[stem] = (self.how.crop_size, self.how.crop_size)
-        return self._sizes[stem]
-
-    def refuse_too_large(self) -> None:
-        """Raise `InputError` if no section is large enough for any patch: nothing would come of it."""
-        sections = self.material.sections
-        sizes = [size for dataset in self.material.thin for _, size in self.material.thin[dataset]]
-        if not (sections or sizes) or any(map(self.has_any, sections)):
-            return
-        largest = max([*sizes, *map(self._size, sections)], key=lambda size: (min(size), max(size)))
-        least = self.how.min_size
-        expected = f"sections of at least {least:,} pixels a side (--min-size; half of --crop-size if not given)"
-        found = f"none; the largest has {largest[0]:,} x {largest[1]:,}"
-        raise InputError(self.material.root, expected, found, "give a smaller --crop-size, or --min-size 1")
+        is_complete = self.material.sections[stem].dataset in self._complete
+        return self.wanted.has_any(stem) or (is_complete and self.wanted.fits(stem))
 
     def _state_of_rows(self, stem: str) -> str:
         """Return what changes when a section's rows do."""
         of_section, dataset = self.ledger.state_of(stem), self.material.sections[stem].dataset
-        chosen = self._selection_of(dataset)
+        chosen = self.wanted.of(dataset)
         if chosen is None or dataset in self._complete:
             return of_section
         return f"{of_section} {chosen.digest(stem)}"
@@ -244,10 +156,10 @@ class CropPlan:
         complete = complete and self.ledger.is_as_noted(table_key(dataset), of_all)
         if complete and noted is not None and "limits" in noted.details:
             self.material.known_limits[dataset] = noted.details["limits"]
-        if self.selection is not None and self._holds_all_in_shards(dataset, of_all) and not overwrite:
-            self._whole.add(dataset)
-        chosen = self._selection_of(dataset)
-        which = "" if chosen is None else ONLY + self._digest(stems)
+        if self.wanted.selection is not None and self._holds_all_in_shards(dataset, of_all) and not overwrite:
+            self.wanted.whole.add(dataset)
+        chosen = self.wanted.of(dataset)
+        which = "" if chosen is None else ONLY + self.wanted.digest(stems)
         if complete and which:
             self._complete.add(dataset)
         rows = "" if complete else which
@@ -283,9 +195,11 @@ class CropPlan:
 
     def _count_unlisted(self, dataset: str) -> int:
         """Return how many patches that an earlier list named lie in a dataset's shards, and are no longer wanted."""
-        chosen, stems = self._selection_of(dataset), self.datasets[dataset]
+        chosen, stems = self.wanted.of(dataset), self.datasets[dataset]
         shards = self.ledger.entries.get(shards_key(dataset))
-        if self.how.store != TAR or chosen is None or shards is None or shards.wanted == ONLY + self._digest(stems):
+        if self.how.store != TAR or chosen is None or shards is None:
+            return 0
+        if shards.wanted == ONLY + self.wanted.digest(stems):
             return 0
         return sum(
             len(cut.stored_corners() - set(map(tuple, chosen.corners(stem).tolist())))
@@ -294,7 +208,7 @@ class CropPlan:
 
     def _count_removed(self, made: Mapping[str, Sequence[Output]], report: Report) -> None:
         """Count the patches of sections that were files by an earlier list, and are about to go."""
-        if self.selection is None or self.how.store == NOTHING:
+        if self.wanted.selection is None or self.how.store == NOTHING:
             return
         for stem, outputs in made.items():
             names = {output.name for output in outputs}
@@ -304,10 +218,6 @@ class CropPlan:
 
     def _are_of(self, shards: Line, of_all: Source) -> bool:
         return self.ledger.is_as_noted(shards.input, replace(of_all, settings=shards.settings))
-
-    def _digest(self, stems: Sequence[str]) -> str:
-        assert self.selection is not None
-        return digest_bytes("".join(self.selection.digest(stem) for stem in stems).encode())[:16]
 
     def _refuse_other_store(self, overwrite: bool) -> None:
         """Raise `InputError` if patches of a dataset are stored here in another way, and are not to be replaced."""
@@ -332,7 +242,7 @@ class CropPlan:
         }
 
     def _is_to_be_cut(self, stem: str) -> bool:
-        in_shards = self.how.store == TAR and self.has_any(stem)
+        in_shards = self.how.store == TAR and self.wanted.has_any(stem)
         return in_shards or stem in self.tables.missing or (self.how.store != TAR and stem in self._todo)
 
     def suits_threads(self, datasets: Collection[str]) -> bool:
@@ -341,9 +251,7 @@ class CropPlan:
         if not suits or self.how.store != FILES:
             return suits
         stems = [stem for dataset in datasets for stem in self.datasets[dataset] if stem in self._todo]
-        if self.selection is None:
-            return sum(self._count(*self._size(stem)) for stem in stems) <= THREADED_PATCHES
-        return sum(len(self.selection.corners(stem)) for stem in stems) <= THREADED_PATCHES
+        return sum(map(self.wanted.count, stems)) <= THREADED_PATCHES
 
     def jobs(self, dataset: str, workers: Workers) -> Iterator[CutJob]:
         """Yield the jobs of a dataset that is ready."""
@@ -375,7 +283,7 @@ class CropPlan:
             self.material.source(stems[0]).path,
             dataset,
             self.material.pieces(stems),
-            {stem: self.chosen(stem) for stem in stems},
+            {stem: self.wanted.chosen(stem) for stem in stems},
             frozenset(stem for stem in stems if stem in self.tables.missing and dataset in self._complete),
             self.how,
             frozenset(stem for stem in stems if self.ledger.replaces(shards_key(dataset) if shard else stem)),
@@ -389,11 +297,11 @@ class CropPlan:
     def _shard_jobs(self, dataset: str) -> Iterator[CutJob]:
         written = self.tables.parts.shards(dataset)
         self._shards[dataset] = {}
-        stems = [stem for stem in self.datasets[dataset] if self.has_any(stem)]
+        stems = [stem for stem in self.datasets[dataset] if self.wanted.has_any(stem)]
         for number, group in enumerate(self._divide_into_shards(stems)):
             name = shard_name(dataset, number)
             said = [
-                f"{stem} {self.ledger.state_of(stem)} {self._digest([stem]) if self._selection_of(dataset) else ''}"
+                f"{stem} {self.ledger.state_of(stem)} {self.wanted.digest([stem]) if self.wanted.of(dataset) else ''}"
                 for stem in group
             ]
             state = digest_bytes("\n".join([name, *said]).encode("utf-8", "surrogateescape"))
@@ -408,8 +316,7 @@ class CropPlan:
         shard: list[str] = []
         held = 0
         for stem in stems:
-            corners = self.chosen(stem)
-            count = self._count(*self._size(stem)) if corners is None else len(corners)
+            count = self.wanted.count(stem)
             if shard and held + count > self.shard_size:
                 yield shard
                 shard, held = [], 0
@@ -452,12 +359,8 @@ class CropPlan:
 
     def _details(self, dataset: str) -> dict[str, Any]:
         """Return what the ledger keeps of a dataset's table, but for its rows: with how many patches were left out."""
-        sizes = [(1, self._size(stem)) for stem in self.datasets[dataset]] + self.material.thin.get(dataset, [])
-        small = sum(number * (count_patches(*size, self.how.crop_size) - self._count(*size)) for number, size in sizes)
-        return {**self.material.details(dataset), "sections": len(self.datasets[dataset]), "small": small}
-
-    def _count(self, height: int, width: int) -> int:
-        return count_patches(height, width, self.how.crop_size, self.how.min_size)
+        counts = {"sections": len(self.datasets[dataset]), "small": self.wanted.count_small(dataset)}
+        return {**self.material.details(dataset), **counts}
 
     def count_small(self) -> int:
         """Return how many patches of the datasets here were left out for their size."""
@@ -473,12 +376,12 @@ class CropPlan:
         return sum(map(self._count_patches, self.datasets))
 
     def _count_patches(self, dataset: str) -> int:
-        if self.selection is None and "patches" in self.ledger.details_of(table_key(dataset)):
+        if self.wanted.selection is None and "patches" in self.ledger.details_of(table_key(dataset)):
             return self.ledger.count_of(table_key(dataset), "patches")
         done = (stem for stem in self.datasets[dataset] if self._is_done(stem))
-        if self.selection is not None:
-            return sum(len(self.selection.corners(stem)) for stem in done)
-        return sum(self._count(*self._size(stem)) for stem in done)
+        if self.wanted.selection is not None:
+            return sum(len(self.wanted.selection.corners(stem)) for stem in done)
+        return sum(map(self.wanted.count, done))
 
     def _is_done(self, key: str) -> bool:
         line = self.ledger.entries.get(key)
