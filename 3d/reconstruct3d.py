@@ -21,7 +21,6 @@ from __future__ import annotations
 import emcurate.start  # noqa: F401 - before all that takes its time to load
 
 import argparse
-import contextlib
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -38,12 +37,13 @@ from emcurate.files import describe_content, make_output_directory
 from emcurate.outputs import Output, note_output, note_outputs
 from emcurate.patches.drawing import spread
 from emcurate.patches.pathlists import PathList
-from emcurate.patches.reading import fingerprint_patch, read_patch_size, read_resampling, refuse_moved
+from emcurate.patches.reading import fingerprint_patch, read_patch, read_patch_size, read_resampling, refuse_moved
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger
 from emcurate.running.ledger_lines import Line
 from emcurate.running.report import Report
 from emcurate.running.sources import Source
+from emcurate.volumes.again import Spot
 from emcurate.volumes.boxes import Box
 from emcurate.volumes.columns import (
     Choice,
@@ -59,6 +59,7 @@ from emcurate.volumes.cut_settings import VoxelSize
 from emcurate.volumes.flipbooks import Flipbooks, account_for_flipbooks, encode_webp, find_flipbooks
 from emcurate.volumes.formats import may_hold_several
 from emcurate.volumes.formats.boxes import FORMATS, NPY, encode_box
+from emcurate.volumes.likeness import boxes_of, choose_samples, refuse_unlike
 from emcurate.volumes.scratch import ready_to_read
 from emcurate.volumes.sources import VolumeSource
 from emcurate.volumes.views import View
@@ -153,20 +154,33 @@ def fingerprint(volume: str, patches: Informative, noted: Line | None) -> str:
     """Return what changes when a volume, by its fingerprint, or any of its patches that boxes come of does.
 
     Boxes come of places and sizes: a patch that was made again is the same. Earlier versions noted when it was.
+
+    Raises
+    ------
+    InputError
+        If a patch cannot be read.
     """
+    found = f"{volume}; {patches.fingerprint(read_patch_size)}"
     earlier = f"{volume}; {patches.fingerprint(fingerprint_patch)}"
     if noted is not None and noted.fingerprint == earlier:
         return earlier
-    resampled = ""
-    with contextlib.suppress(InputError):  # which opening the volume reports
-        if patches.example and (found := read_resampling(patches.first)) is not None:
-            resampled = f" {found}"
-    return f"{volume}; {patches.fingerprint(read_patch_size)}{resampled}"
+    resampled = read_resampling(patches.first) if patches.example else None
+    return found if resampled is None else f"{found} {resampled}"
 
 
 def open_source(source: VolumeSource) -> Volume:
     """Open a volume."""
     return source.open()
+
+
+def is_alike(volume: Volume, samples: dict[str, Spot], filtered: Path, report: Report) -> bool:
+    """Return whether a volume shows what its patches do, and report it if not."""
+    try:
+        refuse_unlike(volume, samples, read_patch, filtered)
+    except InputError as error:
+        report.fail(error)
+        return False
+    return True
 
 
 def run(
@@ -220,25 +234,28 @@ def run(
         for name in names:
             size = by_name.get(name, voxel_size) or volumes[name].voxel_size_nm
             volumes[name] = replace(volumes[name], voxel_size_nm=size)
-    sources = {
-        name: Source(
-            volumes[name].path,
-            fingerprint(found, datasets[name], ledger.entries.get(name)),
-            name,
-            settings=volumes[name].settings(),
-            # Of too few patches nothing came that another list could replace.
-            is_renewed=LACKED in ledger.details_of(name) or not ledger.outputs_of(name),
-            is_read_on=True,
-            also=f"its patches in {filtered} have",
-        )
-        for name, found in fingerprint_sources([volumes[name] for name in names], report).items()
-    }
+    sources = {}
+    for name, found in fingerprint_sources([volumes[name] for name in names], report).items():
+        try:
+            sources[name] = Source(
+                volumes[name].path,
+                fingerprint(found, datasets[name], ledger.entries.get(name)),
+                name,
+                settings=volumes[name].settings(),
+                # Of too few patches nothing came that another list could replace.
+                is_renewed=LACKED in ledger.details_of(name) or not ledger.outputs_of(name),
+                is_read_on=True,
+                also=f"its patches in {filtered} have",
+            )
+        except InputError as error:
+            report.fail(error)
     plan = ledger.plan(sources, report, root=voldir, named=corpus.named, overwrite=overwrite, prune=prune)
     report.count("volumes already done", len(plan.done))
 
     opened = []
     choices: dict[str, Choice | Flipbooks] = {}
     boxes: dict[str, dict[Box, str]] = {}
+    samples: dict[str, dict[str, Spot]] = {}
     jobs: list[BoxJob] = []
     for source, volume in workers.run(open_source, [volumes[key] for key in plan.todo], report, unit="volume"):
         try:
@@ -253,13 +270,18 @@ def run(
                 else choose_axes(box.shape, cross_plane)
                 for box in limit_boxes(found, limit, volume.name)
             }
+            samples[volume.name] = choose_samples(patches, volume, read_patch_size, resampled)
             opened.append(volume)
         except InputError as error:
             report.fail(error)
     opened.sort(key=lambda volume: volume.name)
-    wanted = {volume.path: [box.slices for box in boxes[volume.name]] for volume in opened}
+    wanted = {
+        volume.path: [box.slices for box in boxes[volume.name]] + boxes_of([*samples[volume.name].values()], volume)
+        for volume in opened
+    }
     by_planes = [volume.path for volume in opened]
     with ready_to_read(opened, savedir, report, workers, by_planes=by_planes, wanted=wanted) as ready:
+        ready = [volume for volume in ready if is_alike(volume, samples[volume.name], filtered, report)]
         choices = {volume.name: choices[volume.name] for volume in sorted(ready, key=lambda volume: volume.name)}
         for volume in ready:
             name = volume.name

@@ -130,7 +130,9 @@ def run(
     parameters = {"min_distance": min_distance, **comparison.parameters}
     ledger = Ledger(savedir, STAGE, parameters, product="exemplars", owner_of=key_of, one_root=True)
     sources = list_sources(comparison, pictures, of_other)
-    plan = ledger.plan(sources, report, root=patchdir, overwrite=overwrite, prune=prune, renew=True)
+    plan = ledger.plan(
+        sources, report, root=patchdir, overwrite=overwrite, prune=prune, renew=True, unusable=comparison.unusable
+    )
     describe_plan(plan, report)
     failed = len(report.failures)
     other = read_against(against, comparison) if plan.todo else None

@@ -39,7 +39,7 @@ def print_report(report: Report) -> int:
 def print_stopped(stopped: Stopped, name: str) -> int:
     """Say that a run was told to stop, and what is done; return the exit status."""
     done = take_report(name).spell_counts()
-    with_what = f" with {done}" if done else ""
+    with_what = f" with {done}, beside what was only begun" if done else ""
     say(f"\n{name}: stopped by {stopped.name}{with_what}; run the same command again to go on", is_wrong=True)
     return stopped.status
 

@@ -133,6 +133,8 @@ class Comparison:
     Attributes
     ----------
     datasets : dict of str to Dataset
+    unusable : frozenset of str
+        The names of others, of which something is there that cannot be used.
     states : dict of str to str
         What changes when a dataset's groups may: its patches, or with `is_of_all` those of any.
     state : str
@@ -161,7 +163,8 @@ class Comparison:
         self.report, self.workers = report, workers
         self.with_sharpness = order == "sharpest"
         self._order, self._seed, self._orientations, self.blank_guard = order, seed, orientations, blank_guard
-        self.datasets = list_datasets(patchdir, self.with_sharpness, report, may_need_pixels=orientations)
+        listed = list_datasets(patchdir, self.with_sharpness, report, may_need_pixels=orientations)
+        self.datasets, self.unusable = listed.datasets, listed.unusable
         if not self.datasets and not report.failures:
             found = describe_content(patchdir)
             raise InputError(patchdir, "patches and hashes", found, "run raw/crop_patches.py first")

@@ -10,8 +10,8 @@ from typing import Any
 from emcurate import naming
 from emcurate.errors import InputError
 from emcurate.outputs import Output, digest_bytes
-from emcurate.patches.cutting import FILES, FILES_PER_PATCH, NOTHING, TAR, CutJob, Done
-from emcurate.patches.shards import dataset_of_shard, shard_name
+from emcurate.patches.cutting import FILES, NOTHING, TAR, CutJob, Done
+from emcurate.patches.shards import MEMBER_SUFFIX, dataset_of_shard, find_shards, list_patches, shard_name
 from emcurate.patches.table_updates import MEASURED, TableUpdates, table_key
 from emcurate.patches.tables import TABLE_SUFFIX
 from emcurate.patches.wanted import Wanted
@@ -110,16 +110,22 @@ class CropPlan:
         """Note that datasets have more patches than a list names, which it takes nothing from."""
         if self.wanted.selection is None or self.how.store == NOTHING:
             return
-        whole = {
-            self.material.sections[stem].dataset
-            for stem in self.material.sections
-            if (line := self.ledger.entries.get(stem)) is not None and line.made_anything and not line.wanted
-        } | self.wanted.whole
+        in_files = {
+            dataset
+            for dataset, stems in self.datasets.items()
+            if (fitting := list(filter(self.wanted.fits, stems))) and all(map(self._has_all, fitting))
+        }
+        whole = in_files | self.wanted.whole
         if whole:
             report.note(
                 f"{self.how.patchdir} has all patches of {some(sorted(whole))}, not only those of the list, and keeps "
                 "them; --overwrite leaves only those"
             )
+
+    def _has_all(self, stem: str) -> bool:
+        """Return whether all patches of a section are files here."""
+        line = self.ledger.entries.get(stem)
+        return line is not None and line.state == DONE and line.made_anything and not line.wanted
 
     def _warn_of_strangers(self, report: Report) -> None:
         """Warn of files of patches that nobody noted, which hashing leaves as they are."""
@@ -194,27 +200,30 @@ class CropPlan:
         return in_shards and shards is not None and not shards.wanted and self._are_of(shards, of_all)
 
     def _count_unlisted(self, dataset: str) -> int:
-        """Return how many patches that an earlier list named lie in a dataset's shards, and are no longer wanted."""
+        """Return how many patches lie in a dataset's shards that are no longer wanted."""
         chosen, stems = self.wanted.of(dataset), self.datasets[dataset]
         shards = self.ledger.entries.get(shards_key(dataset))
         if self.how.store != TAR or chosen is None or shards is None:
             return 0
         if shards.wanted == ONLY + self.wanted.digest(stems):
             return 0
-        return sum(
-            len(cut.stored_corners() - set(map(tuple, chosen.corners(stem).tolist())))
-            for stem, cut in self.tables.read(dataset).items()
-        )
+        told = self.tables.read(dataset)
+        stored = {stem: cut.stored_corners() for stem, cut in told.items()}
+        of_table = {cut.shard for cut in told.values()}
+        # A run that was broken off left shards that no table tells of.
+        for path in find_shards(self.how.patchdir, dataset):
+            if path.name not in of_table:
+                for stem, corner in list_patches(path):
+                    stored.setdefault(stem, set()).add(corner)
+        return sum(len(there - set(map(tuple, chosen.corners(stem).tolist()))) for stem, there in stored.items())
 
     def _count_removed(self, made: Mapping[str, Sequence[Output]], report: Report) -> None:
-        """Count the patches of sections that were files by an earlier list, and are about to go."""
+        """Count the patches of sections that an earlier run wrote as files, and that are about to go."""
         if self.wanted.selection is None or self.how.store == NOTHING:
             return
         for stem, outputs in made.items():
-            names = {output.name for output in outputs}
-            gone = [output for output in self.ledger.outputs_of(stem) if output.name not in names]
-            if gone:
-                report.count(NO_LONGER_LISTED, len(gone) // FILES_PER_PATCH)
+            if gone := sum(name.endswith(MEMBER_SUFFIX) for name in self.ledger.removed_by(stem, outputs)):
+                report.count(NO_LONGER_LISTED, gone)
 
     def _are_of(self, shards: Line, of_all: Source) -> bool:
         return self.ledger.is_as_noted(shards.input, replace(of_all, settings=shards.settings))

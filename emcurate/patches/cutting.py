@@ -31,8 +31,6 @@ from emcurate.writing import write_files
 # Where patches go: each into a file with its hash beside it, into tars, or nowhere, so that only the table is made.
 STORES = (FILES, TAR, NOTHING) = ("files", "tar", "nothing")
 
-FILES_PER_PATCH = 2  # the patch and its hash
-
 
 class Sections(Protocol):
     """Some sections of one dataset, read one by one or together."""

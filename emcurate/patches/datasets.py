@@ -20,9 +20,10 @@ from emcurate.errors import InputError, describe_os_error
 from emcurate.files import list_files
 from emcurate.patches import table_hashes
 from emcurate.patches.hashing import WordArray, pack_hashes, read_hash
-from emcurate.patches.measures import BLUR, SATURATED, measure_patch, sharpness_of
+from emcurate.patches.measures import BLUR, MEASURES, SATURATED, measure_patch, sharpness_of
 from emcurate.patches.names import as_names, take_names
-from emcurate.patches.tables import TABLE_SUFFIX, is_measured
+from emcurate.patches.shards import dataset_of_shard
+from emcurate.patches.tables import TABLE_SUFFIX, is_measured, round_as_tables
 from emcurate.running.claims import Notes
 from emcurate.running.jobs import Workers
 from emcurate.running.report import Report
@@ -131,10 +132,16 @@ class Chunk:
     problems: list[str] = field(default_factory=list)
 
 
-def list_datasets(
-    patchdir: Path, with_sharpness: bool, report: Report, *, may_need_pixels: bool = False
-) -> dict[str, Dataset]:
-    """Return the datasets whose patches lie in a directory; hashes and patches without their mate are reported.
+@dataclass(frozen=True)
+class Listed:
+    """The datasets of a directory, by name; and names of others, of which something is there that cannot be used."""
+
+    datasets: dict[str, Dataset]
+    unusable: frozenset[str]
+
+
+def list_datasets(patchdir: Path, with_sharpness: bool, report: Report, *, may_need_pixels: bool = False) -> Listed:
+    """Return the datasets whose patches lie in a directory; what is there without what belongs to it is reported.
 
     Where a dataset has a table, that is believed, and its files are not looked at. `with_sharpness` asks for how sharp
     the patches are: of a dataset whose table does not tell, the files are looked at, and it counts as changed when only
@@ -146,10 +153,13 @@ def list_datasets(
         del tables[name]
     unreadable = {name for name, dataset in tables.items() if dataset.table is None}
     stats: dict[str, dict[str, str]] = {HASH_EXTENSION: {}, PATCH_EXTENSION: {}}
+    shards: dict[str, list[str]] = defaultdict(list)  # that no table tells of
     with os.scandir(patchdir) as entries:
         for entry in entries:
             stem, _, extension = entry.name.rpartition(".")
             owner, mark, _ = stem.partition(naming.MARK)
+            if (stored := dataset_of_shard(entry.name)) is not None and stored not in tables:
+                shards[stored].append(entry.name)
             if extension in stats and mark and owner not in tables:
                 try:
                     stat = entry.stat()
@@ -167,6 +177,11 @@ def list_datasets(
         report.fail(
             InputError(patchdir / f"{stem}.{there}", f"{stem}.{missing} beside it", "none", "cut its section again")
         )
+    for name, bare in sorted(shards.items()):
+        more = f" ({len(bare):,} shards)" if len(bare) > 1 else ""
+        wanted, advice = f"{name}{TABLE_SUFFIX} beside it, with the hashes", "run raw/crop_patches.py again"
+        report.fail(InputError(patchdir / min(bare), wanted, f"none{more}", advice))
+    alone = {stem.partition(naming.MARK)[0] for stem in hashes.keys() ^ patches.keys()}
     datasets = {name: dataset for name, dataset in tables.items() if name not in unreadable}
     for stem in sorted(hashes.keys() & patches.keys()):
         try:
@@ -183,7 +198,7 @@ def list_datasets(
         wanted, found = "the measures of its patches, or files of these beside it", "neither"
         advice = "remove it and run raw/crop_patches.py again: patches stay as they are"
         report.fail(InputError(patchdir / f"{name}{TABLE_SUFFIX}", wanted, found, advice))
-    return datasets
+    return Listed(datasets, frozenset({*unreadable, *unmeasured, *shards, *alone} - datasets.keys()))
 
 
 def read_hashes(
@@ -336,5 +351,6 @@ def measure_pixels(patch: npt.NDArray[np.uint8]) -> tuple[float, float]:
     Sharp is 1 less scikit-image's `blur_effect`, which is 1 where nothing is sharp; of a patch too narrow to tell it is
     0.
     """
-    found = measure_patch(patch)
-    return float(sharpness_of(np.array(found[BLUR]))), found[SATURATED]
+    found = round_as_tables(np.array([list(measure_patch(patch).values())]))[0]
+    blur, saturated = (found[MEASURES.index(name)] for name in (BLUR, SATURATED))
+    return float(sharpness_of(blur)), float(saturated)

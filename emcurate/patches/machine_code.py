@@ -64,18 +64,28 @@ class Loops:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def pay(self, count: int) -> bool:
-        """Note that so much is to be done, and return whether it pays to do it by these loops."""
+        """Note that so much is to be done, and return whether these loops are to do it: it pays, and they are there.
+
+        Where they cannot be loaded, for want of memory most likely, something else has to do it.
+        """
         self._done += count
-        if self._function is not None or self._done >= self.compiled_from:
+        if self._function is not None:
             return True
-        return self._done >= self.loaded_from and is_kept(self.module)
+        if self._done < self.compiled_from and not (self._done >= self.loaded_from and is_kept(self.module)):
+            return False
+        with contextlib.suppress(ImportError, OSError, MemoryError, RuntimeError):
+            self._load()
+        return self._function is not None
 
     def __call__(self, *arguments: int) -> None:
         """Run the loops, without Python's lock."""
+        self._load()(*arguments)
+
+    def _load(self) -> Any:
         with self._lock:  # or several threads would compile them at once
             if self._function is None:
                 self._function = load(self.module, self.name, self.prototype)
-        self._function(*arguments)
+        return self._function
 
 
 def addressable(section: npt.NDArray[np.uint8], ends: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:

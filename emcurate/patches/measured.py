@@ -11,7 +11,7 @@ from emcurate.errors import InputError, describe_os_error
 from emcurate.patches.listing import Listing
 from emcurate.patches.measures import MEASURES, measure_patch
 from emcurate.patches.reading import read_patch
-from emcurate.patches.tables import MEASURE_COLUMNS, measures_of
+from emcurate.patches.tables import measures_of, round_as_tables
 from emcurate.running.jobs import Workers
 from emcurate.running.report import Report
 
@@ -72,11 +72,3 @@ def measure_some(job: MeasureJob) -> tuple[npt.NDArray[np.float64], list[str]]:
         except OSError as error:
             problems.append(str(describe_os_error(error, path)))
     return round_as_tables(found), problems
-
-
-def round_as_tables(measures: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return measures with the digits that tables keep: a limit divides patches alike wherever they are known from."""
-    kinds = [MEASURE_COLUMNS[name].to_pandas_dtype() for name in MEASURES]
-    return np.stack(
-        [column.astype(kind).astype(np.float64) for column, kind in zip(measures.T, kinds, strict=True)], axis=1
-    )

@@ -82,7 +82,7 @@ def fingerprint_other(directory: Path) -> str:
     try:
         if (patchdir := find_patches_in(directory)) is None:
             return fingerprint_tree(directory)
-        datasets = list_datasets(patchdir, False, Report("")).values()
+        datasets = list_datasets(patchdir, False, Report("")).datasets.values()
     except OSError as error:
         raise describe_os_error(error, directory) from None
     return digest_bytes("".join(dataset.fingerprint(patchdir) for dataset in datasets).encode())
@@ -111,7 +111,7 @@ def _read_patches(patchdir: Path, how: HashSettings, report: Report) -> OtherSet
     said = read_settings(patchdir)
     if said != how:
         raise InputError(patchdir, f"patches cut with {how}", f"patches cut with {said}", "cut them so")
-    datasets = list(list_datasets(patchdir, False, report).values())
+    datasets = list(list_datasets(patchdir, False, report).datasets.values())
     names, words = [], []
     for name, read in read_hashes(datasets, patchdir, False, report, Workers(1)):
         if read.side != how.hash_size:

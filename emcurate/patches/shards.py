@@ -11,7 +11,9 @@ keeps them apart. The names in the shard stay as they are: tables, labels and pa
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import glob
 import io
 import itertools
 import os
@@ -32,6 +34,7 @@ import numpy.typing as npt
 import xxhash
 
 from emcurate.errors import InputError, describe_os_error
+from emcurate.files import open_regular
 from emcurate.outputs import Output
 from emcurate.partials import partial_path
 from emcurate.patches.tables import TABLE_SUFFIX, read_shard_places
@@ -84,6 +87,25 @@ def dataset_of_shard(name: str) -> str | None:
     """
     match = _SHARD_NAME.fullmatch(name)
     return match["dataset"] if match and len(match["number"]) >= NUMBER_DIGITS else None
+
+
+def find_shards(directory: Path, dataset: str) -> list[Path]:
+    """Return the shards of a dataset that lie in a directory."""
+    paths = directory.glob(f"{glob.escape(dataset)}-*{SHARD_SUFFIX}")
+    return sorted(path for path in paths if dataset_of_shard(path.name) == dataset)
+
+
+def list_patches(shard: Path) -> Iterator[tuple[str, tuple[int, int]]]:
+    """Yield the section of each patch in a shard, and its row and column there, as far as the shard can be read."""
+    with (
+        contextlib.suppress(InputError, OSError, *_TAR_DAMAGE),
+        open_regular(shard) as file,
+        tarfile.open(fileobj=file, mode="r:") as tar,
+    ):
+        for member in tar:
+            section, *corner = _plain_name(member.name).removesuffix(MEMBER_SUFFIX).rsplit("_", 2)
+            if len(corner) == 2 and all(map(str.isdecimal, corner)):
+                yield section, (int(corner[0]), int(corner[1]))
 
 
 def key_without_dots(name: str) -> str:

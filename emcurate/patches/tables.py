@@ -103,6 +103,14 @@ def read_metadata(path: Path) -> dict[bytes, bytes]:
         return dict(parquet.schema_arrow.metadata)
 
 
+def round_as_tables(measures: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return measures with the digits that tables keep: a limit divides patches alike wherever they are known from."""
+    kinds = [MEASURE_COLUMNS[name].to_pandas_dtype() for name in MEASURES]
+    return np.stack(
+        [column.astype(kind).astype(np.float64) for column, kind in zip(measures.T, kinds, strict=True)], axis=1
+    )
+
+
 def is_measured(path: Path) -> bool:
     """Return whether a table has the measures of all its patches, as its own account of its columns tells.
 

@@ -49,6 +49,8 @@ class Comparison:
         All inputs that a list names; None where a directory can be looked through.
     overwrite : bool
         Whether results of changed inputs and other parameters are replaced.
+    unusable : collection of str
+        Datasets that are there, but cannot be used.
     """
 
     directory: Path
@@ -60,6 +62,7 @@ class Comparison:
     root: str = ""
     named: Collection[str] | None = None
     overwrite: bool = False
+    unusable: Collection[str] = ()
     _settings: tuple[Mapping[str, Any], dict[str, Any]] = field(default_factory=lambda: ({}, {}))
 
     def __post_init__(self) -> None:

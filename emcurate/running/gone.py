@@ -59,6 +59,8 @@ def settle_gone(run: Comparison, unnoted: Mapping[str, set[str]], remove: bool) 
 
 def _has_gone(run: Comparison, key: str) -> bool:
     """Return whether an input is no longer there, or no longer named by the list that is the root."""
+    if run.entries[key].dataset in run.unusable:
+        return False
     source = run.entries[key].source
     return is_gone(source) if run.named is None else source not in run.named
 

@@ -137,6 +137,7 @@ class Ledger:
         overwrite: bool = False,
         prune: bool = False,
         renew: bool = False,
+        unusable: Collection[str] = (),
     ) -> Plan:
         """Compare what there is with what there should be, and return what is to be done.
 
@@ -156,6 +157,8 @@ class Ledger:
             Remove what came of inputs that are gone.
         renew : bool
             Replace everything without being asked: for results that cost little and are this stage's own.
+        unusable : collection of str
+            Datasets of which something is there that cannot be used: these are not gone.
 
         Raises
         ------
@@ -165,7 +168,7 @@ class Ledger:
         report.directory = self.directory
         place = path_as_text(root if isinstance(root, Address) else os.path.realpath(root))
         run = self._run = Comparison(
-            self.directory, self._file, self._header, self.owner_of, sources, report, place, named, overwrite
+            self.directory, self._file, self._header, self.owner_of, sources, report, place, named, overwrite, unusable
         )
         unnoted = run.find_unnoted()
         if self._one_root:
@@ -231,6 +234,11 @@ class Ledger:
         `details` are what later stages may want to know of it, such as its voxel size; JSON values.
         """
         self.finish_all({key: outputs}, details)
+
+    def removed_by(self, key: str, outputs: Iterable[Output]) -> list[str]:
+        """Return the files that `finish` with these outputs would remove: those an earlier run made, noted or not."""
+        kept = {output.name for output in outputs}
+        return [name for name in self._ours.get(key, ()) if name not in kept and (self.directory / name).exists()]
 
     def finish_all(
         self,

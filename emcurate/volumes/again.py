@@ -180,13 +180,21 @@ def read_window(
     Without limits, the voxels must be uint8.
     """
     assert isinstance(spot.section, naming.VolumeSection)
-    plane, index, factors = spot.section.plane, spot.section.index, spot.factors()
-    shape = section_shape(volume, plane)
-    box = list(find_window(shape, factors, rows, columns))
-    box.insert(plane, slice(index, index + 1))
-    voxels = volume.read(*box).squeeze(plane)
+    plane = spot.section.plane
+    voxels = volume.read(*window_of(volume, spot, rows, columns)).squeeze(plane)
     pixels = voxels.astype(np.uint8, copy=False) if limits is None else convert(voxels, limits)
-    return resample_window(pixels, shape, factors, rows, columns)
+    return resample_window(pixels, section_shape(volume, plane), spot.factors(), rows, columns)
+
+
+def window_of(
+    volume: Volume, spot: Spot, rows: tuple[int, int], columns: tuple[int, int]
+) -> tuple[slice, slice, slice]:
+    """Return the box of voxels that some rows and columns of the section that a spot lies in come of."""
+    assert isinstance(spot.section, naming.VolumeSection)
+    plane, index = spot.section.plane, spot.section.index
+    box = list(find_window(section_shape(volume, plane), spot.factors(), rows, columns))
+    box.insert(plane, slice(index, index + 1))
+    return box[0], box[1], box[2]
 
 
 @functools.lru_cache(maxsize=1024)

@@ -44,15 +44,9 @@ class Informative:
     def fingerprint(self, seen_of: Callable[[str], object]) -> str:
         """Return what changes when the set of patches does, or what `seen_of` finds of one of each place."""
         text = repr(
-            [(place, sorted(self.sections[place]), self._seen(place, seen_of)) for place in sorted(self.sections)]
+            [(place, sorted(self.sections[place]), seen_of(self.example[place])) for place in sorted(self.sections)]
         )
         return hashlib.sha256(text.encode()).hexdigest()
-
-    def _seen(self, place: tuple[int, int, int], seen_of: Callable[[str], object]) -> object:
-        try:
-            return seen_of(self.example[place])
-        except (OSError, InputError):
-            return "unreadable"  # finding the boxes reports it
 
 
 def group_patches(paths: Iterable[str], report: Report) -> dict[str, Informative]:

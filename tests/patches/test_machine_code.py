@@ -3,6 +3,7 @@
 import ctypes
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -161,3 +162,17 @@ def test_a_section_of_one_row_is_measured_whatever_its_stride_says():
         counts, edges = np.zeros((2, 256), np.int64), np.zeros((2, 2, 2), np.int64)
         measures.add_up_all_compiled(section, places, counts, edges)
         assert [np.bincount(section[0, x : x + w], minlength=256).tolist() for _, x, _, w in places] == counts.tolist()
+
+
+@pytest.mark.parametrize("error", [OSError("Could not find/load shared object file 'libllvmlite.so'"), MemoryError()])
+def test_where_machine_code_cannot_be_loaded_numpy_does_the_same(monkeypatch, error):
+    section = np.random.default_rng(0).integers(0, 256, (60, 90)).astype(np.uint8)
+    places = np.array([[0, 0, 30, 30], [30, 60, 30, 30], [5, 7, 40, 60]], np.int32)
+    expected = measures.measure_places(section, places)
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(machine_code, "load", fail)
+    monkeypatch.setattr(measures, "LOOPS", replace(measures.LOOPS, compiled_from=0, _function=None))
+    assert np.array_equal(measures.measure_places(section, places), expected)

@@ -15,8 +15,10 @@ import pytest
 import tifffile
 from PIL import Image
 
+from emcurate.patches.crop_plan import CropPlan
 from emcurate.patches.pathlists import PathList, write_path_list
 from emcurate.patches.shards import read_member
+from emcurate.running.ledger import Ledger
 from tests.textures import make_texture
 
 cross_section3d = importlib.import_module("raw.cross_section3d")
@@ -820,3 +822,44 @@ def test_a_refused_size_of_shards_writes_nothing(volumes, tmp_path, capsys):
         assert {path for path, at in times(out).items() if made.get(path) != at and path.parent == out} == set()
         assert main(crop_patches, source, out, *more, "40", "--overwrite") == 0
         assert len(list(out.glob("*.tar"))) > len([name for name in before if name.endswith(".tar")])
+
+
+def on_disk(directory):
+    """The names of all patches that lie in a directory, in files or in shards."""
+    return {path.name for path in directory.glob("*.tiff")} | {
+        name for path in directory.glob("*.tar") for name in tarfile.open(path).getnames()
+    }
+
+
+@both_materials
+@pytest.mark.parametrize("store", [FILES, SHARDS], ids=["files", "shards"])
+@pytest.mark.parametrize("kind", ["stopped", "killed"])
+@pytest.mark.parametrize("jobs", [1, 3, 4])
+def test_what_a_list_takes_from_a_run_that_was_broken_off_is_counted(
+    ways, tmp_path, capsys, monkeypatch, material, store, kind, jobs
+):
+    def broken_off(plan, job, done, report):
+        seen.append(job)
+        if len(seen) > jobs:
+            raise KeyboardInterrupt
+        take(plan, job, done, report)
+
+    take, seen = CropPlan.take, []
+    with monkeypatch.context() as patch:
+        patch.setattr(CropPlan, "take", broken_off)
+        if kind == "killed":  # nothing of it is noted, though all of it is there
+            patch.setattr(Ledger, "note", lambda self: None)
+        assert ways.run(material, tmp_path / "p", *store) == 130
+    before = on_disk(tmp_path / "p")
+    assert before
+    capsys.readouterr()
+    assert ways.run(material, tmp_path / "p", *store, "--only", ways.others) == 0
+    said = capsys.readouterr().out
+    gone = re.findall(r"([\d,]+) patches removed that the list no longer names", said)
+    assert [int(number) for number in gone] == [number for number in [len(before - on_disk(tmp_path / "p"))] if number]
+    held = re.findall(r"has all patches of ([^,]*)", said)
+    for name in held:
+        assert {patch for patch in ways.patches if patch.startswith(f"{name}-")} <= on_disk(tmp_path / "p")
+    left = {path.name for path in tmp_path.joinpath("p").iterdir() if path.name.endswith((".tiff", ".tar"))}
+    assert ways.run(material, tmp_path / "p", *store, "--only", ways.others) == 0
+    assert {path.name for path in tmp_path.joinpath("p").iterdir() if path.name.endswith((".tiff", ".tar"))} == left

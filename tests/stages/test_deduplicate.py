@@ -377,6 +377,47 @@ def test_the_sharpest_are_the_same_however_patches_are_stored(tmp_path, capsys, 
     assert {name: read_groups(tmp_path / "of files", name) for name in ("fly", "wing")} == found[()]
 
 
+@pytest.mark.parametrize("scope", ["dataset", "all"])
+def test_guards_are_the_same_of_tables_and_of_pixels(tmp_path, scope):
+    crop_patches = importlib.import_module("raw.crop_patches")
+    (tmp_path / "sections").mkdir()
+    for name in ("fly", "wing"):
+        section = make_texture((1, 480, 480), seed=len(name))[0].clip(1, 254)
+        section[:, ::24] = 0  # a 24th of each patch, which table and pixels hold with other digits
+        tifffile.imwrite(tmp_path / "sections" / f"{name}-LOC-2d.tiff", section)
+    assert crop_patches.main([str(tmp_path / "sections"), str(tmp_path / "p"), "-cs", "24"]) == 0
+    flags = ["--order", "sharpest", "--blank-guard", "--scope", scope]
+    assert deduplicate.main([str(tmp_path / "p"), str(tmp_path / "of tables"), *flags]) == 0
+    for table in (tmp_path / "p").glob("*.parquet"):
+        table.unlink()
+    assert deduplicate.main([str(tmp_path / "p"), str(tmp_path / "of pixels"), *flags]) == 0
+    for name in ("fly", "wing"):
+        assert read_groups(tmp_path / "of pixels", name) == read_groups(tmp_path / "of tables", name)
+
+
+@pytest.mark.parametrize("flags", [("--store", "tar"), ()], ids=["shards", "files"])
+def test_what_lost_its_table_or_hashes_is_named_and_not_gone(tmp_path, capsys, flags):
+    crop_patches = importlib.import_module("raw.crop_patches")
+    (tmp_path / "sections").mkdir()
+    for name in ("fly", "wing"):
+        tifffile.imwrite(tmp_path / "sections" / f"{name}-LOC-2d.tiff", make_texture((1, 200, 200), seed=len(name))[0])
+    patches, out = tmp_path / "p", tmp_path / "out"
+    assert crop_patches.main([str(tmp_path / "sections"), str(patches), "-cs", "40", *flags]) == 0
+    assert deduplicate.main([str(patches), str(out)]) == 0
+    before = (out / "wing_groups.csv").read_bytes()
+    for lost in [*patches.glob("wing_*.parquet"), *patches.glob("wing-*.npy")]:
+        lost.unlink()
+    for more in ([], ["--prune"], ["--overwrite"]):
+        capsys.readouterr()
+        assert deduplicate.main([str(patches), str(out), *more]) == 1
+        said = capsys.readouterr()
+        assert (
+            "wing-00000.tar: expected wing_patches.parquet beside it" in said.err if flags else "wing-LOC" in said.err
+        )
+        assert "gone" not in said.err + said.out
+        assert (out / "wing_groups.csv").read_bytes() == before
+
+
 def test_datasets_are_noted_as_they_are_done(tmp_path, monkeypatch, capsys):
     patchdir, savedir = tmp_path / "patches", tmp_path / "out"
     for number in range(7):

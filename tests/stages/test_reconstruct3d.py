@@ -8,6 +8,7 @@ import sys
 import tarfile
 from pathlib import Path
 
+import cv2
 import mrcfile
 import msgspec
 import numpy as np
@@ -172,6 +173,67 @@ def test_patches_that_are_made_again_are_the_same(tmp_path, voldir, capsys):
     assert files_of(tmp_path / "out") == before
 
 
+def test_a_patch_that_is_missing_is_named_and_is_no_changed_list(tmp_path, voldir, capsys):
+    paths = cut(tmp_path, voldir, 64, "-s", "3")
+    assert run(tmp_path, voldir, "-nz", "32") == 0
+    before = files_of(tmp_path / "out")
+    content = paths[0].read_bytes()
+    paths[0].unlink()
+    assert run(tmp_path, voldir, "-nz", "32") == 1
+    error = capsys.readouterr().err
+    assert paths[0].name in error and "have changed" not in error
+    paths[0].write_bytes(content)
+    assert run(tmp_path, voldir, "-nz", "32") == 0
+    assert files_of(tmp_path / "out") == before
+
+
+def textured(shape):
+    """A volume that shows something, as noise without any structure hardly does once it is clipped."""
+    return cv2.GaussianBlur(np.random.default_rng(shape[0]).normal(0, 90, shape), (0, 0), 2).clip(-20, 20) * 5 + 120
+
+
+OTHERS = {
+    "another": lambda voxels: np.random.default_rng(7).integers(0, 256, voxels.shape).astype(np.uint8),
+    "inverse": lambda voxels: 255 - voxels,
+    "upside down": lambda voxels: voxels[::-1],
+    "mirrored": lambda voxels: voxels[:, :, ::-1].copy(),
+    "black": np.zeros_like,
+    "no numbers": lambda voxels: np.full(voxels.shape, np.nan, np.float32),
+}
+FORMS = {
+    "16 bits": lambda voxels: voxels.astype(np.uint16) * 97 + 1000,
+    "signed": lambda voxels: (voxels.astype(np.int16) - 128).astype(np.int8),
+    "float": lambda voxels: (voxels / 255).astype(np.float32),
+    "clipped": lambda voxels: ((voxels.astype(int) - 40) * 3 // 2).clip(0, 255).astype(np.uint8),
+    "hot pixels": lambda voxels: np.where(RNG.random(voxels.shape) < 0.001, 65535, voxels.astype(np.uint16)),
+}
+
+
+def write_volume(path, voxels):
+    tifffile.imwrite(
+        path, voxels.astype(voxels.dtype), imagej=voxels.dtype != np.int8, resolution=(100, 100),
+        metadata={"axes": "ZYX", "spacing": 0.01, "unit": "um"},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("nm", [None, 20])
+@pytest.mark.parametrize("kind", [*OTHERS, *FORMS])
+def test_a_volume_that_shows_something_else_than_the_patches_is_refused(tmp_path, capsys, kind, nm):
+    volumes, voxels = tmp_path / "volumes", textured((70, 150, 100)).astype(np.uint8)
+    volumes.mkdir()
+    write_volume(volumes / "block.tif", voxels)
+    flags = [] if nm is None else ["--pixel-size", str(nm)]
+    patches = [str(volumes), str(tmp_path / "patches"), "--from-volumes", "-s", "3", "--min-size", "1", *flags]
+    assert crop_patches.main([*patches, "-cs", "32"]) == 0
+    write_path_list(tmp_path / "filtered.npz", sorted((tmp_path / "patches").glob("*.tiff")))
+    write_volume(volumes / "block.tif", {**OTHERS, **FORMS}[kind](voxels))
+    capsys.readouterr()
+    assert run(tmp_path, volumes, "-nz", "16") == (kind in OTHERS)
+    if kind in OTHERS:
+        assert "block.tif: expected the volume that the patches in" in capsys.readouterr().err
+    assert bool(files_of(tmp_path / "out")) == (kind in FORMS)
+
+
 def test_another_size_of_a_patch_counts(tmp_path, voldir, capsys):
     paths = cut(tmp_path, voldir, 64, "-s", "3")
     assert run(tmp_path, voldir, "-nz", "32") == 0
@@ -242,7 +304,8 @@ def test_patches_in_shards_give_the_same_boxes(tmp_path, voldir, capsys, other_t
     content = shard.read_bytes()
     shard.write_bytes(bytes(len(content)))
     assert run(tmp_path, voldir, "-nz", "32") == 1
-    assert "its patches" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "expected a patch in a shard" in error and "have changed" not in error
     shard.write_bytes(content)
     assert run(tmp_path, voldir, "-nz", "32") == 0
     # A list of which most shards are elsewhere is not taken.
