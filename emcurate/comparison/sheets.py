@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +37,18 @@ class ReadEither:
     def __call__(self, path: Path) -> npt.NDArray[Any]:
         """Return a patch's pixels; raises `InputError`."""
         return self.other(path) if path in self.of_other else self.own(path)
+
+
+@dataclass(frozen=True)
+class ReadStored:
+    """Reads patches that lie in shards; `stored` are their paths there, by name."""
+
+    read: Reader
+    stored: Mapping[str, Path]
+
+    def __call__(self, path: Path) -> npt.NDArray[Any]:
+        """Return a patch's pixels; raises `InputError`."""
+        return self.read(self.stored.get(path.stem, path))
 
 
 def draw_sheets(
@@ -86,13 +99,32 @@ def _find_reader(patchdir: Path, names: Collection[str], notes: Notes, scratch: 
     """Return what reads patches of a directory, by their names; None if none can be read."""
     tables = {name: patchdir / f"{naming.parse_patch(name).dataset}{TABLE_SUFFIX}" for name in names}
     files = (patchdir / f"{name}.{PATCH_EXTENSION}" for name in names)
-    if not any(map(notes.origin, tables.values())) and not any(path.exists() for path in files):
+    is_known = any(map(notes.origin, tables.values())) or any(path.exists() for path in files)
+    # Where shards and tables were copied by themselves, nobody noted where these come from.
+    stored = {} if is_known else _find_stored(patchdir, tables)
+    if not (is_known or stored):
         return None
     from emcurate.patches.reading import read_patch  # here, since these load what reads and draws images
     from emcurate.volumes.again import ReadOrCutAgain, locate
 
+    if stored:
+        return ReadStored(read_patch, stored)
     spots = locate(names, lambda dataset: patchdir / f"{dataset}{TABLE_SUFFIX}", read_rows, notes)
     return ReadOrCutAgain(read_patch, spots, scratch)
+
+
+def _find_stored(patchdir: Path, tables: Mapping[str, Path]) -> dict[str, Path]:
+    """Return the paths of patches in shards by their names, as far as the tables tell, which are given by patch."""
+    names: dict[Path, set[str]] = defaultdict(set)
+    for name, table in tables.items():
+        names[table].add(name)
+    return {
+        row["patch"]: patchdir / row["shard"] / f"{row['patch']}.{PATCH_EXTENSION}"
+        for table, some in names.items()
+        if table.is_file()
+        for row in read_rows(table, some)
+        if row["shard"]
+    }
 
 
 def show_leaks(path: Path, patchdir: Path, shown: LeaksShown, other: OtherSet, crop_size: int) -> PairSheet:

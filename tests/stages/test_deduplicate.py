@@ -330,6 +330,20 @@ def test_the_compiler_is_loaded_only_when_there_is_something_to_do(tmp_path, roo
     assert "numba" not in loaded_modules(tmp_path, root, "patches", "out")
 
 
+def test_shards_that_were_copied_with_their_tables_alone_are_drawn_alike(tmp_path, capsys):
+    crop_patches = importlib.import_module("raw.crop_patches")
+    (tmp_path / "sections").mkdir()
+    tifffile.imwrite(tmp_path / "sections" / "fly-LOC-2d.tiff", make_texture((1, 200, 200))[0])
+    assert crop_patches.main([str(tmp_path / "sections"), str(tmp_path / "p"), "-cs", "40", "--store", "tar"]) == 0
+    (tmp_path / "copy").mkdir()
+    for path in [*(tmp_path / "p").glob("*.tar"), *(tmp_path / "p").glob("*.parquet")]:
+        shutil.copy(path, tmp_path / "copy")
+    assert deduplicate.main([str(tmp_path / "p"), str(tmp_path / "out"), "-d", "20"]) == 0
+    assert deduplicate.main([str(tmp_path / "copy"), str(tmp_path / "of copy"), "-d", "20"]) == 0
+    assert "not written yet" not in capsys.readouterr().out
+    assert (tmp_path / "of copy" / "groups.png").read_bytes() == (tmp_path / "out" / "groups.png").read_bytes()
+
+
 def test_tables_alone_give_exemplars_and_no_picture(tmp_path, capsys):
     patchdir, savedir = tmp_path / "patches", tmp_path / "out"
     hashes = write_table(patchdir, "fly", make_hashes(90))
