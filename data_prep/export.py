@@ -12,7 +12,7 @@ Writes:  OUTDIR/patches.parquet, a row for every patch of these datasets: what b
 Example: python data_prep/export.py work/classify_nn/nn_filtered_fpaths.npz export --format imagefolder --split 0.9
 
 A dataset is never in both splits. --budget draws evenly over datasets, and patches of a dataset so that they are spread
-over it; `weight` is for those who draw while they train.
+over it; `weight` is for those who draw while they train: by it datasets come up as --balance says, whatever was drawn.
 """
 
 from __future__ import annotations

@@ -54,15 +54,28 @@ def allot(available: IntArray, total: int, power: float) -> IntArray:
     return taken
 
 
-def weigh(counts: IntArray, power: float) -> FloatArray:
-    """Return the weight of each patch of a dataset: drawn by weight, datasets come up as `allot` would share them.
+def weigh(counts: IntArray, sizes: IntArray, power: float) -> FloatArray:
+    """Return the weight of each patch of a dataset: drawn by weight, datasets come up by their sizes.
 
-    Their mean over all patches is 1.
+    Shares are proportional to ``sizes ** power``, among the datasets that have patches at all, however many there are
+    of each: where `allot` has drawn them by the same power, weights only make up for fractions and for datasets that
+    had too few. Their mean over all patches is 1.
 
-    >>> weigh(np.array([1, 3]), 0).tolist()
+    Parameters
+    ----------
+    counts : (n,) int64
+        The patches of each dataset that are there to be drawn.
+    sizes : (n,) int64
+        How many it had before some were drawn.
+    power : float
+        0 for even shares, 1 for shares as large as the datasets.
+
+    >>> weigh(np.array([1, 3]), np.array([1, 3]), 0).tolist()
     [2.0, 0.6666666666666666]
+    >>> weigh(np.array([1, 3]), np.array([100, 900]), 0.5).tolist()
+    [1.0, 1.0]
     """
-    shares = np.where(counts > 0, np.maximum(counts, 1).astype(np.float64) ** power, 0.0)
+    shares = np.where(counts > 0, np.maximum(sizes, 1).astype(np.float64) ** power, 0.0)
     weights: FloatArray = shares / shares.sum() * counts.sum() / np.maximum(counts, 1)
     return weights
 

@@ -36,15 +36,16 @@ def test_square_root_shares_are_those_of_square_roots():
     assert allot(np.array([1, 90, 0]), 46, POWERS["size"]).tolist() == [1, 45, 0]
 
 
-@given(sizes, st.sampled_from(sorted(POWERS)))
-def test_drawing_by_weight_gives_datasets_the_shares_they_should_have(counts, balance):
+@given(sizes, st.integers(0, 2000), st.sampled_from(sorted(POWERS)), st.sampled_from(sorted(POWERS)))
+def test_drawing_by_weight_gives_datasets_the_shares_they_should_have(offered, total, drawn_by, balance):
+    counts = allot(offered, total, POWERS[drawn_by])
     if not counts.any():
         return
-    weights = weigh(counts, POWERS[balance])
-    mass = counts * weights
+    mass = counts * weigh(counts, offered, POWERS[balance])
     assert mass.sum() == pytest.approx(counts.sum())
     there = counts > 0
-    expected = counts[there].astype(float) ** POWERS[balance]
+    expected = offered[there].astype(float) ** POWERS[balance]
+    assert not mass[~there].any()
     np.testing.assert_allclose(mass[there] / mass.sum(), expected / expected.sum())
 
 

@@ -237,6 +237,42 @@ def test_budgets_are_shared_and_what_is_left_out_has_a_reason(fpaths, pixels, tm
     assert set(each[each["outcome"] == "exported"]["dataset"].value_counts()) == {3}
 
 
+# How much of an export by weight is to be of a dataset, by how many patches it has.
+BALANCES = {"even": lambda size: 1, "sqrt": lambda size: size**0.5, "size": lambda size: size}
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory):
+    """A list of images in four directories, each with one of another size; and how many besides these each has."""
+    root = tmp_path_factory.mktemp("uneven")
+    sizes = {"a": 2, "b": 9, "c": 25, "d": 64}
+    for name, size in sizes.items():
+        (root / name).mkdir()
+        for number in range(size + 1):
+            Image.new("L", (4, 4) if number else (5, 4)).save(root / name / f"{name} {number}.png")
+    write_path_list(root / "list.npz", sorted(map(str, root.glob("?/*.png"))))
+    return root / "list.npz", sizes
+
+
+@pytest.mark.parametrize("balance", BALANCES)
+@pytest.mark.parametrize(
+    "flags",
+    [(), ("--budget", 3), ("--budget", 40), ("--per-dataset", 7), ("--per-dataset", 7, "--budget", 20)],
+)
+@pytest.mark.parametrize("split", [(), ("--split", 0.6)])
+def test_by_weight_datasets_come_up_by_their_sizes_however_many_were_drawn(uneven, tmp_path, balance, flags, split):
+    fpaths, sizes = uneven
+    words = ("--format", "zarr", "--size", 4, "--fit", "skip", "--balance", balance)
+    assert run(fpaths, tmp_path / "out", *words, *flags, *split) == 0
+    rows = account(tmp_path / "out")
+    for _, exported in rows[rows["outcome"] == "exported"].groupby("split"):
+        mass = exported.groupby("dataset")["weight"].sum() / exported["weight"].sum()
+        wanted = {name: BALANCES[balance](sizes[name]) for name in set(exported["dataset"])}
+        assert mass.to_dict() == pytest.approx({name: n / sum(wanted.values()) for name, n in wanted.items()})
+        assert (exported.groupby("dataset")["weight"].nunique() == 1).all()
+        assert exported["weight"].mean() == pytest.approx(1)
+
+
 def test_shards_are_read_as_files_are(work, fpaths, tmp_path):
     words = ["--from-volumes", "-cs", CROP, "-s", 3, "--only", fpaths, "--store", "tar", "--shard-size", 20]
     patches = tmp_path / "patches"

@@ -48,7 +48,7 @@ class Choice:
     split : (n,) int8
         By its place in `SPLITS`, or `NOWHERE`.
     weight : (n,) float64
-        By which patches are to be drawn for datasets to come up as they should; 0 of those not exported.
+        By which patches are to be drawn for datasets to come up as they should, see `choose`; 0 of those not exported.
     reasons : list of str
     reason : (n,) int8
         Why a patch is not exported, by its place in `reasons`; 0, which is empty, of those that are.
@@ -103,6 +103,10 @@ def choose(
 ) -> Choice:
     """Choose the patches to be exported; the rows `leaks` are not.
 
+    Patches are weighed so that the datasets of a split come up by the shares of `Drawing.balance`, whatever has been
+    drawn of them. A dataset's size is how many patches it has that can be exported: those that cannot be read, do not
+    fit or are leaks do not count, those beyond `per_dataset` or `budget` do. One of which none is drawn has no share.
+
     Raises
     ------
     InputError
@@ -120,6 +124,7 @@ def choose(
         choice.leave_out(np.flatnonzero(odd), f"not {size} x {size} pixels")
     if leaks is not None:
         choice.leave_out(leaks[choice.split[leaks] != NOWHERE], LEAKED)
+    sizes = _count(choice)
     if drawing.per_dataset is not None:
         shares = np.minimum(_count(choice), drawing.per_dataset)
         _draw(listing, choice, shares, drawing.seed, f"beyond {drawing.per_dataset:,} of a dataset")
@@ -133,8 +138,9 @@ def choose(
         _split(listing, choice, drawing.part, drawing.seed)
     for split in range(len(SPLITS)):
         members = choice.members(split)
-        counts = np.bincount(of_dataset[members], minlength=len(choice.datasets))
-        choice.weight[members] = weigh(counts, POWERS[drawing.balance])[of_dataset[members]] if len(members) else 0
+        if len(members):
+            counts = np.bincount(of_dataset[members], minlength=len(choice.datasets))
+            choice.weight[members] = weigh(counts, sizes, POWERS[drawing.balance])[of_dataset[members]]
     return choice
 
 
