@@ -12,7 +12,7 @@ from emcurate.running.comparison import Comparison, some
 from emcurate.running.gone import roots_looked_through
 from emcurate.running.ledger_file import LedgerFile, ledger_paths
 from emcurate.running.ledger_lines import Line
-from emcurate.running.spelled_paths import is_gone, is_same_place, path_of_text
+from emcurate.running.spelled_paths import is_gone, is_same_place, path_as_text, path_of_text, resolve_place
 
 # Reasons of waiting inputs that a message shows.
 WHYS_SHOWN = 3
@@ -121,9 +121,15 @@ def refuse_changed(run: Comparison, reasons: Mapping[str, str], waiting: Mapping
 
 
 def remove_others_parameters(run: Comparison, todo: Mapping[str, str]) -> None:
-    """Remove all results of other parameters that this run does not replace, and say whose they were."""
+    """Remove all results of other parameters that this run does not replace, and say whose they were.
+
+    Those of an input that this run works on under another key, such as a name that tells the format, are replaced too.
+    """
     others = [key for key, line in run.entries.items() if line.made_with != run.made_with and key not in todo]
     made = [run.entries[key] for key in others if run.entries[key].made_anything]
+    if made:
+        redone = {resolve_place(path_as_text(run.sources[key].path)) for key in todo}
+        made = [line for line in made if resolve_place(line.source) not in redone]
     if made:
         roots = some(sorted({line.root for line in made}))
         run.report.warn(

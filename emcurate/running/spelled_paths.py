@@ -36,6 +36,12 @@ def is_same_place(text: str, path: Place) -> bool:
         return False
 
 
+def resolve_place(text: str) -> str:
+    """Return a text that all paths to one place share, links or not; that of an address as it is."""
+    place = place_of_text(text)
+    return os.path.realpath(place) if isinstance(place, Path) else text
+
+
 def path_as_text(path: str | Place) -> str:
     """Return a path as it can stand in JSON; one with bytes that are no UTF-8 as the numbers of all its bytes."""
     try:

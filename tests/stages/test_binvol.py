@@ -190,6 +190,21 @@ def test_a_second_run_does_nothing_and_other_blocks_need_overwrite(voldir, tmp_p
     assert contents(out) == contents(tmp_path / "fresh") != before
 
 
+def test_another_format_leaves_only_volumes_of_other_directories_to_be_binned_again(voldir, tmp_path, capsys):
+    out = tmp_path / "out"
+    run(voldir, out)
+    run(voldir, out, "--format", "mrc", "--overwrite")
+    assert "other inputs" not in capsys.readouterr().err
+    (tmp_path / "others").mkdir()
+    write_volume(tmp_path / "others" / "other.nrrd", VOXELS)
+    run(tmp_path / "others", out, "--format", "mrc")
+    (tmp_path / "link").symlink_to(voldir)
+    run(tmp_path / "link", out, "--format", "tif", "--overwrite")
+    assert f"results of 1 other inputs, from {tmp_path / 'others'}, were made with" in capsys.readouterr().err
+    run(voldir, tmp_path / "fresh")
+    assert contents(out) == contents(tmp_path / "fresh")
+
+
 def test_what_cannot_be_binned_is_named_and_the_others_done(voldir, tmp_path, capsys):
     write_volume(voldir / "coarse.nrrd", VOXELS, (40, 20, 20))
     nrrd.write(str(voldir / "unknown.nrrd"), VOXELS, {"encoding": "raw"}, index_order="C")

@@ -245,6 +245,10 @@ def test_a_rerun_does_nothing_and_other_voxel_sizes_are_refused(viddir, capsys):
     assert (viddir / "a.tif").stat().st_mtime_ns == time
     assert run(viddir, "--overwrite") == 0
     assert open_volume(viddir / "a.tif").voxel_size_nm is None
+    capsys.readouterr()
+    assert run(viddir, "--format", "mrc", "--overwrite") == 0
+    assert "other inputs" not in capsys.readouterr().err
+    assert [path.name for path in viddir.iterdir() if path.suffix in (".tif", ".mrc")] == ["a.mrc"]
 
 
 def test_a_file_of_the_users_is_not_replaced(viddir, capsys):
