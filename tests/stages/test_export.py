@@ -412,9 +412,12 @@ def test_a_shorter_or_longer_list_is_refused_or_replaces_all(fpaths, tmp_path, c
         write_path_list(tmp_path / "list.npz", lists[later])
         capsys.readouterr()
         assert run(tmp_path / "list.npz", out, *WAYS["imagefolder"]) == 1
-        assert "--overwrite" in capsys.readouterr().err
+        said = capsys.readouterr()
+        assert "--overwrite" in said.err
+        assert "0 pieces written" in said.out and "patches in train" not in said.out and "left out" not in said.out
         assert not differing(tree(out), fresh[now])
         assert run(tmp_path / "list.npz", out, *WAYS["imagefolder"], "--overwrite") == 0
+        assert f"{len(lists[later])} patches in train, 0 patches left out" in capsys.readouterr().out
         assert not differing(tree(out), fresh[later])
         now = later
     # The same patches by another list are another one's: its name is in the table.

@@ -188,9 +188,10 @@ class ExportPlan:
             # Images are written there under hidden names first, of which a killed run, or worker, leaves one.
             first, _ = self._format.place(self._how, split, number * split.piece_rows)
             remove_stale_partials((self._ledger.directory / first).parent)
-        for split in self.splits:
-            report.count(f"patches in {split.name}", len(split.members))
-        report.count("patches left out", int((self._choice.split == NOWHERE).sum()))
+        if not self._is_refused:  # what is there is another export, then, with other patches
+            for split in self.splits:
+                report.count(f"patches in {split.name}", len(split.members))
+            report.count("patches left out", int((self._choice.split == NOWHERE).sum()))
         report.count("pieces written", 0)
         if done := sum(piece_key(split.name, n) in self._made for split in self.splits for n in split.pieces):
             report.count("pieces already there", done)
