@@ -592,6 +592,25 @@ def test_a_name_stays_taken_while_results_of_a_gone_owner_are_there(tmp_path, ca
     assert main(cross_section3d, tmp_path / "volumes", out) == 0
 
 
+def test_a_name_that_moved_from_volumes_to_images_is_overwritten_as_in_a_fresh_run(tmp_path, volumes, capsys):
+    save_image(tmp_path / "images" / "b.png")
+    shutil.copyfile(volumes / "fly.tif", volumes / "a.tif")
+
+    def crop(outdir):
+        assert main(cleanup2d, tmp_path / "images", outdir / "sections", "--overwrite") == 0
+        assert main(crop_patches, outdir / "sections", outdir / "patches", "-cs", 16, "--overwrite") == 0
+        assert main(crop_patches, volumes, outdir / "patches", "-cs", 16, "--from-volumes", "--overwrite") == 0
+        return tree(outdir / "patches")
+
+    before = crop(tmp_path / "out")
+    assert any(str(name).startswith("a-LOC-0") for name in before)
+    (tmp_path / "images" / "b.png").rename(tmp_path / "images" / "a.png")
+    (volumes / "a.tif").unlink()
+    after = crop(tmp_path / "out")
+    assert "results removed" in capsys.readouterr().out
+    assert after == crop(tmp_path / "fresh")
+
+
 def test_a_stray_section_is_not_taken_into_a_new_volume(work, capsys):
     assert work.run() == 0
     write_volume(work.volumes / "wing.tif", make_texture((8, 32, 32)))

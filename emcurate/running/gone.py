@@ -22,16 +22,12 @@ def settle_gone(run: Comparison, unnoted: Mapping[str, set[str]], remove: bool) 
     ]
     # An input that failed, or of which nothing came, leaves nothing when it goes.
     traceless = [k for k in gone if not run.entries[k].made_anything and not run.own_leftovers(k, unnoted)]
-    leftovers = {key: run.own_leftovers(key, unnoted) for key in gone}
     run.remove(traceless)
     gone = [key for key in gone if key in run.entries]
     if not gone:
         return set()
     if remove:
-        run.report.count("inputs gone, their results removed", len(gone))
-        for name in (name for key in gone for name in leftovers[key]):
-            remove_result(run.directory, name.rstrip("/"))
-        run.remove(gone)
+        remove_gone(run, gone, unnoted)
         return set()
     left = {source.dataset for source in run.sources.values()}
     lines = [run.entries[key] for key in gone]
@@ -55,6 +51,14 @@ def settle_gone(run: Comparison, unnoted: Mapping[str, set[str]], remove: bool) 
             "and --prune removes them"
         )
     return set(cut)
+
+
+def remove_gone(run: Comparison, gone: Collection[str], unnoted: Mapping[str, set[str]]) -> None:
+    """Remove all that came of inputs that are gone, also what an interrupted run left, and count them."""
+    run.report.count("inputs gone, their results removed", len(gone))
+    for name in (name for key in gone for name in run.own_leftovers(key, unnoted)):
+        remove_result(run.directory, name.rstrip("/"))
+    run.remove(gone)
 
 
 def _has_gone(run: Comparison, key: str) -> bool:

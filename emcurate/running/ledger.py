@@ -175,7 +175,7 @@ class Ledger:
             refuse_other_roots(run)
         refuse_other_parameters(run, unnoted, allowed=overwrite or renew)
         refused = settle_gone(run, unnoted, remove=prune or overwrite)
-        refused |= refuse_taken_names(run)
+        refused |= refuse_taken_names(run, unnoted)
         todo: dict[str, str] = {}
         done: list[str] = []
         stale: dict[str, dict[str, str]] = defaultdict(dict)

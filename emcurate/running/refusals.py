@@ -9,10 +9,10 @@ from pathlib import Path
 from emcurate import naming
 from emcurate.errors import InputError
 from emcurate.running.comparison import Comparison, some
-from emcurate.running.gone import roots_looked_through
+from emcurate.running.gone import remove_gone, roots_looked_through
 from emcurate.running.ledger_file import LedgerFile, ledger_paths
 from emcurate.running.ledger_lines import Line
-from emcurate.running.spelled_paths import is_gone, is_same_place, path_as_text, path_of_text, resolve_place
+from emcurate.running.spelled_paths import has_left, is_gone, is_same_place, path_as_text, path_of_text, resolve_place
 
 # Reasons of waiting inputs that a message shows.
 WHYS_SHOWN = 3
@@ -53,14 +53,18 @@ def refuse_other_parameters(run: Comparison, unnoted: Mapping[str, set[str]], al
             return
 
 
-def refuse_taken_names(run: Comparison) -> set[str]:
-    """Report the datasets whose name belongs to somebody else, and return them."""
+def refuse_taken_names(run: Comparison, unnoted: Mapping[str, set[str]]) -> set[str]:
+    """Report the datasets whose name belongs to somebody else, and return them.
+
+    With `overwrite` an input of another directory gives its name up when it has left that, and its results are removed.
+    """
     holders: dict[str, list[Line]] = defaultdict(list)
     for line in [*run.entries.values(), *_entries_of_others(run.file.path, run.header.product)]:
         if line.made_anything:
             holders[naming.fold(line.dataset)].append(line)
     refused: set[str] = set()
     settled: set[str] = set()
+    given_up: set[str] = set()
     for source in run.sources.values():
         if source.dataset in refused or source.dataset in settled:
             continue
@@ -70,9 +74,11 @@ def refuse_taken_names(run: Comparison) -> set[str]:
             for line in holders[naming.fold(source.dataset)]
             if line.dataset != source.dataset or not is_same_place(line.owner, owner)
         ]
-        rival = next((line for line in others if not _is_same(run, line)), None)
+        rivals = [line for line in others if not _is_same(run, line)]
+        rival = next((line for line in rivals if not _gives_up(run, line)), None)
         if rival is None:
             settled.add(source.dataset)
+            given_up |= {line.input for line in rivals}
             continue
         gone = " (which is gone: --prune on its stage removes them)" if is_gone(rival.source) else ""
         run.report.fail(
@@ -84,7 +90,14 @@ def refuse_taken_names(run: Comparison) -> set[str]:
             )
         )
         refused.add(source.dataset)
+    if given_up:
+        remove_gone(run, sorted(given_up), unnoted)
     return refused
+
+
+def _gives_up(run: Comparison, line: Line) -> bool:
+    """Return whether a line tells of an input that is gone, whose results are this stage's own and may be removed."""
+    return run.overwrite and run.entries.get(line.input) is line and has_left(line.source)
 
 
 def _is_same(run: Comparison, line: Line) -> bool:

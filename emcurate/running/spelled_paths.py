@@ -24,6 +24,17 @@ def is_gone(text: str) -> bool:
     return False
 
 
+def has_left(text: str) -> bool:
+    """Return whether nothing of that name is there where others still are: of a disk that is away, neither is."""
+    if not is_gone(text):
+        return False
+    try:
+        with os.scandir(os.path.dirname(path_of_text(text))) as beside:  # noqa: PTH120 - a text, which may be an address
+            return any(beside)
+    except (OSError, ValueError):
+        return False
+
+
 def is_same_place(text: str, path: Place) -> bool:
     """Return whether a text is that of a path, or of another path of the same file."""
     if text == path_as_text(path):

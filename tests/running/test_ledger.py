@@ -322,6 +322,39 @@ def test_a_name_has_one_owner_across_runs(stage, tmp_path):
     assert stage.tree()["a-0.txt"] == "text"
 
 
+def test_overwriting_takes_the_name_of_what_has_left_another_directory_but_not_of_what_is_out_of_reach(stage, tmp_path):
+    stage.run(copies=2)
+    other = Stage(tmp_path)
+    other.inputs = tmp_path / "more"
+    other.inputs.mkdir()
+    other.add("a", "text of another")
+    stage.inputs.rename(tmp_path / "away")
+    for mount_point in (False, True):  # what lies there is out of sight, as with a disk that is not mounted
+        if mount_point:
+            stage.inputs.mkdir()
+        assert "a dataset name of its own" in other.run(overwrite=True)[0].failures[0]
+    stage.inputs.rmdir()
+    (tmp_path / "away").rename(stage.inputs)
+    (stage.inputs / "a").unlink()
+    assert "a dataset name of its own" in other.run()[0].failures[0]
+    assert stage.tree() == {f"{key}-{number}.txt": "text" for key in "ab" for number in range(2)}
+    report, todo, _ = other.run(overwrite=True)
+    assert not report.failures and set(todo) == {"a"}
+    assert report.counts["inputs gone, their results removed"] == 1
+    assert stage.tree() == {"a-0.txt": "text of another", "b-0.txt": "text", "b-1.txt": "text"}
+
+
+def test_the_name_of_what_is_gone_is_not_taken_from_another_stage(stage, tmp_path):
+    stage.run()
+    (stage.inputs / "a").unlink()
+    rival = Stage(tmp_path, name="imitate")
+    rival.inputs = tmp_path / "more"
+    rival.inputs.mkdir()
+    rival.add("a")
+    assert "which is gone: --prune on its stage" in rival.run(overwrite=True)[0].failures[0]
+    assert set(stage.tree()) == {"a-0.txt", "b-0.txt"}
+
+
 def test_a_name_has_one_owner_across_stages_that_make_the_same(stage, tmp_path):
     stage.run()
     rival = Stage(tmp_path, name="imitate")
