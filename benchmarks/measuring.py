@@ -28,6 +28,9 @@ PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 ORPHANS_SECONDS = 5.0  # after which what a command has left behind is let be
 ROUNDS = 3
 
+# As users have it: without this, each command would compile what was changed since the last installation.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # Blobs along a patch, so that about a third of very many patches become exemplars. With four, hashes soon repeat.
 GRAINS_PER_PATCH = 6
 NOISE = 4  # grey levels, so that neighbouring sections are alike and not the same
