@@ -377,10 +377,51 @@ def test_nrrd_of_itk_keeps_the_ratio_of_its_spacing(tmp_path):
     assert (z / x, y / x) == pytest.approx((10, 1.25))
 
 
-@pytest.mark.parametrize("compress", [False, True])
-def test_nrrd_colour(tmp_path, compress):
-    path = itk(tmp_path / "c.nrrd", COLOURS, compress=compress)
+def nrrd_of_samples(path, samples, kinds=None, encoding="raw"):
+    """Write (z, y, x, samples) voxels, of which the fastest axis is of some kind."""
+    header = {} if kinds is None else {"kinds": [kinds, "domain", "domain", "domain"]}
+    nrrd.write(str(path), samples.T, {"encoding": encoding, **header})
+    return path
+
+
+@pytest.mark.parametrize("encoding", ["raw", "gzip"])
+@pytest.mark.parametrize("kind", ["RGB-color", "rgb-color", "3-color", "???", "none", None])
+def test_nrrd_colour(tmp_path, kind, encoding):
+    path = nrrd_of_samples(tmp_path / "c.nrrd", COLOURS, kind, encoding)
     np.testing.assert_array_equal(open_volume(path).read(), luminance(COLOURS))
+
+
+@pytest.mark.parametrize("kind", ["RGBA-color", "4-color", None])
+def test_nrrd_colour_with_alpha(tmp_path, kind):
+    array = np.concatenate([COLOURS, BYTES[..., None]], axis=-1).astype(np.uint16)
+    path = nrrd_of_samples(tmp_path / "c.nrrd", array, kind)
+    np.testing.assert_array_equal(open_volume(path).read(), luminance(COLOURS))
+
+
+@pytest.mark.parametrize(
+    ("kind", "samples", "dtype", "message"),
+    [
+        ("list", 2, "u1", r"found 4 axes, 5 × 9 × 12 × 2, the fastest of kind list; save one volume a file$"),
+        ("list", 3, "u1", r"kind list; save one volume a file, or colours with RGB-color as the first of its kinds"),
+        ("vector", 4, "u2", r"kind vector; save one volume a file, or colours with RGBA-color as the first"),
+        ("time", 3, "u1", "the fastest of kind time"),
+        ("3-vector", 3, "f4", "the fastest of kind 3-vector"),
+        ("HSV-color", 3, "u1", "the fastest of kind HSV-color"),
+        ("RGB-color", 4, "u1", "the fastest of kind RGB-color"),
+        ("complex", 2, "f4", "voxels that are one number, found complex numbers; convert them"),
+        (None, 2, "u1", "found 4 axes, 5 × 9 × 12 × 2; save one volume a file"),
+        (None, 3, "f4", "found 4 axes, 5 × 9 × 12 × 3; save one volume a file, or colours"),
+    ],
+)
+def test_nrrd_of_several_samples_a_voxel_that_are_no_colours_is_refused(tmp_path, kind, samples, dtype, message):
+    path = nrrd_of_samples(tmp_path / "d.nrrd", np.stack([BYTES] * samples, axis=-1).astype(dtype), kind)
+    with pytest.raises(InputError, match=message):
+        open_volume(path)
+
+
+def test_nrrd_of_itk_says_vector_of_several_detectors_and_of_colours_alike(tmp_path):
+    with pytest.raises(InputError, match="the fastest of kind vector"):
+        open_volume(itk(tmp_path / "c.nrrd", COLOURS))
 
 
 def test_nrrd_skips(tmp_path):

@@ -41,7 +41,12 @@ _TYPES = {
     "double": "f8",
 }
 _COMPRESSIONS = {"raw": None, "gzip": "gzip", "gz": "gzip", "bzip2": "bz2", "bz2": "bz2"}
-_COLOUR_CHANNELS = (2, 3, 4)
+
+# The kinds of axis that are colours, in small letters since the format takes either, and the samples each has.
+_COLOUR_KINDS = {"rgb-color": 3, "3-color": 3, "rgba-color": 4, "4-color": 4}
+# What is written into the kinds of a file that holds colours and does not say so, by the samples.
+_KIND_TO_WRITE = {3: "RGB-color", 4: "RGBA-color"}
+_UNKNOWN_KINDS = ("", "???", "none")
 
 # A list of data files ends the header. It is looked for first: pynrrd takes the names for fields.
 _FILE_LIST = re.compile(r"data ?file: *LIST")
@@ -57,13 +62,11 @@ def open_voxels(path: Path) -> Opened:
     header, header_bytes = _read_header(path)
     # The format counts axes from the fastest, so the last is z. A fastest axis of colours comes before x.
     sizes = [int(size) for size in reversed(header["sizes"])]
-    channels = sizes.pop() if len(sizes) == 4 and sizes[-1] in _COLOUR_CHANNELS else 0
-    if len(sizes) != 3:
-        raise InputError(
-            path, "a volume of 3 axes", f"{len(sizes)} axes, {describe_shape(tuple(sizes))}", "save one volume a file"
-        )
-    shape = check_side_lengths(path, tuple(sizes))
     dtype = _find_dtype(path, header)
+    channels = sizes.pop() if len(sizes) == 4 and _are_colours(header, sizes[-1], dtype) else 0
+    if len(sizes) != 3:
+        raise _refuse_axes(path, header, sizes)
+    shape = check_side_lengths(path, tuple(sizes))
     data_path = data_file(path, header) or path
     start = 0 if data_path != path else header_bytes
     start = _skip_lines(data_path, start, int(_field(header, "line skip", 0)))
@@ -209,6 +212,37 @@ def _find_dtype(path: Path, header: dict[str, Any]) -> np.dtype[Any]:
     if endian not in ("little", "big"):
         raise InputError(path, "endian: little or big in the header", f"{endian}", _SAVE_PLAIN)
     return dtype.newbyteorder("<" if endian == "little" else ">")
+
+
+def _fastest_kind(header: dict[str, Any]) -> str:
+    """Return what the header says the fastest axis is, such as ``list`` or ``RGB-color``; "" where it does not."""
+    return next(iter(header.get("kinds") or ()), "")
+
+
+def _are_colours(header: dict[str, Any], samples: int, dtype: np.dtype[Any]) -> bool:
+    """Return whether the samples along the fastest of four axes are colours, by its kind.
+
+    Where the header gives none, 3 or 4 samples of 8 or 16 unsigned bits are: pynrrd writes no kinds by itself.
+    """
+    kind = _fastest_kind(header).lower()
+    if kind in _UNKNOWN_KINDS:
+        return samples in _COLOUR_KINDS.values() and dtype.kind == "u" and dtype.itemsize <= 2
+    return _COLOUR_KINDS.get(kind) == samples
+
+
+def _refuse_axes(path: Path, header: dict[str, Any], sizes: list[int]) -> InputError:
+    """Return the error of a file of other axes than z, y and x; `sizes` are those of all, the fastest last."""
+    kind = _fastest_kind(header)
+    if kind.lower() == "complex":
+        return InputError(path, "voxels that are one number", "complex numbers", "convert them (say, to magnitudes)")
+    found = f"{len(sizes)} axes, {describe_shape(tuple(sizes))}"
+    if kind.lower() not in _UNKNOWN_KINDS:
+        found += f", the fastest of kind {kind}"
+    advice = "save one volume a file"
+    if len(sizes) == 4 and sizes[-1] in _KIND_TO_WRITE:
+        # ITK says vector of everything that has several samples, colours too.
+        advice += f", or colours with {_KIND_TO_WRITE[sizes[-1]]} as the first of its kinds"
+    return InputError(path, "a volume of 3 axes", found, advice)
 
 
 def _find_compression(path: Path, header: dict[str, Any]) -> str | None:
