@@ -25,7 +25,7 @@ from emcurate.images.png_chunks import PNG_SIGNATURE, check_png
 from emcurate.images.recorded import Recorded
 from emcurate.images.tia import SER_SUFFIX, open_ser
 from emcurate.images.tiff_files import TIFF_DAMAGE, open_tiff
-from emcurate.images.tiff_pages import check_tiff_complete, is_auxiliary_page, read_grey_page
+from emcurate.images.tiff_pages import check_colours, check_tiff_complete, is_auxiliary_page, read_grey_page
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".tf8", ".btf")
 # Of files that a microscope's program recorded, and of those that any program exports.
@@ -137,6 +137,7 @@ def peek_image(path: Path) -> tuple[tuple[int, int], np.dtype[Any]]:
         return (found.shape[1], found.shape[2]), found.stored_dtype if isinstance(found, Recorded) else found.dtype
     if path.suffix.lower() in TIFF_SUFFIXES or head.startswith(TIFF_STARTS):
         with _open_page(path) as page:
+            check_colours(path, page)
             return (page.imagelength, page.imagewidth), np.dtype(page.dtype)
     return _decode(path, None, _peek_with_pillow)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tifffile
-from tifffile import COMPRESSION, PHOTOMETRIC, PLANARCONFIG, PREDICTOR
+from tifffile import COMPRESSION, EXTRASAMPLE, PHOTOMETRIC, PLANARCONFIG, PREDICTOR
 
 from emcurate.errors import InputError
 from emcurate.images.colours import (
@@ -41,6 +41,10 @@ CHANNELS = {
     PHOTOMETRIC.CIELAB: ("L*", "a*", "b*"),
     PHOTOMETRIC.ICCLAB: ("L*", "a*", "b*"),
 }
+
+# Only these are colours. Of any other pixels each sample is a grey image of its own, unless the file calls it alpha.
+_COLOURS = (PHOTOMETRIC.RGB, PHOTOMETRIC.PALETTE, *CHANNELS)
+_ALPHA = (EXTRASAMPLE.ASSOCALPHA, EXTRASAMPLE.UNASSALPHA)
 
 # Where a file does not say: 2 × 2 pixels share their chroma (TIFF 6.0, section 21).
 YCBCR_SUBSAMPLING = (2, 2)
@@ -88,6 +92,36 @@ def is_auxiliary_page(page: Any) -> bool:
     return bool(page.is_reduced or page.is_mask)
 
 
+def check_colours(path: Path, page: Any) -> None:
+    """Raise `InputError` for pixels that cannot be turned into grey, or not without more than the file says.
+
+    Those are colours of unknown kinds, and several grey values a pixel, such as two detectors', not declared alpha.
+    """
+    kind = page.photometric
+    if kind in (PHOTOMETRIC.ITULAB, PHOTOMETRIC.LOGL, PHOTOMETRIC.LOGLUV):
+        raise InputError(path, "grey, RGB, CMYK, YCbCr or L*a*b* pixels", f"{kind.name} pixels", _SAVE_AS_RGB)
+    if kind not in _COLOURS and page.samplesperpixel > 1 and not _is_grey_with_alpha(page):
+        found = f"{page.samplesperpixel} samples a pixel that are no colours"
+        raise InputError(path, "one grey value a pixel, beside alpha", found, "save one channel a file, colours as RGB")
+    if _rgb_converter(page) is None:
+        return
+    other_inks = kind == PHOTOMETRIC.SEPARATED and page.tags.valueof("InkSet", default=1) == _OTHER_INKS
+    if other_inks or page.samplesperpixel < len(CHANNELS[kind]):
+        found = f"{page.samplesperpixel} others"
+        raise InputError(path, f"the channels {', '.join(CHANNELS[kind])}", found, _SAVE_AS_RGB)
+    if page.dtype not in (np.uint8, np.uint16):
+        raise InputError(path, f"{kind.name} pixels of 8 or 16 bits", f"{page.dtype} pixels", _SAVE_AS_RGB)
+    if _is_subsampled(page) and (
+        page.is_tiled
+        or page.dtype != np.uint8
+        or page.predictor != PREDICTOR.NONE
+        or page.planarconfig != PLANARCONFIG.CONTIG
+        or page.samplesperpixel != len(CHANNELS[kind])
+    ):
+        expected = "YCbCr whose chroma stands for several pixels in plain 8-bit strips"
+        raise InputError(path, expected, "it in tiles, planes or of another type", _SAVE_AS_RGB)
+
+
 def read_grey_page(path: Path, page: Any, *, threads: int | None = None) -> AnyArray:
     """Decode a TIFF page, which must be complete, and return its grey; `threads` None leaves their number to tifffile.
 
@@ -97,16 +131,16 @@ def read_grey_page(path: Path, page: Any, *, threads: int | None = None) -> AnyA
     Raises
     ------
     InputError
-        If its colours are of a kind that cannot be turned into grey.
+        If its pixels cannot be turned into grey; see `check_colours`.
     """
-    _check_colours(path, page)
+    check_colours(path, page)
     pixels = _decode_subsampled(path, page) if _is_subsampled(page) else page.asarray(maxworkers=threads)
     return _grey_of_page(page, pixels)
 
 
 def grey_type_of_page(path: Path, page: Any) -> np.dtype[Any]:
     """Return the type of the grey of a page without decoding it; raises what `read_grey_page` would of its colours."""
-    _check_colours(path, page)
+    check_colours(path, page)
     one_pixel = tuple(size if axis == "S" else 1 for axis, size in zip(page.axes, page.shape, strict=True))
     return _grey_of_page(page, np.zeros(one_pixel, page.dtype)).dtype
 
@@ -159,28 +193,8 @@ def _rgb_converter(page: Any) -> Callable[[AnyArray], AnyArray] | None:
     return None
 
 
-def _check_colours(path: Path, page: Any) -> None:
-    """Raise `InputError` for colours that cannot be turned into grey, or not without more than the file says."""
-    kind = page.photometric
-    if kind in (PHOTOMETRIC.ITULAB, PHOTOMETRIC.LOGL, PHOTOMETRIC.LOGLUV):
-        raise InputError(path, "grey, RGB, CMYK, YCbCr or L*a*b* pixels", f"{kind.name} pixels", _SAVE_AS_RGB)
-    if _rgb_converter(page) is None:
-        return
-    other_inks = kind == PHOTOMETRIC.SEPARATED and page.tags.valueof("InkSet", default=1) == _OTHER_INKS
-    if other_inks or page.samplesperpixel < len(CHANNELS[kind]):
-        found = f"{page.samplesperpixel} others"
-        raise InputError(path, f"the channels {', '.join(CHANNELS[kind])}", found, _SAVE_AS_RGB)
-    if page.dtype not in (np.uint8, np.uint16):
-        raise InputError(path, f"{kind.name} pixels of 8 or 16 bits", f"{page.dtype} pixels", _SAVE_AS_RGB)
-    if _is_subsampled(page) and (
-        page.is_tiled
-        or page.dtype != np.uint8
-        or page.predictor != PREDICTOR.NONE
-        or page.planarconfig != PLANARCONFIG.CONTIG
-        or page.samplesperpixel != len(CHANNELS[kind])
-    ):
-        expected = "YCbCr whose chroma stands for several pixels in plain 8-bit strips"
-        raise InputError(path, expected, "it in tiles, planes or of another type", _SAVE_AS_RGB)
+def _is_grey_with_alpha(page: Any) -> bool:
+    return page.samplesperpixel == 2 and any(extra in _ALPHA for extra in page.extrasamples)
 
 
 def _grey_in_blocks(samples: AnyArray, to_rgb: Callable[[AnyArray], AnyArray]) -> AnyArray:

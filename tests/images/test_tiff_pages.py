@@ -13,7 +13,7 @@ from PIL import Image
 from emcurate.errors import InputError
 from emcurate.images.colours import cielab_values, icclab_values, lab_to_rgb
 from emcurate.images.pixels import to_grey
-from emcurate.images.reading import read_image
+from emcurate.images.reading import peek_image, read_image
 from emcurate.volumes.volume import open_volume
 
 RNG = np.random.default_rng(8)
@@ -232,6 +232,44 @@ def test_white_is_zero_is_turned_beside_alpha_too(tmp_path, planarconfig, dtype)
     options = {"photometric": "miniswhite", "planarconfig": planarconfig, "extrasamples": ["unassalpha"]}
     tifffile.imwrite(tmp_path / "a.tif", stored, **options)
     assert_both_readers_give(tmp_path / "a.tif", np.iinfo(dtype).max - pixels[..., 0])
+
+
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
+@pytest.mark.parametrize("planarconfig", ["contig", "separate"])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize(
+    "extra", [("unspecified",), ("unspecified",) * 2, ("unspecified",) * 4, ("unspecified", "unassalpha")]
+)
+def test_several_grey_samples_a_pixel_are_refused(tmp_path, photometric, planarconfig, compression, extra):
+    samples = 1 + len(extra)
+    pixels = RNG.integers(0, 256, (HEIGHT, WIDTH, samples)).astype(np.uint8)
+    stored = pixels if planarconfig == "contig" else np.moveaxis(pixels, -1, 0)
+    options = {"photometric": photometric, "planarconfig": planarconfig, "compression": compression}
+    message = f"found {samples} samples a pixel that are no colours; save one channel a file, colours as RGB"
+    tifffile.imwrite(tmp_path / "a.tif", stored, extrasamples=extra, **options)
+    for read in (read_image, peek_image):
+        with pytest.raises(InputError, match=message):
+            read(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "s.tif", np.stack([stored] * 3), extrasamples=extra, **options)
+    with pytest.raises(InputError, match=message):
+        open_volume(tmp_path / "s.tif")
+
+
+def test_several_grey_samples_of_which_the_file_says_nothing_are_refused(tmp_path):
+    path = write_strips(tmp_path / "a.tif", 1, [(4, bytes(72))], (4, 6))
+    with pytest.raises(InputError, match="found 3 samples a pixel that are no colours"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("alpha", ["assocalpha", "unassalpha"])
+@pytest.mark.parametrize("planarconfig", ["contig", "separate"])
+@pytest.mark.parametrize("samples", [2, 4])
+def test_declared_alpha_is_dropped_beside_grey_and_colours(tmp_path, samples, planarconfig, alpha):
+    pixels = SAMPLES[..., :samples]
+    stored = pixels if planarconfig == "contig" else np.moveaxis(pixels, -1, 0)
+    options = {"photometric": "minisblack" if samples == 2 else "rgb", "planarconfig": planarconfig}
+    tifffile.imwrite(tmp_path / "a.tif", stored, extrasamples=[alpha], **options)
+    assert_both_readers_give(tmp_path / "a.tif", to_grey(pixels))
 
 
 def test_white_is_zero_of_12_bits_is_turned_within_12_bits(tmp_path):

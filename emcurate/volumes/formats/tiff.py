@@ -23,6 +23,7 @@ from emcurate.images.reading import check_plausible
 from emcurate.images.tiff_directories import TYPE_BYTES, Directories, Numbers, follow_pages, read_directories
 from emcurate.images.tiff_files import TIFF_DAMAGE, open_tiff, parse_ome
 from emcurate.images.tiff_pages import (
+    check_colours,
     check_pages_complete,
     check_tiff_complete,
     grey_type_of_page,
@@ -307,6 +308,7 @@ def _find_voxels(path: Path, tiff: tifffile.TiffFile, stack: _Stack, directories
         shape = check_side_lengths(path, declared)
     if stack.dtype is None:
         raise InputError(path, "pixels of a number type", f"{page.bitspersample} bits a pixel", "export it again")
+    check_colours(path, page)
     pages = directories.of(stack.pages)
     flat = _find_flat(path, tiff, stack, shape, pages)
     if flat is not None:
