@@ -11,7 +11,7 @@ import SimpleITK as sitk
 import tifffile
 from PIL import Image
 
-from emcurate.errors import InputError
+from emcurate.errors import DataWarning, InputError
 from emcurate.images.units import nanometres_per
 from emcurate.running.report import Report
 from emcurate.volumes.corpus import list_volumes
@@ -403,7 +403,8 @@ def test_nrrd_colour_with_alpha(tmp_path, kind):
     [
         ("list", 2, "u1", r"found 4 axes, 5 × 9 × 12 × 2, the fastest of kind list; save one volume a file$"),
         ("list", 3, "u1", r"kind list; save one volume a file, or colours with RGB-color as the first of its kinds"),
-        ("vector", 4, "u2", r"kind vector; save one volume a file, or colours with RGBA-color as the first"),
+        ("vector", 2, "u1", r"kind vector; save one volume a file$"),
+        ("vector", 3, "f4", r"kind vector; save one volume a file, or colours with RGB-color as the first"),
         ("time", 3, "u1", "the fastest of kind time"),
         ("3-vector", 3, "f4", "the fastest of kind 3-vector"),
         ("HSV-color", 3, "u1", "the fastest of kind HSV-color"),
@@ -419,9 +420,11 @@ def test_nrrd_of_several_samples_a_voxel_that_are_no_colours_is_refused(tmp_path
         open_volume(path)
 
 
-def test_nrrd_of_itk_says_vector_of_several_detectors_and_of_colours_alike(tmp_path):
-    with pytest.raises(InputError, match="the fastest of kind vector"):
-        open_volume(itk(tmp_path / "c.nrrd", COLOURS))
+@pytest.mark.parametrize("compress", [False, True])
+def test_nrrd_of_itk_says_vector_of_colours_and_of_anything_else_so_that_a_warning_tells(tmp_path, compress):
+    path = itk(tmp_path / "c.nrrd", COLOURS, compress=compress)
+    with pytest.warns(DataWarning, match="the 3 samples of each voxel, a vector by its kind, are taken for colours"):
+        np.testing.assert_array_equal(open_volume(path).read(), luminance(COLOURS))
 
 
 def test_nrrd_skips(tmp_path):

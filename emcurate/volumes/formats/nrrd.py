@@ -14,7 +14,7 @@ import nrrd
 import numpy as np
 import numpy.typing as npt
 
-from emcurate.errors import DAMAGE, InputError, describe_damage
+from emcurate.errors import DAMAGE, DataWarning, InputError, describe_damage
 from emcurate.files import check_regular, is_there, leads_into, open_regular
 from emcurate.images.units import MILLIMETRE_NM, nanometres_per
 from emcurate.volumes.layouts import (
@@ -47,6 +47,8 @@ _COLOUR_KINDS = {"rgb-color": 3, "3-color": 3, "rgba-color": 4, "4-color": 4}
 # What is written into the kinds of a file that holds colours and does not say so, by the samples.
 _KIND_TO_WRITE = {3: "RGB-color", 4: "RGBA-color"}
 _UNKNOWN_KINDS = ("", "???", "none")
+# What ITK says of everything that has several samples a voxel, colours too.
+_OF_ITK = "vector"
 
 # A list of data files ends the header. It is looked for first: pynrrd takes the names for fields.
 _FILE_LIST = re.compile(r"data ?file: *LIST")
@@ -63,7 +65,7 @@ def open_voxels(path: Path) -> Opened:
     # The format counts axes from the fastest, so the last is z. A fastest axis of colours comes before x.
     sizes = [int(size) for size in reversed(header["sizes"])]
     dtype = _find_dtype(path, header)
-    channels = sizes.pop() if len(sizes) == 4 and _are_colours(header, sizes[-1], dtype) else 0
+    channels = sizes.pop() if len(sizes) == 4 and _are_colours(path, header, sizes[-1], dtype) else 0
     if len(sizes) != 3:
         raise _refuse_axes(path, header, sizes)
     shape = check_side_lengths(path, tuple(sizes))
@@ -219,15 +221,20 @@ def _fastest_kind(header: dict[str, Any]) -> str:
     return next(iter(header.get("kinds") or ()), "")
 
 
-def _are_colours(header: dict[str, Any], samples: int, dtype: np.dtype[Any]) -> bool:
+def _are_colours(path: Path, header: dict[str, Any], samples: int, dtype: np.dtype[Any]) -> bool:
     """Return whether the samples along the fastest of four axes are colours, by its kind.
 
-    Where the header gives none, 3 or 4 samples of 8 or 16 unsigned bits are: pynrrd writes no kinds by itself.
+    Where the header gives none, 3 or 4 samples of 8 or 16 unsigned bits are: pynrrd writes no kinds by itself. So are
+    those that ITK calls a vector, with a warning: they may be channels of another sort.
     """
     kind = _fastest_kind(header).lower()
-    if kind in _UNKNOWN_KINDS:
-        return samples in _COLOUR_KINDS.values() and dtype.kind == "u" and dtype.itemsize <= 2
-    return _COLOUR_KINDS.get(kind) == samples
+    if kind not in (*_UNKNOWN_KINDS, _OF_ITK):
+        return _COLOUR_KINDS.get(kind) == samples
+    may_be = samples in _COLOUR_KINDS.values() and dtype.kind == "u" and dtype.itemsize <= 2
+    if may_be and kind == _OF_ITK:
+        message = f"{path}: the {samples} samples of each voxel, a vector by its kind, are taken for colours"
+        warnings.warn(message, DataWarning, stacklevel=2)
+    return may_be
 
 
 def _refuse_axes(path: Path, header: dict[str, Any], sizes: list[int]) -> InputError:
@@ -240,7 +247,6 @@ def _refuse_axes(path: Path, header: dict[str, Any], sizes: list[int]) -> InputE
         found += f", the fastest of kind {kind}"
     advice = "save one volume a file"
     if len(sizes) == 4 and sizes[-1] in _KIND_TO_WRITE:
-        # ITK says vector of everything that has several samples, colours too.
         advice += f", or colours with {_KIND_TO_WRITE[sizes[-1]]} as the first of its kinds"
     return InputError(path, "a volume of 3 axes", found, advice)
 
