@@ -105,6 +105,7 @@ class CropPlan:
         for dataset in self.datasets:
             if shards_key(dataset) in self._todo and self.how.store != TAR:
                 self.ledger.finish(shards_key(dataset), [])
+                self._count_gone(dataset, report)
 
     def note_what_holds_all(self, report: Report) -> None:
         """Note that datasets have more patches than a list names, which it takes nothing from."""
@@ -203,7 +204,7 @@ class CropPlan:
         """Return how many patches lie in a dataset's shards that are no longer wanted."""
         chosen, stems = self.wanted.of(dataset), self.datasets[dataset]
         shards = self.ledger.entries.get(shards_key(dataset))
-        if self.how.store != TAR or chosen is None or shards is None:
+        if self.how.store == NOTHING or chosen is None or shards is None:
             return 0
         if shards.wanted == ONLY + self.wanted.digest(stems):
             return 0
@@ -217,13 +218,24 @@ class CropPlan:
                     stored.setdefault(stem, set()).add(corner)
         return sum(len(there - set(map(tuple, chosen.corners(stem).tolist()))) for stem, there in stored.items())
 
+    def _count_gone(self, dataset: str, report: Report) -> None:
+        """Count the patches that have gone from a dataset's shards."""
+        if self._unlisted[dataset]:
+            report.count(NO_LONGER_LISTED, self._unlisted[dataset])
+
     def _count_removed(self, made: Mapping[str, Sequence[Output]], report: Report) -> None:
         """Count the patches of sections that an earlier run wrote as files, and that are about to go."""
         if self.wanted.selection is None or self.how.store == NOTHING:
             return
         for stem, outputs in made.items():
-            if gone := sum(name.endswith(MEMBER_SUFFIX) for name in self.ledger.removed_by(stem, outputs)):
-                report.count(NO_LONGER_LISTED, gone)
+            chosen = self.wanted.chosen(stem)
+            if chosen is None:
+                continue
+            # Not those that go from files into shards.
+            named = {f"{stem}_{y}_{x}{MEMBER_SUFFIX}" for y, x in chosen.tolist()}
+            removed = {name for name in self.ledger.removed_by(stem, outputs) if name.endswith(MEMBER_SUFFIX)}
+            if removed - named:
+                report.count(NO_LONGER_LISTED, len(removed - named))
 
     def _are_of(self, shards: Line, of_all: Source) -> bool:
         return self.ledger.is_as_noted(shards.input, replace(of_all, settings=shards.settings))
@@ -360,8 +372,7 @@ class CropPlan:
         finished = [output for output in shards.values() if output is not None]
         if self.how.store == TAR and shards_key(dataset) in self._todo and len(finished) == len(shards):
             self.ledger.finish(shards_key(dataset), finished)
-            if self._unlisted[dataset]:
-                report.count(NO_LONGER_LISTED, self._unlisted[dataset])
+            self._count_gone(dataset, report)
         if self.tables.is_wanted(dataset):
             states = [state for state, output in shards.items() if output is not None]
             self.tables.write(dataset, self.material.origin, self._details(dataset), states)

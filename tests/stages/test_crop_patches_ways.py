@@ -824,6 +824,18 @@ def test_a_refused_size_of_shards_writes_nothing(volumes, tmp_path, capsys):
         assert len(list(out.glob("*.tar"))) > len([name for name in before if name.endswith(".tar")])
 
 
+@both_materials
+@pytest.mark.parametrize(("first", "then"), [(FILES, SHARDS), (SHARDS, FILES)], ids=["to shards", "to files"])
+@pytest.mark.parametrize("limited", [(), ("--only", "some")], ids=["from all", "from some"])
+def test_what_goes_elsewhere_is_not_counted_as_gone(ways, tmp_path, capsys, material, first, then, limited):
+    assert ways.run(material, tmp_path / "p", *first, *words_of(ways, limited)) == 0
+    before = on_disk(tmp_path / "p")
+    capsys.readouterr()
+    assert ways.run(material, tmp_path / "p", *then, "--only", ways.others, "--overwrite") == 0
+    gone = re.findall(r"([\d,]+) patches removed that the list no longer names", capsys.readouterr().out)
+    assert gone == [str(len(before - on_disk(tmp_path / "p")))]
+
+
 def on_disk(directory):
     """The names of all patches that lie in a directory, in files or in shards."""
     return {path.name for path in directory.glob("*.tiff")} | {
