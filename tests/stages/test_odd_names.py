@@ -121,7 +121,7 @@ def test_a_directory_that_must_not_be_read_is_named_and_stops_no_other(locked, t
 
 
 def test_volumes_that_must_not_be_read_stop_no_reconstruction(locked, tmp_path):
-    write_section(tmp_path / "good-LOC-0_1_0_0.tiff", make_texture((1, 32, 32))[0])
+    write_section(tmp_path / "good-LOC-0_1_0_0.tiff", make_texture((3, 32, 32))[1])
     write_path_list(tmp_path / "list.npz", [str(tmp_path / "good-LOC-0_1_0_0.tiff")])
     status, failed = run_as_others_would(
         "3d.reconstruct3d", tmp_path / "list.npz", locked, tmp_path / "out", "-nz", "3"
