@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+import xxhash
+
 from emcurate.errors import InputError
 from emcurate.fetching.safe_names import EscapeError, check_length, check_relative, join_inside
 from emcurate.partials import remove_stale_partials
@@ -199,6 +201,14 @@ def extract_entry(archive: Path, opened: zipfile.ZipFile, entry: zipfile.ZipInfo
         open(partial, "wb") as file,
     ):
         _copy_whole(entry, source, file.write)
+
+
+def digest_entry(archive: Path, opened: zipfile.ZipFile, entry: zipfile.ZipInfo) -> str:
+    """Return the digest of one entry's content, as `emcurate.outputs.Output` keeps it; raises as `extract_entry`."""
+    digest = xxhash.xxh3_128()
+    with _named_damage(archive, entry), opened.open(entry) as source:
+        _copy_whole(entry, source, digest.update)
+    return digest.hexdigest()
 
 
 def _copy_whole(entry: zipfile.ZipInfo, source: IO[bytes], write: Callable[[bytes], object]) -> None:

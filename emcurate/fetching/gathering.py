@@ -80,6 +80,21 @@ def locate(root: Path, names: Iterable[str], folder: str) -> tuple[dict[str, str
     return found, refused
 
 
+def locate_all(root: Path, names: Iterable[str], directory: Path) -> dict[str, Placement]:
+    """Return, by name, how those of some files get to a directory that another directory or a zip archive holds.
+
+    What must not be taken from there is left out, as what is not there is; raises as `locate`.
+    """
+    located, _ = locate(root, names, directory.name)
+    return {name: _place_from(root, there, directory / name) for name, there in located.items()}
+
+
+def _place_from(root: Path, there: str, path: Path, link: Link = "copy", overwrite: bool = False) -> Placement:
+    if root.is_dir():
+        return Placement(path, root / there, None, link, overwrite)
+    return Placement(path, root, there, link, overwrite)
+
+
 @dataclass
 class Way:
     """How chosen images get to a directory: those to place, to fetch, and those that are nowhere; `names` by path."""
@@ -131,10 +146,7 @@ def find_way(
         if name in located and source is not None:
             # One that is there is compared with the one to be placed in any case.
             ours = replace or name in begun
-            if source.is_dir():
-                way.placements.append(Placement(path, source / located[name], None, link, ours))
-            else:
-                way.placements.append(Placement(path, source, located[name], link, ours))
+            way.placements.append(_place_from(source, located[name], path, link, ours))
         elif download and image.url:
             way.downloads.append(Download(image.url, path, image.check, replace))
         else:

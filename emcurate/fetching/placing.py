@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import filecmp
 import functools
@@ -9,13 +10,21 @@ import os
 import shutil
 import stat
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from emcurate.errors import InputError
-from emcurate.fetching.archives import entry_kind, extract_entry, make_parents, open_zip, same_as_entry
+from emcurate.fetching.archives import (
+    digest_entry,
+    entry_kind,
+    extract_entry,
+    make_parents,
+    open_zip,
+    same_as_entry,
+)
+from emcurate.outputs import digest_file, fingerprint
 from emcurate.running.jobs import Workers
 from emcurate.running.report import Report
 from emcurate.writing import atomic_path, taken_by_other
@@ -50,6 +59,35 @@ def place_all(placements: Sequence[Placement], report: Report, workers: Workers 
     return there
 
 
+def find_states(jobs: Mapping[str, Placement]) -> dict[str, str]:
+    """Return, by name, what changes when that which is to be placed does; no content is read.
+
+    It comes from a file's size and time, and from the size and checksum that an archive tells of an entry. Of a file
+    that cannot be looked at it is left out.
+    """
+    archives = {}
+    for archive in {job.source for job in jobs.values() if job.entry is not None}:
+        with open_zip(archive) as opened:
+            archives[archive] = {info.filename: info for info in opened.infolist()}
+    states = {}
+    for name, job in jobs.items():
+        if job.entry is not None:
+            info = archives[job.source][job.entry]
+            states[name] = f"{info.file_size} bytes, CRC-32 {info.CRC:08x}"
+        else:
+            with contextlib.suppress(OSError):  # whoever reads it says why
+                states[name] = fingerprint(job.source)
+    return states
+
+
+def digest_source(job: Placement) -> str:
+    """Return the digest of what is to be placed, as `emcurate.outputs.Output` keeps it; raises as `place`."""
+    if job.entry is None:
+        return digest_file(job.source)
+    opened = _open_once(job.source, fingerprint(job.source))
+    return digest_entry(job.source, opened, _find_entry(job, opened))
+
+
 def place(job: Placement) -> bool:
     """Bring one file to its place, complete or not at all; return whether it was not there yet.
 
@@ -62,14 +100,8 @@ def place(job: Placement) -> bool:
     if job.path.is_dir():
         raise InputError(job.path, "a file, or none", "a directory of that name", "move it away")
     if job.entry is not None:
-        opened = _open_once(job.source)
-        info = opened.getinfo(job.entry)
-        if entry_kind(info) == stat.S_IFLNK:
-            raise InputError(job.source, f"{job.entry} to be a file", "a link", "use an archive made without links")
-        if info.file_size > LARGEST_ENTRY_BYTES:
-            raise InputError(
-                job.source, f"{job.entry} of an image's size", f"{info.file_size:,} bytes", "do not trust this archive"
-            )
+        opened = _open_once(job.source, fingerprint(job.source))
+        info = _find_entry(job, opened)
         if _is_there(job, same_as_entry(job.path, info)):
             return False
         extract_entry(job.source, opened, info, job.path)
@@ -84,6 +116,17 @@ def place(job: Placement) -> bool:
         else:
             shutil.copyfile(job.source, partial)
     return True
+
+
+def _find_entry(job: Placement, opened: zipfile.ZipFile) -> zipfile.ZipInfo:
+    info = opened.getinfo(job.entry or "")
+    if entry_kind(info) == stat.S_IFLNK:
+        raise InputError(job.source, f"{job.entry} to be a file", "a link", "use an archive made without links")
+    if info.file_size > LARGEST_ENTRY_BYTES:
+        raise InputError(
+            job.source, f"{job.entry} of an image's size", f"{info.file_size:,} bytes", "do not trust this archive"
+        )
+    return info
 
 
 def _is_there(job: Placement, same: bool) -> bool:
@@ -114,6 +157,7 @@ def _link_hard(source: Path, partial: Path) -> None:
 
 
 @functools.lru_cache(maxsize=2)
-def _open_once(archive: Path) -> zipfile.ZipFile:
-    # Kept open in each process: reading the list of 118,000 entries takes longer than reading an image.
+def _open_once(archive: Path, state: str) -> zipfile.ZipFile:
+    # Kept open in each process: reading the list of 118,000 entries takes longer than reading an image. A cluster's
+    # processes outlive a run, and the archive of that name may be another by the next: hence its state.
     return open_zip(archive)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from emcurate.fetching.foresight import foretell_way
-from emcurate.fetching.gathering import Wanted, find_way, gather
+from emcurate.fetching.gathering import Wanted, find_way, gather, locate_all
 from emcurate.fetching.placing import Link
 from emcurate.files import make_output_directory, read_regular, refuse_same_directory
 from emcurate.outputs import digest_bytes, digest_file
@@ -156,14 +156,19 @@ def foretell(choice: Choice, output: Path, report: Report, *, download: bool) ->
 def bring_images(choice: Choice, part: Part, how: Bringing, report: Report) -> None:
     """Bring those images of a split to their place that are not there yet."""
     images = choice.image_names()
-    kept = {} if how.overwrite else {name: image for name, image in images.items() if name in part.kept}
-    wanted = wanted_images(image for name, image in images.items() if name not in kept)
     folder, source = part.directory / choice.split.folder, choice.split.images
     for place in (source, source / folder.name) if source is not None else ():
         # Else the user's own images would be noted as results, which --overwrite may remove.
         if place.is_dir():
             refuse_same_directory(place, folder)
     make_output_directory(folder)
+    if source is not None:
+        names = {image.file_name: name for name, image in images.items()}
+        found = locate_all(source, names, folder)
+        refused = part.refuse_changed({names[file_name]: job for file_name, job in found.items()}, how.workers)
+        images = {name: image for name, image in images.items() if name not in refused}
+    kept = set() if how.overwrite else images.keys() & part.kept
+    wanted = wanted_images(image for name, image in images.items() if name not in kept)
     part.count_images(kept)
     if wanted:
         part.expect_images(images)

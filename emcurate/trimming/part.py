@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from emcurate.errors import InputError
+from emcurate.fetching.placing import Placement, digest_source, find_states
 from emcurate.fetching.safe_names import check_length
 from emcurate.files import list_entries
 from emcurate.outputs import Output, holds, note_output
+from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger
 from emcurate.running.report import Report
 from emcurate.running.sources import Source
@@ -19,6 +21,9 @@ from emcurate.writing import write_once
 
 # What the stages make that trim a set or fetch a trimmed one: one directory holds one such set.
 TRIMMED, DOWNLOADED = PRODUCTS = ("trimmed sets", "downloaded sets")
+
+# Under which of a part's details the states of its images' sources are noted.
+SOURCES = "sources"
 
 
 class Part:
@@ -78,6 +83,7 @@ class Part:
         before = self._ledger.outputs_of(self.name) if self.name in self._ledger.entries else []
         self.noted = {output.name: output for output in before if output.digest}
         self.expected = {output.name for output in before if not output.digest}
+        self._states = dict(self._ledger.details_of(self.name).get(SOURCES, {}))
         # The part owns its name whatever files it is made from. Its root is its own too: else the other part's input
         # would be taken for gone where only this one's is given.
         source = dataclasses.replace(source, owner=Path(self.name))
@@ -130,6 +136,34 @@ class Part:
             self.note([self.directory / name])
         else:
             self._outputs.pop(name, None)
+
+    def refuse_changed(self, jobs: Mapping[str, Placement], workers: Workers) -> set[str]:
+        """Return which images of earlier runs have another source by now; each is a failure, and stays noted.
+
+        `jobs` tells, by name, what the images come from now. Only sources whose state is not that which was noted are
+        read: one that was merely touched is the same. With --overwrite any may have changed.
+        """
+        states = find_states(jobs)
+        earlier = [] if self._overwrite else [name for name in jobs if name in self.noted]
+        unsure = [name for name in earlier if states.get(name) != self._states.get(name)]
+        names = {jobs[name].path: name for name in unsure}
+        digests = {
+            names[job.path]: digest
+            for job, digest in workers.run(digest_source, [jobs[name] for name in unsure], self._report, unit="image")
+        }
+        changed = {name for name in unsure if digests.get(name) != self.noted[name].digest}
+        for name in unsure:
+            if name in changed and name in digests:  # that one cannot be read was reported
+                self._refuse(jobs[name], name)
+        self._outputs |= {name: self.noted[name] for name in changed}
+        self._states |= {name: state for name, state in states.items() if name not in changed}
+        return changed
+
+    def _refuse(self, job: Placement, name: str) -> None:
+        wanted = "the image" if job.entry is None else f"the {job.entry}"
+        advice = "put that back, use another output directory, or --overwrite to replace what was placed"
+        expected = f"{wanted} that was placed as {self.directory / name}"
+        self._report.fail(InputError(job.source, expected, "another", advice))
 
     def expect_images(self, names: Iterable[str]) -> None:
         """Note which images are about to come, so that one a killed run brought is known to be this part's own.
@@ -184,7 +218,10 @@ class Part:
 
         `details` are noted with it; JSON values.
         """
-        details = details or {}
+        details = dict(details or {})
+        states = {name: self._states[name] for name in sorted(self._outputs) if name in self._states}
+        if states:
+            details[SOURCES] = states
         if not self.is_done or self._outputs != self.noted or details != self._ledger.details_of(self.name):
             self._ledger.finish(self.name, [self._outputs[name] for name in sorted(self._outputs)], details)
 

@@ -70,14 +70,13 @@ def bring_images(
         refuse_same_directory(place, output / FOLDER)
     make_output_directory(output / FOLDER)
     paths = {f"{FOLDER}/{path.name}": path for path in found}
-    kept = {} if overwrite else {name: path for name, path in paths.items() if name in part.kept}
+    jobs = {name: Placement(output / name, path, None, link, part.replaces(name)) for name, path in paths.items()}
+    refused = part.refuse_changed(jobs, workers)
+    jobs = {name: job for name, job in jobs.items() if name not in refused}
+    kept = set() if overwrite else jobs.keys() & part.kept
     part.count_images(kept)
-    part.expect_images(paths)
-    placements = [
-        Placement(output / name, path, None, link, part.replaces(name))
-        for name, path in paths.items()
-        if name not in kept
-    ]
+    part.expect_images(jobs)
+    placements = [job for name, job in jobs.items() if name not in kept]
     part.note(sorted(place_all(placements, report, workers)))
     part.warn_of_strays(FOLDER, [path.name for path in found])
     advice = "complete the images; looked for " + " ".join(IMAGE_SUFFIXES)

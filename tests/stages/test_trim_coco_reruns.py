@@ -3,10 +3,12 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
 from tests.coco_sets import break_off_after_gathering, image_directory, jpeg, make_content, run, small, write
+from tests.ledgers import forge
 from tests.results import check_each_selection_after_another, contents
 
 
@@ -342,3 +344,63 @@ def test_an_image_that_a_power_cut_emptied_is_brought_again(tmp_path, monkeypatc
     assert run(*command, "-o", tmp_path / "o") == 0
     assert run(*command, "-o", tmp_path / "whole") == 0
     assert contents(tmp_path / "o") == contents(tmp_path / "whole")
+
+
+def replace_image(source, number, packed):
+    """Put another image in the place of one, in a directory, of which there may be an archive."""
+    (source / f"{number:012}.jpg").write_bytes(jpeg(number + 100))
+    if packed:
+        shutil.make_archive(source, "zip", source)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["directory", "zip"])
+def test_a_changed_source_image_is_refused_alone_and_replaced_with_overwrite(tmp_path, capsys, packed):
+    images = image_directory(tmp_path / "all", range(1, 13))
+    source = shutil.make_archive(images, "zip", images) if packed else images
+    command = ["--train-annotations", small(tmp_path), "--targets", 3, "--train-images", source, "-p", 1]
+    command += ["--layout", "imagefolder"]
+    out = tmp_path / "o"
+    assert run(*command, "-o", out) == 0
+    before = contents(out)
+    replace_image(images, 3, packed)
+    name = f"{3:012}.jpg"
+    for _ in range(2):
+        capsys.readouterr()
+        assert run(*command, "-o", out) == 1
+        told = capsys.readouterr()
+        assert f"that was placed as {out / 'train2017' / name}, found another" in told.err
+        assert (f"{source}: expected the {name}" if packed else f"{source / name}: expected the image") in told.err
+        assert f"0 images placed, {len(before) - 6} images already there" in told.out
+        assert contents(out) == before
+    assert run(*command, "-o", out, "--overwrite") == 0
+    assert run(*command, "-o", tmp_path / "fresh") == 0
+    assert contents(out) == contents(tmp_path / "fresh") != before
+    assert run(*command, "-o", out) == 0
+
+
+def test_images_from_another_source_are_the_same_if_they_hold_the_same(tmp_path, capsys):
+    images = image_directory(tmp_path / "all", range(1, 13))
+    archive = shutil.make_archive(images, "zip", images)
+    command = ["--train-annotations", small(tmp_path), "--targets", 3, "-o", tmp_path / "o", "--train-images"]
+    assert run(*command, images) == 0
+    for source in (archive, archive, images):
+        capsys.readouterr()
+        assert run(*command, source) == 0
+        assert "0 images placed" in capsys.readouterr().out
+    replace_image(images, 3, packed=True)
+    assert run(*command, archive) == 1
+
+
+def test_images_that_an_earlier_version_brought_are_compared_with_their_source(masked, tmp_path, capsys):
+    out, command = masked
+    command += ["-o", out, "--targets", 3, "--train-samples", 4]
+    before = contents(out)
+    forge(out / ".emcurate" / "trim_coco.jsonl", '"sources"', '"nothing of theirs"')
+    number = int(Path(min(name for name in before if name.endswith(".jpg"))).stem)
+    replace_image(tmp_path / "all", number, packed=False)
+    assert run(*command) == 1
+    assert f"{number:012}.jpg: expected the image that was placed as" in capsys.readouterr().err
+    assert contents(out) == before
+    (tmp_path / "all" / f"{number:012}.jpg").write_bytes(jpeg(number))
+    assert run(*command) == 0
+    assert contents(out) == before

@@ -5,6 +5,8 @@ import gzip
 import hashlib
 import importlib
 import io
+import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -13,6 +15,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from emcurate.outputs import digest_file
 from tests.results import check_each_selection_after_another, contents
 
 trim_siim = importlib.import_module("data_prep.trim_siim")
@@ -483,6 +486,70 @@ def test_any_cut_after_any_other_equals_a_fresh_one_or_is_refused_whole(gathered
     _, command = gathered
     order = (1, 2, 3, 0, 2, 0, 3, 1, 0)  # each after each but for a few
     check_each_selection_after_another(lambda *words: run(*command, *words), CUTS, order, tmp_path)
+
+
+WHOLE = ["--benign", "0:3", "--split", "0.5", "--by", "image"]
+
+
+@pytest.mark.parametrize("link", ["copy", "hard", "symbolic"])
+@pytest.mark.parametrize("way", ["replaced", "written over"])
+def test_a_changed_source_image_is_refused_alone_and_replaced_with_overwrite(tmp_path, capsys, link, way):
+    images, out = tmp_path / "all", tmp_path / "o"
+    images.mkdir()
+    for i in range(1, 6):
+        (images / f"ISIC_{i}.jpg").write_text(f"picture {i}")
+    command = [*few(tmp_path), "--images", images, "--link", link]
+    assert run(*command, "-o", out) == 0
+    before = contents(out)
+    other = tmp_path / "other"
+    other.write_text("picture 7")  # as long
+    if way == "replaced":
+        other.replace(images / "ISIC_2.jpg")
+    else:
+        shutil.copyfile(other, images / "ISIC_2.jpg")
+    (out / "images" / "ISIC_4.jpg").unlink()
+    is_seen_through = link == "symbolic" or (link, way) == ("hard", "written over")
+    for placed in (1, 0):
+        capsys.readouterr()
+        assert run(*command, "-o", out) == 1
+        told = capsys.readouterr()
+        assert f"{images / 'ISIC_2.jpg'}: expected the image that was placed as {out / 'images' / 'ISIC_2.jpg'}" in (
+            told.err
+        )
+        assert "1 failed" in told.out
+        assert f"{placed} images placed, {4 - placed} images already there" in told.out
+        assert contents(out) == before | ({"images/ISIC_2.jpg": b"picture 7"} if is_seen_through else {})
+    assert run(*command, "-o", out, "--overwrite") == 0
+    assert run(*command, "-o", tmp_path / "fresh") == 0
+    assert contents(out) == contents(tmp_path / "fresh")
+    assert run(*command, "-o", out) == 0
+    assert run("--verify", "-o", out) == 0
+
+
+def test_a_touched_source_image_is_read_once_and_is_the_same(gathered, tmp_path, capsys, monkeypatch):
+    out, command = gathered
+    before = contents(out)
+    os.utime(tmp_path / "all" / "ISIC_2.jpg", (1, 1))
+    read = []
+    monkeypatch.setattr(
+        "emcurate.fetching.placing.digest_file",
+        lambda path, _digest=digest_file: read.append(path.name) or _digest(path),
+    )
+    for names in (["ISIC_2.jpg"], []):
+        read.clear()
+        assert run(*command, out, *WHOLE, "-p", 1) == 0
+        assert "0 images placed, 5 images already there" in capsys.readouterr().out
+        assert read == names
+    assert contents(out) == before
+
+
+def test_an_image_whose_source_is_gone_stays(gathered, tmp_path, capsys):
+    out, command = gathered
+    before = contents(out)
+    (tmp_path / "all" / "ISIC_2.jpg").unlink()
+    assert run(*command, out, *WHOLE) == 1
+    assert "ISIC_2: expected an image in" in capsys.readouterr().err
+    assert contents(out).items() >= before.items()
 
 
 def test_files_beside_the_gathered_images_are_told_of(gathered, capsys):
