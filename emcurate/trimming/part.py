@@ -13,6 +13,7 @@ from emcurate.fetching.placing import Placement, digest_source, find_states
 from emcurate.fetching.safe_names import check_length
 from emcurate.files import list_entries
 from emcurate.outputs import Output, holds, note_output
+from emcurate.running.comparison import remove_result
 from emcurate.running.jobs import Workers
 from emcurate.running.ledger import Ledger
 from emcurate.running.report import Report
@@ -154,16 +155,28 @@ class Part:
         changed = {name for name in unsure if digests.get(name) != self.noted[name].digest}
         for name in unsure:
             if name in changed and name in digests:  # that one cannot be read was reported
-                self._refuse(jobs[name], name)
-        self._outputs |= {name: self.noted[name] for name in changed}
+                self.refuse(jobs[name], name)
+        self.keep(changed)
         self._states |= {name: state for name, state in states.items() if name not in changed}
         return changed
 
-    def _refuse(self, job: Placement, name: str) -> None:
+    def refuse(self, job: Placement, name: str, found: str = "another") -> None:
+        """Report as a failure that something other than an image of an earlier run would come, which stays noted."""
         wanted = "the image" if job.entry is None else f"the {job.entry}"
         advice = "put that back, use another output directory, or --overwrite to replace what was placed"
         expected = f"{wanted} that was placed as {self.directory / name}"
-        self._report.fail(InputError(job.source, expected, "another", advice))
+        self._report.fail(InputError(job.source, expected, found, advice))
+        self.keep([name])
+
+    def keep(self, names: Iterable[str]) -> None:
+        """Go on noting images of earlier runs as they were noted, whatever they are now."""
+        self._outputs |= {name: self.noted[name] for name in names}
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove images of earlier runs, in whose place others have come."""
+        for name in names:
+            self._outputs.pop(name, None)
+            remove_result(self.directory, name)
 
     def expect_images(self, names: Iterable[str]) -> None:
         """Note which images are about to come, so that one a killed run brought is known to be this part's own.
@@ -188,7 +201,7 @@ class Part:
         self.note(
             self.directory / name for name in names if name in self.expected and (self.directory / name).is_file()
         )
-        self._outputs |= {name: self.noted[name] for name in names if name in self.noted}
+        self.keep(name for name in names if name in self.noted)
         lost = self.damaged(names)
         if lost:
             found = f"{len(lost):,} missing or altered, such as {lost[0]}"

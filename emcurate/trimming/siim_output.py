@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from emcurate.errors import InputError
@@ -71,17 +72,36 @@ def bring_images(
     make_output_directory(output / FOLDER)
     paths = {f"{FOLDER}/{path.name}": path for path in found}
     jobs = {name: Placement(output / name, path, None, link, part.replaces(name)) for name, path in paths.items()}
+    others = find_other_names(jobs, part.noted)
+    if not overwrite:
+        for name, earlier in others.items():
+            for each in earlier:
+                part.refuse(jobs[name], each, "one of another name")
+        part.keep(others.keys() & part.noted)  # earlier versions brought both
+        jobs = {name: job for name, job in jobs.items() if name not in others}
     refused = part.refuse_changed(jobs, workers)
     jobs = {name: job for name, job in jobs.items() if name not in refused}
     kept = set() if overwrite else jobs.keys() & part.kept
     part.count_images(kept)
     part.expect_images(jobs)
     placements = [job for name, job in jobs.items() if name not in kept]
-    part.note(sorted(place_all(placements, report, workers)))
+    there = place_all(placements, report, workers)
+    part.note(sorted(there))
+    part.remove(each for name in jobs if output / name in there for each in others.get(name, ()))
     part.warn_of_strays(FOLDER, [path.name for path in found])
     advice = "complete the images; looked for " + " ".join(IMAGE_SUFFIXES)
     report_missing(report, missing, str(images), output / MISSING_LIST, advice)
     part.note_if_there(MISSING_LIST)
+
+
+def find_other_names(names: Iterable[str], earlier: Iterable[str]) -> dict[str, list[str]]:
+    """Return which of some images lie there from earlier runs under other names, such as with another suffix."""
+    names_of: dict[str, list[str]] = defaultdict(list)
+    for name in earlier:
+        if name.startswith(f"{FOLDER}/"):
+            names_of[image_stem(name)].append(name)
+    others = {name: [each for each in names_of.get(image_stem(name), ()) if each != name] for name in names}
+    return {name: found for name, found in others.items() if found}
 
 
 def foretell(chosen: Sequence[str], images: Path | None, output: Path, report: Report) -> None:

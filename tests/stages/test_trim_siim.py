@@ -552,6 +552,55 @@ def test_an_image_whose_source_is_gone_stays(gathered, tmp_path, capsys):
     assert contents(out).items() >= before.items()
 
 
+@pytest.mark.parametrize("is_as_made", [True, False])
+@pytest.mark.parametrize(("old", "new"), [("jpg", "png"), ("png", "jpg")])
+def test_an_image_that_comes_under_another_name_is_refused_and_with_overwrite_takes_the_place_of_the_earlier(
+    tmp_path, capsys, old, new, is_as_made
+):
+    images, out = tmp_path / "all", tmp_path / "o"
+    images.mkdir()
+    for i in range(1, 6):
+        (images / f"ISIC_{i}.{old}").write_text(f"picture {i}")
+    command = [*few(tmp_path), "--images", images]
+    assert run(*command, "-o", out) == 0
+    before = contents(out)
+    (images / f"ISIC_2.{old}").rename(images / f"ISIC_2.{new}")
+    if not is_as_made:
+        (out / "images" / f"ISIC_4.{old}").unlink()
+    for _ in range(2):
+        assert run(*command, "-o", out, "--prune") == 1
+        placed = out / "images" / f"ISIC_2.{old}"
+        assert f"ISIC_2.{new}: expected the image that was placed as {placed}, found one of another name" in (
+            capsys.readouterr().err
+        )
+        assert contents(out) == before
+    (out / "images" / "ISIC_2.dcm").write_text("a stranger's")
+    for _ in range(2):
+        assert run(*command, "-o", out, "--overwrite") == 0
+        assert "1 files are not of this selection, such as ISIC_2.dcm; they were left there" in capsys.readouterr().err
+    (out / "images" / "ISIC_2.dcm").unlink()
+    assert run(*command, "-o", tmp_path / "fresh") == 0
+    assert contents(out) == contents(tmp_path / "fresh")
+    assert run(*command, "-o", out) == 0
+    assert run("--verify", "-o", out) == 0
+
+
+def test_both_of_an_images_files_that_an_earlier_version_brought_stay_until_overwrite(gathered, tmp_path, monkeypatch):
+    out, command = gathered
+    (tmp_path / "all" / "ISIC_2.jpg").rename(tmp_path / "all" / "ISIC_2.png")
+    with monkeypatch.context() as patch:
+        patch.setattr("emcurate.trimming.siim_output.find_other_names", lambda names, earlier: {})
+        run(*command, out, *WHOLE)
+    before = contents(out)
+    assert {"images/ISIC_2.jpg", "images/ISIC_2.png"} < before.keys()
+    (out / "images" / "ISIC_4.jpg").unlink()
+    assert run(*command, out, *WHOLE) == 1
+    assert contents(out) == before
+    assert run(*command, out, *WHOLE, "--overwrite") == 0
+    assert run(*command, tmp_path / "fresh", *WHOLE) == 0
+    assert contents(out) == contents(tmp_path / "fresh")
+
+
 def test_files_beside_the_gathered_images_are_told_of(gathered, capsys):
     out, command = gathered
     (out / "images" / "ISIC_9.jpg").write_text("of an earlier version")
