@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from emcurate.errors import InputError
@@ -74,10 +74,7 @@ def bring_images(
     jobs = {name: Placement(output / name, path, None, link, part.replaces(name)) for name, path in paths.items()}
     others = find_other_names(jobs, part.noted)
     if not overwrite:
-        for name, earlier in others.items():
-            for each in earlier:
-                part.refuse(jobs[name], each, "one of another name")
-        part.keep(others.keys() & part.noted)  # earlier versions brought both
+        keep_earlier(chosen, jobs, others, part)
         jobs = {name: job for name, job in jobs.items() if name not in others}
     refused = part.refuse_changed(jobs, workers)
     jobs = {name: job for name, job in jobs.items() if name not in refused}
@@ -92,6 +89,18 @@ def bring_images(
     advice = "complete the images; looked for " + " ".join(IMAGE_SUFFIXES)
     report_missing(report, missing, str(images), output / MISSING_LIST, advice)
     part.note_if_there(MISSING_LIST)
+
+
+def keep_earlier(
+    chosen: Sequence[str], jobs: Mapping[str, Placement], others: Mapping[str, Sequence[str]], part: Part
+) -> None:
+    """Keep chosen images of earlier runs that have no source any more, or, as failures, one of another name."""
+    gone = set(map(image_stem, chosen)) - set(map(image_stem, jobs))
+    part.keep(name for name in part.noted if name.startswith(f"{FOLDER}/") and image_stem(name) in gone)
+    for name, earlier in others.items():
+        for each in earlier:
+            part.refuse(jobs[name], each, "one of another name")
+    part.keep(others.keys() & part.noted)  # earlier versions brought both
 
 
 def find_other_names(names: Iterable[str], earlier: Iterable[str]) -> dict[str, list[str]]:
