@@ -85,7 +85,7 @@ def run(
     parts = {"chosen": rows}
     if split is not None:
         settings |= {"split": split, "by": by, "seed": seed}
-        owners = patients if by == "patient" and patients is not None else [str(row) for row in range(len(names))]
+        owners = patients if by == "patient" and patients is not None else siim.find_image_owners(names, rows)
         parts["train"], parts["test"] = siim.split_rows(taken, owners, split, seed)
         files |= {f"metadata_{part}.csv": table.choose(parts[part]) for part in ("train", "test")}
     counted = count_parts(table, parts, patients)

@@ -114,6 +114,19 @@ def split_rows(
     return [row for row in chosen if row in training], [row for row in chosen if row not in training]
 
 
+def find_image_owners(names: Sequence[str], chosen: Sequence[int]) -> list[str]:
+    """Return each row's owner where images are kept together: the first chosen row of its image, else itself.
+
+    Owners are rows and not names, so that a set in which no image occurs twice is divided as it ever was.
+    """
+    owners = [str(row) for row in range(len(names))]
+    first: dict[str, int] = {}
+    for row in chosen:
+        if names[row] not in MISSING:
+            owners[row] = str(first.setdefault(image_stem(names[row]), row))
+    return owners
+
+
 def make_report(classes: Sequence[str], taken: Mapping[str, list[int]], patients: Sequence[str] | None) -> bytes:
     """Return trim_report.csv: rows and patients of each class; the patients' columns are empty if nobody knows them."""
     rows: list[list[object]] = []

@@ -203,6 +203,21 @@ def test_split_by_image_and_seed(full, tmp_path):
     assert small[0] == small[1]
 
 
+@pytest.mark.parametrize("second", ["{}", "{}.jpg"], ids=["the same name", "its file's name"])
+def test_split_by_image_keeps_rows_of_one_image_on_one_side(tmp_path, second):
+    rows = [(f"ISIC_{i}", f"IP_{i}", "malignant" if i % 2 else "benign") for i in range(20)]
+    lines = [",".join((way.format(row[0]), *row[1:])) for row in rows for way in ("{}", second)]
+    (tmp_path / "m.csv").write_text("\n".join(["image_name,patient_id,benign_malignant", *lines]) + "\n")
+    flags = ["--benign", "0:20", "--malignant", "0:20", "--split", "0.5", "--by", "image"]
+    assert run("--metadata", tmp_path / "m.csv", "-o", tmp_path / "o", *flags) == 0
+    train, test = (
+        [row.split(",")[0].removesuffix(".jpg") for row in rows_of(tmp_path / "o" / f"metadata_{name}.csv")]
+        for name in ("train", "test")
+    )
+    assert set(train).isdisjoint(test)
+    assert len(train) == len(test) == 20
+
+
 def test_without_patients(tmp_path, capsys):
     (tmp_path / "m.csv").write_text("image_name,benign_malignant\na,benign\nb,malignant\n")
     command = ["--metadata", tmp_path / "m.csv", "--benign", "0:1", "--malignant", "0:1"]

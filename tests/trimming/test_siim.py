@@ -54,6 +54,13 @@ def test_no_owner_is_on_both_sides_and_all_rows_are_somewhere():
     assert siim.split_rows(taken, owners, 0.7, seed=4) != (training, testing)
 
 
+def test_the_first_chosen_row_of_an_image_owns_its_others_and_no_row_without_a_name_another():
+    names = ["a", "b", "a.jpg", "", "", "NA", "a", "c"]
+    assert siim.find_image_owners(names, [1, 2, 3, 4, 5, 6, 7]) == ["0", "1", "2", "3", "4", "5", "2", "7"]
+    # What splits were made of before images were told apart by name: they must not change.
+    assert siim.find_image_owners(names, [7, 1, 0]) == [str(row) for row in range(8)]
+
+
 @pytest.mark.parametrize(
     ("name", "files", "expected"),
     [
